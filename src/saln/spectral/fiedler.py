@@ -1,0 +1,470 @@
+"""The vector of the second smallest Laplacian eigenvalue, from the features alone.
+
+The paper's listing (section 3.6, algorithm 1) forms the similarity matrix, its
+Laplacian and all n eigenvectors, and uses one. Here that one is found in memory
+proportional to the features, and is known to be the right one:
+
+    features -> graph, an operator -> Davidson, certified ------------------> result
+                                   -> dense: small n, repeated, in doubt ->
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from saln.errors import ConvergenceError, InputError
+from saln.spectral.davidson import LowestPairs, lowest_pairs
+from saln.spectral.dense import dense_pairs
+from saln.spectral.graph import (
+    DENSE_LIMIT,
+    FactorGraph,
+    Normalisation,
+    SimilarityGraph,
+    similarity_graph,
+)
+
+__all__ = ["FiedlerResult", "Solver", "fiedler"]
+
+Solver = Literal["auto", "dense", "davidson"]
+
+# Below this LAPACK's subset solver is faster than the iteration, by measurement
+# (benchmarks/fiedler.py; they meet between 160 and 256 examples on two cores).
+_DENSE_BELOW = 192
+# Eigenvalues nearer than this share of the largest degree count as one.
+_REPEATED = 1e-10
+_EPS = torch.finfo(torch.float64).eps
+
+
+@dataclass(frozen=True, eq=False)
+class FiedlerResult:
+    """The eigenpair of the second smallest eigenvalue, and how far to trust it.
+
+    From (n, d) features the numbers are Python's and ``vector`` is (n,). From
+    (b, n, d) features ``vector`` is (b, n), every number is a tensor (b,), every text
+    a tuple of b, and ``result[i]`` is the result of batch i.
+
+    Attributes:
+        value: The second smallest eigenvalue, counted with multiplicity.
+        vector: float64 unit vector, on the features' device; its largest entry (the
+            first of equals) is positive. Where the eigenvalue is repeated it is the
+            projection onto the eigenspace, beside the constant vector, of the example
+            that lies most in it, the lowest position among equals.
+        residual: ``|L v - value v|``, computed in float64.
+        iterations: Products with the similarity matrix; 0 for a dense or closed form.
+        solver: ``"davidson"``, ``"dense"`` or ``"closed form"``.
+        gap: Distance from ``value`` to the nearest other eigenvalue; 0 where repeated.
+        participation_ratio: ``1 / sum(v ** 4)``: about how many examples the vector
+            sits on, from 1 to n. Near 1, the largest entry is one outlier and the
+            ranking of the others is that of small tails.
+        degenerate: The eigenvalue is numerically repeated, so the listing's own vector
+            is one of many, and the choice among equals is by position.
+        accuracy: Entries of ``vector`` are right to within this: residual over the gap
+            to the rest of the spectrum.
+        certificate: Why it is the second smallest and not another: ``"dense"`` (all
+            were found), ``"probes"`` (random probes saw no other below; they miss with
+            probability under 1e-9) or ``"closed form"``.
+        fallback: Why the dense solver took over from the iteration, or None.
+    """
+
+    value: Any
+    vector: Tensor
+    residual: Any
+    iterations: Any
+    solver: Any
+    gap: Any
+    participation_ratio: Any
+    degenerate: Any
+    accuracy: Any
+    certificate: Any
+    fallback: Any
+
+    def __getitem__(self, item: int) -> FiedlerResult:
+        """The result of one batch of several."""
+        if self.vector.ndim == 1:
+            raise InputError("this result is of one batch; index results of (b, n, d) features")
+
+        def pick(value: Any) -> Any:
+            one = value[item]
+            return one.item() if isinstance(one, Tensor) and one.ndim == 0 else one
+
+        return FiedlerResult(**{f.name: pick(getattr(self, f.name)) for f in fields(self)})
+
+    def ranking(self) -> Tensor:
+        """All positions from the largest ``|v|`` to the smallest, int64, shape as ``vector``.
+
+        Magnitudes that are equal within ``accuracy`` are ordered by position, lower
+        first. The paper's choice of k examples is ``ranking()[:k]``.
+        """
+        magnitude = self.vector.abs()
+        size, order = magnitude.sort(dim=-1, descending=True, stable=True)
+        tie = torch.as_tensor(self.accuracy, dtype=size.dtype, device=size.device)
+        new = size[..., :-1] - size[..., 1:] > 2 * tie[..., None]
+        group = torch.nn.functional.pad(new.long().cumsum(-1), (1, 0))
+        # Sorting the positions, then the groups, keeps positions in order in each group.
+        by_position = order.argsort(dim=-1)
+        rank_group = group.gather(-1, by_position)
+        return rank_group.argsort(dim=-1, stable=True)
+
+    def determined(self, k: int, *, relative_change: float = 1e-9) -> Any:
+        """Whether the choice of k stands under a small relative change of the features.
+
+        A bound, not a trial: True is a guarantee to first order, False may be caution.
+        Features change in each entry by at most the share ``relative_change``, so the
+        Laplacian by at most ``4 n relative_change``, and the vector by that over the gap
+        (Davis and Kahan).
+
+        Args:
+            k: How many are chosen, 1 to n.
+            relative_change: The largest relative change of an entry.
+
+        Returns:
+            A bool, or a bool tensor (b,) for several batches. False where the
+            eigenvalue is repeated or the k-th and next magnitudes are too close.
+
+        Raises:
+            InputError: k is outside 1..n.
+        """
+        n = self.vector.shape[-1]
+        if not 1 <= k <= n:
+            raise InputError(f"k={k} with {n} examples; allowed is 1 to {n}")
+        size = self.vector.abs().sort(dim=-1, descending=True).values
+        margin = size[..., k - 1] - size[..., k] if k < n else torch.full_like(size[..., 0], 2.0)
+        gap = torch.as_tensor(self.gap, dtype=size.dtype, device=size.device)
+        tie = torch.as_tensor(self.accuracy, dtype=size.dtype, device=size.device)
+        change = 4 * n * relative_change
+        moved = torch.where(gap > 4 * change, 4 * change / gap.clamp_min(1e-300), 1.0)
+        stands = (margin > 2 * (tie + moved)) if k < n else torch.ones_like(margin).bool()
+        return bool(stands) if stands.ndim == 0 else stands
+
+
+@torch.no_grad()
+def fiedler(
+    features: Tensor,
+    *,
+    centred: bool = False,
+    nonnegative: bool = False,
+    neighbours: int | None = None,
+    normalisation: Normalisation | None = None,
+    solver: Solver = "auto",
+) -> FiedlerResult:
+    """The eigenpair that the paper's listing chooses by, without its n x n matrices.
+
+    ``L = D - S`` with ``S`` the cosine similarities, and of ``L`` the eigenvector of
+    the second smallest eigenvalue (paper, sections 3.5 and 3.6, algorithm 1), as
+    float64 arithmetic on the given features defines it. With negative similarities
+    that is not the Fiedler vector, and 0 may lie anywhere in the spectrum; the
+    answer is still the listing's. Deterministic: no global random state is read or
+    changed.
+
+    Args:
+        features: Floating (n, d), or (b, n, d) for b batches solved together.
+        centred: Beyond the paper: subtract the mean row first.
+        nonnegative: Beyond the paper: cut similarities at 0.
+        neighbours: Beyond the paper: keep so many nearest neighbours of each example.
+        normalisation: Beyond the paper: ``"symmetric"`` or ``"random-walk"``.
+        solver: ``"auto"``: dense for small n, else Davidson with dense as the fallback
+            up to n = 4,096. ``"dense"`` and ``"davidson"`` insist on one; a Davidson
+            run that ends without a certified answer then raises.
+
+    Returns:
+        The eigenpair with its residual, gap, certificate and participation ratio. For
+        n = 1 the vector is [1.] and the value 0.
+
+    Raises:
+        InputError: Features or options are not allowed; see ``similarity_graph``.
+        ConvergenceError: No certified answer was found, above n = 4,096 or with
+            ``solver="davidson"``.
+    """
+    if solver not in ("auto", "dense", "davidson"):
+        raise InputError(f"solver={solver!r}; allowed are 'auto', 'dense' and 'davidson'")
+    graph = similarity_graph(
+        features,
+        centred=centred,
+        nonnegative=nonnegative,
+        neighbours=neighbours,
+        normalisation=normalisation,
+    )
+    n = graph.kernel.shape[-1]
+    if solver == "dense" and n > DENSE_LIMIT:
+        raise InputError(
+            f"solver='dense' with {n} examples; allowed is up to {DENSE_LIMIT}; use 'auto'"
+        )
+    answers = _solve(graph, solver)
+    if normalisation == "random-walk":
+        answers = [_random_walk(graph, i, one) for i, one in enumerate(answers)]
+    if features.ndim == 2:
+        return answers[0]
+    return _stacked(answers)
+
+
+def _solve(graph: SimilarityGraph, solver: Solver) -> list[FiedlerResult]:
+    b, n = graph.kernel.shape
+    closed = [_closed_form(graph, i) for i in range(b)]
+    if all(one is not None for one in closed):
+        return [one for one in closed if one is not None]
+    wanted = 1 if graph.nonnegative else 2
+    small = n <= wanted + 2
+    if small or solver == "dense" or (solver == "auto" and n < _DENSE_BELOW):
+        return [closed[i] or _dense(graph, i, None) for i in range(b)]
+    pairs = lowest_pairs(graph, wanted)
+    return [closed[i] or _from_pairs(graph, i, pairs, solver) for i in range(b)]
+
+
+def _closed_form(graph: SimilarityGraph, item: int) -> FiedlerResult | None:
+    n = graph.kernel.shape[-1]
+    if n == 1:
+        one = torch.ones_like(graph.kernel[item])
+        return _result(graph, item, 0.0, one, float("inf"), float("inf"), False, "closed form")
+    if graph.nonnegative and isinstance(graph, FactorGraph):
+        alone = graph.scaling[item] == 0
+        if bool(alone.any()):
+            # Without neighbours an example is a component of its own: 0 is repeated, and
+            # no other example can lie more in that eigenspace than this one does.
+            at = int(alone.to(torch.uint8).argmax())
+            vector = -graph.kernel[item, at] * graph.kernel[item]
+            vector[at] += 1.0
+            return _result(graph, item, 0.0, vector, 0.0, 1.0, True, "closed form")
+    return None
+
+
+def _from_pairs(
+    graph: SimilarityGraph, item: int, pairs: LowestPairs, solver: Solver
+) -> FiedlerResult:
+    n = graph.kernel.shape[-1]
+    reason = _doubt(graph, item, pairs)
+    if reason is not None and solver == "auto" and n <= DENSE_LIMIT:
+        return _dense(graph, item, reason)
+    if reason is not None and solver == "auto":
+        uniform = _uniform(graph, item)
+        if uniform is not None:
+            return uniform
+        # More pairs at once take a repeated or crowded eigenvalue as a whole.
+        pairs = lowest_pairs(_only(graph, item), 8, rounds=30, inner_steps=400)
+        item_of_pairs, reason = 0, _doubt(_only(graph, item), 0, pairs)
+    else:
+        item_of_pairs = item
+    if reason is not None:
+        residual = float(pairs.residuals[item_of_pairs].amax())
+        raise ConvergenceError(
+            f"{reason} for {n} candidates after {pairs.products} products (residual "
+            f"{residual:.3g}); the dense solver is allowed up to {DENSE_LIMIT}; choose from "
+            "fewer candidates at once, or drop duplicate rows"
+        )
+    values, vectors = pairs.values[item_of_pairs], pairs.vectors[item_of_pairs]
+    return _choose(graph, item, values, lambda i: vectors[i], "davidson", pairs.products, None)
+
+
+def _doubt(graph: SimilarityGraph, item: int, pairs: LowestPairs) -> str | None:
+    if not bool(pairs.converged[item]):
+        return "the iteration did not converge"
+    if not bool(pairs.certified[item]):
+        return "the eigenvalue found was not shown to be the lowest"
+    values = pairs.values[item]
+    tolerance = _tolerance(graph, item)
+    answer, cluster, _ = _second(values, tolerance, graph.nonnegative)
+    if answer is not None and cluster[-1] == len(values) - 1:
+        return "the eigenvalue is repeated"
+    return None
+
+
+def _second(
+    values: Tensor, tolerance: float, nonnegative: bool
+) -> tuple[int | None, list[int], bool]:
+    """Which of the ascending values beside the kernel is second smallest, the kernel's 0 counted.
+
+    Returns:
+        Its index (None: the kernel itself), the indices numerically equal to it, and
+        whether the kernel's 0 is among the equals.
+    """
+    known = [(float(v), i) for i, v in enumerate(values)]
+    zero: tuple[float, int | None] = (0.0, None)
+    merged = sorted([zero, *known], key=lambda pair: pair[0])
+    if nonnegative:  # 0 is first; rounding may say otherwise
+        merged = [zero, *known]
+    target, index = merged[1]
+    # Values that differ by less than the tolerance chain into one.
+    cluster, low, high = [], target, target
+    kernel_in = abs(target) <= tolerance
+    for v, i in known:
+        if low - tolerance <= v <= high + tolerance:
+            cluster.append(i)
+            low, high = min(low, v), max(high, v)
+    if index is None and not cluster:
+        return None, [], True
+    return (cluster[0] if index is None else index), cluster, kernel_in
+
+
+def _choose(
+    graph: SimilarityGraph,
+    item: int,
+    values: Tensor,
+    vector_of: Callable[[int], Tensor],
+    solver: str,
+    products: int,
+    fallback: str | None,
+) -> FiedlerResult:
+    """The result from the lowest pairs beside the kernel; the last of them shows the gap."""
+    tolerance = _tolerance(graph, item)
+    answer, cluster, kernel_in = _second(values, tolerance, graph.nonnegative)
+    found = [float(v) for v in values]
+    if answer is None:
+        gap = min((abs(v) for v in found), default=float("inf"))
+        vector = graph.kernel[item].clone()
+        return _result(
+            graph, item, 0.0, vector, gap, gap, False, solver, products=products, fallback=fallback
+        )
+    value = found[answer]
+    outside = [v for i, v in enumerate(found) if i not in cluster]
+    apart = min((abs(v - found[i]) for v in outside for i in cluster), default=float("inf"))
+    degenerate = len(cluster) > 1 or kernel_in
+    if len(cluster) > 1:
+        space = torch.stack([vector_of(i) for i in cluster])
+        vector = _canonical(space)
+    else:
+        vector = vector_of(answer)
+    gap = 0.0 if degenerate else min(apart, abs(value))
+    return _result(
+        graph,
+        item,
+        value,
+        vector,
+        gap,
+        apart,
+        degenerate,
+        solver,
+        products=products,
+        fallback=fallback,
+    )
+
+
+def _canonical(space: Tensor) -> Tensor:
+    """The member of an eigenspace (orthonormal rows) that does not hang on its basis."""
+    share = (space * space).sum(0)
+    largest = share >= share.max() - 1e-9
+    at = int(largest.to(torch.uint8).argmax())
+    return space[:, at] @ space
+
+
+def _dense(graph: SimilarityGraph, item: int, fallback: str | None) -> FiedlerResult:
+    n = graph.kernel.shape[-1]
+    count = min(n - 1, 3)
+    while True:
+        values, vectors = dense_pairs(graph, item, count)
+        answer, cluster, _ = _second(values, _tolerance(graph, item), graph.nonnegative)
+        whole = count == n - 1 or answer is None or cluster[-1] < count - 1
+        if whole:
+            break
+        count = n - 1
+    return _choose(graph, item, values, lambda i: vectors[i], "dense", 0, fallback)
+
+
+def _uniform(graph: SimilarityGraph, item: int) -> FiedlerResult | None:
+    """The closed form where the operator is a multiple of the identity beside its kernel."""
+    one = _only(graph, item)
+    kernel = one.kernel[0]
+    generator = torch.Generator().manual_seed(0)
+    probe = torch.randn(len(kernel), generator=generator, dtype=torch.float64).to(kernel.device)
+    probe = probe - (probe @ kernel) * kernel
+    probe = probe / torch.linalg.vector_norm(probe)
+    image = one.diagonal[0] * probe - one.similarity(probe[None, None])[0, 0]
+    value = float(probe @ image)
+    if float(torch.linalg.vector_norm(image - value * probe)) > _tolerance(graph, item):
+        return None
+    at = int((kernel.abs() <= kernel.abs().min() + 1e-12).to(torch.uint8).argmax())
+    vector = -kernel[at] * kernel
+    vector[at] += 1.0
+    return _result(graph, item, value, vector, 0.0, float("inf"), True, "closed form")
+
+
+def _random_walk(graph: SimilarityGraph, item: int, one: FiedlerResult) -> FiedlerResult:
+    """The random walk's eigenvector of the same value: ``D^-1/2`` times the symmetric one."""
+    root = graph.degrees[item].clamp_min(0.0).sqrt()
+    vector = torch.where(root > 0, one.vector / root.clamp_min(1e-300), one.vector)
+    changed = _signed(vector)
+    values = {f.name: getattr(one, f.name) for f in fields(one)}
+    values["vector"] = changed
+    values["participation_ratio"] = float(1.0 / (changed**4).sum())
+    live = root[root > 0]
+    if live.numel():
+        values["accuracy"] = one.accuracy * float(live.max() / live.min())
+    return FiedlerResult(**values)
+
+
+def _result(
+    graph: SimilarityGraph,
+    item: int,
+    value: float,
+    vector: Tensor,
+    gap: float,
+    apart: float,
+    degenerate: bool,
+    solver: str,
+    *,
+    products: int = 0,
+    fallback: str | None = None,
+) -> FiedlerResult:
+    """Everything a result says, from the pair alone; ``apart`` is the eigenspace's own gap."""
+    vector = _signed(vector)
+    one = _only(graph, item)
+    image = one.diagonal[0] * vector - one.similarity(vector[None, None])[0, 0]
+    residual = float(torch.linalg.vector_norm(image - value * vector))
+    # No residual is smaller than its own rounding.
+    rounding = 4 * _EPS * float(graph.diagonal[item].abs().amax())
+    error = max(residual, rounding) / apart if apart > 0 else 1.0
+    return FiedlerResult(
+        value=value,
+        vector=vector,
+        residual=residual,
+        iterations=products,
+        solver=solver,
+        gap=gap,
+        participation_ratio=float(1.0 / (vector**4).sum()),
+        degenerate=degenerate,
+        accuracy=min(1.0, 16 * _EPS + error),
+        certificate={"davidson": "probes"}.get(solver, solver),
+        fallback=fallback,
+    )
+
+
+def _signed(vector: Tensor) -> Tensor:
+    vector = vector / torch.linalg.vector_norm(vector)
+    size = vector.abs()
+    first = int((size >= size.max() - 1e-12).to(torch.uint8).argmax())
+    return -vector if float(vector[first]) < 0 else vector
+
+
+def _tolerance(graph: SimilarityGraph, item: int) -> float:
+    return _REPEATED * max(1.0, float(graph.diagonal[item].abs().amax()))
+
+
+def _only(graph: SimilarityGraph, item: int) -> SimilarityGraph:
+    """The graph of one batch of several."""
+    if graph.kernel.shape[0] == 1 or not isinstance(graph, FactorGraph):
+        return graph
+    one = slice(item, item + 1)
+    parts = {
+        f.name: getattr(graph, f.name)[one]
+        for f in fields(graph)
+        if isinstance(getattr(graph, f.name), Tensor)
+    }
+    return FactorGraph(**parts, nonnegative=graph.nonnegative)
+
+
+def _stacked(answers: list[FiedlerResult]) -> FiedlerResult:
+    device = answers[0].vector.device
+
+    def column(name: str) -> Any:
+        values = [getattr(one, name) for one in answers]
+        if name == "vector":
+            return torch.stack(values)
+        if name in ("solver", "certificate", "fallback"):
+            return tuple(values)
+        numbers = {"iterations": torch.int64, "degenerate": torch.bool}
+        return torch.tensor(values, dtype=numbers.get(name, torch.float64), device=device)
+
+    return FiedlerResult(**{f.name: column(f.name) for f in fields(answers[0])})

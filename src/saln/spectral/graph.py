@@ -1,0 +1,398 @@
+"""The cosine similarity graph of a candidate batch, as an operator.
+
+``S = Y Y'`` with ``Y`` the feature rows divided by their norms, ``D`` the row
+sums of ``S``, ``L = D - S`` (paper, section 3.5, steps 2 to 4). The paper's
+graph is kept as its factor: ``d = Y (Y' 1)`` and ``L v = d v - Y (Y' v)``, so
+memory is that of the features. Vectors are rows, shape (b, p, n), because a
+few long rows times a tall matrix is the layout that BLAS reads once.
+
+Options beyond the paper change what is multiplied: similarities cut at 0 are
+a matrix up to ``DENSE_LIMIT`` examples and are recomputed in tiles above it;
+k nearest neighbours are a sparse matrix; normalisation rescales.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from saln.errors import InputError
+
+__all__ = [
+    "DENSE_LIMIT",
+    "FactorGraph",
+    "MatrixGraph",
+    "Normalisation",
+    "SimilarityGraph",
+    "TiledGraph",
+    "similarity_graph",
+]
+
+Normalisation = Literal["symmetric", "random-walk"]
+
+DENSE_LIMIT = 4096
+"""Above this many examples no n x n matrix is formed."""
+
+_TILE = 1024
+# Row norms outside this range could overflow or vanish when multiplied in float32.
+_SAFE_NORMS = (1e-12, 1e12)
+
+
+class SimilarityGraph(Protocol):
+    """What the solvers need of a graph: ``A = diag(diagonal) - S`` and its known null vector.
+
+    Attributes:
+        diagonal: float64 (b, n): the degrees; ones for a normalised Laplacian.
+        degrees: float64 (b, n): the row sums of the similarities.
+        kernel: float64 (b, n): the unit vector that ``A`` sends to 0, whatever the
+            signs: constant, or proportional to the root of the degrees.
+        nonnegative: Whether every similarity is known to be at least 0, so that 0 is
+            the smallest eigenvalue.
+        ceiling: A number c with ``A <= c diag(diagonal)``: 1 where S is positive
+            semi-definite, 2 for any other graph without negative weights, infinite
+            where no such number is known.
+    """
+
+    @property
+    def diagonal(self) -> Tensor: ...  # noqa: D102
+    @property
+    def degrees(self) -> Tensor: ...  # noqa: D102
+    @property
+    def kernel(self) -> Tensor: ...  # noqa: D102
+    @property
+    def nonnegative(self) -> bool: ...  # noqa: D102
+    @property
+    def ceiling(self) -> float: ...  # noqa: D102
+
+    def similarity(self, vectors: Tensor) -> Tensor:
+        """``S v`` for each row v of ``vectors`` (b, p, n), in their dtype."""
+        ...
+
+    def dense(self) -> Tensor:
+        """``S`` itself, float64 (b, n, n), for n up to ``DENSE_LIMIT``."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class FactorGraph:
+    """``S = diag(scaling) X X' diag(scaling)``, never formed."""
+
+    factor: Tensor  # float64 (b, n, d), as given
+    factor_low: Tensor  # float32 (b, n, d)
+    scaling: Tensor  # float64 (b, n)
+    scaling_low: Tensor  # float32 (b, n)
+    diagonal: Tensor
+    degrees: Tensor
+    kernel: Tensor
+    nonnegative: bool
+    ceiling: float = 1.0
+
+    def similarity(self, vectors: Tensor) -> Tensor:
+        """``S v`` for each row v: two passes over the features."""
+        if vectors.dtype == torch.float64:
+            factor, scaling = self.factor, self.scaling[:, None]
+        else:
+            factor, scaling = self.factor_low, self.scaling_low[:, None]
+        return _gram(factor, vectors * scaling) * scaling
+
+    def dense(self) -> Tensor:
+        """``S`` itself, float64 (b, n, n)."""
+        _check_dense(self.degrees.shape[-1])
+        rows = self.factor * self.scaling[..., None]
+        return rows @ rows.mT
+
+
+@dataclass(frozen=True, eq=False)
+class MatrixGraph:
+    """A graph whose similarities are held: dense (1, n, n), or sparse COO (n, n)."""
+
+    matrix: Tensor
+    diagonal: Tensor
+    degrees: Tensor
+    kernel: Tensor
+    nonnegative: bool
+    ceiling: float
+
+    def similarity(self, vectors: Tensor) -> Tensor:
+        """``S v`` for each row v."""
+        matrix = self.matrix.to(vectors.dtype)
+        if matrix.is_sparse:
+            product: Tensor = torch.sparse.mm(matrix, vectors[0].mT)
+            return product.mT[None]
+        return vectors @ matrix
+
+    def dense(self) -> Tensor:
+        """``S`` itself, float64 (1, n, n)."""
+        _check_dense(self.degrees.shape[-1])
+        return self.matrix.to_dense()[None] if self.matrix.is_sparse else self.matrix
+
+
+@dataclass(frozen=True, eq=False)
+class TiledGraph:
+    """Similarities cut at 0 for any n: tiles of S are made, used and dropped."""
+
+    rows: Tensor  # float64 (n, d), unit or zero
+    scaling: Tensor  # float64 (1, n)
+    diagonal: Tensor
+    degrees: Tensor
+    kernel: Tensor
+    nonnegative: bool = True
+    ceiling: float = 2.0
+    _low: list[Tensor] = field(default_factory=list, repr=False)
+
+    def similarity(self, vectors: Tensor) -> Tensor:
+        """``S v`` for each row v: n² d work, n x 1,024 memory."""
+        rows, scaling = self.rows, self.scaling.to(vectors.dtype)
+        if vectors.dtype != torch.float64:
+            if not self._low:
+                self._low.append(self.rows.float())
+            rows = self._low[0]
+        scaled = (vectors * scaling)[0]
+        out = torch.zeros_like(scaled)
+        for start in range(0, len(rows), _TILE):
+            tile = (rows[start : start + _TILE] @ rows.mT).clamp_min_(0.0)
+            out[:, start : start + _TILE] = scaled @ tile.mT
+        return out[None] * scaling
+
+    def dense(self) -> Tensor:
+        """``S`` itself, float64 (1, n, n)."""
+        _check_dense(self.degrees.shape[-1])
+        cut = (self.rows @ self.rows.mT).clamp_min_(0.0)
+        return cut[None] * self.scaling[:, None] * self.scaling[..., None]
+
+
+def similarity_graph(
+    features: Tensor,
+    *,
+    centred: bool = False,
+    nonnegative: bool = False,
+    neighbours: int | None = None,
+    normalisation: Normalisation | None = None,
+) -> SimilarityGraph:
+    """The cosine similarity graph of feature rows (paper, section 3.5, steps 2 to 4).
+
+    A zero row has similarity 0 to every row, itself included, as in scikit-learn.
+    With the defaults this is the paper's graph.
+
+    Args:
+        features: Floating (n, d) or (b, n, d), finite, on any device, any strides.
+            Sums are made in float64 whatever the dtype.
+        centred: Subtract the mean row (of each batch) first.
+        nonnegative: Cut similarities at 0.
+        neighbours: Keep, for each example, the similarities to its so many nearest
+            others (ties to the lower position); an edge stays if either end keeps it.
+        normalisation: ``"symmetric"``: ``I - D^-1/2 S D^-1/2``. ``"random-walk"``:
+            ``I - D^-1 S``; its operator is the symmetric one, whose eigenvectors are
+            the random walk's times ``D^1/2``. Needs degrees that are not negative.
+
+    Returns:
+        The graph as an operator on (b, p, n) rows; b is 1 for (n, d) features.
+
+    Raises:
+        InputError: The features' shape, dtype or values are not allowed (the first
+            bad row is named), ``neighbours`` is outside 1..n-1, or a degree is
+            negative where a normalisation needs its root.
+    """
+    batch = _batched(features)
+    b, n, _ = batch.shape
+    if neighbours is not None and not 1 <= neighbours <= n - 1:
+        raise InputError(
+            f"neighbours={neighbours} with {n} examples; allowed is 1 to n - 1; "
+            "lower neighbours or leave it out"
+        )
+    if normalisation not in (None, "symmetric", "random-walk"):
+        raise InputError(
+            f"normalisation={normalisation!r}; allowed are None, 'symmetric' and 'random-walk'"
+        )
+    factor, scaling = _unit_rows(batch, centred=centred)
+    if b > 1 and (nonnegative or neighbours is not None):
+        raise InputError(
+            f"{b} batches at once with nonnegative or neighbours; those graphs differ in "
+            "pattern and are made for one (n, d) batch at a time; call once a batch"
+        )
+    no_negative_feature = bool((factor.amin() if factor.numel() else factor.sum()) >= 0)
+    if neighbours is not None:
+        rows = (factor * scaling[..., None])[0]
+        matrix = _nearest(rows, neighbours, cut=nonnegative)
+        degrees = torch.sparse.sum(matrix, dim=1).to_dense()[None]
+        known = nonnegative or no_negative_feature
+        return _matrix_graph(matrix, degrees, known, normalisation)
+    if nonnegative and not no_negative_feature:
+        rows = (factor * scaling[..., None])[0]
+        if n <= DENSE_LIMIT:
+            cut = (rows @ rows.mT).clamp_min_(0.0)[None]
+            return _matrix_graph(cut, cut.sum(-1), True, normalisation)
+        ones = torch.ones_like(scaling)
+        bare = TiledGraph(rows, ones, ones, ones, ones)
+        degrees = bare.similarity(ones[:, None])[:, 0]
+        diagonal, kernel, rescale = _normalised(degrees, normalisation)
+        return TiledGraph(rows, rescale, diagonal, degrees, kernel)
+
+    degrees = _gram(factor, scaling[:, None])[:, 0] * scaling
+    diagonal, kernel, rescale = _normalised(degrees, normalisation)
+    if normalisation is not None:
+        scaling = scaling * rescale
+    factor_low, scaling_low = _low(batch if not centred else factor, factor, scaling)
+    return FactorGraph(
+        factor,
+        factor_low,
+        scaling,
+        scaling_low,
+        diagonal,
+        degrees,
+        kernel,
+        nonnegative=no_negative_feature,
+    )
+
+
+def _batched(features: Tensor) -> Tensor:
+    if not isinstance(features, Tensor) or features.ndim not in (2, 3):
+        shape = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
+        raise InputError(f"features are {shape}; allowed is a tensor (n, d) or (b, n, d)")
+    if not features.is_floating_point():
+        raise InputError(f"features are {features.dtype}; allowed is a floating dtype; cast them")
+    batch = features.detach() if features.ndim == 3 else features.detach()[None]
+    if 0 in batch.shape:
+        raise InputError(
+            f"features are {tuple(features.shape)}; at least one example and one column are "
+            "needed; leave empty batches out"
+        )
+    return batch
+
+
+def _unit_rows(batch: Tensor, *, centred: bool) -> tuple[Tensor, Tensor]:
+    """Float64 rows and the factors that give them unit norm (0 for a zero row)."""
+    factor = batch.to(torch.float64).contiguous()
+    if centred:
+        _check_finite(batch, torch.linalg.vector_norm(factor, dim=-1))
+        peak = factor.abs().amax(dim=(-2, -1), keepdim=True)
+        factor = factor / torch.where(peak > 0, peak, 1.0)  # a mean of huge rows stays finite
+        plain = torch.linalg.vector_norm(factor, dim=-1)
+        factor = factor - factor.mean(-2, keepdim=True)
+        # What is left of identical rows is rounding, not a direction.
+        left = torch.linalg.vector_norm(factor, dim=-1)
+        factor = torch.where((left > 1e-14 * plain)[..., None], factor, 0.0)
+    norms = torch.linalg.vector_norm(factor, dim=-1)
+    low, high = norms.aminmax()
+    if not bool(high < 1e150):  # also NaN
+        _check_finite(batch, norms)
+        low = torch.zeros_like(low)
+    if bool(low < 1e-150):
+        # Squares of such entries would vanish or overflow: bring each row near 1 first.
+        peak = factor.abs().amax(-1, keepdim=True)
+        peak = torch.where(peak > 0, peak, 1.0)
+        factor = factor / peak.clamp_min(1e-300)
+        norms = torch.linalg.vector_norm(factor, dim=-1)
+    return factor, torch.where(norms > 0, 1.0 / norms, 0.0)
+
+
+def _check_finite(batch: Tensor, norms: Tensor) -> None:
+    if bool(norms.isfinite().all()):
+        return
+    bad = (~batch.isfinite()).any(-1).nonzero()
+    if len(bad):
+        item, row = (int(i) for i in bad[0])
+        column = int((~batch[item, row].isfinite()).nonzero()[0, 0])
+        where = f"row {row}" if batch.shape[0] == 1 else f"row {row} of batch {item}"
+        raise InputError(
+            f"features hold {float(batch[item, row, column])} in {where}, column {column}; "
+            "allowed are finite numbers; drop or repair that example"
+        )
+
+
+def _low(given: Tensor, factor: Tensor, scaling: Tensor) -> tuple[Tensor, Tensor]:
+    """Float32 rows and factors, without a copy where the features are float32 already."""
+    if given.dtype == torch.float32 and given.is_contiguous():
+        live = scaling[scaling > 0]
+        low, high = _SAFE_NORMS
+        if not live.numel() or (bool(live.min() > low) and bool(live.max() < high)):
+            return given, scaling.float()
+    rows = factor * scaling[..., None]
+    return rows.float(), torch.where(scaling > 0, 1.0, 0.0).float()
+
+
+def _gram(factor: Tensor, vectors: Tensor) -> Tensor:
+    if factor.shape[0] == 1:  # mm reads the features faster than bmm does
+        return ((vectors[0] @ factor[0]) @ factor[0].mT)[None]
+    return (vectors @ factor) @ factor.mT
+
+
+def _normalised(
+    degrees: Tensor, normalisation: Normalisation | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The operator's diagonal, its unit null vector, and the rescaling of S."""
+    n = degrees.shape[-1]
+    ones = torch.ones_like(degrees)
+    if normalisation is None:
+        return degrees, ones / n**0.5, ones
+    floor = -1e-12 * degrees.abs().amax(-1, keepdim=True)
+    if bool((degrees < floor).any()):
+        position = int((degrees < floor)[0].to(torch.uint8).argmax())
+        raise InputError(
+            f"example {position} has degree {float(degrees[0, position]):.3g}; {normalisation} "
+            "normalisation allowed is for degrees of at least 0; set nonnegative=True"
+        )
+    root = degrees.clamp_min(0.0).sqrt()
+    live = root > 0
+    diagonal = live.to(torch.float64)
+    total = torch.linalg.vector_norm(root, dim=-1, keepdim=True)
+    kernel = torch.where(total > 0, root / total, ones / n**0.5)
+    return diagonal, kernel, torch.where(live, 1.0 / root, 0.0)
+
+
+def _matrix_graph(
+    matrix: Tensor, degrees: Tensor, nonnegative: bool, normalisation: Normalisation | None
+) -> MatrixGraph:
+    diagonal, kernel, rescale = _normalised(degrees, normalisation)
+    if normalisation is not None:
+        if matrix.is_sparse:
+            rows, columns = matrix.indices()
+            weights = matrix.values() * rescale[0, rows] * rescale[0, columns]
+            matrix = _sparse(rows, columns, weights, len(matrix))
+        else:
+            matrix = matrix * rescale[:, None] * rescale[..., None]
+    ceiling = 2.0 if nonnegative else float("inf")
+    return MatrixGraph(matrix, diagonal, degrees, kernel, nonnegative, ceiling)
+
+
+def _nearest(rows: Tensor, neighbours: int, *, cut: bool) -> Tensor:
+    """The k-nearest-neighbour similarities, symmetric, float64 sparse (n, n), without selves."""
+    n = len(rows)
+    keys, weights = [], []
+    for start in range(0, n, _TILE):
+        tile = rows[start : start + _TILE] @ rows.mT
+        own = torch.arange(start, start + len(tile), device=rows.device)
+        tile[own - start, own] = -torch.inf
+        # A stable sort, unlike topk, gives ties to the lower position.
+        nearest = tile.sort(dim=1, descending=True, stable=True)
+        at = nearest.indices[:, :neighbours]
+        # One key an undirected edge, so that an edge kept by both ends counts once.
+        lower, upper = torch.minimum(own[:, None], at), torch.maximum(own[:, None], at)
+        keys.append((lower * n + upper).flatten())
+        weights.append(nearest.values[:, :neighbours].flatten())
+    key, weight = torch.cat(keys), torch.cat(weights)
+    edges, where = torch.unique(key, return_inverse=True)
+    value = torch.full((len(edges),), -torch.inf, dtype=torch.float64, device=rows.device)
+    value = value.scatter_reduce(0, where, weight, reduce="amax")
+    if cut:
+        value = value.clamp_min(0.0)
+    lower, upper = edges // n, edges % n
+    return _sparse(
+        torch.cat([lower, upper]), torch.cat([upper, lower]), torch.cat([value, value]), n
+    )
+
+
+def _sparse(rows: Tensor, columns: Tensor, weights: Tensor, n: int) -> Tensor:
+    at = torch.stack([rows, columns])
+    return torch.sparse_coo_tensor(at, weights, (n, n), check_invariants=False).coalesce()
+
+
+def _check_dense(n: int) -> None:
+    if n > DENSE_LIMIT:
+        raise InputError(
+            f"{n} examples would need a dense {n} x {n} matrix; allowed is up to {DENSE_LIMIT}; "
+            "choose from fewer candidates at once"
+        )
