@@ -29,12 +29,18 @@ def data_root() -> Path:
     return root
 
 
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Tests are small: more threads only wait for each other, long on a busy machine."""
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(autouse=True)
 def no_global_randomness() -> Iterator[None]:
     """No test, and so no code under test, may move torch's or NumPy's global generators."""
-    before = torch.get_rng_state(), np.random.get_state()
+    before = torch.get_rng_state(), np.random.get_state()  # noqa: NPY002
     yield
-    after = torch.get_rng_state(), np.random.get_state()
+    after = torch.get_rng_state(), np.random.get_state()  # noqa: NPY002
     assert torch.equal(before[0], after[0]), "torch's global generator was used"
     assert np.array_equal(before[1][1], after[1][1]), "NumPy's global generator was used"
 

@@ -6,12 +6,15 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import saln
 from saln.errors import InputError, SalnError
 
-__all__ = ["main"]
+if TYPE_CHECKING:
+    from saln.experiments.config import Config
+
+__all__ = ["main", "read_compare"]
 
 _OVERVIEW = """\
 usage: saln COMMAND [FLAGS]
@@ -68,14 +71,16 @@ def _registry() -> Any:
     return registry
 
 
-def _compare(arguments: list[str]) -> int:
-    """Trains the arms side by side, says which was better and by how much, writes a report."""
+def read_compare(arguments: Sequence[str]) -> Config:
+    """Reads the flags of ``saln compare``: preset, then file, then flags.
+
+    Raises:
+        InputError: A value that is not allowed.
+        SystemExit: Flags that cannot be parsed, or ``--help``.
+    """
     import tyro
 
     from saln.experiments.config import Config, load_preset, load_toml
-    from saln.experiments.run import compare
-    from saln.report.page import write_report
-    from saln.terminal import open_reporter, print_summary
 
     early = _early(arguments)
     wants_default = early.config is None and early.dataset in (None, "digits")
@@ -92,6 +97,16 @@ def _compare(arguments: list[str]) -> int:
         registry=_registry(),
     )
     config.check()
+    return config
+
+
+def _compare(arguments: list[str]) -> int:
+    """Trains the arms side by side, says which was better and by how much, writes a report."""
+    config = read_compare(arguments)
+    from saln.experiments.run import compare
+    from saln.report.page import write_report
+    from saln.terminal import open_reporter, print_summary
+
     with open_reporter() as reporter:
         outcome = compare(config, reporter)
     write_report(outcome.path)

@@ -25,7 +25,11 @@ def test_every_preset_is_sound():
 def test_the_papers_presets_are_the_papers():
     for name, dataset in (("paper-oxford-pet", "oxford-pet"), ("paper-cifar10", "cifar10")):
         preset = load_preset(name)
-        assert (preset.dataset, preset.learner, preset.backbone) == (dataset, "resnet18", "resnet50")
+        assert (preset.dataset, preset.learner, preset.backbone) == (
+            dataset,
+            "resnet18",
+            "resnet50",
+        )
         assert (preset.epochs, preset.learning_rate, preset.filter_ratio) == (25, 0.001, 0.8)
         assert preset.pretrained
         assert preset.schedule == "constant"
@@ -83,6 +87,7 @@ def test_a_missing_toml_file_is_refused(tmp_path):
         ({"batch_size": 0}, "batch size 0 is not allowed"),
         ({"epochs": 0}, "--epochs 0 is not allowed"),
         ({"workers": -1}, "--workers -1 is not allowed"),
+        ({"threads": 0}, "--threads 0 is not allowed"),
         ({"limit": 0}, "--limit 0 is not allowed"),
         ({"image_size": 4}, "--image-size 4 is not allowed"),
         ({"learning_rate": 0.0}, "--learning-rate 0.0 is not allowed"),

@@ -50,7 +50,7 @@ def test_indices_must_be_int64():
 
 
 def test_fields_must_have_one_row_for_each_index():
-    with pytest.raises(InputError, match="features has shape .* expected 3 rows"):
+    with pytest.raises(InputError, match=r"features has shape .* expected 3 rows"):
         Candidates(indices=torch.arange(3), features=torch.zeros(4, 2))
 
 

@@ -68,9 +68,7 @@ def test_real_features(real_features, n, k):
 @pytest.mark.parametrize(("n", "k"), SIZES)
 def test_features_with_negative_similarities(n, k):
     """Where 0 is no longer the smallest eigenvalue, the second smallest is still the listing's."""
-    batches = [
-        torch.randn(n, 30, generator=derive_generator("negative", n, i)) for i in range(4)
-    ]
+    batches = [torch.randn(n, 30, generator=derive_generator("negative", n, i)) for i in range(4)]
     values = [np.linalg.eigvalsh(_laplacian(batch)) for batch in batches]
     assert any(spectrum[0] < -0.1 for spectrum in values) or n < 40
     assert_is_the_listings(batches, k)
@@ -103,7 +101,7 @@ def test_nothing_is_random():
 
 
 def test_an_outlier_is_kept_first():
-    """What the criterion means on such features: the vector sits on the example least like the rest."""
+    """On such features the vector sits on the example that is least like the rest."""
     features = torch.rand(60, 20, generator=derive_generator("cloud")) + 1
     features[23] = 0
     features[23, 3] = 5

@@ -80,6 +80,8 @@ class Config:
     """Where to train."""
     workers: int = 0
     """Processes that load images; 0 loads in the training process."""
+    threads: int | None = None
+    """CPU threads that torch may use; torch's own choice when not given."""
     cache_dir: Path = dataclasses.field(default_factory=_default_cache)
     """Where features are kept for the next run."""
     split_seed: int = 0
@@ -114,7 +116,7 @@ class Config:
             if not values or len(set(values)) != len(values):
                 _refuse(field, ",".join(map(str, values)), "at least one, none of them twice")
         candidates_needed(self.batch_size, self.filter_ratio)  # raises for itself
-        for field, low in (("epochs", 1), ("workers", 0), ("limit", 1)):
+        for field, low in (("epochs", 1), ("workers", 0), ("limit", 1), ("threads", 1)):
             value = getattr(self, field)
             if value is not None and value < low:
                 _refuse(field, value, f"a whole number of at least {low}")

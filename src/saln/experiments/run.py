@@ -365,6 +365,15 @@ def compare(config: Config, reporter: Reporter) -> Outcome:
     """
     config.check()
     path = _free_folder(config)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(config.threads or threads)
+    try:
+        return _compare(config, reporter, path)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _compare(config: Config, reporter: Reporter, path: Path) -> Outcome:
     comparison = _Comparison(config, reporter)
     data, device = comparison.data, comparison.device
     features, feature_seconds = comparison.features()
