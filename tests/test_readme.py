@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import shlex
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from saln.cli import _COMMANDS, read_compare
+from saln.experiments.config import Config
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 MAKEFILE = (Path(__file__).parents[1] / "Makefile").read_text()
@@ -38,16 +40,11 @@ def test_commands_exist_and_their_flags_are_allowed():
 
 
 def test_flags_in_the_text_exist():
-    for flag in set(re.findall(r"`(--[a-z][^`]*)`", README)):
-        words = [word for word in flag.split() if word.startswith("--")]
-        for word in words:
-            value = {"--config": None, "--weights": "x", "--backbone-weights": "x"}
-            example = re.search(rf"{word} ([\w.,/-]+)", flag)
-            if word == "--config":
-                continue  # reads its file at once
-            arguments = [word]
-            if word in value:
-                arguments.append(value[word])
-            elif example:
-                arguments.append(example[1])
-            read_compare(arguments)
+    fields = {field.name.replace("_", "-") for field in dataclasses.fields(Config)}
+    prose = re.sub(r"```.*?```", "", README, flags=re.DOTALL)
+    shown = re.findall(r"--([a-z][a-z-]*)(?: ([\w.,]*[\w]))?", prose)
+    assert len(shown) > 8
+    for name, value in shown:
+        assert name.removeprefix("no-") in fields, name
+        if value and value not in ("FILE", "N"):
+            read_compare([f"--{name}", value])

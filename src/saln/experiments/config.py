@@ -62,6 +62,8 @@ class Config:
     """Pixels that the backbone sees; the image size, at least 96, when not given."""
     epochs: int = 25
     """Passes over the candidates."""
+    reference_epochs: int | None = None
+    """Passes that train a reference model; as many steps as a selecting arm's when not given."""
     batch_size: int = 32
     """Examples that get a gradient in each step, in every arm."""
     filter_ratio: float = 0.8
@@ -116,7 +118,13 @@ class Config:
             if not values or len(set(values)) != len(values):
                 _refuse(field, ",".join(map(str, values)), "at least one, none of them twice")
         candidates_needed(self.batch_size, self.filter_ratio)  # raises for itself
-        for field, low in (("epochs", 1), ("workers", 0), ("limit", 1), ("threads", 1)):
+        for field, low in (
+            ("epochs", 1),
+            ("workers", 0),
+            ("limit", 1),
+            ("threads", 1),
+            ("reference_epochs", 1),
+        ):
             value = getattr(self, field)
             if value is not None and value < low:
                 _refuse(field, value, f"a whole number of at least {low}")

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import dataclasses
 import datetime
 import functools
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import threadpoolctl
 import torch
 from torch import Tensor, nn
 
@@ -216,7 +219,11 @@ class _Comparison:
             seed=derive_seed(seed, "reference"),
         )
         batches = LoadedBatches(self.training_view(data.reference, seed), sampler, config.workers)
-        total = config.epochs * len(sampler) * batch_size + len(data.train)
+        settings = self.settings(seed)
+        steps = settings.epochs * (len(data.train) // self.n_candidates)
+        epochs = config.reference_epochs or -(-steps // len(sampler))
+        settings = dataclasses.replace(settings, epochs=epochs)
+        total = epochs * len(sampler) * batch_size + len(data.train)
         self.reporter.begin(f"reference model, seed {seed}", total)
 
         def on_step(examples: int, step: int) -> None:
@@ -225,7 +232,7 @@ class _Comparison:
         for _ in train(
             reference,
             batches,
-            self.settings(seed),
+            settings,
             device=self.device,
             ledger=ledger,
             on_step=on_step,
@@ -365,12 +372,20 @@ def compare(config: Config, reporter: Reporter) -> Outcome:
     """
     config.check()
     path = _free_folder(config)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(config.threads or threads)
-    try:
+    with _threads(config.threads):
         return _compare(config, reporter, path)
+
+
+@contextlib.contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    """Bounds torch's threads and those of NumPy's and SciPy's linear algebra."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        with threadpoolctl.threadpool_limits(count, user_api="blas"):
+            yield
     finally:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(before)
 
 
 def _compare(config: Config, reporter: Reporter, path: Path) -> Outcome:
