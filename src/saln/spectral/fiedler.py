@@ -256,7 +256,10 @@ def _from_pairs(
             "fewer candidates at once, or drop duplicate rows"
         )
     values, vectors = pairs.values[item_of_pairs], pairs.vectors[item_of_pairs]
-    return _choose(graph, item, values, lambda i: vectors[i], "davidson", pairs.products, None)
+    residuals = pairs.residuals[item_of_pairs].tolist()
+    return _choose(
+        graph, item, values, lambda i: vectors[i], "davidson", pairs.products, None, residuals
+    )
 
 
 def _doubt(graph: SimilarityGraph, item: int, pairs: LowestPairs) -> str | None:
@@ -307,6 +310,7 @@ def _choose(
     solver: str,
     products: int,
     fallback: str | None,
+    residuals: list[float] | None = None,
 ) -> FiedlerResult:
     """The result from the lowest pairs beside the kernel; the last of them shows the gap."""
     tolerance = _tolerance(graph, item)
@@ -339,6 +343,7 @@ def _choose(
         solver,
         products=products,
         fallback=fallback,
+        residual=residuals[answer] if residuals is not None and len(cluster) == 1 else None,
     )
 
 
@@ -407,12 +412,14 @@ def _result(
     *,
     products: int = 0,
     fallback: str | None = None,
+    residual: float | None = None,
 ) -> FiedlerResult:
     """Everything a result says, from the pair alone; ``apart`` is the eigenspace's own gap."""
     vector = _signed(vector)
-    one = _only(graph, item)
-    image = one.diagonal[0] * vector - one.similarity(vector[None, None])[0, 0]
-    residual = float(torch.linalg.vector_norm(image - value * vector))
+    if residual is None:
+        one = _only(graph, item)
+        image = one.diagonal[0] * vector - one.similarity(vector[None, None])[0, 0]
+        residual = float(torch.linalg.vector_norm(image - value * vector))
     # No residual is smaller than its own rounding.
     rounding = 4 * _EPS * float(graph.diagonal[item].abs().amax())
     error = max(residual, rounding) / apart if apart > 0 else 1.0
