@@ -1,0 +1,32 @@
+# Two commands do everything on a fresh machine: `make compare` and `make test`.
+.PHONY: compare test lint clean
+
+PYTHON ?= python3
+BIN = .venv/bin
+# What an installed environment depends on; a change installs again.
+PROJECT = pyproject.toml constraints.txt
+
+compare: .venv/installed
+	$(BIN)/saln compare
+
+test: .venv/installed-dev lint
+	$(BIN)/pytest
+
+lint: .venv/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+$(BIN)/pip:
+	$(PYTHON) -m venv .venv
+
+.venv/installed: $(PROJECT) | $(BIN)/pip
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable .
+	touch $@
+
+.venv/installed-dev: $(PROJECT) | $(BIN)/pip
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@ .venv/installed
+
+clean:
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist

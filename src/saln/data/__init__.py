@@ -1,0 +1,1 @@
+"""Images, labels, splits, augmentation: what everything after it reads."""

@@ -1,0 +1,44 @@
+"""Wrong labels on purpose, to see which selector copes with them."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from saln.errors import InputError
+from saln.randomness import derive_seed
+
+__all__ = ["flip_labels"]
+
+
+def flip_labels(
+    labels: npt.NDArray[np.int64], share: float, n_classes: int, seed: int
+) -> npt.NDArray[np.int64]:
+    """Replaces a share of the labels by other classes, each equally likely (symmetric noise).
+
+    Args:
+        labels: int64, (n,), in [0, n_classes).
+        share: The share of labels to replace, in [0, 1). Exactly ``round(share * n)``
+            labels differ from the true ones afterwards.
+        n_classes: The number of classes, at least 2 when ``share`` is positive.
+        seed: Which labels are replaced, and by what.
+
+    Returns:
+        New labels, int64, (n,). The input is left alone.
+
+    Raises:
+        InputError: ``share`` is outside [0, 1), or there is no other class.
+    """
+    if not 0 <= share < 1:
+        raise InputError(f"label noise {share} is not allowed; give a share in [0, 1), e.g. 0.4")
+    noisy = labels.copy()
+    count = round(share * len(labels))
+    if count == 0:
+        return noisy
+    if n_classes < 2:
+        raise InputError("label noise needs at least 2 classes; this data set has 1")
+    random = np.random.Generator(np.random.PCG64(derive_seed(seed, "label noise")))
+    rows = random.permutation(len(labels))[:count]
+    # An offset of 1 .. n_classes - 1 is never the label itself.
+    noisy[rows] = (labels[rows] + random.integers(1, n_classes, size=count)) % n_classes
+    return noisy

@@ -1,0 +1,1 @@
+"""Comparisons: what to run, running it, and what the rows say."""

@@ -1,0 +1,221 @@
+"""One comparison's settings: frozen, checked, from a preset, a TOML file and flags."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import tomllib
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+from saln.data.datasets import DATASETS
+from saln.errors import InputError
+from saln.features.backbones import NETWORKS, network_names
+from saln.selection import SELECTORS, candidates_needed
+
+__all__ = ["ARMS", "Config", "from_mapping", "load_preset", "load_toml", "preset_names"]
+
+# `standard` keeps everything; every other arm is a selector.
+ARMS = ("standard", *SELECTORS)
+
+
+def _default_cache() -> Path:
+    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(root) / "saln" / "features"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """The settings of `saln compare`; the defaults are the paper's (sections 3 and 4)."""
+
+    preset: str | None = None
+    """Start from a named set of settings ('saln list' names them)."""
+    config: Path | None = None
+    """Then take settings from a TOML file; its keys are these flags."""
+    dataset: str = "digits"
+    """digits, cifar10, oxford-pet, folder:PATH or hf:NAME-OR-PATH."""
+    data_root: Path = Path("data")
+    """Where cifar10 and oxford-pet are, in torchvision's layout."""
+    download: bool = False
+    """Fetch a data set that is not there."""
+    methods: tuple[str, ...] = ("standard", "uniform", "saln", "jest")
+    """The arms to train, with commas between."""
+    learner: str = "resnet18"
+    """The network to train."""
+    backbone: str = "resnet50"
+    """The frozen network whose features the selectors see."""
+    weights: Path | None = None
+    """Start the learner from this state dict (for machines without internet)."""
+    backbone_weights: Path | None = None
+    """The backbone's state dict, in the place of a download."""
+    pretrained: bool = True
+    """Start the learner from published weights, where there are any."""
+    image_size: int | None = None
+    """Pixels that the learner sees; the data set's own default when not given."""
+    feature_size: int | None = None
+    """Pixels that the backbone sees; the image size, at least 96, when not given."""
+    epochs: int = 25
+    """Passes over the candidates."""
+    batch_size: int = 32
+    """Examples that get a gradient in each step, in every arm."""
+    filter_ratio: float = 0.8
+    """The share of the candidates that is dropped, in [0, 1)."""
+    learning_rate: float = 0.001
+    """The rate of SGD with momentum 0.9, or the highest of a schedule."""
+    schedule: Literal["constant", "cosine", "onecycle"] = "constant"
+    """How the learning rate moves over each arm's own steps."""
+    label_noise: float = 0.0
+    """The share of training labels to replace by wrong ones, in [0, 1)."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """One run of every arm for each, with commas between."""
+    limit: int | None = None
+    """Use at most this many training and this many test images."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to train."""
+    workers: int = 0
+    """Processes that load images; 0 loads in the training process."""
+    cache_dir: Path = dataclasses.field(default_factory=_default_cache)
+    """Where features are kept for the next run."""
+    split_seed: int = 0
+    """Decides which examples are for training, validation and test."""
+    out: Path | None = None
+    """The run's folder; a new one under runs/ when not given."""
+
+    def check(self) -> None:
+        """Refuses what cannot work, before anything is read or written.
+
+        Raises:
+            InputError: A setting that is not allowed; the message names its flag.
+        """
+        if self.preset is not None and self.preset not in preset_names():
+            _refuse("preset", self.preset, f"one of {', '.join(preset_names())}")
+        kind, _, rest = self.dataset.partition(":")
+        if self.dataset not in DATASETS and not (kind in ("folder", "hf") and rest):
+            _refuse("dataset", self.dataset, f"one of {', '.join(DATASETS)}")
+        for name in self.methods:
+            if name not in ARMS:
+                _refuse("methods", name, f"some of {', '.join(ARMS)}, with commas between")
+        for field in ("learner", "backbone"):
+            if getattr(self, field) not in network_names():
+                _refuse(
+                    field,
+                    getattr(self, field),
+                    f"one of {', '.join(NETWORKS)} or a classifier of torchvision such as "
+                    "resnet18 ('saln list' names all)",
+                )
+        for field in ("methods", "seeds"):
+            values = getattr(self, field)
+            if not values or len(set(values)) != len(values):
+                _refuse(field, ",".join(map(str, values)), "at least one, none of them twice")
+        candidates_needed(self.batch_size, self.filter_ratio)  # raises for itself
+        for field, low in (("epochs", 1), ("workers", 0), ("limit", 1)):
+            value = getattr(self, field)
+            if value is not None and value < low:
+                _refuse(field, value, f"a whole number of at least {low}")
+        for field in ("image_size", "feature_size"):
+            value = getattr(self, field)
+            if value is not None and not 8 <= value <= 2048:
+                _refuse(field, value, "8 to 2048 pixels")
+        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
+            _refuse("learning-rate", self.learning_rate, "a number above 0, e.g. 0.001")
+        if not 0 <= self.label_noise < 1:
+            _refuse("label-noise", self.label_noise, "a share in [0, 1), e.g. 0.4")
+        for field in ("schedule", "device"):
+            allowed = typing.get_args(typing.get_type_hints(Config)[field])
+            if getattr(self, field) not in allowed:
+                _refuse(field, getattr(self, field), f"one of {', '.join(allowed)}")
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, paths as text."""
+        return {
+            name: str(value) if isinstance(value, Path) else value
+            for name, value in dataclasses.asdict(self).items()
+        }
+
+
+def _refuse(flag: str, value: object, allowed: str) -> typing.NoReturn:
+    flag = flag.replace("_", "-")
+    raise InputError(f"--{flag} {value} is not allowed; give {allowed}")
+
+
+def _convert(key: str, value: object, kind: Any, source: str) -> object:
+    """Turns a TOML value into a field's type, or refuses it."""
+    options = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
+    for option in options:
+        if option is Path and isinstance(value, str):
+            return Path(value).expanduser()
+        if option is float and isinstance(value, int | float) and not isinstance(value, bool):
+            return float(value)
+        if typing.get_origin(option) is Literal and isinstance(value, str):
+            return value  # Config checks which
+        if typing.get_origin(option) is tuple and isinstance(value, list):
+            item = typing.get_args(option)[0]
+            if all(type(entry) is item for entry in value):
+                return tuple(value)
+        if isinstance(option, type) and type(value) is option:
+            return value
+    wanted = " or ".join(getattr(option, "__name__", str(option)) for option in options)
+    raise InputError(f"{source}: {key} = {value!r} is not allowed; give {wanted}")
+
+
+def from_mapping(values: Mapping[str, object], source: str, base: Config | None = None) -> Config:
+    """Changes a configuration by the keys of a mapping; keys are flags, '-' or '_'.
+
+    Raises:
+        InputError: An unknown key or a value that is not allowed.
+    """
+    kinds = typing.get_type_hints(Config)
+    changes: dict[str, Any] = {}
+    for key, value in values.items():
+        name = key.replace("-", "_")
+        if name not in kinds:
+            raise InputError(
+                f"{source}: unknown key {key!r}; choose among "
+                f"{', '.join(field.replace('_', '-') for field in kinds)}"
+            )
+        changes[name] = _convert(key, value, kinds[name], source)
+    return dataclasses.replace(base or Config(), **changes)
+
+
+def load_toml(path: Path, base: Config | None = None) -> Config:
+    """Changes a configuration by a TOML file.
+
+    Raises:
+        InputError: No such file, no TOML, an unknown key or a value that is not allowed.
+    """
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InputError(
+            f"--config {path} cannot be read ({error}); give a TOML file with lines such as "
+            "epochs = 10"
+        ) from error
+    return from_mapping(values, str(path), base)
+
+
+def _presets() -> Any:
+    return resources.files("saln.experiments") / "presets"
+
+
+def preset_names() -> tuple[str, ...]:
+    """The names that `--preset` takes."""
+    names = (entry.name for entry in _presets().iterdir())
+    return tuple(sorted(name.removesuffix(".toml") for name in names if name.endswith(".toml")))
+
+
+def load_preset(name: str) -> Config:
+    """A named configuration that comes with SALN.
+
+    Raises:
+        InputError: There is none of that name.
+    """
+    if name not in preset_names():
+        _refuse("preset", name, f"one of {', '.join(preset_names())}")
+    text = (_presets() / f"{name}.toml").read_text(encoding="utf-8")
+    return from_mapping({"preset": name, **tomllib.loads(text)}, f"preset {name}")

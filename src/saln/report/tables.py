@@ -1,0 +1,201 @@
+"""A run's tables: values first, formats after."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+__all__ = ["Table", "arm_cells", "run_tables", "to_markdown", "verdicts"]
+
+SPLITS = ("train", "validation", "test")
+
+
+class Table(NamedTuple):
+    """A table of text.
+
+    Attributes:
+        name: File name without its ending.
+        title: What it shows, with units.
+        columns: Headings.
+        rows: One tuple of texts a row, the arm's name first.
+    """
+
+    name: str
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def _percent(metric: dict[str, Any]) -> str:
+    text = f"{100 * metric['mean']:.1f}"
+    if metric["ci95"] is not None:
+        text += f" ± {100 * (metric['ci95'][1] - metric['mean']):.1f}"
+    return text
+
+
+def _number(metric: dict[str, Any]) -> str:
+    text = f"{metric['mean']:.3f}"
+    if metric["ci95"] is not None:
+        text += f" ± {metric['ci95'][1] - metric['mean']:.3f}"
+    return text
+
+
+def _against(entry: dict[str, Any]) -> tuple[str, str]:
+    """The difference in points with its interval, and the verdict."""
+    versus = entry["versus_uniform"]
+    if versus is None:
+        return "–", ""
+    text = f"{100 * versus['difference']:+.1f}"
+    if versus["ci95"] is not None:
+        low, high = (100 * bound for bound in versus["ci95"])
+        text += f" [{low:+.1f}, {high:+.1f}]"
+    return text, versus["verdict"]
+
+
+def arm_cells(arm: str, entry: dict[str, Any]) -> tuple[str, ...]:
+    """One arm's row in the terminal's table, two lines a cell."""
+    if "error" in entry:
+        return (arm, "stopped: see the error below", "", "", "", "", "")
+    accuracy = " / ".join(f"{100 * entry[f'{s}_accuracy']['mean']:.1f}" for s in SPLITS)
+    loss = " / ".join(f"{entry[f'{s}_loss']['mean']:.2f}" for s in SPLITS)
+    seconds = entry["seconds"]
+    once = [f"{name} {seconds[name]:,.1f}" for name in ("features", "reference") if seconds[name]]
+    difference, verdict = _against(entry)
+    return (
+        arm,
+        f"{accuracy} %\n{loss} loss",
+        f"{seconds['per_epoch']:.3f}",
+        f"{seconds['total']:,.1f}" + "".join(f"\n{text}" for text in once),
+        f"{entry['steps']:,}",
+        f"{entry['examples_backward']:,}",
+        "\n".join([*difference.split(" ", 1), verdict]).rstrip(),
+    )
+
+
+def _finished(summary: dict[str, Any]) -> dict[str, Any]:
+    return {arm: entry for arm, entry in summary["arms"].items() if "error" not in entry}
+
+
+def run_tables(summary: dict[str, Any]) -> tuple[Table, ...]:
+    """The tables of a run: accuracy, loss, test accuracy, time (the paper's four), costs."""
+    arms = _finished(summary)
+
+    def table(name: str, title: str, columns: Sequence[str], rows: Any) -> Table:
+        return Table(name, title, ("arm", *columns), tuple((arm, *row) for arm, row in rows))
+
+    return (
+        table(
+            "test_accuracy",
+            "Test accuracy (%) and its difference to uniform (points)",
+            ("test", "difference to uniform", "verdict"),
+            [(a, (_percent(e["test_accuracy"]), *_against(e))) for a, e in arms.items()],
+        ),
+        table(
+            "accuracy",
+            "Accuracy (%) after the last epoch",
+            SPLITS,
+            [(a, [_percent(e[f"{s}_accuracy"]) for s in SPLITS]) for a, e in arms.items()],
+        ),
+        table(
+            "loss",
+            "Cross-entropy after the last epoch",
+            SPLITS,
+            [(a, [_number(e[f"{s}_loss"]) for s in SPLITS]) for a, e in arms.items()],
+        ),
+        table(
+            "time",
+            "Seconds; an epoch's leave out evaluation and one-off work",
+            (
+                "an epoch",
+                "total",
+                "features",
+                "reference",
+                "load",
+                "score",
+                "select",
+                "train",
+                "evaluate",
+            ),
+            [
+                (
+                    a,
+                    [f"{e['seconds']['per_epoch']:.3f}"]
+                    + [
+                        f"{e['seconds'][name]:.1f}"
+                        for name in (
+                            "total",
+                            "features",
+                            "reference",
+                            "load",
+                            "score",
+                            "select",
+                            "train",
+                            "evaluate",
+                        )
+                    ],
+                )
+                for a, e in arms.items()
+            ],
+        ),
+        table(
+            "counts",
+            "Steps and examples of a run, and wrong labels among the kept (%)",
+            ("steps", "examples forward", "examples with a gradient", "wrong labels kept"),
+            [
+                (
+                    a,
+                    (
+                        f"{e['steps']:,}",
+                        f"{e['examples_forward']:,}",
+                        f"{e['examples_backward']:,}",
+                        f"{100 * e['wrong_label_share_kept']:.1f}",
+                    ),
+                )
+                for a, e in arms.items()
+            ],
+        ),
+    )
+
+
+def to_markdown(table: Table) -> str:
+    """A table as GitHub Markdown, under its title."""
+
+    def line(cells: Sequence[str]) -> str:
+        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+    rule = "|" + " --- |" + " ---: |" * (len(table.columns) - 1)
+    lines = [f"**{table.title}**", "", line(table.columns), rule, *map(line, table.rows)]
+    return "\n".join(lines) + "\n"
+
+
+def verdicts(summary: dict[str, Any]) -> tuple[str, ...]:
+    """Plain sentences: which arm was better than uniform, and what an epoch cost."""
+    arms = _finished(summary)
+    lines = []
+    for arm, entry in summary["arms"].items():
+        if "error" in entry:
+            lines.append(f"{arm} was stopped: {entry['error']}")
+            continue
+        versus = entry["versus_uniform"]
+        if versus is not None:
+            points = f"{100 * versus['difference']:+.1f} points of test accuracy"
+            why = (
+                "one seed has no interval; run more seeds"
+                if versus["ci95"] is None
+                else f"95% interval {100 * versus['ci95'][0]:+.1f} to "
+                f"{100 * versus['ci95'][1]:+.1f}"
+            )
+            lines.append(f"{arm} against uniform: {versus['verdict']} ({points}; {why})")
+    base = arms.get("standard")
+    if base is not None:
+        cheaper = [
+            f"{arm} {base['seconds']['per_epoch'] / entry['seconds']['per_epoch']:.1f}"
+            for arm, entry in arms.items()
+            if arm != "standard" and entry["seconds"]["per_epoch"] > 0
+        ]
+        if cheaper:
+            lines.append(
+                "times as fast as standard, an epoch, loading and choosing included: "
+                + ", ".join(cheaper)
+            )
+    return tuple(lines)

@@ -1,0 +1,45 @@
+"""The published criterion: the Fiedler vector of the batch's similarity graph."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from saln.selection.candidates import Candidates, Selection
+from saln.selection.contract import Selector
+from saln.spectral import FiedlerResult, fiedler
+
+__all__ = ["SALN", "saln_positions"]
+
+
+def saln_positions(features: Tensor, k: int) -> tuple[Tensor, FiedlerResult]:
+    """The set that the paper's listing keeps (section 3.6, algorithm 1).
+
+    With ``S`` the cosine similarities and ``L = D - S``: the ``k`` largest ``|v|`` of the
+    eigenvector of the second smallest eigenvalue of ``L``, for any features. Equal
+    magnitudes go to the lower position.
+
+    Args:
+        features: floating, (n, d).
+        k: 1 to n.
+
+    Returns:
+        int64 (k,) positions, largest first, and the eigenpair.
+    """
+    result = fiedler(features)
+    return result.ranking()[:k], result
+
+
+class SALN(Selector):
+    """Keeps the ``k`` candidates that the Fiedler vector weighs most (arXiv 2412.17069)."""
+
+    requires: ClassVar[frozenset[str]] = frozenset({"features"})
+    is_joint: ClassVar[bool] = True
+    summary: ClassVar[str] = "largest entries of the Fiedler vector (the paper's method)"
+
+    def choose(self, candidates: Candidates, k: int, generator: torch.Generator) -> Selection:
+        """Keeps the listing's set; nothing is random."""
+        positions, result = saln_positions(candidates.need("features"), k)
+        return Selection(positions, scores=result.vector.abs().cpu())

@@ -1,0 +1,22 @@
+"""``k`` of the ``n`` candidates at random: the control that every selector must beat."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+
+from saln.selection.candidates import Candidates, Selection
+from saln.selection.contract import Selector
+
+__all__ = ["Uniform"]
+
+
+class Uniform(Selector):
+    """Keeps ``k`` candidates, each set of ``k`` equally likely."""
+
+    summary: ClassVar[str] = "k of the n candidates at random; the control"
+
+    def choose(self, candidates: Candidates, k: int, generator: torch.Generator) -> Selection:
+        """Draws without replacement."""
+        return Selection(torch.randperm(len(candidates), generator=generator)[:k])

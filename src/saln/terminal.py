@@ -1,0 +1,172 @@
+"""What a person sees: live progress on a terminal, plain lines elsewhere, one table."""
+
+from __future__ import annotations
+
+import sys
+import textwrap
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from saln.data.datasets import DATASETS
+from saln.experiments.config import load_preset, preset_names
+from saln.experiments.run import Reporter
+from saln.features.backbones import NETWORKS, network_names
+from saln.report.tables import arm_cells, verdicts
+from saln.selection import SELECTORS
+
+__all__ = ["open_reporter", "print_choices", "print_summary"]
+
+WIDTH = 100
+
+
+def _epoch_line(row: dict[str, Any], epochs: int) -> str:
+    seconds = sum(row["seconds"][name] for name in ("load", "score", "select", "train"))
+    return (
+        f"{row['arm']}, seed {row['seed']}: epoch {row['epoch']}/{epochs}  "
+        f"train {row['train_accuracy']:.1%}  validation {row['validation_accuracy']:.1%}  "
+        f"test {row['test_accuracy']:.1%}  loss {row['train_loss']:.3f}  {seconds:.2f} s"
+    )
+
+
+class _Plain:
+    """One line an event, no control codes."""
+
+    def _line(self, text: str) -> None:
+        sys.stderr.write(text + "\n")
+        sys.stderr.flush()
+
+    def note(self, text: str) -> None:
+        self._line(text)
+
+    def begin(self, what: str, total: int) -> None:
+        self._line(f"{what}: {total:,} examples")
+
+    def advance(self, examples: int) -> None:
+        pass
+
+    def epoch(self, row: dict[str, Any], epochs: int) -> None:
+        self._line(_epoch_line(row, epochs))
+
+
+class _Live:
+    """A progress bar with images/s and time left; the last epoch's result beside it."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.progress = progress
+        self.task: TaskID | None = None
+        self.done = 0
+        self.started = 0.0
+
+    def note(self, text: str) -> None:
+        self.progress.console.print(text, highlight=False, markup=False)
+
+    def begin(self, what: str, total: int) -> None:
+        if self.task is not None:
+            self.progress.remove_task(self.task)
+        self.done, self.started = 0, time.perf_counter()
+        self.task = self.progress.add_task(what, total=total, speed="", result="")
+
+    def advance(self, examples: int) -> None:
+        if self.task is None:
+            return
+        self.done += examples
+        speed = self.done / max(time.perf_counter() - self.started, 1e-9)
+        self.progress.update(self.task, advance=examples, speed=f"{speed:,.0f} images/s")
+
+    def epoch(self, row: dict[str, Any], epochs: int) -> None:
+        if self.task is None:
+            return
+        result = f"epoch {row['epoch']}/{epochs} test {row['test_accuracy']:.1%}"
+        self.progress.update(self.task, result=result)
+        if row["epoch"] == epochs:
+            self.note(_epoch_line(row, epochs))
+
+
+@contextmanager
+def open_reporter() -> Iterator[Reporter]:
+    """Gives a reporter that suits standard error."""
+    if not sys.stderr.isatty():
+        yield _Plain()
+        return
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=20),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[speed]}", markup=False),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[result]}", markup=False),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        yield _Live(progress)
+
+
+def _console() -> Console:
+    # Elsewhere than on a terminal rich would guess 80 columns.
+    return Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False, markup=False)
+
+
+def print_summary(summary: dict[str, Any]) -> None:
+    """Prints one table with a row an arm, then the verdicts."""
+    console = _console()
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, show_header=True)
+    headings: tuple[tuple[str, Literal["left", "right"]], ...] = (
+        ("arm", "left"),
+        ("train / valid. / test", "left"),
+        ("s/epoch", "right"),
+        ("total s", "left"),
+        ("steps", "right"),
+        ("gradients", "right"),
+        ("against uniform", "left"),
+    )
+    for heading, justify in headings:
+        table.add_column(heading, justify=justify, no_wrap=True)
+    for arm, entry in summary["arms"].items():
+        table.add_row(*arm_cells(arm, entry))
+    console.print(table)
+    sys.stdout.write("\n")
+    for line in verdicts(summary):
+        sys.stdout.write(line + "\n")
+
+
+def print_choices() -> None:
+    """Prints everything that can be chosen by name."""
+    console = _console()
+
+    def section(title: str, rows: dict[str, str]) -> None:
+        console.print(f"\n{title}", style="bold")
+        width = max(map(len, rows))
+        for name, text in rows.items():
+            console.print(f"  {name:<{width}}  {text}", soft_wrap=True)
+
+    section("data sets (--dataset)", DATASETS)
+    section("networks (--learner, --backbone)", NETWORKS)
+    others = [name for name in network_names() if name not in NETWORKS]
+    text = "and torchvision's classifiers: " + ", ".join(others)
+    console.print(textwrap.fill(text, WIDTH, initial_indent="  ", subsequent_indent="    "))
+    arms = {"standard": "every example, every epoch; no selection"}
+    for name, selector in SELECTORS.items():
+        needs = ", ".join(sorted(selector.requires)) or "nothing"
+        when = "before" if selector.chooses_before_loading() else "after"
+        arms[name] = f"{selector.summary}\n      requires {needs}; chooses {when} loading"
+    section("arms (--methods)", arms)
+    presets = {}
+    for name in preset_names():
+        preset = load_preset(name)
+        presets[name] = (
+            f"{preset.learner} on {preset.dataset}, features of {preset.backbone}, "
+            f"{preset.epochs} epochs, seeds {','.join(map(str, preset.seeds))}"
+        )
+    section("presets (--preset)", presets)

@@ -1,0 +1,163 @@
+"""The training loop: one, explicit, the same for every arm."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from saln.data.views import Batch
+from saln.errors import TrainingError
+from saln.loading.learner_selected import scoring
+from saln.loading.loader import EpochBatches
+from saln.randomness import seeded_globally
+from saln.training.ledger import Ledger
+
+__all__ = ["SCHEDULES", "EpochResult", "Measure", "TrainSettings", "evaluate", "train"]
+
+SCHEDULES = ("constant", "cosine", "onecycle")
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """How to train (section 3.3 of the paper gives the defaults).
+
+    Attributes:
+        epochs: Passes over the candidates.
+        learning_rate: The constant rate, or the highest of a schedule.
+        momentum: Of SGD.
+        weight_decay: Of SGD.
+        schedule: One of :data:`SCHEDULES`, stretched to the arm's own number of steps.
+        seed: Of dropout and the like.
+    """
+
+    epochs: int
+    learning_rate: float = 0.001
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+    schedule: str = "constant"
+    seed: int = 0
+
+
+class Measure(NamedTuple):
+    """What an evaluation gives."""
+
+    loss: float
+    accuracy: float
+
+
+class EpochResult(NamedTuple):
+    """One epoch of training.
+
+    Attributes:
+        epoch: From 1.
+        steps: Gradient steps in this epoch.
+        indices: int64: the examples that got a gradient in this epoch, in order.
+        measures: What ``measure`` gave after it.
+    """
+
+    epoch: int
+    steps: int
+    indices: Tensor
+    measures: dict[str, Measure]
+
+
+def evaluate(learner: nn.Module, batches: Iterable[Batch], device: torch.device) -> Measure:
+    """Mean cross-entropy and accuracy over all examples of the batches."""
+    total, right, count = 0.0, 0, 0
+    with scoring(learner):
+        for batch in batches:
+            labels = batch.labels.to(device)
+            outputs = learner(batch.images.to(device)).float()
+            total += float(cross_entropy(outputs, labels, reduction="sum"))
+            right += int((outputs.argmax(dim=1) == labels).sum())
+            count += len(labels)
+    return Measure(total / count, right / count)
+
+
+def _schedule(
+    optimizer: torch.optim.Optimizer, settings: TrainSettings, steps: int
+) -> torch.optim.lr_scheduler.LRScheduler:
+    if settings.schedule == "onecycle":
+        # By hand: torch's OneCycleLR refuses runs of few steps and moves the momentum too.
+        def factor(step: int) -> float:
+            position, peak = (step + 1) / steps, 0.25
+            return position / peak if position < peak else (1 - position) / (1 - peak) + 1e-3
+
+        return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+    if settings.schedule == "cosine":
+        return torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: 0.5 * (1 + math.cos(math.pi * step / steps))
+        )
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
+
+
+def train(
+    learner: nn.Module,
+    batches: EpochBatches,
+    settings: TrainSettings,
+    *,
+    device: torch.device,
+    ledger: Ledger,
+    measure: Callable[[], dict[str, Measure]] = dict,
+    on_step: Callable[[int, int], None] = lambda examples, step: None,
+) -> Iterator[EpochResult]:
+    """Trains with SGD on cross-entropy and yields after every epoch.
+
+    Args:
+        learner: On ``device``; changed in place.
+        batches: What gets a gradient, epoch by epoch.
+        settings: How to train.
+        device: Where the learner is.
+        ledger: Books load, score, select, train and evaluate.
+        measure: Evaluates the learner after an epoch; booked as evaluate.
+        on_step: Called with (examples of the step, step in the epoch) after each.
+
+    Raises:
+        TrainingError: A loss that is not finite. What was yielded before stands.
+        DataError: A broken image.
+    """
+    optimizer = torch.optim.SGD(
+        learner.parameters(),
+        lr=settings.learning_rate,
+        momentum=settings.momentum,
+        weight_decay=settings.weight_decay,
+    )
+    scheduler = _schedule(optimizer, settings, settings.epochs * len(batches))
+    for epoch in range(1, settings.epochs + 1):
+        batches.set_epoch(epoch)
+        kept: list[Tensor] = []
+        # Dropout and stochastic depth know only torch's global generator.
+        with seeded_globally(settings.seed, "train", epoch):
+            learner.train()
+            iterator = iter(batches)
+            while True:
+                with ledger.phase("load"):
+                    batch = next(iterator, None)
+                if batch is None:
+                    break
+                with ledger.phase("train"):
+                    images, labels = batch.images.to(device), batch.labels.to(device)
+                    losses = cross_entropy(learner(images), labels, reduction="none")
+                    if batch.weights is not None:
+                        losses = losses * batch.weights
+                    loss = losses.mean()
+                    if not math.isfinite(loss.item()):
+                        raise TrainingError(
+                            f"the loss is {loss.item()} in epoch {epoch}, step {len(kept)}, at "
+                            f"learning rate {scheduler.get_last_lr()[0]:g}; lower --learning-rate"
+                        )
+                    optimizer.zero_grad(set_to_none=True)
+                    loss.backward()
+                    optimizer.step()
+                    scheduler.step()
+                    kept.append(batch.indices)
+                on_step(len(batch.indices), len(kept))
+        with ledger.phase("evaluate"):
+            measures = measure()
+        yield EpochResult(epoch, len(kept), torch.cat(kept), measures)

@@ -1,0 +1,53 @@
+"""Fixtures that many tests share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def find_data_root() -> Path | None:
+    """The folder with the real images: $SALN_DATA_ROOT, or ../shared/data beside the checkout."""
+    given = os.environ.get("SALN_DATA_ROOT")
+    root = Path(given) if given else ROOT.parent / "shared" / "data"
+    return root if (root / "oxford-iiit-pet").is_dir() else None
+
+
+@pytest.fixture(scope="session")
+def data_root() -> Path:
+    root = find_data_root()
+    if root is None:
+        pytest.skip("no real images: neither $SALN_DATA_ROOT nor ../shared/data holds them")
+    return root
+
+
+@pytest.fixture(autouse=True)
+def no_global_randomness() -> Iterator[None]:
+    """No test, and so no code under test, may move torch's or NumPy's global generators."""
+    before = torch.get_rng_state(), np.random.get_state()
+    yield
+    after = torch.get_rng_state(), np.random.get_state()
+    assert torch.equal(before[0], after[0]), "torch's global generator was used"
+    assert np.array_equal(before[1][1], after[1][1]), "NumPy's global generator was used"
+
+
+@pytest.fixture
+def image_folder(tmp_path: Path) -> Path:
+    """Two classes of 30 small pictures each, as files: noise around red or blue."""
+    random = np.random.Generator(np.random.PCG64(0))
+    folder = tmp_path / "images"
+    for name, channel in (("red", 0), ("blue", 2)):
+        (folder / name).mkdir(parents=True)
+        for number in range(30):
+            pixels = random.integers(0, 120, size=(12, 10, 3), dtype=np.uint8)
+            pixels[..., channel] += 120
+            Image.fromarray(pixels).save(folder / name / f"{number:02}.png")
+    return folder

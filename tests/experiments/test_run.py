@@ -1,0 +1,265 @@
+"""A whole comparison, small: what is fair, what repeats, what is written."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from saln.errors import DataError, InputError
+from saln.experiments import run as run_module
+from saln.experiments.config import Config, load_preset
+from saln.experiments.run import compare
+from saln.loading.batches import SelectedBatches
+from saln.loading.loader import LoadedBatches
+from saln.selection import SALN
+from saln.training.ledger import PHASES
+
+
+class Quiet:
+    def __init__(self):
+        self.notes = []
+
+    def note(self, text):
+        self.notes.append(text)
+
+    def begin(self, what, total):
+        pass
+
+    def advance(self, examples):
+        pass
+
+    def epoch(self, row, epochs):
+        pass
+
+
+@pytest.fixture
+def config(tmp_path) -> Config:
+    return dataclasses.replace(
+        load_preset("digits"), limit=400, epochs=2, seeds=(0, 1), batch_size=8,
+        out=tmp_path / "run", cache_dir=tmp_path / "cache",
+    )  # fmt: skip
+
+
+def rows_of(path):
+    return [json.loads(line) for line in (path / "epochs.jsonl").read_text().splitlines()]
+
+
+def without_seconds(rows):
+    return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
+
+
+def test_the_run_folder_is_complete(config):
+    outcome = compare(config, Quiet())
+    path = config.out
+    assert outcome.path == path
+    assert outcome.failures == ()
+    assert json.loads((path / "summary.json").read_text()) == json.loads(
+        json.dumps(outcome.summary)
+    )
+    rows = rows_of(path)
+    assert [(row["arm"], row["seed"], row["epoch"]) for row in rows] == [
+        (arm, seed, epoch) for seed in (0, 1) for arm in config.methods for epoch in (1, 2)
+    ]
+    for arm in config.methods:
+        state = torch.load(path / "checkpoints" / f"{arm}-seed1.pt", weights_only=True)
+        assert state["1.weight"].shape == (10, 128)
+    environment = json.loads((path / "environment.json").read_text())
+    assert environment["torch"] == torch.__version__
+    assert json.loads((path / "config.json").read_text())["batch_size"] == 8
+    summary = outcome.summary
+    assert summary["dataset"] == "digits"
+    assert summary["seeds"] == [0, 1]
+    for arm, entry in summary["arms"].items():
+        seconds = entry["seconds"]
+        assert (seconds["features"] > 0) == (arm == "saln")
+        assert (seconds["reference"] > 0) == (arm == "jest")
+        assert (seconds["score"] > 0) == (arm == "jest")
+        parts = sum(seconds[name] for name in (*PHASES, "features", "reference"))
+        assert 0.9 * seconds["total"] < parts <= seconds["total"] * (1 + 1e-6) + 0.01
+        assert entry["versus_uniform"] is None or arm != "uniform"
+
+
+def test_every_arm_counts_its_own_work(config):
+    arms = compare(config, Quiet()).summary["arms"]
+    examples = 324  # 400, less a tenth for validation, less a tenth of that for the reference
+    standard, kept = 2 * (examples // 8), 2 * (examples // 40)
+    assert arms["standard"]["steps"] == standard
+    assert arms["standard"]["examples_backward"] == 8 * standard
+    for arm in ("uniform", "saln", "jest"):
+        assert arms[arm]["steps"] == kept
+        assert arms[arm]["examples_backward"] == 8 * kept
+    assert arms["saln"]["examples_forward"] == 8 * kept
+    assert arms["jest"]["examples_forward"] == (40 + 8) * kept
+
+
+def test_the_same_seed_gives_the_same_rows(config, tmp_path):
+    compare(config, Quiet())
+    torch.rand(0)
+    compare(dataclasses.replace(config, out=tmp_path / "again"), Quiet())
+    assert without_seconds(rows_of(config.out)) == without_seconds(rows_of(tmp_path / "again"))
+    seeds = {row["seed"]: row["test_loss"] for row in rows_of(config.out)}
+    assert seeds[0] != seeds[1]
+
+
+def test_workers_change_nothing(config, tmp_path):
+    alone = dataclasses.replace(config, seeds=(0,), methods=("uniform", "saln", "jest"))
+    compare(alone, Quiet())
+    compare(dataclasses.replace(alone, out=tmp_path / "workers", workers=2), Quiet())
+    assert without_seconds(rows_of(config.out)) == without_seconds(rows_of(tmp_path / "workers"))
+
+
+def test_an_arm_does_not_depend_on_the_others(config, tmp_path):
+    """Same data, candidates, augmentation and weights, whoever else is compared."""
+    compare(config, Quiet())
+    fewer = dataclasses.replace(config, methods=("jest", "saln"), out=tmp_path / "fewer")
+    compare(fewer, Quiet())
+    for arm in fewer.methods:
+        first, second = (
+            [row for row in without_seconds(rows_of(path)) if row["arm"] == arm]
+            for path in (config.out, fewer.out)
+        )
+        assert first == second
+
+
+def test_arms_see_the_same_candidates_images_and_weights(config, monkeypatch):
+    """Spies on what every arm is given; uniform with f = 0 must then equal standard."""
+    seen = {}
+    original = SelectedBatches._choose
+
+    def spy(self, indices, step):
+        key = (self.seed, self.epoch, step, self.n_candidates)
+        seen.setdefault(key, set()).add(tuple(indices.tolist()))
+        return original(self, indices, step)
+
+    monkeypatch.setattr(SelectedBatches, "_choose", spy)
+    views = []
+    init = LoadedBatches.__init__
+
+    def remember(self, view, sampler, workers=0):
+        views.append(view)
+        init(self, view, sampler, workers)
+
+    monkeypatch.setattr(LoadedBatches, "__init__", remember)
+    one_seed = dataclasses.replace(config, seeds=(0,))
+    compare(one_seed, Quiet())
+    shared = [orders for key, orders in seen.items() if key[3] == 40]
+    assert len(shared) == 16  # 2 epochs of 8 steps
+    assert all(len(orders) == 1 for orders in shared)  # one order for uniform, saln and jest
+    reference, *arms = views
+    assert len(arms) == 4
+    for view in arms:
+        view.set_epoch(2)
+        assert torch.equal(view[11][0], arms[0][11][0])
+        assert view.examples is arms[0].examples
+    rows = set(reference.examples.rows.tolist())
+    assert not rows & set(arms[0].examples.rows.tolist())  # held out from every arm
+
+
+def test_nothing_to_select_makes_uniform_train_like_standard(config):
+    outcome = compare(
+        dataclasses.replace(config, filter_ratio=0.0, methods=("standard", "uniform")), Quiet()
+    )
+    arms = outcome.summary["arms"]
+    for name in ("test_accuracy", "train_loss"):
+        assert arms["standard"][name] == arms["uniform"][name]
+
+
+def test_training_learns(config):
+    better = dataclasses.replace(
+        config, limit=None, epochs=6, seeds=(0,), methods=("standard",), batch_size=16
+    )
+    arm = compare(better, Quiet()).summary["arms"]["standard"]
+    assert arm["test_accuracy"]["mean"] > 0.9
+    assert arm["test_loss"]["mean"] < 0.5
+
+
+def test_label_noise_is_counted_among_the_kept(config):
+    noisy = dataclasses.replace(config, label_noise=0.4, seeds=(0,))
+    arms = compare(noisy, Quiet()).summary["arms"]
+    assert arms["standard"]["wrong_label_share_kept"] == pytest.approx(0.4, abs=0.02)
+    assert 0.2 < arms["uniform"]["wrong_label_share_kept"] < 0.6
+
+
+def test_a_diverging_arm_stops_alone_and_keeps_its_rows(config, monkeypatch):
+    original = run_module.train
+
+    def bursting(learner, batches, settings, **options):
+        """Ruins saln's weights after its first epoch; leaves the other arms alone."""
+        sampler = getattr(batches, "sampler", None)
+        for result in original(learner, batches, settings, **options):
+            yield result
+            if sampler is not None and isinstance(sampler.selector, SALN):
+                with torch.no_grad():
+                    for parameter in learner.parameters():
+                        parameter.fill_(float("nan"))
+
+    monkeypatch.setattr(run_module, "train", bursting)
+    outcome = compare(dataclasses.replace(config, seeds=(0,)), Quiet())
+    assert len(outcome.failures) == 1
+    assert "saln, seed 0: the loss is nan in epoch 2, step 0" in outcome.failures[0]
+    rows = rows_of(config.out)
+    assert [row["epoch"] for row in rows if row["arm"] == "saln"] == [1]
+    assert [row["epoch"] for row in rows if row["arm"] == "jest"] == [1, 2]
+    assert "error" in outcome.summary["arms"]["saln"]
+    assert "error" not in outcome.summary["arms"]["jest"]
+
+
+def test_a_folder_with_another_run_is_refused_before_any_work(config):
+    config.out.mkdir()
+    (config.out / "config.json").write_text("{}")
+    with pytest.raises(InputError, match="holds another run; give a new or an empty folder"):
+        compare(config, Quiet())
+    assert [entry.name for entry in config.out.iterdir()] == ["config.json"]
+    assert not config.cache_dir.exists()
+
+
+def test_a_batch_larger_than_the_data_is_refused_before_the_folder_is_made(config):
+    with pytest.raises(InputError, match=r"--batch-size 80 .* needs 400 candidates"):
+        compare(dataclasses.replace(config, batch_size=80), Quiet())
+    assert not config.out.exists()
+
+
+def test_a_broken_image_ends_the_run_and_keeps_the_rows(config, image_folder):
+    folder = dataclasses.replace(
+        config, dataset=f"folder:{image_folder}", methods=("standard",), seeds=(0,), image_size=12
+    )
+    for path in sorted((image_folder / "red").iterdir()):
+        path.write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"red/\d+\.png cannot be read as an image"):
+        compare(folder, Quiet())
+    assert (config.out / "config.json").exists()
+    assert rows_of(config.out) == []
+    assert not (config.out / "summary.json").exists()
+
+
+def test_stopping_leaves_whole_rows(config, monkeypatch):
+    calls = []
+
+    class Interrupts(Quiet):
+        def epoch(self, row, epochs):
+            calls.append(row)
+            if len(calls) == 3:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        compare(config, Interrupts())
+    assert rows_of(config.out) == calls
+
+
+def test_features_are_made_once_for_all_seeds_and_runs(config, tmp_path):
+    compare(config, Quiet())
+    stores = list(config.cache_dir.iterdir())
+    assert len(stores) == 1
+    second = Quiet()
+    summary = compare(dataclasses.replace(config, out=tmp_path / "second"), second).summary
+    assert any("reused" in note for note in second.notes)
+    assert list(config.cache_dir.iterdir()) == stores
+    manifest = json.loads((stores[0] / "manifest.json").read_text())
+    # What they cost when they were made stays in the total.
+    assert summary["arms"]["saln"]["seconds"]["features"] == manifest["seconds"]
+    features = np.load(stores[0] / "features.npy")
+    assert features.shape == (360, 3 * 16 * 16)

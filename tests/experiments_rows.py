@@ -1,0 +1,43 @@
+"""Rows of a made-up run of two arms and two seeds, small enough to check by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from saln.experiments.summary import METRICS
+
+
+def _row(arm: str, seed: int, epoch: int, accuracy: float, seconds: tuple[int, ...]) -> Any:
+    phases = dict(zip(("load", "score", "select", "train", "evaluate"), seconds, strict=True))
+    return {
+        "arm": arm, "seed": seed, "epoch": epoch, "steps": 10 * epoch,
+        "examples_forward": 70 * epoch, "examples_backward": 40 * epoch,
+        **dict.fromkeys(METRICS, accuracy), "wrong_label_share_kept": accuracy / 2,
+        "seconds": phases,
+    }  # fmt: skip
+
+
+ROWS = [
+    _row("uniform", 0, 1, 0.2, (1, 0, 0, 2, 5)),
+    _row("uniform", 0, 2, 0.4, (1, 0, 0, 2, 5)),
+    _row("saln", 0, 1, 0.3, (1, 2, 4, 8, 5)),
+    _row("saln", 0, 2, 0.5, (1, 2, 4, 8, 5)),
+    _row("uniform", 1, 1, 0.1, (3, 0, 0, 4, 5)),
+    _row("uniform", 1, 2, 0.6, (3, 0, 0, 4, 5)),
+    _row("saln", 1, 1, 0.3, (1, 2, 4, 8, 5)),
+    _row("saln", 1, 2, 0.7, (1, 2, 4, 8, 5)),
+]
+COSTS: dict[tuple[str, int], Any] = {
+    ("uniform", 0): {"features": 0, "reference": 0, "total": 17},
+    ("uniform", 1): {"features": 0, "reference": 0, "total": 25},
+    ("saln", 0): {"features": 9, "reference": 0, "total": 50},
+    ("saln", 1): {"features": 9, "reference": 0, "total": 52},
+}
+
+
+def about(**changes: Any) -> dict[str, Any]:
+    return {
+        "dataset": "made", "filter_ratio": 0.5, "seeds": [0, 1], "methods": ["uniform", "saln"],
+        "learner": "small-cnn", "backbone": "pixels", "epochs": 2, "batch_size": 4,
+        "candidates": 8, "label_noise": 0.0, "examples": {"train": 80, "test": 20},
+    } | changes  # fmt: skip

@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from saln._torchvision import torchvision
+from saln.errors import InputError, WeightsError
+from saln.features.backbones import (
+    _find_head,
+    _torchvision_network,
+    build_backbone,
+    build_network,
+    feature_size,
+)
+from saln.randomness import derive_generator, seeded_globally
+from saln.training.learners import build_learner
+
+
+def test_pixels_are_the_flattened_input():
+    network = build_backbone("pixels", image_size=8)
+    images = torch.randn(2, 3, 8, 8, generator=derive_generator(0))
+    assert network.width == 192
+    assert torch.equal(network.body(images), images.flatten(1))
+
+
+def test_every_torchvision_classifier_has_a_head_to_replace():
+    names = torchvision.models.list_models(module=torchvision.models)
+    # RegNets compute their widths with tensors, which the meta device has no values for.
+    names = [name for name in names if not name.startswith("regnet")]
+    assert len(names) > 50
+    for name in names:
+        with torch.device("meta"):
+            module, _ = _torchvision_network(name, False, "--weights")
+        head = module.get_submodule(_find_head(module))
+        outputs = head.out_features if isinstance(head, nn.Linear) else head.out_channels
+        assert outputs == 1000, name
+
+
+@pytest.mark.parametrize("name", ["resnet18", "squeezenet1_1", "regnet_y_400mf", "googlenet"])
+def test_features_are_the_input_of_the_head(name):
+    """The features, put through the old head by hand, give the whole network's output."""
+    with seeded_globally(0, "network"):
+        whole, _ = _torchvision_network(name, False, "--weights")
+    whole.eval()
+    head = whole.get_submodule(_find_head(whole))
+    seen = []
+    head.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
+    images = torch.randn(2, 3, 64, 64, generator=derive_generator(1))
+    with torch.inference_mode():
+        whole(images)
+        network = build_network(name, image_size=64, pretrained=False)
+        network.body.eval()
+        features = network.body(images)
+    expected = seen[0]
+    if expected.ndim == 4:  # SqueezeNet's head acts on a map; pooled, after a ReLU
+        expected = expected.relu().mean(dim=(2, 3))
+    assert features.shape == (2, network.width)
+    torch.testing.assert_close(features, expected)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "squeezenet1_1", "pixels", "small-cnn"])
+def test_a_learner_has_one_output_a_class_and_is_seeded(name):
+    learners = [
+        build_learner(name, 7, image_size=64, pretrained=False, seed=seed)[0].eval()
+        for seed in (0, 0, 1)
+    ]
+    images = torch.randn(2, 3, 64, 64, generator=derive_generator(1))
+    with torch.inference_mode():
+        outputs = [learner(images) for learner in learners]
+    assert outputs[0].shape == (2, 7)
+    assert torch.equal(outputs[0], outputs[1])
+    assert not torch.equal(outputs[0], outputs[2])
+
+
+def test_weights_from_a_file_are_loaded_all_but_the_head(tmp_path):
+    with seeded_globally("file"):
+        donor = torchvision.models.resnet18(num_classes=5)
+    torch.save(donor.state_dict(), tmp_path / "donor.pt")
+    learner, _ = build_learner(
+        "resnet18", 3, image_size=32, pretrained=True, weights=tmp_path / "donor.pt"
+    )
+    state = learner.state_dict()
+    assert state["fc.weight"].shape == (3, 512)
+    for key, value in donor.state_dict().items():
+        if not key.startswith("fc."):
+            assert torch.equal(state[key], value), key
+
+
+def test_weights_that_do_not_fit_are_refused(tmp_path):
+    path = tmp_path / "weights.pt"
+    torch.save({"nothing": torch.zeros(1)}, path)
+    with pytest.raises(InputError, match=r"does not fit the network: .* tensors are missing"):
+        build_network("resnet18", image_size=32, pretrained=True, weights=path)
+    with seeded_globally("other"):
+        torch.save(torchvision.models.resnet50().state_dict(), path)
+    with pytest.raises(InputError, match="does not fit the network"):
+        build_network("resnet18", image_size=32, pretrained=True, weights=path)
+    path.write_bytes(b"no state dict")
+    with pytest.raises(InputError, match="cannot be read"):
+        build_network("resnet18", image_size=32, pretrained=True, weights=path)
+    with pytest.raises(InputError, match="does not exist"):
+        build_network("resnet18", image_size=32, pretrained=True, weights=tmp_path / "none.pt")
+
+
+def test_a_pickle_with_code_in_it_is_refused(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "written"), "w"))
+
+    path = tmp_path / "evil.pt"
+    torch.save({"x": Evil()}, path)
+    with pytest.raises(InputError, match="cannot be read"):
+        build_network("resnet18", image_size=32, pretrained=True, weights=path)
+    assert not (tmp_path / "written").exists()
+
+
+def test_without_a_connection_the_error_says_three_ways(monkeypatch):
+    from urllib.error import URLError
+
+    def unreachable(*args, **kwargs):
+        raise URLError("no route")
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", unreachable)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: "/nonexistent-hub-for-tests")
+    monkeypatch.setattr("os.makedirs", lambda *args, **kwargs: None)
+    with pytest.raises(WeightsError, match=r"--weights FILE; or train .*--no-pretrained"):
+        build_network("resnet18", image_size=32, pretrained=True)
+    with pytest.raises(WeightsError, match=r"--backbone-weights FILE; or .*efficientnet-lite0"):
+        build_backbone("resnet18", image_size=32)
+
+
+def test_an_image_size_that_does_not_fit_is_refused():
+    with pytest.raises(InputError, match="vit_b_32 cannot take images of 96 pixels"):
+        build_network("vit_b_32", image_size=96, pretrained=False)
+
+
+def test_names_are_checked():
+    with pytest.raises(InputError, match="unknown network 'resnet19'"):
+        build_network("resnet19", image_size=32, pretrained=False)
+    with pytest.raises(InputError, match="small-cnn has no pretrained weights"):
+        build_backbone("small-cnn", image_size=16)
+    with pytest.raises(InputError, match="pixels has no weights"):
+        build_network("pixels", image_size=8, pretrained=True, weights="x.pt")
+
+
+def test_efficientnet_lite0_has_real_weights():
+    """Trained weights separate two textures of the same mean colour; random ones hardly do."""
+    network = build_backbone("efficientnet-lite0", image_size=96)
+    assert network.width == 1280
+    assert network.normalisation.mean == (127 / 255,) * 3
+    images = torch.randn(4, 3, 96, 96, generator=derive_generator("texture"))
+    images[2:] = torch.nn.functional.interpolate(images[2:, :, ::8, ::8], scale_factor=8)
+    with torch.inference_mode():
+        features = torch.nn.functional.normalize(network.body(images), dim=1)
+    assert (features >= 0).all()
+    similarity = features @ features.T
+    assert similarity[0, 1] > similarity[0, 2] + 0.1
+    assert not any(parameter.requires_grad for parameter in network.body.parameters())
+
+
+def test_identity_follows_the_weights():
+    first = build_network("small-cnn", image_size=16, pretrained=False)
+    same = first.identity()
+    assert first.identity() == same
+    with torch.no_grad():
+        next(first.body.parameters()).view(-1)[0] += 1e-3
+    assert first.identity() != same
+
+
+def test_feature_size():
+    assert feature_size("efficientnet-lite0", 32) == 96
+    assert feature_size("resnet50", 224) == 224
+    assert feature_size("pixels", 32) == 32

@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from saln.data.augmentation import DigitAugmentation
+from saln.data.datasets import load_dataset
+from saln.data.sources import ArrayImages
+from saln.data.views import TrainingView
+from saln.errors import DataError, InputError
+from saln.loading.batches import SelectedBatches
+from saln.loading.loader import LoadedBatches
+from saln.selection import JEST, SALN, Selection, Selector, Uniform
+
+
+class FirstOnes(Selector):
+    """Keeps the first k candidates and remembers what it was shown."""
+
+    requires = frozenset({"features", "labels"})
+
+    def __init__(self):
+        self.seen = []
+
+    def choose(self, candidates, k, generator):
+        self.seen.append(candidates)
+        return Selection(torch.arange(k))
+
+
+def sampler(length=50, selector=None, **changes):
+    options = {"selector": selector or Uniform(), "batch_size": 4, "filter_ratio": 0.8, "seed": 0}
+    return SelectedBatches(length, **(options | changes))
+
+
+def test_an_epoch_names_k_of_every_n_candidates():
+    batches = sampler()
+    kept = list(batches)
+    assert len(batches) == len(kept) == 50 // 20
+    assert all(len(batch) == len(set(batch)) == 4 for batch in kept)
+    assert all(isinstance(index, int) for index in kept[0])
+    assert len({index for batch in kept for index in batch}) == 8  # none twice in an epoch
+
+
+def test_keeping_everything_goes_through_everything_once():
+    kept = list(sampler(filter_ratio=0.0))
+    assert len(kept) == 12
+    assert len({index for batch in kept for index in batch}) == 48
+
+
+def test_epochs_differ_and_can_be_repeated():
+    batches = sampler()
+    first = list(batches)
+    assert list(batches) == first  # without set_epoch the same epoch again
+    batches.set_epoch(1)
+    second = list(batches)
+    assert second != first
+    batches.set_epoch(0)
+    assert list(batches) == first
+    assert list(sampler(seed=1)) != first
+
+
+def test_all_selectors_see_the_same_candidates_in_the_same_order():
+    features = np.arange(100, dtype=np.float16).reshape(50, 2)
+    labels = np.arange(50)
+    shown = FirstOnes()
+    batches = SelectedBatches(
+        features, labels=labels, selector=shown, batch_size=4, filter_ratio=0.8, seed=0
+    )
+    list(batches)
+    whole = list(sampler(batch_size=20, filter_ratio=0.0))
+    for candidates, everything in zip(shown.seen, whole, strict=True):
+        assert sorted(candidates.indices.tolist()) == sorted(everything)
+        # Rows and labels are those of the indices.
+        assert torch.equal(candidates.features[:, 0].long(), 2 * candidates.indices)
+        assert torch.equal(candidates.labels, candidates.indices)
+
+
+def test_features_decide_what_saln_keeps():
+    random = np.random.Generator(np.random.PCG64(0))
+    features = random.random((40, 6)).astype(np.float16)
+    features[7] = 0
+    features[7, 5], features[7, 0] = 1, 0.1  # hardly like the others
+    features[:7, 5] = features[8:, 5] = 0
+    batches = SelectedBatches(
+        features, selector=SALN(), batch_size=4, filter_ratio=0.8, seed=0
+    )
+    holds = [7 in batch for batch in batches]
+    assert sum(holds) == 1
+
+
+def test_a_selector_that_needs_the_learner_is_refused_at_once():
+    with pytest.raises(InputError, match=r"JEST requires learner_outputs.*LearnerSelected"):
+        sampler(selector=JEST())
+
+
+def test_missing_features_are_refused_at_once():
+    with pytest.raises(InputError, match="SALN requires features"):
+        sampler(selector=SALN())
+
+
+def test_lengths_must_agree():
+    with pytest.raises(InputError, match="50 rows of features but 49 labels"):
+        sampler(labels=np.zeros(49, dtype=np.int64))
+
+
+def test_a_batch_larger_than_the_data_is_refused():
+    with pytest.raises(InputError, match="needs 60 candidates, but there are 50"):
+        sampler(batch_size=12)
+
+
+class Counting(ArrayImages):
+    """Counts how often each image is opened."""
+
+    opened: list[int] = []  # noqa: RUF012
+
+    def load(self, row):
+        Counting.opened.append(row)
+        return super().load(row)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_dropped_image_is_never_opened(workers):
+    data = load_dataset("digits", limit=200)
+    source = Counting(data.train.images.pixels)
+    train = type(data.train)(source, data.train.rows, data.train.labels, data.train.true_labels)
+    view = TrainingView(train, DigitAugmentation(8), seed=0)
+    batches = LoadedBatches(view, sampler(len(train)), workers=workers)
+    batches.set_epoch(1)
+    Counting.opened = []
+    loaded = list(batches)
+    kept = [int(index) for batch in loaded for index in batch.indices]
+    assert len(kept) == 4 * len(batches)
+    if workers == 0:  # other processes count for themselves
+        assert Counting.opened == train.rows[kept].tolist()
+    for batch in loaded:
+        assert torch.equal(batch.labels, torch.from_numpy(train.labels[batch.indices.numpy()]))
+
+
+def test_the_number_of_workers_changes_nothing():
+    data = load_dataset("digits", limit=200)
+    loaded = []
+    for workers in (0, 2):
+        view = TrainingView(data.train, DigitAugmentation(8), seed=0)
+        batches = LoadedBatches(view, sampler(len(view)), workers=workers)
+        epochs = []
+        for epoch in (1, 2):  # persistent workers must see the second epoch too
+            batches.set_epoch(epoch)
+            epochs += list(batches)
+        loaded.append(epochs)
+    for alone, together in zip(*loaded, strict=True):
+        assert torch.equal(alone.images, together.images)
+        assert torch.equal(alone.indices, together.indices)
+
+
+def test_a_broken_image_stops_the_epoch_with_its_name(image_folder):
+    data = load_dataset(f"folder:{image_folder}")
+    for path in data.train.images.paths:
+        path.write_bytes(b"no image")
+    view = TrainingView(data.train, DigitAugmentation(8), seed=0)
+    batches = LoadedBatches(view, sampler(len(view), filter_ratio=0.0))
+    with pytest.raises(DataError, match=r"\.png cannot be read as an image"):
+        list(batches)

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+from fractions import Fraction
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from saln.errors import InputError
+from saln.selection import Candidates, candidates_needed, kept_count
+
+
+def test_kept_count_is_exact_where_floats_are_not():
+    assert int(10 * (1 - 0.8)) == 1  # what the paper's listing computes
+    assert kept_count(10, 0.8) == 2
+    assert kept_count(320, 0.8) == 64
+    assert kept_count(7, 0.5) == 3
+    assert kept_count(10, 0.0) == 10
+    assert kept_count(3, Fraction(2, 3)) == 1
+
+
+@given(n=st.integers(1, 10_000), per_mille=st.integers(0, 999))
+def test_kept_count_agrees_with_integer_arithmetic(n, per_mille):
+    assert kept_count(n, per_mille / 1000) == n * (1000 - per_mille) // 1000
+
+
+@given(k=st.integers(1, 2_000), per_mille=st.integers(0, 999))
+def test_candidates_needed_is_the_smallest_that_keeps_k(k, per_mille):
+    f = per_mille / 1000
+    n = candidates_needed(k, f)
+    assert kept_count(n, f) == k
+    assert n == 1 or kept_count(n - 1, f) < k
+
+
+@pytest.mark.parametrize("ratio", [1.0, 1.5, -0.1, float("nan"), float("inf")])
+def test_filter_ratio_outside_is_refused(ratio):
+    with pytest.raises(InputError, match=r"filter ratio .* is not allowed.*\[0, 1\)"):
+        kept_count(10, ratio)
+
+
+def test_batch_size_below_one_is_refused():
+    with pytest.raises(InputError, match="batch size 0 is not allowed"):
+        candidates_needed(0, 0.5)
+
+
+def test_indices_must_be_int64():
+    with pytest.raises(InputError, match="expected int64"):
+        Candidates(indices=torch.arange(3).float())
+
+
+def test_fields_must_have_one_row_for_each_index():
+    with pytest.raises(InputError, match="features has shape .* expected 3 rows"):
+        Candidates(indices=torch.arange(3), features=torch.zeros(4, 2))
+
+
+def test_candidates_take_keywords_only():
+    with pytest.raises(TypeError):
+        Candidates(torch.arange(3))

@@ -1,0 +1,247 @@
+"""The command line as a person meets it: right and wrong arguments, Ctrl-C, a broken image."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+import saln
+from saln.cli import main
+
+SMALL = (
+    "--limit", "200", "--epochs", "1", "--seeds", "0", "--batch-size", "8",
+)  # fmt: skip
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, capsys):
+    """Runs a command in an empty folder; gives (exit status, stdout, stderr)."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["saln", *arguments])
+        try:
+            status = main(list(arguments))
+        except SystemExit as stop:  # tyro's own way out
+            status = stop.code
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return call
+
+
+def test_compare_prints_the_table_and_writes_the_run(run, tmp_path):
+    status, out, err = run("compare", *SMALL, "--out", "here")
+    assert status == 0, err
+    lines = out.splitlines()
+    for arm in ("standard", "uniform", "saln", "jest"):
+        line = next(line for line in lines if line.startswith(arm))
+        assert re.search(r"[\d.]+ / [\d.]+ / [\d.]+ %", line)
+    assert max(map(len, lines[: lines.index("")])) <= 100
+    assert "\x1b" not in out + err  # no control codes where nobody watches
+    assert "train" in err  # progress as plain lines
+    assert "epoch 1/1" in err
+    summary = json.loads((tmp_path / "here" / "summary.json").read_text())
+    assert set(summary["arms"]) == {"standard", "uniform", "saln", "jest"}
+    assert (tmp_path / "here" / "report.html").exists()
+    assert len(list((tmp_path / "here" / "figures").glob("*.svg"))) == 8
+    assert len(list((tmp_path / "here" / "tables").glob("*.md"))) == 5
+    environment = json.loads((tmp_path / "here" / "environment.json").read_text())
+    assert environment["command"] == ["saln", "compare", *SMALL, "--out", "here"]
+
+
+def test_the_default_folder_is_under_runs(run, tmp_path):
+    status, _, _ = run("compare", *SMALL, "--methods", "uniform")
+    assert status == 0
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert folder.name.startswith("digits-")
+
+
+def test_flags_go_over_the_file_and_the_file_over_the_preset(run, tmp_path):
+    (tmp_path / "my.toml").write_text('epochs = 2\nbatch-size = 4\nmethods = ["uniform"]\n')
+    status, _, err = run(
+        "compare", "--preset", "digits", "--config", "my.toml", *SMALL, "--out", "here"
+    )
+    assert status == 0, err
+    config = json.loads((tmp_path / "here" / "config.json").read_text())
+    assert (config["epochs"], config["batch_size"]) == (1, 8)  # flags
+    assert config["methods"] == ["uniform"]  # file
+    assert config["learner"] == "small-cnn"  # preset
+
+
+def test_report_redraws_what_was_deleted(run, tmp_path):
+    run("compare", *SMALL, "--methods", "uniform,saln", "--out", "here")
+    page = tmp_path / "here" / "report.html"
+    before = page.read_text()
+    page.unlink()
+    shutil.rmtree(tmp_path / "here" / "figures")
+    status, out, _ = run("report", "here")
+    assert (status, out.strip()) == (0, "here/report.html")
+    assert page.read_text() == before
+
+
+def test_list_names_everything(run):
+    status, out, _ = run("list")
+    assert status == 0
+    for name in ("digits", "hf:NAME-OR-PATH", "efficientnet-lite0", "resnet18", "standard",
+                 "uniform", "saln", "jest", "paper-oxford-pet", "offline-cifar10"):  # fmt: skip
+        assert re.search(rf"(^|\s){re.escape(name)}[\s,]", out), name
+
+
+def test_help_and_version(run):
+    assert run("--version")[1] == f"saln {saln.__version__}\n"
+    status, out, _ = run("--help")
+    assert status == 0
+    assert "compare" in out
+    status, out, _ = run("compare", "--help")
+    assert status == 0
+    assert "--filter-ratio" in out
+    assert run()[0] == 2
+
+
+def one_line(status, err, expected=2):
+    assert status == expected
+    assert "Traceback" not in err
+    return " ".join(err.replace("│", " ").split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train"], "unknown command 'train'; choose one of compare, report, list"),
+        (["compare", "--dataset", "mnist"], "--dataset mnist is not allowed; give one of digits"),
+        (["compare", "--methods", "saln,best"], "--methods best is not allowed; give some of"),
+        (["compare", "--preset", "fast"], "--preset fast is not allowed; give one of digits"),
+        (["compare", "--learner", "resnet19"], "--learner resnet19 is not allowed; give one of"),
+        (["compare", "--backbone", "vgg"], "--backbone vgg is not allowed; give one of"),
+        (["compare", "--filter-ratio", "1"], "filter ratio 1.0 is not allowed; give the share"),
+        (["compare", "--filter-ratio", "-0.5"], "filter ratio -0.5 is not allowed"),
+        (["compare", "--batch-size", "4000"], "--batch-size 4000 at --filter-ratio 0.8 needs 20000"),
+        (["compare", "--epochs", "many"], "--epochs"),
+        (["compare", "--seeds", "0,a"], "--seeds"),
+        (["compare", "--no-such-flag"], "--no-such-flag"),
+        (["compare", "--label-noise", "1"], "--label-noise 1.0 is not allowed"),
+        (["compare", "--config", "none.toml"], "--config none.toml cannot be read"),
+        (["compare", "--dataset", "folder:nowhere"], "folder:nowhere is not a folder"),
+        (["compare", "--dataset", "hf:./nowhere"], "hf:./nowhere does not exist"),
+        (["compare", "--weights", "none.pt"], "weights file none.pt does not exist"),
+        (["report", "."], ". holds no run; give a folder that 'saln compare' wrote"),
+        (["list", "everything"], "saln list takes no arguments, not 'everything'"),
+    ],
+)  # fmt: skip
+def test_bad_usage_is_said_in_a_line_with_exit_2(run, tmp_path, arguments, message):
+    status, _, err = run(*arguments)
+    assert message in one_line(status, err)
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("dataset", ["oxford-pet", "cifar10"])
+def test_a_data_root_without_the_data_says_how_to_get_it(run, tmp_path, dataset):
+    (tmp_path / "empty").mkdir()
+    status, _, err = run("compare", "--dataset", dataset, "--data-root", "empty")
+    said = one_line(status, err)
+    assert f"--data-root empty does not hold {dataset}" in said
+    assert "--download" in said
+    assert list((tmp_path / "empty").iterdir()) == []  # nothing was fetched unasked
+
+
+def test_an_empty_folder(run, tmp_path):
+    (tmp_path / "empty").mkdir()
+    status, _, err = run("compare", "--dataset", "folder:empty")
+    assert "folder:empty holds no images in sub-folders" in one_line(status, err)
+    (tmp_path / "empty" / "cat").mkdir()
+    status, _, err = run("compare", "--dataset", "folder:empty")
+    assert "folder:empty holds no images" in one_line(status, err)
+
+
+def test_a_folder_with_one_class(run, image_folder):
+    shutil.rmtree(image_folder / "red")
+    status, _, err = run("compare", "--dataset", f"folder:{image_folder}")
+    assert "has one class ('blue'); there is nothing to tell apart" in one_line(status, err)
+
+
+def test_an_unknown_key_in_the_config(run, tmp_path):
+    (tmp_path / "my.toml").write_text("epoch = 3\n")
+    status, _, err = run("compare", "--config", "my.toml")
+    assert "my.toml: unknown key 'epoch'; choose among preset, config, dataset" in one_line(
+        status, err
+    )
+
+
+def test_out_that_holds_another_run(run, tmp_path):
+    run("compare", *SMALL, "--methods", "uniform", "--out", "here")
+    before = (tmp_path / "here" / "epochs.jsonl").read_bytes()
+    status, _, err = run("compare", *SMALL, "--out", "here")
+    assert "--out here holds another run; give a new or an empty folder" in one_line(status, err)
+    assert (tmp_path / "here" / "epochs.jsonl").read_bytes() == before
+
+
+def test_a_broken_image_fails_the_run_and_names_the_file(run, image_folder):
+    for path in (image_folder / "red").iterdir():
+        path.write_bytes(b"no image")
+    status, _, err = run(
+        "compare", "--dataset", f"folder:{image_folder}", "--learner", "small-cnn",
+        "--backbone", "pixels", "--image-size", "12", "--epochs", "1", "--batch-size", "4",
+        "--methods", "saln", "--out", "here",
+    )  # fmt: skip
+    said = one_line(status, err, expected=1)
+    assert re.search(r"red/\d\d\.png cannot be read as an image .* repair the file", said)
+
+
+def test_a_diverging_arm_is_exit_1_with_the_cure(run, tmp_path):
+    status, out, err = run(
+        "compare", *SMALL, "--methods", "uniform", "--learning-rate", "1e30", "--out", "here"
+    )
+    said = one_line(status, err, expected=1)
+    assert re.search(r"uniform, seed 0: the loss is (nan|inf) in epoch 1.*lower --learning-rate", said)
+    assert "uniform was stopped" in out
+    summary = json.loads((tmp_path / "here" / "summary.json").read_text())
+    assert "error" in summary["arms"]["uniform"]
+
+
+def test_debug_shows_where(run):
+    with pytest.raises(saln.errors.InputError):
+        run("compare", "--dataset", "mnist", "--debug")
+
+
+def test_ctrl_c_leaves_valid_files(tmp_path):
+    """A real SIGINT to a real process in the middle of training."""
+    out = tmp_path / "here"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "saln", "compare", "--epochs", "500", "--seeds", "0",
+         "--limit", "200", "--batch-size", "8", "--out", str(out)],
+        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env=os.environ | {"XDG_CACHE_HOME": str(tmp_path / "cache")},
+    )  # fmt: skip
+    rows = out / "epochs.jsonl"
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not (rows.exists() and rows.stat().st_size > 2000):
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    assert err.rstrip().endswith("stopped; the rows so far are in the run's epochs.jsonl")
+    parsed = [json.loads(line) for line in rows.read_text().splitlines()]
+    assert [row["epoch"] for row in parsed] == list(range(1, len(parsed) + 1))
+    json.loads((out / "config.json").read_text())
+    assert not (out / "summary.json").exists()
+    status = main(["report", str(out)])
+    assert status == 2  # told that the run was not finished
+
+
+def test_the_installed_command_works(tmp_path):
+    """The console script itself, and a pipe that closes early."""
+    command = shutil.which("saln", path=os.path.dirname(sys.executable))
+    assert command, "the package is not installed"
+    found = subprocess.run([command, "list"], capture_output=True, text=True, check=True)
+    assert "data sets" in found.stdout

@@ -1,0 +1,85 @@
+"""What holds for every file: direction of imports, names, sizes, what an import costs."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import saln
+from saln.selection import SELECTORS
+
+SOURCE = Path(saln.__file__).parent
+FILES = sorted(SOURCE.rglob("*.py"))
+# A module imports only from its own stage and from stages before it.
+STAGES = (
+    "errors", "files", "randomness", "_torchvision", "data", "features", "spectral", "selection",
+    "loading", "training", "experiments", "report", "terminal", "cli", "__main__",
+)  # fmt: skip
+
+
+def stage_of(module: str) -> int:
+    return STAGES.index(module.split(".")[1])
+
+
+def imported(tree: ast.AST) -> list[str]:
+    names = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("saln."):
+            names.append(node.module)
+        elif isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names if alias.name.startswith("saln.")]
+    return names
+
+
+def test_imports_go_one_way():
+    checked = 0
+    for path in FILES:
+        if path == SOURCE / "__init__.py":
+            continue  # the public names, loaded when used
+        module = "saln." + ".".join(path.relative_to(SOURCE).with_suffix("").parts)
+        for target in imported(ast.parse(path.read_text())):
+            assert stage_of(target) <= stage_of(module), f"{module} imports {target}"
+            checked += 1
+    assert checked > 50
+
+
+def test_every_public_name_is_there_and_sorted():
+    for name in saln.__all__:
+        assert getattr(saln, name) is not None
+    assert set(saln.__all__) <= set(dir(saln))
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = saln.nothing
+
+
+def test_importing_saln_loads_nothing_heavy():
+    code = "import sys, saln; print(*sys.modules)"
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert "saln" in found
+    heavy = {"torch", "torchvision", "numpy", "scipy", "sklearn", "matplotlib", "rich", "tyro"}
+    assert not heavy & set(found)
+
+
+def test_choosing_loads_no_extra_and_no_drawing():
+    code = "import sys, saln; saln.SALN, saln.JEST, saln.SelectedBatches; print(*sys.modules)"
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert "torch" in found
+    assert not {"datasets", "matplotlib", "tyro", "rich", "jinja2"} & set(found)
+
+
+def test_files_stay_readable():
+    for path in FILES:
+        assert len(path.read_text().splitlines()) <= 500, path
+
+
+def test_every_selector_has_an_oracle_test():
+    tests = Path(__file__).parent / "selection"
+    for name in SELECTORS:
+        assert (tests / f"test_{name.replace('-', '_')}.py").exists(), name
