@@ -202,7 +202,9 @@ def test_a_diverging_arm_is_exit_1_with_the_cure(run, tmp_path):
         "compare", *SMALL, "--methods", "uniform", "--learning-rate", "1e30", "--out", "here"
     )
     said = one_line(status, err, expected=1)
-    assert re.search(r"uniform, seed 0: the loss is (nan|inf) in epoch 1.*lower --learning-rate", said)
+    assert re.search(
+        r"uniform, seed 0: the loss is (nan|inf) in epoch 1.*lower --learning-rate", said
+    )
     assert "uniform was stopped" in out
     summary = json.loads((tmp_path / "here" / "summary.json").read_text())
     assert "error" in summary["arms"]["uniform"]

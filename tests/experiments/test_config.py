@@ -25,7 +25,11 @@ def test_every_preset_is_sound():
 def test_the_papers_presets_are_the_papers():
     for name, dataset in (("paper-oxford-pet", "oxford-pet"), ("paper-cifar10", "cifar10")):
         preset = load_preset(name)
-        assert (preset.dataset, preset.learner, preset.backbone) == (dataset, "resnet18", "resnet50")
+        assert (preset.dataset, preset.learner, preset.backbone) == (
+            dataset,
+            "resnet18",
+            "resnet50",
+        )
         assert (preset.epochs, preset.learning_rate, preset.filter_ratio) == (25, 0.001, 0.8)
         assert preset.pretrained
         assert preset.schedule == "constant"

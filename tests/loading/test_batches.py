@@ -81,9 +81,7 @@ def test_features_decide_what_saln_keeps():
     features[7] = 0
     features[7, 5], features[7, 0] = 1, 0.1  # hardly like the others
     features[:7, 5] = features[8:, 5] = 0
-    batches = SelectedBatches(
-        features, selector=SALN(), batch_size=4, filter_ratio=0.8, seed=0
-    )
+    batches = SelectedBatches(features, selector=SALN(), batch_size=4, filter_ratio=0.8, seed=0)
     holds = [7 in batch for batch in batches]
     assert sum(holds) == 1
 

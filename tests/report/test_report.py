@@ -48,8 +48,7 @@ def test_markdown_is_a_table_and_escapes_bars():
 def test_verdicts_are_sentences(summary):
     lines = verdicts(summary)
     assert lines == (
-        "saln against uniform: better (+10.0 points of test accuracy; "
-        "95% interval +10.0 to +10.0)",
+        "saln against uniform: better (+10.0 points of test accuracy; 95% interval +10.0 to +10.0)",
     )
     single = summarise(about(seeds=[0]), [r for r in ROWS if r["seed"] == 0], COSTS, {})
     assert "one seed has no interval" in verdicts(single)[0]
@@ -73,9 +72,7 @@ def test_a_failed_arm_is_said(summary):
 def test_curves_are_means_with_their_range():
     figures = {figure.name: figure for figure in run_figures(ROWS)}
     uniform, saln = figures["test_accuracy_over_epoch"].curves
-    assert uniform == Curve(
-        "uniform", (1, 2), pytest.approx((0.15, 0.5)), (0.1, 0.4), (0.2, 0.6)
-    )
+    assert uniform == Curve("uniform", (1, 2), pytest.approx((0.15, 0.5)), (0.1, 0.4), (0.2, 0.6))
     assert saln.y == pytest.approx((0.3, 0.6))
     by_steps = figures["test_accuracy_over_steps"].curves[0]
     assert by_steps.x == (10, 20)

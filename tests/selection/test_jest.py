@@ -69,9 +69,7 @@ def test_gumbel_top_k_never_draws_what_is_masked():
         assert sorted(gumbel_top_k(logits, 2, derive_generator(draw)).tolist()) == [1, 2]
 
 
-@given(
-    n=st.integers(1, 40), data=st.data(), chunks=st.integers(1, 50), seed=st.integers(0, 1_000)
-)
+@given(n=st.integers(1, 40), data=st.data(), chunks=st.integers(1, 50), seed=st.integers(0, 1_000))
 def test_keeps_exactly_k_whatever_the_chunks(n, data, chunks, seed):
     k = data.draw(st.integers(1, n))
     generator = derive_generator("scores", seed)

@@ -68,9 +68,7 @@ def test_real_features(real_features, n, k):
 @pytest.mark.parametrize(("n", "k"), SIZES)
 def test_features_with_negative_similarities(n, k):
     """Where 0 is no longer the smallest eigenvalue, the second smallest is still the listing's."""
-    batches = [
-        torch.randn(n, 30, generator=derive_generator("negative", n, i)) for i in range(4)
-    ]
+    batches = [torch.randn(n, 30, generator=derive_generator("negative", n, i)) for i in range(4)]
     values = [np.linalg.eigvalsh(_laplacian(batch)) for batch in batches]
     assert any(spectrum[0] < -0.1 for spectrum in values) or n < 40
     assert_is_the_listings(batches, k)

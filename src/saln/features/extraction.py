@@ -75,7 +75,9 @@ def extract(
         return FeatureStore.open(path)
 
     device = device or torch.device("cpu")
-    view = EvaluationView(examples, EvaluationTransform(backbone.image_size, backbone.normalisation))
+    view = EvaluationView(
+        examples, EvaluationTransform(backbone.image_size, backbone.normalisation)
+    )
     loader = DataLoader(
         view,
         batch_size=batch_size,

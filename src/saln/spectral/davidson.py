@@ -85,7 +85,8 @@ def lowest_pairs(
     Args:
         graph: The operator, for b batches of n examples.
         wanted: How many pairs, at least 1; n must be at least ``wanted + 2``.
-        start: float64 (b, p, n) start rows in place of the low-degree corner's.
+        start: float64 (b, p, n) start rows in place of the low-degree corner's; p is at
+            least ``wanted + 1``.
         rounds: At most so many outer rounds.
         inner_steps: At most so many inner steps a round.
 

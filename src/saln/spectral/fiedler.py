@@ -37,6 +37,8 @@ Solver = Literal["auto", "dense", "davidson"]
 _DENSE_BELOW = 192
 # Eigenvalues nearer than this share of the largest degree count as one.
 _REPEATED = 1e-10
+# Above the dense limit an eigenvalue repeated more often than this is refused.
+_MOST_EQUALS = 8
 _EPS = torch.finfo(torch.float64).eps
 
 
@@ -243,9 +245,13 @@ def _from_pairs(
         uniform = _uniform(graph, item)
         if uniform is not None:
             return uniform
-        # More pairs at once take a repeated or crowded eigenvalue as a whole.
-        pairs = lowest_pairs(_only(graph, item), 8, rounds=30, inner_steps=400)
-        item_of_pairs, reason = 0, _doubt(_only(graph, item), 0, pairs)
+        # As many pairs at once as there are equals have a gap above them.
+        one, item_of_pairs = _only(graph, item), 0
+        for wanted in range(2, _MOST_EQUALS + 1):
+            pairs = lowest_pairs(one, wanted, rounds=30, inner_steps=400)
+            reason = _doubt(one, 0, pairs)
+            if reason is None:
+                break
     else:
         item_of_pairs = item
     if reason is not None:
@@ -265,13 +271,13 @@ def _from_pairs(
 def _doubt(graph: SimilarityGraph, item: int, pairs: LowestPairs) -> str | None:
     if not bool(pairs.converged[item]):
         return "the iteration did not converge"
-    if not bool(pairs.certified[item]):
-        return "the eigenvalue found was not shown to be the lowest"
     values = pairs.values[item]
     tolerance = _tolerance(graph, item)
     answer, cluster, _ = _second(values, tolerance, graph.nonnegative)
     if answer is not None and cluster[-1] == len(values) - 1:
         return "the eigenvalue is repeated"
+    if not bool(pairs.certified[item]):
+        return "the eigenvalue found was not shown to be the lowest"
     return None
 
 
