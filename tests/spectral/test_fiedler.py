@@ -112,7 +112,9 @@ def test_the_set_is_the_oracles_wherever_the_oracle_is_stable(
         assert positions(result, k) == expected
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True
+)
 @given(
     seed=st.integers(0, 2**32 - 1),
     n=st.integers(193, 420),
