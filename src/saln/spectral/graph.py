@@ -38,6 +38,7 @@ DENSE_LIMIT = 4096
 """Above this many examples no n x n matrix is formed."""
 
 _TILE = 1024
+_PANELS = 8
 # Row norms outside this range could overflow or vanish when multiplied in float32.
 _SAFE_NORMS = (1e-12, 1e12)
 
@@ -356,13 +357,25 @@ def _low(given: Tensor, factor: Tensor, scaling: Tensor) -> tuple[Tensor, Tensor
 
 
 def _gram(factor: Tensor, vectors: Tensor) -> Tensor:
-    if factor.shape[0] == 1:  # mm reads the features faster than bmm does
-        matrix, rows = factor[0], vectors[0]
-        if len(rows) in (2, 3):
-            # Two or three products with one vector each are faster than BLAS's narrow product.
-            return torch.stack([matrix.mv(matrix.mT.mv(row)) for row in rows])[None]
-        return ((rows @ matrix) @ matrix.mT)[None]
-    return (vectors @ factor) @ factor.mT
+    """``X X' v`` for each row v of ``vectors`` (b, p, n), with ``factor`` (b, n, d)."""
+    b, n, d = factor.shape
+    if b > 1 or n < 8 * _PANELS or factor.device.type != "cpu":
+        return (vectors @ factor) @ factor.mT
+    # torch runs a matrix-vector product on one core, but a batch of them on all: cutting the
+    # examples into panels is twice as fast on two cores.
+    p = vectors.shape[1]
+    height = n // _PANELS
+    whole = height * _PANELS
+    panels = factor[0, :whole].view(_PANELS, height, d)
+    rows = vectors[0, :, :whole].reshape(p, _PANELS, height).transpose(0, 1)
+    inner = (rows @ panels).sum(0)
+    if whole < n:
+        inner = inner + vectors[0, :, whole:] @ factor[0, whole:]
+    outer = inner.expand(_PANELS, p, d) @ panels.mT
+    out = outer.transpose(0, 1).reshape(p, whole)
+    if whole < n:
+        out = torch.cat([out, inner @ factor[0, whole:].mT], 1)
+    return out[None]
 
 
 def _normalised(
