@@ -149,7 +149,8 @@ def test_features_like_those_of_images_need_no_fallback(device, wide):
     assert result.vector.device.type == device
     values, vectors = oracle.spectrum(features.astype(np.float32))
     assert result.value == pytest.approx(values[1], rel=1e-12)
-    assert result.gap == pytest.approx(values[2] - values[1], rel=0.05)
+    assert values[2] - values[1] <= result.gap * (1 + 1e-9)
+    assert result.gap == pytest.approx(values[2] - values[1], rel=0.25)
     assert result.residual <= 1e-11 * np.abs(values).max()
     assert result.accuracy < 1e-10
     difference = np.abs(result.vector.cpu().numpy()) - np.abs(vectors[:, 1])

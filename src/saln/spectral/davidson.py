@@ -178,7 +178,10 @@ class _Search:
         """The best pairs in the basis; a basis grown too long is cut back to its best part."""
         w = self.wanted
         small = (self.basis @ self.images.mT).double()
-        values, turns = torch.linalg.eigh((small + small.mT) / 2)
+        if small.shape[-1] == 1:
+            values, turns = small[..., 0], torch.ones_like(small)
+        else:
+            values, turns = torch.linalg.eigh((small + small.mT) / 2)
         keep = turns[..., : w + 4 if self.basis.shape[1] > _BASIS_LIMIT else w + 1].mT
         keep = keep.to(self.basis.dtype)
         vectors, images = keep @ self.basis, keep @ self.images
@@ -211,18 +214,16 @@ class _Search:
         sides, shifts = -self.residual_rows[:, :w], self.values[:, :w]
         probes = 0 if bool(self.certified.all()) else _PROBES
         if probes:
-            noise = _probes(probes, self.n, mass.device) * mass[:, None].sqrt()
-            sides = torch.cat([sides.double(), noise], 1)
             shifts = torch.cat([shifts, shift.expand(-1, probes)], 1)
             gains = torch.cat([gains, gains.new_full((len(gains), probes), _probe_gain(self.n))], 1)
-        inner = _Inner(self.graph, mass, shifts, sides, self.vectors[:, :w], gains)
+        inner = _Inner(self.graph, mass, shifts, sides, self.vectors[:, :w], gains, probes)
         inner.run(inner_steps)
         self.products += inner.steps
         rows = inner.directions(w).to(self.basis.dtype)
         if self.above is None:
             # The pair above the wanted ones is only followed: its value gives the gap.
             above = self.residual_rows[:, w : w + 1] / mass[:, None].to(rows.dtype)
-            rows = torch.cat([rows, above], 1)
+            rows = torch.cat([rows, above, inner.inverse_iterate()], 1)
         self.append(rows)
         if probes:
             found = inner.solved[:, w:].all(-1)
@@ -245,6 +246,7 @@ class _Inner:
         sides: Tensor,
         found: Tensor,
         gains: Tensor,
+        probes: int,
     ) -> None:
         root = mass.sqrt()[:, None]
         self.scale = (1.0 / root).float()
@@ -253,7 +255,11 @@ class _Inner:
         # x = y / root lies beside v where y lies beside v / root.
         beside = torch.cat([graph.kernel[:, None], found], 1) / root
         self.beside = torch.linalg.qr(_unit(beside).mT).Q.mT.float()
-        self.residual = self._project(_unit(sides / root).float())
+        rows = _unit(sides / root).float()
+        if probes:
+            noise = _probes(probes, rows.shape[-1], rows.device)
+            rows = torch.cat([rows, noise.expand(len(rows), -1, -1)], 1)
+        self.residual = self._project(rows)
         self.solution = torch.zeros_like(self.residual)
         self.direction = self.residual
         self.square = (self.residual * self.residual).sum(-1)
@@ -294,6 +300,14 @@ class _Inner:
     def _project(self, rows: Tensor) -> Tensor:
         return torch.baddbmm(rows, rows @ self.beside.mT, self.beside, alpha=-1)
 
+    def inverse_iterate(self) -> Tensor:
+        """What inverse iteration makes of a random start beside the pairs found, (b, 1 or 0, n).
+
+        It leans to the lowest pair that is left, so its Ritz value gives the gap.
+        """
+        iterate: Tensor = self.scale * self.solution[:, -1:]
+        return iterate
+
     def directions(self, wanted: int) -> Tensor:
         """What to add to the basis: the corrections, and what a probe found below."""
         rows = self.solution
@@ -326,7 +340,7 @@ def _unit(rows: Tensor) -> Tensor:
 def _probes(count: int, n: int, device: torch.device) -> Tensor:
     """Gaussian rows (count, n) from a fixed seed: the same input gives the same answer."""
     generator = torch.Generator().manual_seed(0x5A17)
-    return torch.randn(count, n, generator=generator, dtype=torch.float64).to(device)
+    return _unit(torch.randn(count, n, generator=generator)).to(device)
 
 
 def _probe_gain(n: int) -> float:
