@@ -43,9 +43,12 @@ _CORNER = 32
 _BASIS_LIMIT = 28
 _EPS = torch.finfo(torch.float64).eps
 # Conjugate gradients in float32 gain about this much before rounding stops them.
-_INNER_GAIN = 1e-5
+_INNER_GAIN = 3e-5
 # How far above the wanted values, as a share of the gap, the certificate reaches.
-_MARGIN = 0.1
+_MARGIN = 0.03
+# Float32 rounds: at most so many, and none once residuals are near their rounding.
+_LOW_ROUNDS = 1
+_LOW_FLOOR = 2e-6
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +85,8 @@ def lowest_pairs(
     Args:
         graph: The operator, for b batches of n examples.
         wanted: How many pairs, at least 1; n must be at least ``wanted + 2``.
-        start: float64 (b, p, n) start rows in place of the low-degree corner's.
+        start: float64 (b, p, n) start rows in place of the low-degree corner's; p is at
+            least ``wanted + 1``.
         rounds: At most so many outer rounds.
         inner_steps: At most so many inner steps a round.
 
@@ -90,10 +94,18 @@ def lowest_pairs(
         The pairs found, with what is known about them; never raises for want of
         convergence.
     """
-    search = _Search(graph, wanted, start)
-    certified = torch.zeros_like(search.scale, dtype=torch.bool)
+    search = _Search(graph, wanted, _corner_start(graph, wanted + 1) if start is None else start)
+    # Round by round in float32 while the residual is above its rounding, then in float64.
+    for _ in range(_LOW_ROUNDS):
+        search.rayleigh_ritz()
+        if bool((search.residuals.amax(-1) <= _LOW_FLOOR * search.scale).all()):
+            break
+        search.expand(inner_steps)
+    else:
+        search.rayleigh_ritz()
+    search.sharpen()
     best: Tensor | None = None
-    stalled = torch.zeros_like(certified)
+    stalled = torch.zeros_like(search.certified)
     for _ in range(rounds):
         search.rayleigh_ritz()
         worst = search.residuals.amax(-1)
@@ -102,10 +114,10 @@ def lowest_pairs(
             # Residuals stop falling at rounding level; only below 1e-12 is that an end.
             stalled = (worst > 0.3 * best) & (worst <= 50 * search.tolerance)
         best = worst if best is None else torch.minimum(best, worst)
-        done = (small | stalled) & certified
+        done = (small | stalled) & search.certified
         if bool(done.all()):
             break
-        certified = search.expand(certified, inner_steps)
+        search.expand(inner_steps)
     else:
         search.rayleigh_ritz()
         worst = search.residuals.amax(-1)
@@ -114,7 +126,8 @@ def lowest_pairs(
         vectors=search.vectors[:, :wanted],
         residuals=search.residuals,
         converged=worst <= 50 * search.tolerance,
-        certified=certified,
+        # The values may only have fallen since; a little rounding aside.
+        certified=search.certified & (search.values[:, wanted - 1] <= search.below),
         products=search.products,
     )
 
@@ -122,22 +135,32 @@ def lowest_pairs(
 class _Search:
     """The growing basis of one block Davidson run. Rows are vectors; b batches at once."""
 
-    def __init__(self, graph: SimilarityGraph, wanted: int, start: Tensor | None) -> None:
+    def __init__(self, graph: SimilarityGraph, wanted: int, start: Tensor) -> None:
         self.graph = graph
         self.wanted = wanted
-        self.kernel = graph.kernel[:, None]
         self.n = graph.kernel.shape[-1]
         self.scale = graph.diagonal.abs().amax(-1).clamp_min(1.0)
         self.tolerance = 2e-14 * self.scale
+        self.certified = torch.zeros_like(self.scale, dtype=torch.bool)
+        self.below = torch.full_like(self.scale, -torch.inf)
+        self.above: Tensor | None = None
         self.products = 1  # the degrees
-        self.basis = self.kernel[:, :0]
-        self.images = self.basis
-        self.values = self.residuals = self.vectors = self.vector_images = self.basis
-        self.append(_corner_start(graph, wanted + 1) if start is None else start)
+        self._begin(start.float())
+
+    def _begin(self, rows: Tensor) -> None:
+        self.kernel = self.graph.kernel[:, None].to(rows.dtype)
+        self.diagonal = self.graph.diagonal[:, None].to(rows.dtype)
+        self.basis = self.images = rows[:, :0]
+        self.append(rows)
+
+    def sharpen(self) -> None:
+        """Go on in float64 from the wanted vectors; the value above them stays as it is known."""
+        self.above = self.values[:, self.wanted :]
+        self._begin(self.vectors[:, : self.wanted].double())
 
     def apply(self, rows: Tensor) -> Tensor:
         self.products += 1
-        return self.graph.diagonal[:, None] * rows - self.graph.similarity(rows)
+        return self.diagonal * rows - self.graph.similarity(rows)
 
     def append(self, rows: Tensor) -> None:
         """Add rows to the basis, made orthonormal to it, to the kernel and to each other."""
@@ -145,7 +168,7 @@ class _Search:
         rows = _unit(rows)
         for _ in range(2):
             rows = rows - (rows @ against.mT) @ against
-            rows = torch.linalg.qr(rows.mT).Q.mT
+            rows = _unit(rows) if rows.shape[1] == 1 else torch.linalg.qr(rows.mT).Q.mT
         room = self.n - against.shape[1]
         rows = rows[:, :room]
         self.basis = torch.cat([self.basis, rows], 1)
@@ -154,18 +177,28 @@ class _Search:
     def rayleigh_ritz(self) -> None:
         """The best pairs in the basis; a basis grown too long is cut back to its best part."""
         w = self.wanted
-        small = self.basis @ self.images.mT
-        values, turns = torch.linalg.eigh((small + small.mT) / 2)
+        small = (self.basis @ self.images.mT).double()
+        if small.shape[-1] == 1:
+            values, turns = small[..., 0], torch.ones_like(small)
+        else:
+            values, turns = torch.linalg.eigh((small + small.mT) / 2)
         keep = turns[..., : w + 4 if self.basis.shape[1] > _BASIS_LIMIT else w + 1].mT
+        keep = keep.to(self.basis.dtype)
         vectors, images = keep @ self.basis, keep @ self.images
         if self.basis.shape[1] > _BASIS_LIMIT:
             self.basis, self.images = vectors, images
+        if self.above is not None:
+            # A Ritz value is an upper bound, so the lower of two is the better one.
+            nearest = values[:, w : w + 1] if values.shape[1] > w else self.above
+            self.above = torch.minimum(self.above, nearest)
+            values = torch.cat([values[:, :w], self.above], 1)
         self.values = values[:, : w + 1]
         self.vectors, self.vector_images = vectors[:, : w + 1], images[:, : w + 1]
-        self.residual_rows = self.vector_images - self.values[..., None] * self.vectors
-        self.residuals = torch.linalg.vector_norm(self.residual_rows[:, :w], dim=-1)
+        theta = self.values[:, : vectors.shape[1], None].to(self.basis.dtype)
+        self.residual_rows = self.vector_images - theta * self.vectors
+        self.residuals = torch.linalg.vector_norm(self.residual_rows[:, :w], dim=-1).double()
 
-    def expand(self, certified: Tensor, inner_steps: int) -> Tensor:
+    def expand(self, inner_steps: int) -> None:
         """Add corrections to the basis; the certificate is tried where it is still missing."""
         w = self.wanted
         top = self.values[:, w - 1 : w]
@@ -179,21 +212,23 @@ class _Search:
             _INNER_GAIN, 0.1
         )
         sides, shifts = -self.residual_rows[:, :w], self.values[:, :w]
-        probes = 0 if bool(certified.all()) else _PROBES
+        probes = 0 if bool(self.certified.all()) else _PROBES
         if probes:
-            noise = _probes(probes, self.n, mass.device) * mass[:, None].sqrt()
-            sides = torch.cat([sides, noise], 1)
             shifts = torch.cat([shifts, shift.expand(-1, probes)], 1)
             gains = torch.cat([gains, gains.new_full((len(gains), probes), _probe_gain(self.n))], 1)
-        inner = _Inner(self.graph, mass, shifts, sides, self.vectors[:, :w], gains)
+        inner = _Inner(self.graph, mass, shifts, sides, self.vectors[:, :w], gains, probes)
         inner.run(inner_steps)
         self.products += inner.steps
-        # The pair above the wanted ones is only followed: its value gives the gap.
-        above = self.residual_rows[:, w : w + 1] / mass[:, None]
-        self.append(torch.cat([inner.directions(w), above], 1))
-        if not probes:
-            return certified
-        return certified | inner.solved[:, w:].all(-1)
+        rows = inner.directions(w).to(self.basis.dtype)
+        if self.above is None:
+            # The pair above the wanted ones is only followed: its value gives the gap.
+            above = self.residual_rows[:, w : w + 1] / mass[:, None].to(rows.dtype)
+            rows = torch.cat([rows, above, inner.inverse_iterate()], 1)
+        self.append(rows)
+        if probes:
+            found = inner.solved[:, w:].all(-1)
+            self.below = torch.where(found & ~self.certified, shift[:, 0], self.below)
+            self.certified |= found
 
 
 class _Inner:
@@ -211,60 +246,76 @@ class _Inner:
         sides: Tensor,
         found: Tensor,
         gains: Tensor,
+        probes: int,
     ) -> None:
-        self.graph = graph
         root = mass.sqrt()[:, None]
         self.scale = (1.0 / root).float()
+        self.product = graph.scaled_product(self.scale)
         self.weight = ((graph.diagonal[:, None] - shifts[..., None]) / mass[:, None]).float()
-        beside = torch.cat([graph.kernel[:, None], found], 1) * root
+        # x = y / root lies beside v where y lies beside v / root.
+        beside = torch.cat([graph.kernel[:, None], found], 1) / root
         self.beside = torch.linalg.qr(_unit(beside).mT).Q.mT.float()
-        self.residual = self._project(_unit(sides / root).float())
+        rows = _unit(sides / root).float()
+        if probes:
+            noise = _probes(probes, rows.shape[-1], rows.device)
+            rows = torch.cat([rows, noise.expand(len(rows), -1, -1)], 1)
+        self.residual = self._project(rows)
         self.solution = torch.zeros_like(self.residual)
         self.direction = self.residual
         self.square = (self.residual * self.residual).sum(-1)
-        self.target = self.square * (gains * gains).float()
+        self.target = (self.square * (gains * gains).float()).clamp_min(1e-30)
         self.negative = torch.zeros_like(self.square, dtype=torch.bool)
         self.solved = self.square <= self.target
         self.steps = 0
 
     def run(self, limit: int) -> None:
         """Step until every row is solved, or has met negative curvature."""
-        while self.steps < limit:
-            self._step()
-            if bool((self.solved | self.negative).all()):
-                return
+        while self.steps < limit and not bool((self.solved | self.negative).all()):
+            p = self.direction
+            image = self._project(self.weight * p - self.product(p))
+            curvature = torch.linalg.vecdot(p, image) / self.square
+            if float(curvature.amin()) > 1e-6:
+                self._advance(image, curvature.reciprocal(), None)
+            else:
+                # A solved row's curvature is rounding; any other's shows a lower eigenvalue.
+                self.negative |= ~self.solved & (curvature <= 1e-6)
+                active = ~(self.solved | self.negative)
+                self._advance(image, torch.where(active, curvature.reciprocal(), 0.0), active)
+            self.steps += 1
 
-    def _step(self) -> None:
-        p = self.direction
-        image = self.weight * p - self.scale * self.graph.similarity(self.scale * p)
-        image = self._project(image)
-        curvature = (p * image).sum(-1)
-        active = ~(self.solved | self.negative)
-        self.negative |= active & (curvature <= 1e-6 * (p * p).sum(-1))
-        active &= ~self.negative
-        length = torch.where(active, self.square / curvature, 0.0)
-        self.solution = torch.addcmul(self.solution, length[..., None], p)
-        self.residual = torch.addcmul(self.residual, length[..., None], image, value=-1)
-        square = torch.where(active, (self.residual * self.residual).sum(-1), self.square)
-        ratio = torch.where(active, square / self.square, 1.0)
-        # A row that is done keeps its direction: the one of negative curvature is used.
-        self.direction = torch.addcmul(
-            ratio[..., None] * p, active.float()[..., None], self.residual
-        )
-        self.square = square
-        self.solved |= active & (square <= self.target)
-        self.steps += 1
+    def _advance(self, image: Tensor, length: Tensor, active: Tensor | None) -> None:
+        p, step = self.direction, length[..., None]
+        self.solution = torch.addcmul(self.solution, step, p)
+        self.residual = torch.addcmul(self.residual, step, image, value=-1)
+        square = torch.linalg.vecdot(self.residual, self.residual)
+        ratio = square / self.square
+        direction = torch.addcmul(self.residual, ratio[..., None], p)
+        if active is not None:
+            # A row at rest keeps its direction: that of negative curvature is used.
+            square = torch.where(active, square, self.square)
+            direction = torch.where(active[..., None], direction, p)
+        self.square, self.direction = square, direction
+        self.solved = self.solved | (square <= self.target)
 
     def _project(self, rows: Tensor) -> Tensor:
-        projected: Tensor = rows - (rows @ self.beside.mT) @ self.beside
-        return projected
+        return torch.baddbmm(rows, rows @ self.beside.mT, self.beside, alpha=-1)
+
+    def inverse_iterate(self) -> Tensor:
+        """What inverse iteration makes of a random start beside the pairs found, (b, 1 or 0, n).
+
+        It leans to the lowest pair that is left, so its Ritz value gives the gap.
+        """
+        iterate: Tensor = self.scale * self.solution[:, -1:]
+        return iterate
 
     def directions(self, wanted: int) -> Tensor:
         """What to add to the basis: the corrections, and what a probe found below."""
-        rows = torch.where(self.negative[..., None], self.direction, self.solution)
+        rows = self.solution
+        if bool(self.negative.any()):
+            rows = torch.where(self.negative[..., None], self.direction, rows)
         if not bool(self.negative[:, wanted:].any()):
             rows = rows[:, :wanted]
-        directions: Tensor = (self.scale * rows).double()
+        directions: Tensor = self.scale * rows
         return directions
 
 
@@ -274,12 +325,10 @@ def _corner_start(graph: SimilarityGraph, count: int) -> Tensor:
     b, n = diagonal.shape
     size = min(max(_CORNER, count), n)
     lowest = diagonal.sort(dim=-1, stable=True).indices[:, :size]
-    unit = torch.zeros(b, size, n, dtype=torch.float64, device=diagonal.device)
-    unit.scatter_(2, lowest[..., None], 1.0)
-    corner = graph.similarity(unit).gather(2, lowest[:, None].expand(-1, size, -1))
-    corner = torch.diag_embed(diagonal.gather(1, lowest)) - (corner + corner.mT) / 2
-    turns: Tensor = torch.linalg.eigh(corner).eigenvectors[..., :count].mT
-    return turns @ unit
+    corner = torch.diag_embed(diagonal.gather(1, lowest)) - graph.corner(lowest)
+    turns = torch.linalg.eigh(corner).eigenvectors[..., :count].mT
+    rows = torch.zeros(b, count, n, dtype=torch.float64, device=diagonal.device)
+    return rows.scatter_(2, lowest[:, None].expand(-1, count, -1), turns)
 
 
 def _unit(rows: Tensor) -> Tensor:
@@ -291,7 +340,7 @@ def _unit(rows: Tensor) -> Tensor:
 def _probes(count: int, n: int, device: torch.device) -> Tensor:
     """Gaussian rows (count, n) from a fixed seed: the same input gives the same answer."""
     generator = torch.Generator().manual_seed(0x5A17)
-    return torch.randn(count, n, generator=generator, dtype=torch.float64).to(device)
+    return _unit(torch.randn(count, n, generator=generator)).to(device)
 
 
 def _probe_gain(n: int) -> float:
