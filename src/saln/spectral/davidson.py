@@ -39,7 +39,7 @@ MISS_PROBABILITY = 1e-9
 """The most that the probability of a missed lower eigenvalue may be."""
 
 _PROBES = 3
-_CORNER = 32
+_CORNER = 20
 _BASIS_LIMIT = 28
 _EPS = torch.finfo(torch.float64).eps
 # Conjugate gradients in float32 gain about this much before rounding stops them.
@@ -254,7 +254,7 @@ class _Inner:
         self.weight = ((graph.diagonal[:, None] - shifts[..., None]) / mass[:, None]).float()
         # x = y / root lies beside v where y lies beside v / root.
         beside = torch.cat([graph.kernel[:, None], found], 1) / root
-        self.beside = torch.linalg.qr(_unit(beside).mT).Q.mT.float()
+        self.beside = torch.linalg.qr(_unit(beside).float().mT).Q.mT
         rows = _unit(sides / root).float()
         if probes:
             noise = _probes(probes, rows.shape[-1], rows.device)

@@ -33,8 +33,8 @@ __all__ = ["FiedlerResult", "Solver", "fiedler"]
 Solver = Literal["auto", "dense", "davidson"]
 
 # Below this LAPACK's subset solver is faster than the iteration, by measurement
-# (benchmarks/fiedler.py; they meet between 160 and 256 examples on two cores).
-_DENSE_BELOW = 192
+# (benchmarks/fiedler.py; they meet between 240 and 330 examples).
+_DENSE_BELOW = 256
 # Eigenvalues nearer than this share of the largest degree count as one.
 _REPEATED = 1e-10
 # Above the dense limit an eigenvalue repeated more often than this is refused.

@@ -115,8 +115,8 @@ class FactorGraph:
 
     def corner(self, positions: Tensor) -> Tensor:
         """``S`` between some positions of each batch."""
-        at = positions[..., None].expand(-1, -1, self.factor.shape[-1])
-        rows = self.factor.gather(1, at) * self.scaling.gather(1, positions)[..., None]
+        batch = torch.arange(len(positions), device=positions.device)[:, None]
+        rows = self.factor[batch, positions] * self.scaling.gather(1, positions)[..., None]
         return rows @ rows.mT
 
     def dense(self) -> Tensor:
