@@ -10,6 +10,10 @@ from saln.spectral.graph import SimilarityGraph
 
 __all__ = ["dense_pairs"]
 
+# Up to here all pairs by torch cost less than a few by SciPy, whose BLAS has threads of its
+# own that wait for torch's, by measurement.
+_ALL_PAIRS = 128
+
 
 def dense_pairs(graph: SimilarityGraph, item: int, count: int) -> tuple[Tensor, Tensor]:
     """The lowest eigenpairs of the graph's operator beside its kernel, by LAPACK.
@@ -30,7 +34,7 @@ def dense_pairs(graph: SimilarityGraph, item: int, count: int) -> tuple[Tensor, 
     above = float((diagonal.abs() + similarity.abs().sum(-1)).amax()) + 1.0
     matrix = (above * kernel)[:, None] * kernel - (similarity + similarity.mT) / 2
     matrix.diagonal().add_(diagonal)
-    if matrix.device.type == "cpu":
+    if matrix.device.type == "cpu" and len(matrix) > _ALL_PAIRS:
         values, vectors = linalg.eigh(
             matrix.numpy(),
             subset_by_index=(0, count - 1),
