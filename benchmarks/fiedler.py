@@ -16,6 +16,7 @@ row compares choosing 64 of 320 with loading those 64 and training on them.
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import sys
 import time
@@ -131,10 +132,13 @@ def extra_memory(work: Callable[[], Any], device: torch.device) -> int | None:
         return int(torch.cuda.max_memory_allocated(device)) - before
     status, reset = Path("/proc/self/status"), Path("/proc/self/clear_refs")
     try:
-        reset.write_text("5")  # the peak starts again from what is held now
+        reset.write_text("5")
     except OSError:
         return None
+    if hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
+        libc.malloc_trim(0)  # pages kept from an earlier run would hide what this one takes
     held = _kilobytes(status, "VmRSS")
+    reset.write_text("5")  # the peak starts again from what is held now
     work()
     return 1024 * max(0, _kilobytes(status, "VmHWM") - held)
 

@@ -15,7 +15,6 @@ from saln.spectral.graph import SimilarityGraph
 
 __all__ = ["dense_pairs"]
 
-
 # Below this a second thread gains LAPACK nothing.
 _ONE_THREAD_BELOW = 512
 
