@@ -33,7 +33,17 @@ def saln_positions(features: Tensor, k: int) -> tuple[Tensor, FiedlerResult]:
 
 
 class SALN(Selector):
-    """Keeps the ``k`` candidates that the Fiedler vector weighs most (arXiv 2412.17069)."""
+    """Keeps the ``k`` candidates that the Fiedler vector weighs most (arXiv 2412.17069).
+
+    What to expect: on pooled features of an ImageNet network, similarities are positive
+    and close to each other, the graph is nearly complete, and the vector sits on about one
+    example, the one least like the others: its participation ratio is next to 1 from a
+    few hundred candidates up (``benchmarks/fiedler.py`` prints it for real images). That
+    example is kept first. The other ``k - 1`` are the largest of many tiny entries, which
+    lie close together: the set is the listing's, but it says little about the examples,
+    and a change of the features in their ninth digit may move its edge
+    (:meth:`saln.FiedlerResult.determined` tells). Compare it with ``uniform``.
+    """
 
     requires: ClassVar[frozenset[str]] = frozenset({"features"})
     is_joint: ClassVar[bool] = True
