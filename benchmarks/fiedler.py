@@ -33,6 +33,7 @@ from real_features import DATASETS, FEATURE_WIDTH, default_cache, real_features
 from scipy.sparse.linalg import LinearOperator, eigsh, lobpcg
 from sklearn.metrics.pairwise import cosine_similarity
 
+from saln.randomness import seeded_globally
 from saln.spectral import FiedlerResult, fiedler
 
 SIZES = (64, 320, 640, 1280, 2560, 5120, 10240, 32768)
@@ -219,16 +220,14 @@ def selection_share(features: Array, data_root: Path, seed: int) -> dict[str, An
     """Choosing 64 of 320, against decoding and training ResNet-18 on the 64 at 64 px."""
     from PIL import Image
 
-    import saln._torchvision  # noqa: F401  (torchvision imports beside a torch without CUDA)
+    from saln._torchvision import torchvision
 
-    from torchvision import models, transforms  # isort: skip
-
+    models, transforms = torchvision.models, torchvision.transforms
     paths = sorted((data_root / "oxford-iiit-pet" / "images").glob("*.jpg"))
     prepare = transforms.Compose(
         [transforms.RandomResizedCrop(64), transforms.RandomHorizontalFlip(), transforms.ToTensor()]
     )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded_globally(seed):
         learner = models.resnet18(num_classes=37)
         optimizer = torch.optim.SGD(learner.parameters(), lr=0.01)
         labels = torch.arange(64) % 37

@@ -71,7 +71,7 @@ class _Live:
         self.started = 0.0
 
     def note(self, text: str) -> None:
-        self.progress.console.print(text, highlight=False, markup=False)
+        self.progress.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def begin(self, what: str, total: int) -> None:
         if self.task is not None:
@@ -110,7 +110,7 @@ def open_reporter() -> Iterator[Reporter]:
         TextColumn("{task.fields[result]}", markup=False),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        yield _Live(progress)
+        yield _Live(progress)  # it is cleared at the end; the notes stay
 
 
 def _console() -> Console:

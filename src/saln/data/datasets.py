@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -252,6 +253,11 @@ def _folder(path: Path) -> _Loaded:
 
 
 def _hugging_face(name: str, download: bool) -> _Loaded:
+    is_path = name.startswith((".", "/", "~"))
+    if is_path and not Path(name).expanduser().exists():
+        raise InputError(f"hf:{name} does not exist; give a folder that does, or a hub name")
+    if not download:  # the package asks the hub otherwise; it reads this when it is imported
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
     try:
         import datasets
     except ImportError as error:
@@ -259,9 +265,6 @@ def _hugging_face(name: str, download: bool) -> _Loaded:
             f"hf:{name} needs the package 'datasets', which is not installed; "
             "run: pip install 'saln[hf]'"
         ) from error
-    is_path = name.startswith((".", "/", "~"))
-    if is_path and not Path(name).expanduser().exists():
-        raise InputError(f"hf:{name} does not exist; give a folder that does, or a hub name")
     datasets.disable_progress_bars()
     config = datasets.DownloadConfig(local_files_only=not download and not is_path)
     try:

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from saln.training.ledger import PHASES
+
 __all__ = ["Table", "arm_cells", "run_tables", "to_markdown", "verdicts"]
 
 SPLITS = ("train", "validation", "test")
+SECONDS = ("total", "features", "reference", *PHASES)
 
 
 class Table(NamedTuple):
@@ -105,34 +108,12 @@ def run_tables(summary: dict[str, Any]) -> tuple[Table, ...]:
         table(
             "time",
             "Seconds; an epoch's leave out evaluation and one-off work",
-            (
-                "an epoch",
-                "total",
-                "features",
-                "reference",
-                "load",
-                "score",
-                "select",
-                "train",
-                "evaluate",
-            ),
+            ("an epoch", *SECONDS),
             [
                 (
                     a,
                     [f"{e['seconds']['per_epoch']:.3f}"]
-                    + [
-                        f"{e['seconds'][name]:.1f}"
-                        for name in (
-                            "total",
-                            "features",
-                            "reference",
-                            "load",
-                            "score",
-                            "select",
-                            "train",
-                            "evaluate",
-                        )
-                    ],
+                    + [f"{e['seconds'][name]:.1f}" for name in SECONDS],
                 )
                 for a, e in arms.items()
             ],

@@ -1,0 +1,38 @@
+"""What a person sees on a terminal."""
+
+from __future__ import annotations
+
+import io
+
+from experiments_rows import ROWS
+from rich.console import Console
+from rich.progress import Progress, TextColumn
+
+from saln.terminal import _Live
+
+
+def test_the_live_display_shows_arm_progress_speed_and_result():
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True, width=120)
+    columns = [
+        TextColumn(f"{{task.{name}}}")
+        for name in ("description", "completed", "fields[speed]", "fields[result]")
+    ]
+    with Progress(*columns, console=console, auto_refresh=False) as progress:
+        live = _Live(progress)
+        live.advance(1)  # before anything began: nothing to show, nothing to break
+        live.begin("saln, seed 0", 80)
+        live.advance(40)
+        live.epoch(ROWS[2], epochs=2)
+        progress.refresh()
+        (task,) = progress.tasks
+        assert (task.description, task.completed, task.total) == ("saln, seed 0", 40, 80)
+        assert task.fields["speed"].endswith(" images/s")
+        assert task.fields["result"] == "epoch 1/2 test 30.0%"
+        live.epoch(ROWS[3], epochs=2)
+        live.begin("jest, seed 0", 10)  # takes the place of the one before
+        assert [task.description for task in progress.tasks] == ["jest, seed 0"]
+    shown = screen.getvalue()
+    assert "saln, seed 0" in shown
+    # Of every arm the last epoch stays on the screen as a line.
+    assert "saln, seed 0: epoch 2/2  train 50.0%  validation 50.0%  test 50.0%" in shown
