@@ -19,7 +19,23 @@ from saln.data.datasets import Examples
 from saln.errors import DataError
 from saln.randomness import derive_generator
 
-__all__ = ["Batch", "EvaluationView", "TrainingView", "collate", "raise_broken"]
+__all__ = [
+    "Batch",
+    "EvaluationView",
+    "TrainingView",
+    "collate",
+    "inference_batch_size",
+    "raise_broken",
+]
+
+
+def inference_batch_size(device: torch.device) -> int:
+    """How many images to put through a network at once when no gradient is needed.
+
+    On a CPU few: activations of over 32 MiB go back to the system after every layer and
+    are paged in anew, which took half the time of EfficientNet-Lite0 at 96 pixels.
+    """
+    return 16 if device.type == "cpu" else 256
 
 
 class Batch(NamedTuple):

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from saln.data.augmentation import EvaluationTransform, Normalisation
 from saln.data.datasets import DataSet, Examples, load_dataset, stratified_part
-from saln.data.views import EvaluationView, TrainingView
+from saln.data.views import EvaluationView, TrainingView, inference_batch_size
 from saln.errors import InputError, TrainingError
 from saln.experiments.config import Config
 from saln.experiments.environment import environment
@@ -31,12 +31,7 @@ from saln.features.extraction import extract
 from saln.files import write_text, write_with
 from saln.loading.batches import SelectedBatches
 from saln.loading.learner_selected import LearnerSelected, scoring
-from saln.loading.loader import (
-    EVALUATION_BATCH,
-    EpochBatches,
-    LoadedBatches,
-    evaluation_batches,
-)
+from saln.loading.loader import EpochBatches, LoadedBatches, evaluation_batches
 from saln.randomness import derive_seed, seeded_globally
 from saln.selection import SELECTORS, Uniform, candidates_needed
 from saln.training.learners import build_learner
@@ -148,9 +143,8 @@ class _Comparison:
         with seeded_globally("warm up"):
             learner.train()
             torch.nn.functional.cross_entropy(learner(images), labels).backward()
-            for count in {self.n_candidates, EVALUATION_BATCH}:
-                with scoring(learner):
-                    learner(torch.zeros(count, 3, size, size, device=self.device))
+            with scoring(learner):
+                learner(images[: inference_batch_size(self.device)])
 
     def features(self) -> tuple[np.ndarray[Any, np.dtype[np.float16]] | None, float]:
         """The training examples' features and the seconds that they took when made."""
@@ -241,7 +235,7 @@ class _Comparison:
         outputs = []
         view = self.evaluation_view(data.train)
         with scoring(reference):
-            for batch in evaluation_batches(view, workers=config.workers):
+            for batch in evaluation_batches(view, self.device, config.workers):
                 outputs.append(reference(batch.images.to(self.device)).float().cpu())
                 self.reporter.advance(len(batch.images))
         return _Seed(seed, data, learner, torch.cat(outputs).clone(), ledger.total())
@@ -294,7 +288,7 @@ class _Comparison:
         def measure() -> dict[str, Measure]:
             return {
                 name: evaluate(
-                    learner, evaluation_batches(view, workers=config.workers), self.device
+                    learner, evaluation_batches(view, self.device, config.workers), self.device
                 )
                 for name, view in views.items()
             }

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 
 from saln.data.augmentation import EvaluationTransform
 from saln.data.datasets import Examples
-from saln.data.views import EvaluationView, collate, raise_broken
+from saln.data.views import EvaluationView, collate, inference_batch_size, raise_broken
 from saln.errors import DataError
 from saln.features.backbones import Network
 from saln.features.store import FeatureStore
@@ -32,7 +32,7 @@ def extract(
     fingerprint: str,
     cache_dir: Path,
     device: torch.device | None = None,
-    batch_size: int = 128,
+    batch_size: int | None = None,
     workers: int = 0,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> FeatureStore:
@@ -47,7 +47,7 @@ def extract(
         fingerprint: The data set's fingerprint; features of another one are not reused.
         cache_dir: Where stores are kept.
         device: Where the backbone runs; the CPU when None.
-        batch_size: Images a forward pass.
+        batch_size: Images a forward pass; what suits the device when None.
         workers: Loader processes.
         progress: Called with (rows done, rows in all).
 
@@ -80,7 +80,7 @@ def extract(
     )
     loader = DataLoader(
         view,
-        batch_size=batch_size,
+        batch_size=batch_size or inference_batch_size(device),
         collate_fn=collate,
         num_workers=workers,
         generator=torch.Generator(),  # else the loader draws from the global one

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from saln.data.views import Batch
+from saln.data.views import Batch, inference_batch_size
 from saln.errors import InputError, TrainingError
 from saln.loading.batches import Phase, no_phase
 from saln.loading.loader import EpochBatches
@@ -95,7 +95,8 @@ class LearnerSelected:
                 images = batch.images.to(self.device, non_blocking=True)
                 labels = batch.labels.to(self.device, non_blocking=True)
                 with scoring(self.learner):
-                    outputs = self.learner(images)
+                    parts = images.split(inference_batch_size(self.device))
+                    outputs = torch.cat([self.learner(part) for part in parts])
                 self.examples_scored += len(images)
                 if not bool(torch.isfinite(outputs).all()):
                     raise TrainingError(

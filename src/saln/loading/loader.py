@@ -8,13 +8,17 @@ from typing import Any, Protocol
 import torch
 from torch.utils.data import DataLoader
 
-from saln.data.views import Batch, EvaluationView, TrainingView, collate, raise_broken
+from saln.data.views import (
+    Batch,
+    EvaluationView,
+    TrainingView,
+    collate,
+    inference_batch_size,
+    raise_broken,
+)
 from saln.loading.batches import SelectedBatches
 
-__all__ = ["EVALUATION_BATCH", "EpochBatches", "LoadedBatches", "evaluation_batches"]
-
-
-EVALUATION_BATCH = 128
+__all__ = ["EpochBatches", "LoadedBatches", "evaluation_batches"]
 
 
 class EpochBatches(Protocol):
@@ -65,13 +69,13 @@ class LoadedBatches:
 
 
 def evaluation_batches(
-    view: EvaluationView, *, batch_size: int = EVALUATION_BATCH, workers: int = 0
+    view: EvaluationView, device: torch.device, workers: int = 0
 ) -> Iterator[Batch]:
-    """All examples of a view, once, in order."""
+    """All examples of a view, once, in order, in batches that suit the device."""
     return raise_broken(
         DataLoader(
             view,
-            batch_size=batch_size,
+            batch_size=inference_batch_size(device),
             collate_fn=collate,
             num_workers=workers,
             generator=torch.Generator(),
