@@ -7,7 +7,7 @@ The listing (paper, section 3.6, algorithm 1) is scikit-learn's cosine_similarit
 and NumPy's eigh, in float64, which is what its set is defined by here; the same in
 float32 is timed beside it. Both get features that are in memory as float32, and
 both times hold everything from there to the chosen positions. Times are the best
-of several runs, the two sides in turn.
+of several runs, the two sides in turns.
 
 Without ``--data-root`` the features are random, low-rank and non-negative. The last
 row compares choosing 64 of 320 with loading those 64 and training on them.
@@ -40,6 +40,9 @@ SIZES = (64, 320, 640, 1280, 2560, 5120, 10240, 32768)
 LISTING_LIMIT = 5120
 PEER_LIMIT = 2560
 FILTER_RATIO = 0.8
+# The thread pools of torch and of NumPy's BLAS go on spinning for some 20 ms after their last
+# use and take the cores from one another: the other side's is let fall asleep first.
+POOLS_ASLEEP_SECONDS = 0.1
 
 Array = NDArray[Any]
 
@@ -156,18 +159,22 @@ def measure(features: Array, device: torch.device, *, peers: bool) -> dict[str, 
     tensor = torch.from_numpy(features).to(device)
     fiedler_choice(tensor, k)  # warm: threads, library handles
     peak = extra_memory(lambda: fiedler_choice(tensor, k), device)
-    runs_listing = 0 if n > LISTING_LIMIT else 1 if n >= 2560 else 5
-    runs_saln = max(5, 5 * runs_listing) if n <= 5120 else 3
+    # In turns of several runs a side: how many turns, and how many runs in a turn.
+    turns = 5 if n < 2560 else 1
+    runs_listing = 0 if n > LISTING_LIMIT else 3 if n < 2560 else 1
+    runs_saln = 5 if n <= LISTING_LIMIT else 3
     listing_seconds = single_seconds = float("inf")
     saln_seconds = float("inf")
     expected = single = None
     result: FiedlerResult | None = None
     chosen: Array = np.empty(0)
-    for _ in range(max(1, runs_listing)):
-        for _ in range(runs_saln // max(1, runs_listing)):
+    for _ in range(turns):
+        time.sleep(POOLS_ASLEEP_SECONDS)
+        for _ in range(runs_saln):
             took, (chosen, result) = seconds_of(lambda: fiedler_choice(tensor, k))
             saln_seconds = min(saln_seconds, took)
-        if runs_listing:
+        time.sleep(POOLS_ASLEEP_SECONDS)
+        for _ in range(runs_listing):
             took, expected = seconds_of(lambda: listing(features.astype(np.float64), k))
             listing_seconds = min(listing_seconds, took)
     if runs_listing and n <= PEER_LIMIT:

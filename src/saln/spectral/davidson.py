@@ -2,7 +2,8 @@
 
 Outer loop, float64: a block Davidson method. It starts from the exact
 eigenvectors of the low-degree corner of ``A`` (where the vector sits on common
-features), and each round adds corrections of the wanted Ritz pairs.
+features), takes two steps with the diagonal alone, and then adds, round by round,
+corrections of the wanted Ritz pairs.
 
 Inner loop, float32: the corrections solve ``(A - theta) t = -residual`` beside
 the pairs found, by conjugate gradients with the diagonal ``a - theta`` as
@@ -39,16 +40,17 @@ MISS_PROBABILITY = 1e-9
 """The most that the probability of a missed lower eigenvalue may be."""
 
 _PROBES = 3
-_CORNER = 20
+_CORNER = 10
 _BASIS_LIMIT = 28
 _EPS = torch.finfo(torch.float64).eps
 # Conjugate gradients in float32 gain about this much before rounding stops them.
 _INNER_GAIN = 3e-5
+# A row that loses all but this share of its length to the basis lay in it.
+_LOST = 1e-11
 # How far above the wanted values, as a share of the gap, the certificate reaches.
 _MARGIN = 0.03
-# Float32 rounds: at most so many, and none once residuals are near their rounding.
-_LOW_ROUNDS = 1
-_LOW_FLOOR = 2e-6
+# Steps of the diagonal alone before the first inner loop, whose cubic gain wants a good pair.
+_PLAIN_STEPS = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,28 +97,17 @@ def lowest_pairs(
         convergence.
     """
     search = _Search(graph, wanted, _corner_start(graph, wanted + 1) if start is None else start)
-    # Round by round in float32 while the residual is above its rounding, then in float64.
-    for _ in range(_LOW_ROUNDS):
-        search.rayleigh_ritz()
-        if bool((search.residuals.amax(-1) <= _LOW_FLOOR * search.scale).all()):
-            break
-        search.expand(inner_steps)
-    else:
-        search.rayleigh_ritz()
-    search.sharpen()
-    best: Tensor | None = None
-    stalled = torch.zeros_like(search.certified)
+    search.rayleigh_ritz()
+    search.expand_plainly()
+    best = torch.full_like(search.scale, torch.inf)
     for _ in range(rounds):
         search.rayleigh_ritz()
         worst = search.residuals.amax(-1)
-        small = worst <= search.tolerance
-        if best is not None:
-            # Residuals stop falling at rounding level; only below 1e-12 is that an end.
-            stalled = (worst > 0.3 * best) & (worst <= 50 * search.tolerance)
-        best = worst if best is None else torch.minimum(best, worst)
-        done = (small | stalled) & search.certified
-        if bool(done.all()):
+        # Residuals stop falling at rounding level; only near the tolerance is that an end.
+        stalled = (worst > 0.3 * best) & (worst <= 50 * search.tolerance)
+        if bool((search.certified & ((worst <= search.tolerance) | stalled)).all()):
             break
+        best = torch.minimum(best, worst)
         search.expand(inner_steps)
     else:
         search.rayleigh_ritz()
@@ -138,25 +129,16 @@ class _Search:
     def __init__(self, graph: SimilarityGraph, wanted: int, start: Tensor) -> None:
         self.graph = graph
         self.wanted = wanted
-        self.n = graph.kernel.shape[-1]
-        self.scale = graph.diagonal.abs().amax(-1).clamp_min(1.0)
+        self.scale = graph.diagonal.abs().amax(-1).clamp_min_(1.0)
         self.tolerance = 2e-14 * self.scale
+        self.least = 1e-3 * self.scale.unsqueeze(1)
         self.certified = torch.zeros_like(self.scale, dtype=torch.bool)
         self.below = torch.full_like(self.scale, -torch.inf)
-        self.above: Tensor | None = None
         self.products = 1  # the degrees
-        self._begin(start.float())
-
-    def _begin(self, rows: Tensor) -> None:
-        self.kernel = self.graph.kernel[:, None].to(rows.dtype)
-        self.diagonal = self.graph.diagonal[:, None].to(rows.dtype)
-        self.basis = self.images = rows[:, :0]
-        self.append(rows)
-
-    def sharpen(self) -> None:
-        """Go on in float64 from the wanted vectors; the value above them stays as it is known."""
-        self.above = self.values[:, self.wanted :]
-        self._begin(self.vectors[:, : self.wanted].double())
+        self.kernel = graph.kernel.unsqueeze(1)
+        self.diagonal = graph.diagonal.unsqueeze(1)
+        self.basis = self.images = start[:, :0]
+        self.append(start)
 
     def apply(self, rows: Tensor) -> Tensor:
         self.products += 1
@@ -165,68 +147,73 @@ class _Search:
     def append(self, rows: Tensor) -> None:
         """Add rows to the basis, made orthonormal to it, to the kernel and to each other."""
         against = torch.cat([self.kernel, self.basis], 1)
-        rows = _unit(rows)
-        for _ in range(2):
-            rows = rows - (rows @ against.mT) @ against
-            rows = _unit(rows) if rows.shape[1] == 1 else torch.linalg.qr(rows.mT).Q.mT
-        room = self.n - against.shape[1]
-        rows = rows[:, :room]
+        columns = against.mT
+        size = torch.linalg.vector_norm(rows, dim=-1)
+        rows = torch.baddbmm(rows, torch.bmm(rows, columns), against, alpha=-1)
+        lost = torch.linalg.vector_norm(rows, dim=-1) <= _LOST * size
+        if bool(lost.any()):  # the row lay in the basis; what is left of it is rounding
+            fresh = _probes(*rows.shape[1:], rows.device).double()
+            rows = torch.where(lost.unsqueeze(2), fresh, rows)
+        rows = _orthonormal(rows)
+        rows = torch.baddbmm(rows, torch.bmm(rows, columns), against, alpha=-1)
+        rows = _orthonormal(rows)
+        room = rows.shape[2] - against.shape[1]
+        rows = rows[:, :room] if rows.shape[1] > room else rows
         self.basis = torch.cat([self.basis, rows], 1)
         self.images = torch.cat([self.images, self.apply(rows)], 1)
 
     def rayleigh_ritz(self) -> None:
         """The best pairs in the basis; a basis grown too long is cut back to its best part."""
         w = self.wanted
-        small = (self.basis @ self.images.mT).double()
-        if small.shape[-1] == 1:
-            values, turns = small[..., 0], torch.ones_like(small)
-        else:
-            values, turns = torch.linalg.eigh((small + small.mT) / 2)
-        keep = turns[..., : w + 4 if self.basis.shape[1] > _BASIS_LIMIT else w + 1].mT
-        keep = keep.to(self.basis.dtype)
-        vectors, images = keep @ self.basis, keep @ self.images
-        if self.basis.shape[1] > _BASIS_LIMIT:
+        values, turns = torch.linalg.eigh(torch.bmm(self.basis, self.images.mT))
+        long = self.basis.shape[1] > _BASIS_LIMIT
+        keep = turns.mT[:, : w + 4 if long else w + 1]
+        vectors, images = torch.bmm(keep, self.basis), torch.bmm(keep, self.images)
+        if long:
             self.basis, self.images = vectors, images
-        if self.above is not None:
-            # A Ritz value is an upper bound, so the lower of two is the better one.
-            nearest = values[:, w : w + 1] if values.shape[1] > w else self.above
-            self.above = torch.minimum(self.above, nearest)
-            values = torch.cat([values[:, :w], self.above], 1)
-        self.values = values[:, : w + 1]
-        self.vectors, self.vector_images = vectors[:, : w + 1], images[:, : w + 1]
-        theta = self.values[:, : vectors.shape[1], None].to(self.basis.dtype)
-        self.residual_rows = self.vector_images - theta * self.vectors
-        self.residuals = torch.linalg.vector_norm(self.residual_rows[:, :w], dim=-1).double()
+            vectors, images = vectors[:, : w + 1], images[:, : w + 1]
+        self.values, self.vectors = values[:, : w + 1], vectors
+        self.residual_rows = torch.addcmul(images, self.values.unsqueeze(2), vectors, value=-1)
+        self.residuals = torch.linalg.vector_norm(self.residual_rows[:, :w], dim=-1)
+        top = self.values[:, w - 1 : w]
+        room = (self.values[:, w:] - top).clamp_min_(0.0)
+        # Where the certificate reaches to, and the preconditioner: the diagonal above that.
+        self.shift = top + _MARGIN * room
+        self.mass = torch.maximum(self.graph.diagonal - self.shift, room.clamp_min_(self.least))
+
+    def expand_plainly(self) -> None:
+        """Add the residuals divided by the diagonal, then theirs: a digit for each product."""
+        w = self.wanted
+        mass, theta = self.mass.unsqueeze(1), self.values[:, :w].unsqueeze(2)
+        rows = self.residual_rows[:, :w]
+        for _ in range(_PLAIN_STEPS):
+            self.append(rows / mass)
+            rows = torch.addcmul(self.images[:, -w:], theta, self.basis[:, -w:], value=-1)
 
     def expand(self, inner_steps: int) -> None:
         """Add corrections to the basis; the certificate is tried where it is still missing."""
-        w = self.wanted
-        top = self.values[:, w - 1 : w]
-        room = (self.values[:, w : w + 1] - top).clamp_min(0.0)
-        shift = top + _MARGIN * room
-        mass = torch.maximum(
-            self.graph.diagonal - shift, torch.maximum(room, 1e-3 * self.scale[:, None])
-        )
+        w, shift = self.wanted, self.shift
         # No more digits are asked of the inner loop than the outer one can use.
-        gains = (0.1 * self.tolerance[:, None] / self.residuals.clamp_min(1e-300)).clamp(
+        gains = (0.3 * self.tolerance.unsqueeze(1) / self.residuals.clamp_min(1e-300)).clamp_(
             _INNER_GAIN, 0.1
         )
         sides, shifts = -self.residual_rows[:, :w], self.values[:, :w]
         probes = 0 if bool(self.certified.all()) else _PROBES
         if probes:
             shifts = torch.cat([shifts, shift.expand(-1, probes)], 1)
-            gains = torch.cat([gains, gains.new_full((len(gains), probes), _probe_gain(self.n))], 1)
-        inner = _Inner(self.graph, mass, shifts, sides, self.vectors[:, :w], gains, probes)
+            gains = torch.cat(
+                [gains, gains.new_full((len(gains), probes), _probe_gain(self.kernel.shape[2]))], 1
+            )
+        inner = _Inner(self.graph, self.mass, shifts, sides, self.vectors[:, :w], gains, probes)
         inner.run(inner_steps)
         self.products += inner.steps
-        rows = inner.directions(w).to(self.basis.dtype)
-        if self.above is None:
+        rows = inner.directions(w).double()
+        if probes:
             # The pair above the wanted ones is only followed: its value gives the gap.
-            above = self.residual_rows[:, w : w + 1] / mass[:, None].to(rows.dtype)
-            rows = torch.cat([rows, above, inner.inverse_iterate()], 1)
+            rows = torch.cat([rows, inner.inverse_iterate()], 1)
         self.append(rows)
         if probes:
-            found = inner.solved[:, w:].all(-1)
+            found = inner.solved[:, w:].all(1).squeeze(1)
             self.below = torch.where(found & ~self.certified, shift[:, 0], self.below)
             self.certified |= found
 
@@ -248,13 +235,15 @@ class _Inner:
         gains: Tensor,
         probes: int,
     ) -> None:
-        root = mass.sqrt()[:, None]
+        root = mass.sqrt().unsqueeze(1)
         self.scale = (1.0 / root).float()
         self.product = graph.scaled_product(self.scale)
-        self.weight = ((graph.diagonal[:, None] - shifts[..., None]) / mass[:, None]).float()
+        weight = (graph.diagonal.unsqueeze(1) - shifts.unsqueeze(2)) / mass.unsqueeze(1)
+        self.weight = weight.float()
         # x = y / root lies beside v where y lies beside v / root.
-        beside = torch.cat([graph.kernel[:, None], found], 1) / root
-        self.beside = torch.linalg.qr(_unit(beside).float().mT).Q.mT
+        beside = torch.cat([graph.kernel.unsqueeze(1), found], 1) / root
+        self.beside_columns = torch.linalg.qr(_unit(beside).float().mT).Q
+        self.beside = self.beside_columns.mT
         rows = _unit(sides / root).float()
         if probes:
             noise = _probes(probes, rows.shape[-1], rows.device)
@@ -262,43 +251,47 @@ class _Inner:
         self.residual = self._project(rows)
         self.solution = torch.zeros_like(self.residual)
         self.direction = self.residual
-        self.square = (self.residual * self.residual).sum(-1)
-        self.target = (self.square * (gains * gains).float()).clamp_min(1e-30)
-        self.negative = torch.zeros_like(self.square, dtype=torch.bool)
+        # A number a row keeps the rows' last dimension, of size 1.
+        self.square = (self.residual * self.residual).sum(-1, keepdim=True)
+        self.target = (self.square * gains.square().float().unsqueeze(2)).clamp_min_(1e-30)
         self.solved = self.square <= self.target
+        self.negative = torch.zeros_like(self.solved)
         self.steps = 0
 
     def run(self, limit: int) -> None:
         """Step until every row is solved, or has met negative curvature."""
-        while self.steps < limit and not bool((self.solved | self.negative).all()):
+        at_rest = self.solved
+        while self.steps < limit and not bool(at_rest.all()):
             p = self.direction
             image = self._project(self.weight * p - self.product(p))
-            curvature = torch.linalg.vecdot(p, image) / self.square
+            curvature = (p * image).sum(-1, keepdim=True).div_(self.square)
             if float(curvature.amin()) > 1e-6:
-                self._advance(image, curvature.reciprocal(), None)
+                self._advance(image, curvature.reciprocal_(), None)
+                at_rest = self.solved
             else:
                 # A solved row's curvature is rounding; any other's shows a lower eigenvalue.
                 self.negative |= ~self.solved & (curvature <= 1e-6)
                 active = ~(self.solved | self.negative)
                 self._advance(image, torch.where(active, curvature.reciprocal(), 0.0), active)
+                at_rest = self.solved | self.negative
             self.steps += 1
 
-    def _advance(self, image: Tensor, length: Tensor, active: Tensor | None) -> None:
-        p, step = self.direction, length[..., None]
+    def _advance(self, image: Tensor, step: Tensor, active: Tensor | None) -> None:
+        p = self.direction
         self.solution = torch.addcmul(self.solution, step, p)
         self.residual = torch.addcmul(self.residual, step, image, value=-1)
-        square = torch.linalg.vecdot(self.residual, self.residual)
-        ratio = square / self.square
-        direction = torch.addcmul(self.residual, ratio[..., None], p)
+        square = (self.residual * self.residual).sum(-1, keepdim=True)
+        direction = torch.addcmul(self.residual, square / self.square, p)
         if active is not None:
             # A row at rest keeps its direction: that of negative curvature is used.
             square = torch.where(active, square, self.square)
-            direction = torch.where(active[..., None], direction, p)
+            direction = torch.where(active, direction, p)
         self.square, self.direction = square, direction
-        self.solved = self.solved | (square <= self.target)
+        self.solved |= square <= self.target
 
     def _project(self, rows: Tensor) -> Tensor:
-        return torch.baddbmm(rows, rows @ self.beside.mT, self.beside, alpha=-1)
+        along = torch.bmm(rows, self.beside_columns)
+        return torch.baddbmm(rows, along, self.beside, alpha=-1)
 
     def inverse_iterate(self) -> Tensor:
         """What inverse iteration makes of a random start beside the pairs found, (b, 1 or 0, n).
@@ -312,7 +305,7 @@ class _Inner:
         """What to add to the basis: the corrections, and what a probe found below."""
         rows = self.solution
         if bool(self.negative.any()):
-            rows = torch.where(self.negative[..., None], self.direction, rows)
+            rows = torch.where(self.negative, self.direction, rows)
         if not bool(self.negative[:, wanted:].any()):
             rows = rows[:, :wanted]
         directions: Tensor = self.scale * rows
@@ -333,7 +326,12 @@ def _corner_start(graph: SimilarityGraph, count: int) -> Tensor:
 
 def _unit(rows: Tensor) -> Tensor:
     norms = torch.linalg.vector_norm(rows, dim=-1, keepdim=True)
-    return rows / torch.where(norms > 0, norms, 1.0)
+    unit: Tensor = rows / norms.clamp_min_(torch.finfo(rows.dtype).tiny)
+    return unit  # a zero row stays zero
+
+
+def _orthonormal(rows: Tensor) -> Tensor:
+    return _unit(rows) if rows.shape[1] == 1 else torch.linalg.qr(rows.mT).Q.mT
 
 
 @lru_cache(maxsize=8)

@@ -11,7 +11,7 @@ proportional to the features, and is known to be the right one:
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 import torch
@@ -108,6 +108,8 @@ class FiedlerResult:
         size, order = magnitude.sort(dim=-1, descending=True, stable=True)
         tie = torch.as_tensor(self.accuracy, dtype=size.dtype, device=size.device)
         new = size[..., :-1] - size[..., 1:] > 2 * tie[..., None]
+        if bool(new.all()):
+            return order
         group = torch.nn.functional.pad(new.long().cumsum(-1), (1, 0))
         # Sorting the positions, then the groups, keeps positions in order in each group.
         by_position = order.argsort(dim=-1)
@@ -146,7 +148,6 @@ class FiedlerResult:
         return bool(stands) if stands.ndim == 0 else stands
 
 
-@torch.no_grad()
 def fiedler(
     features: Tensor,
     *,
@@ -186,23 +187,25 @@ def fiedler(
     """
     if solver not in ("auto", "dense", "davidson"):
         raise InputError(f"solver={solver!r}; allowed are 'auto', 'dense' and 'davidson'")
-    graph = similarity_graph(
-        features,
-        centred=centred,
-        nonnegative=nonnegative,
-        neighbours=neighbours,
-        normalisation=normalisation,
-    )
-    n = graph.kernel.shape[-1]
-    if solver == "dense" and n > DENSE_LIMIT:
-        raise InputError(
-            f"solver='dense' with {n} examples; allowed is up to {DENSE_LIMIT}; use 'auto'"
+    with torch.inference_mode():
+        graph = similarity_graph(
+            features,
+            centred=centred,
+            nonnegative=nonnegative,
+            neighbours=neighbours,
+            normalisation=normalisation,
         )
-    answers = _solve(graph, solver)
-    if normalisation == "random-walk":
-        answers = [_random_walk(graph, i, one) for i, one in enumerate(answers)]
+        n = graph.kernel.shape[-1]
+        if solver == "dense" and n > DENSE_LIMIT:
+            raise InputError(
+                f"solver='dense' with {n} examples; allowed is up to {DENSE_LIMIT}; use 'auto'"
+            )
+        answers = _solve(graph, solver)
+        if normalisation == "random-walk":
+            answers = [_random_walk(graph, i, one) for i, one in enumerate(answers)]
+    # Copied here, the vectors are tensors like any other, not inference mode's.
     if features.ndim == 2:
-        return answers[0]
+        return replace(answers[0], vector=answers[0].vector.clone())
     return _stacked(answers)
 
 

@@ -103,9 +103,9 @@ class FactorGraph:
     def similarity(self, vectors: Tensor) -> Tensor:
         """``S v`` for each row v: two passes over the features."""
         if vectors.dtype == torch.float64:
-            factor, scaling = self.factor, self.scaling[:, None]
+            factor, scaling = self.factor, self.scaling.unsqueeze(1)
         else:
-            factor, scaling = self.factor_low, self.scaling_low[:, None]
+            factor, scaling = self.factor_low, self.scaling_low.unsqueeze(1)
         return _gram(factor, vectors * scaling) * scaling
 
     def scaled_product(self, scale: Tensor) -> Callable[[Tensor], Tensor]:
@@ -255,7 +255,7 @@ def similarity_graph(
             f"{b} batches at once with nonnegative or neighbours; those graphs differ in "
             "pattern and are made for one (n, d) batch at a time; call once a batch"
         )
-    no_negative_feature = bool((factor.amin() if factor.numel() else factor.sum()) >= 0)
+    no_negative_feature = bool((factor if centred else batch).amin() >= 0)
     if neighbours is not None:
         rows = (factor * scaling[..., None])[0]
         matrix = _nearest(rows, neighbours, cut=nonnegative)
@@ -348,9 +348,8 @@ def _check_finite(batch: Tensor, norms: Tensor) -> None:
 def _low(given: Tensor, factor: Tensor, scaling: Tensor) -> tuple[Tensor, Tensor]:
     """Float32 rows and factors, without a copy where the features are float32 already."""
     if given.dtype == torch.float32 and given.is_contiguous():
-        live = scaling[scaling > 0]
-        low, high = _SAFE_NORMS
-        if not live.numel() or (bool(live.min() > low) and bool(live.max() < high)):
+        least, most = scaling.aminmax()
+        if float(least) > _SAFE_NORMS[0] and float(most) < _SAFE_NORMS[1]:
             return given, scaling.float()
     rows = factor * scaling[..., None]
     return rows.float(), torch.where(scaling > 0, 1.0, 0.0).float()
@@ -360,22 +359,24 @@ def _gram(factor: Tensor, vectors: Tensor) -> Tensor:
     """``X X' v`` for each row v of ``vectors`` (b, p, n), with ``factor`` (b, n, d)."""
     b, n, d = factor.shape
     if b > 1 or n < 8 * _PANELS or factor.device.type != "cpu":
-        return (vectors @ factor) @ factor.mT
+        return torch.bmm(torch.bmm(vectors, factor), factor.mT)
     # torch runs a matrix-vector product on one core, but a batch of them on all: cutting the
     # examples into panels is twice as fast on two cores.
     p = vectors.shape[1]
     height = n // _PANELS
     whole = height * _PANELS
+    if whole == n:
+        panels = factor.view(_PANELS, height, d)
+        rows = vectors.reshape(p, _PANELS, height).transpose(0, 1)
+        inner = torch.bmm(rows, panels).sum(0)
+        outer = torch.bmm(inner.expand(_PANELS, p, d), panels.mT)
+        return outer.transpose(0, 1).reshape(1, p, n)
     panels = factor[0, :whole].view(_PANELS, height, d)
     rows = vectors[0, :, :whole].reshape(p, _PANELS, height).transpose(0, 1)
-    inner = (rows @ panels).sum(0)
-    if whole < n:
-        inner = inner + vectors[0, :, whole:] @ factor[0, whole:]
-    outer = inner.expand(_PANELS, p, d) @ panels.mT
+    inner = torch.bmm(rows, panels).sum(0).addmm(vectors[0, :, whole:], factor[0, whole:])
+    outer = torch.bmm(inner.expand(_PANELS, p, d), panels.mT)
     out = outer.transpose(0, 1).reshape(p, whole)
-    if whole < n:
-        out = torch.cat([out, inner @ factor[0, whole:].mT], 1)
-    return out[None]
+    return torch.cat([out, inner @ factor[0, whole:].mT], 1).unsqueeze(0)
 
 
 def _normalised(
