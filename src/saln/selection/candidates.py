@@ -40,10 +40,10 @@ class PairEmbeddings:
                 f"{tuple(self.text.shape)}, expected (n, d) for both"
             )
         for name in ("scale", "bias"):
-            if not math.isfinite(float(getattr(self, name))):
+            value = torch.as_tensor(getattr(self, name)).detach()
+            if value.numel() != 1 or not bool(torch.isfinite(value).all()):
                 raise InputError(
-                    f"the {name} of pair embeddings is {float(getattr(self, name))}; "
-                    "give a finite number"
+                    f"the {name} of pair embeddings is {value.tolist()}; give one finite number"
                 )
 
     def __len__(self) -> int:

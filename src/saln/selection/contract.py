@@ -81,7 +81,8 @@ class Selector(abc.ABC):
         for name in sorted(self.requires):
             for value in candidates.tensors(name):
                 self._check_field(name, value)
-        selection = self.choose(candidates, k, generator)
+        with torch.no_grad():  # nothing is learned here, whatever the outputs carry
+            selection = self.choose(candidates, k, generator)
         self._check_selection(selection, n, k)
         return selection
 
