@@ -115,7 +115,9 @@ def test_compare_takes_the_peers_by_name(run, tmp_path):
     arms = "uniform,infobatch,rs2,facility-location"
     status, out, err = run("compare", *SMALL, "--epochs", "2", "--methods", arms, "--out", "here")
     assert status == 0, err
-    rows = [json.loads(line) for line in (tmp_path / "here" / "epochs.jsonl").open()]
+    rows = [
+        json.loads(line) for line in (tmp_path / "here" / "epochs.jsonl").read_text().splitlines()
+    ]
     first, second = ({row["arm"]: row["test_loss"] for row in rows[i::2]} for i in (0, 1))
     assert set(first) == set(second) == set(arms.split(","))
     assert len(set(second.values())) == 4

@@ -11,7 +11,8 @@ They check the contract of :class:`saln.Selector`: what it keeps, what it refuse
 randomness comes from, what it remembers. They say nothing about whether it chooses well: for
 that, write down its definition, slowly and apart, and compare.
 
-Without pytest: ``check_selector(lambda: MySelector())``.
+Without pytest: ``check_selector(lambda: MySelector())``; in a script below
+``if __name__ == "__main__":``, as one test starts a new process that imports it.
 """
 
 from __future__ import annotations
@@ -316,14 +317,15 @@ class SelectorConformance:
     def test_refuses_nan_and_names_the_row(self) -> None:
         """NaN and infinity in each required floating field."""
         for name in self._floating():
-            for bad in (float("nan"), float("inf")):
-                candidates = self.candidates()
-                candidates.tensors(name)[-1][7] = bad
-                _fail_unless_refused(
-                    lambda candidates=candidates: self._choose(candidates, 2),  # type: ignore[misc]
-                    f"{name} of candidate 7 are NaN or infinite",
-                    f"{bad} in {name}",
-                )
+            for number in range(len(self.candidates().tensors(name))):
+                for bad in (float("nan"), float("inf")):
+                    candidates = self.candidates()
+                    candidates.tensors(name)[number][7] = bad
+                    _fail_unless_refused(
+                        lambda candidates=candidates: self._choose(candidates, 2),  # type: ignore[misc]
+                        f"{name} of candidate 7 are NaN or infinite",
+                        f"{bad} in {name}",
+                    )
 
     def test_takes_every_floating_dtype(self) -> None:
         """Half precision of both kinds, and double."""

@@ -270,6 +270,15 @@ def test_an_outer_difference_is_found(n, seed, scale):
     assert not is_outer_difference(joint)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_an_outer_difference_is_found_in_every_precision(dtype):
+    rows, columns = torch.randn(2, 20, generator=derive_generator("precision"))
+    scores = rows.to(dtype)[:, None] - columns.to(dtype)[None, :]
+    assert is_outer_difference(scores)
+    joint = torch.randn(20, 20, generator=derive_generator("joint")).to(dtype)
+    assert not is_outer_difference(joint)
+
+
 def test_an_outer_difference_is_rho_loss_with_a_temperature():
     """What the warning says: every logit is a_j - b_j times one more than the number kept."""
     rows, columns = torch.randn(2, 6, generator=derive_generator("claim"), dtype=torch.float64)

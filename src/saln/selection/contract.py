@@ -102,7 +102,8 @@ class Selector(abc.ABC):
         """Told the losses of a batch that was trained; does nothing by default.
 
         Only called where :attr:`observes_losses` is true. The losses come out of the
-        training step itself: no extra pass.
+        training step itself: no extra pass. Where several processes share the training,
+        each must be told the losses of all, or they will choose differently.
 
         Args:
             indices: int64, (m,): positions in the data set.

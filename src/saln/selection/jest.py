@@ -117,14 +117,16 @@ def is_outer_difference(scores: Tensor) -> bool:
     A constant matrix does not count, nor one below 3 x 3, where it may be chance.
 
     Args:
-        scores: float64, (n, n).
+        scores: floating, (n, n).
     """
     if len(scores) < 3:
         return False
+    # float32 losses, and their differences, are exact to about 1e-6 of their size.
+    rounding = max(1e-5, 4 * torch.finfo(scores.dtype).eps)
+    scores = scores.double()
     spread = float(scores.max() - scores.min())
     rest = scores - scores[:, :1] - scores[:1] + scores[0, 0]
-    # float32 losses, and their differences, are exact to about 1e-6 of their size.
-    return spread > 0 and float(rest.abs().max()) <= 1e-5 * spread
+    return spread > 0 and float(rest.abs().max()) <= rounding * spread
 
 
 def jest_positions(scores: Tensor, k: int, *, chunks: int, generator: torch.Generator) -> Tensor:
@@ -149,7 +151,7 @@ def jest_positions(scores: Tensor, k: int, *, chunks: int, generator: torch.Gene
             ``a_j - b_j`` times one more than the number kept, which is RHO-LOSS with a
             temperature.
     """
-    scores = scores.double().cpu()
+    scores = scores.detach()
     if is_outer_difference(scores):
         warnings.warn(
             "the scores are an outer difference, s_ij = a_i - b_j: the choice is not joint "
@@ -158,6 +160,7 @@ def jest_positions(scores: Tensor, k: int, *, chunks: int, generator: torch.Gene
             NotJointWarning,
             stacklevel=2,
         )
+    scores = scores.double().cpu()
     chunks = min(chunks, k)
     logits = scores.diagonal().clone()
     kept = torch.empty(0, dtype=torch.int64)
@@ -231,6 +234,8 @@ class JEST(Selector):
 @dataclass(frozen=True)
 class ImageTextJEST(JEST):
     """JEST for pairs such as images and their texts, from the embeddings of both.
+
+    Needs memory for a few n x n matrices.
 
     Args:
         chunks: As in :class:`JEST`.
