@@ -121,7 +121,10 @@ def test_compare_takes_the_peers_by_name(run, tmp_path):
     first, second = ({row["arm"]: row["test_loss"] for row in rows[i::2]} for i in (0, 1))
     assert set(first) == set(second) == set(arms.split(","))
     assert len(set(second.values())) == 4
-    assert "infobatch" in out
+    table = out.splitlines()[: out.splitlines().index("")]
+    assert max(map(len, table)) <= 100
+    assert any(line.startswith("facility-location ") for line in table)
+    assert "…" not in out  # long names cut nothing off
 
 
 def test_help_and_version(run):

@@ -87,11 +87,14 @@ def test_every_selector_has_an_oracle_of_its_own():
     for name in SELECTORS:
         path = tests / "selection" / f"test_{name.replace('-', '_')}.py"
         assert path.exists(), f"{name} is registered without {path.name}"
-        oracles = re.findall(r"^from oracles\.(\w+) import", path.read_text(), re.MULTILINE)
+        text = path.read_text()
+        oracles = re.findall(r"^from oracles(?:\.| import )(\w+)", text, re.MULTILINE)
         assert oracles, f"{path.name} imports no oracle"
         for oracle in oracles:
             assert (tests / "oracles" / f"{oracle}.py").exists()
-            assert used.setdefault(oracle, name) == name, f"{oracle} serves two selectors"
+            first = used.setdefault(oracle, name)
+            # A variant, such as jest and jest-x, may share the definition.
+            assert name.startswith(first), f"{oracle} serves {first} and {name}"
     for path in (tests / "oracles").glob("*.py"):
         assert not any(
             target.startswith("saln") for target in imported(ast.parse(path.read_text()))
