@@ -16,6 +16,7 @@ import pytest
 
 import saln
 from saln.cli import main
+from saln.selection import SELECTORS
 
 SMALL = (
     "--limit", "200", "--epochs", "1", "--seeds", "0", "--batch-size", "8",
@@ -44,7 +45,8 @@ def test_compare_prints_the_table_and_writes_the_run(run, tmp_path):
     status, out, err = run("compare", *SMALL, "--out", "here")
     assert status == 0, err
     lines = out.splitlines()
-    for arm in ("standard", "uniform", "saln", "jest"):
+    arms = ("standard", "uniform", "saln", "jest", "rho-loss", "top-loss")
+    for arm in arms:
         line = next(line for line in lines if line.startswith(arm))
         assert re.search(r"[\d.]+ / [\d.]+ / [\d.]+ %", line)
     assert max(map(len, lines[: lines.index("")])) <= 100
@@ -52,7 +54,7 @@ def test_compare_prints_the_table_and_writes_the_run(run, tmp_path):
     assert "train" in err  # progress as plain lines
     assert "epoch 1/1" in err
     summary = json.loads((tmp_path / "here" / "summary.json").read_text())
-    assert set(summary["arms"]) == {"standard", "uniform", "saln", "jest"}
+    assert set(summary["arms"]) == set(arms)
     assert (tmp_path / "here" / "report.html").exists()
     assert len(list((tmp_path / "here" / "figures").glob("*.svg"))) == 8
     assert len(list((tmp_path / "here" / "tables").glob("*.md"))) == 5
@@ -94,8 +96,35 @@ def test_list_names_everything(run):
     status, out, _ = run("list")
     assert status == 0
     for name in ("digits", "hf:NAME-OR-PATH", "efficientnet-lite0", "resnet18", "standard",
-                 "uniform", "saln", "jest", "paper-oxford-pet", "offline-cifar10"):  # fmt: skip
+                 "uniform", "saln", "jest", "rho-loss", "top-loss", "infobatch", "k-center",
+                 "facility-location", "rs2", "paper-oxford-pet", "offline-cifar10"):  # fmt: skip
         assert re.search(rf"(^|\s){re.escape(name)}[\s,]", out), name
+
+
+def test_list_says_what_each_arm_requires_and_costs(run):
+    _, out, _ = run("list")
+    for name, selector in SELECTORS.items():
+        lines = out[out.index(f"\n  {name} ") :].splitlines()[1:3]
+        assert "cost" in lines[0], name
+        for field in selector.requires:
+            assert field in lines[1], name
+
+
+def test_compare_takes_the_peers_by_name(run, tmp_path):
+    """Two epochs, so that what was observed in the first is used in the second."""
+    arms = "uniform,infobatch,rs2,facility-location"
+    status, out, err = run("compare", *SMALL, "--epochs", "2", "--methods", arms, "--out", "here")
+    assert status == 0, err
+    rows = [
+        json.loads(line) for line in (tmp_path / "here" / "epochs.jsonl").read_text().splitlines()
+    ]
+    first, second = ({row["arm"]: row["test_loss"] for row in rows[i::2]} for i in (0, 1))
+    assert set(first) == set(second) == set(arms.split(","))
+    assert len(set(second.values())) == 4
+    table = out.splitlines()[: out.splitlines().index("")]
+    assert max(map(len, table)) <= 100
+    assert any(line.startswith("facility-location ") for line in table)
+    assert "…" not in out  # long names cut nothing off
 
 
 def test_help_and_version(run):

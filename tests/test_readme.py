@@ -42,7 +42,7 @@ def test_commands_exist_and_their_flags_are_allowed():
 def test_flags_in_the_text_exist():
     fields = {field.name.replace("_", "-") for field in dataclasses.fields(Config)}
     prose = re.sub(r"```.*?```", "", README, flags=re.DOTALL)
-    shown = re.findall(r"--([a-z][a-z-]*)(?: ([\w.,]*[\w]))?", prose)
+    shown = re.findall(r"--([a-z][a-z-]*)(?: ([\w.,-]*[\w]))?", prose)
     assert len(shown) > 8
     for name, value in shown:
         assert name.removeprefix("no-") in fields, name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +18,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 # A module imports only from its own stage and from stages before it.
 STAGES = (
     "errors", "files", "randomness", "_torchvision", "data", "features", "spectral", "selection",
-    "loading", "training", "experiments", "report", "terminal", "cli", "__main__",
+    "testing", "loading", "training", "experiments", "report", "terminal", "cli", "__main__",
 )  # fmt: skip
 
 
@@ -79,7 +80,28 @@ def test_files_stay_readable():
         assert len(path.read_text().splitlines()) <= 500, path
 
 
-def test_every_selector_has_an_oracle_test():
-    tests = Path(__file__).parent / "selection"
+def test_every_selector_has_an_oracle_of_its_own():
+    """Its tests compare it with a definition in tests/oracles that knows nothing of saln."""
+    tests = Path(__file__).parent
+    used = {}
     for name in SELECTORS:
-        assert (tests / f"test_{name.replace('-', '_')}.py").exists(), name
+        path = tests / "selection" / f"test_{name.replace('-', '_')}.py"
+        assert path.exists(), f"{name} is registered without {path.name}"
+        text = path.read_text()
+        oracles = re.findall(r"^from oracles(?:\.| import )(\w+)", text, re.MULTILINE)
+        assert oracles, f"{path.name} imports no oracle"
+        for oracle in oracles:
+            assert (tests / "oracles" / f"{oracle}.py").exists()
+            first = used.setdefault(oracle, name)
+            # A variant, such as jest and jest-x, may share the definition.
+            assert name.startswith(first), f"{oracle} serves {first} and {name}"
+    for path in (tests / "oracles").glob("*.py"):
+        assert not any(
+            target.startswith("saln") for target in imported(ast.parse(path.read_text()))
+        )
+
+
+def test_every_selector_goes_through_the_conformance_tests():
+    from selection.test_conformance import CASES
+
+    assert {type(case()) for case in CASES.values()} >= set(SELECTORS.values())

@@ -17,41 +17,76 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from saln import testing
     from saln.features.store import FeatureStore
     from saln.loading.batches import SelectedBatches
-    from saln.selection import JEST, SALN, Candidates, Selection, Selector, Uniform
+    from saln.selection import (
+        JEST,
+        RS2,
+        SALN,
+        Candidates,
+        FacilityLocation,
+        ImageTextJEST,
+        InfoBatch,
+        KCenter,
+        PairEmbeddings,
+        RHOLoss,
+        Selection,
+        Selector,
+        TopLoss,
+        Uniform,
+    )
     from saln.spectral import FiedlerResult, fiedler
 
 __version__ = "0.1.0"
 
 __all__ = [
     "JEST",
+    "RS2",
     "SALN",
     "Candidates",
+    "FacilityLocation",
     "FeatureStore",
     "FiedlerResult",
+    "ImageTextJEST",
+    "InfoBatch",
+    "KCenter",
+    "PairEmbeddings",
+    "RHOLoss",
     "SelectedBatches",
     "Selection",
     "Selector",
+    "TopLoss",
     "Uniform",
     "fiedler",
+    "testing",
 ]
 
 _HOMES = {
     "JEST": "saln.selection.jest",
+    "RS2": "saln.selection.rs2",
     "SALN": "saln.selection.saln",
     "Candidates": "saln.selection.candidates",
+    "FacilityLocation": "saln.selection.facility_location",
     "FeatureStore": "saln.features.store",
     "FiedlerResult": "saln.spectral.fiedler",
+    "ImageTextJEST": "saln.selection.jest",
+    "InfoBatch": "saln.selection.infobatch",
+    "KCenter": "saln.selection.k_center",
+    "PairEmbeddings": "saln.selection.candidates",
+    "RHOLoss": "saln.selection.rho_loss",
     "SelectedBatches": "saln.loading.batches",
     "Selection": "saln.selection.candidates",
     "Selector": "saln.selection.contract",
+    "TopLoss": "saln.selection.top_loss",
     "Uniform": "saln.selection.uniform",
     "fiedler": "saln.spectral.fiedler",
 }
 
 
 def __getattr__(name: str) -> Any:
+    if name == "testing":
+        return importlib.import_module("saln.testing")
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module 'saln' has no attribute {name!r}")

@@ -10,6 +10,11 @@
     ├── ConvergenceError              an eigensolver did not reach the right answer   exit 1
     └── TrainingError                 training cannot go on (loss not finite)         exit 1
 
+and the warnings: ::
+
+    UserWarning
+    └── NotJointWarning               scores that make a joint selector an independent one
+
 Every message gives the value, what is allowed and the cure. The command line
 prints the message alone and ends with ``exit_code``.
 """
@@ -21,6 +26,7 @@ __all__ = [
     "DataError",
     "InputError",
     "MissingExtraError",
+    "NotJointWarning",
     "SalnError",
     "TrainingError",
     "WeightsError",
@@ -57,3 +63,7 @@ class ConvergenceError(SalnError):
 
 class TrainingError(SalnError):
     """Training cannot go on, for example because the loss is not finite."""
+
+
+class NotJointWarning(UserWarning):
+    """The scores of a joint selector hold nothing about pairs: its choice is not joint."""

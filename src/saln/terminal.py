@@ -121,7 +121,10 @@ def _console() -> Console:
 def print_summary(summary: dict[str, Any]) -> None:
     """Prints one table with a row an arm, then the verdicts."""
     console = _console()
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, show_header=True)
+    # Names as long as facility-location leave less room between the columns, and the last
+    # one is the only one to break its lines.
+    gap = 2 if max(map(len, summary["arms"])) <= 8 else 1
+    table = Table(box=None, padding=(0, gap, 0, 0), pad_edge=False, show_header=True)
     headings: tuple[tuple[str, Literal["left", "right"]], ...] = (
         ("arm", "left"),
         ("train / valid. / test", "left"),
@@ -132,7 +135,7 @@ def print_summary(summary: dict[str, Any]) -> None:
         ("against uniform", "left"),
     )
     for heading, justify in headings:
-        table.add_column(heading, justify=justify, no_wrap=True)
+        table.add_column(heading, justify=justify, no_wrap=heading != headings[-1][0])
     for arm, entry in summary["arms"].items():
         table.add_row(*arm_cells(arm, entry))
     console.print(table)

@@ -11,11 +11,11 @@ import torch
 
 from saln.errors import DataError, InputError
 from saln.experiments import run as run_module
-from saln.experiments.config import Config, load_preset
+from saln.experiments.config import ARMS, Config, load_preset
 from saln.experiments.run import compare
 from saln.loading.batches import SelectedBatches
 from saln.loading.loader import LoadedBatches
-from saln.selection import SALN
+from saln.selection import SALN, SELECTORS
 from saln.training.ledger import PHASES
 
 
@@ -40,6 +40,7 @@ class Quiet:
 def config(tmp_path) -> Config:
     return dataclasses.replace(
         load_preset("digits"), limit=400, epochs=2, seeds=(0, 1), batch_size=8,
+        methods=("standard", "uniform", "saln", "jest"),
         out=tmp_path / "run", cache_dir=tmp_path / "cache",
     )  # fmt: skip
 
@@ -84,16 +85,22 @@ def test_the_run_folder_is_complete(config):
 
 
 def test_every_arm_counts_its_own_work(config):
-    arms = compare(config, Quiet()).summary["arms"]
+    every = tuple(ARMS)
+    arms = compare(dataclasses.replace(config, methods=every, seeds=(0,)), Quiet()).summary["arms"]
     examples = 324  # 400, less a tenth for validation, less a tenth of that for the reference
     standard, kept = 2 * (examples // 8), 2 * (examples // 40)
     assert arms["standard"]["steps"] == standard
     assert arms["standard"]["examples_backward"] == 8 * standard
-    for arm in ("uniform", "saln", "jest"):
+    for arm, selector in SELECTORS.items():
         assert arms[arm]["steps"] == kept
         assert arms[arm]["examples_backward"] == 8 * kept
-    assert arms["saln"]["examples_forward"] == 8 * kept
-    assert arms["jest"]["examples_forward"] == (40 + 8) * kept
+        # Scoring every candidate is the price of those that must see the learner.
+        scored = 0 if selector.chooses_before_loading() else 40
+        assert arms[arm]["examples_forward"] == (scored + 8) * kept
+        seconds = arms[arm]["seconds"]
+        assert (seconds["score"] > 0) == (scored > 0)
+        assert (seconds["reference"] > 0) == (arm in ("jest", "rho-loss"))
+        assert (seconds["features"] > 0) == ("features" in selector.requires)
 
 
 def test_the_same_seed_gives_the_same_rows(config, tmp_path):
@@ -106,7 +113,9 @@ def test_the_same_seed_gives_the_same_rows(config, tmp_path):
 
 
 def test_workers_change_nothing(config, tmp_path):
-    alone = dataclasses.replace(config, seeds=(0,), methods=("uniform", "saln", "jest"))
+    alone = dataclasses.replace(
+        config, seeds=(0,), methods=("uniform", "saln", "jest", "infobatch", "rs2")
+    )
     compare(alone, Quiet())
     compare(dataclasses.replace(alone, out=tmp_path / "workers", workers=2), Quiet())
     assert without_seconds(rows_of(config.out)) == without_seconds(rows_of(tmp_path / "workers"))
@@ -150,7 +159,7 @@ def test_arms_see_the_same_candidates_images_and_weights(config, monkeypatch):
     assert len(shared) == 16  # 2 epochs of 8 steps
     assert all(len(orders) == 1 for orders in shared)  # one order for uniform, saln and jest
     reference, *arms = views
-    assert len(arms) == 4
+    assert len(arms) == len(config.methods)
     for view in arms:
         view.set_epoch(2)
         assert torch.equal(view[11][0], arms[0][11][0])

@@ -11,7 +11,7 @@ from saln.data.views import TrainingView
 from saln.errors import DataError, InputError
 from saln.loading.batches import SelectedBatches
 from saln.loading.loader import LoadedBatches
-from saln.selection import JEST, SALN, Selection, Selector, Uniform
+from saln.selection import JEST, SALN, InfoBatch, Selection, Selector, Uniform
 
 
 class FirstOnes(Selector):
@@ -104,6 +104,73 @@ def test_lengths_must_agree():
 def test_a_batch_larger_than_the_data_is_refused():
     with pytest.raises(InputError, match="needs 60 candidates, but there are 50"):
         sampler(batch_size=12)
+
+
+class Remembers(Selector):
+    """Weighs each example by its index and remembers what it is told."""
+
+    observes_losses = True
+
+    def __init__(self):
+        self.epochs, self.told = [], []
+
+    def begin_epoch(self, epoch):
+        self.epochs.append(epoch)
+
+    def observe(self, indices, losses):
+        self.told.append((indices.tolist(), losses.tolist()))
+
+    def choose(self, candidates, k, generator):
+        return Selection(torch.arange(k), weights=candidates.indices[:k].double() / 7)
+
+
+def test_an_epoch_begins_once_before_its_first_choice():
+    selector = Remembers()
+    batches = sampler(selector=selector)
+    for epoch in (1, 2):
+        batches.set_epoch(epoch)
+        assert len(list(batches)) == 2
+    assert selector.epochs == [1, 2]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_loss_weights_travel_with_their_examples(workers):
+    data = load_dataset("digits", limit=200)
+    view = TrainingView(data.train, DigitAugmentation(8), seed=0)
+    batches = LoadedBatches(view, sampler(len(view), Remembers()), workers=workers)
+    for epoch in (1, 2):
+        batches.set_epoch(epoch)
+        for batch in batches:
+            torch.testing.assert_close(batch.weights, batch.indices.float() / 7)
+    plain = LoadedBatches(view, sampler(len(view)), workers=0)
+    assert all(batch.weights is None for batch in plain)
+
+
+def test_losses_reach_the_selector_that_asks_for_them():
+    selector = Remembers()
+    data = load_dataset("digits", limit=200)
+    view = TrainingView(data.train, DigitAugmentation(8), seed=0)
+    batches = LoadedBatches(view, sampler(len(view), selector))
+    batches.observe(torch.tensor([3, 1]), torch.tensor([0.5, 2.0]))
+    assert selector.told == [([3, 1], [0.5, 2.0])]
+    selector.observes_losses = False
+    batches.observe(torch.tensor([3]), torch.tensor([0.5]))
+    assert len(selector.told) == 1
+
+
+def test_infobatch_prunes_what_training_reported_as_easy():
+    """Through a sampler: told in epoch 1 that low indices are easy, it keeps fewer of them."""
+    batches = sampler(1_000, InfoBatch(prune_ratio=0.9), batch_size=20)
+    batches.set_epoch(1)
+    kept = [index for batch in batches for index in batch]
+    batches.observe(torch.arange(1_000), (torch.arange(1_000) >= 500).float())
+    assert sum(index < 500 for index in kept) / len(kept) == pytest.approx(0.5, abs=0.1)
+    batches.set_epoch(2)
+    kept = [index for batch in batches for index in batch]
+    assert sum(index < 500 for index in kept) / len(kept) == pytest.approx(1 / 11, abs=0.05)
+    weights = batches.weights_of(torch.tensor(kept))
+    easy = torch.tensor(kept) < 500
+    assert float(weights[easy].mean() / weights[~easy].mean()) == pytest.approx(10, rel=0.2)
 
 
 class Counting(ArrayImages):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -10,7 +11,7 @@ from saln.data.views import Batch
 from saln.errors import InputError, TrainingError
 from saln.loading.learner_selected import LearnerSelected, scoring
 from saln.randomness import derive_generator, seeded_globally
-from saln.selection import JEST, Selection, Selector
+from saln.selection import JEST, RHOLoss, Selection, Selector
 
 
 class Fixed:
@@ -126,3 +127,52 @@ def test_a_learner_that_diverged_is_told_at_the_step():
         learner[4].bias.fill_(float("nan"))
     with pytest.raises(TrainingError, match="outputs are not finite in epoch 0, step 0"):
         list(selected(learner, HighestLogit()))
+
+
+def test_losses_are_made_from_the_outputs_where_they_are_required():
+    class Recorder(Selector):
+        requires = frozenset({"learner_losses", "reference_losses", "features"})
+        observes_losses = True
+
+        def choose(self, candidates, k, generator):
+            shown.append(candidates)
+            return Selection(torch.arange(k))
+
+        def observe(self, indices, losses):
+            told.append((indices.tolist(), losses.tolist()))
+
+        def begin_epoch(self, epoch):
+            told.append(epoch)
+
+    shown, told = [], []
+    outputs = torch.randn(20, 2, generator=derive_generator("reference"))
+    features = np.arange(40, dtype=np.float16).reshape(20, 2)
+    learner = network()
+    batches = selected(learner, Recorder(), reference_outputs=outputs, features=features)
+    batches.set_epoch(2)
+    list(batches)
+    for candidates, full in zip(shown, Fixed(), strict=True):
+        with scoring(learner):
+            logits = learner(full.images)
+        for losses, z in (
+            (candidates.learner_losses, logits),
+            (candidates.reference_losses, outputs[full.indices]),
+        ):
+            expected = torch.logsumexp(z, dim=1) - z.gather(1, full.labels[:, None])[:, 0]
+            torch.testing.assert_close(losses, expected)
+        assert torch.equal(candidates.features[:, 0].long(), 2 * full.indices)
+    batches.observe(torch.tensor([4]), torch.tensor([0.5]))
+    assert told == [2, ([4], [0.5])]
+
+
+def test_what_only_the_caller_has_is_refused_at_once_when_missing():
+    class NeedsFeatures(Selector):
+        requires = frozenset({"learner_outputs", "features"})
+
+        def choose(self, candidates, k, generator):
+            return Selection(torch.arange(k))
+
+    with pytest.raises(InputError, match="NeedsFeatures requires features; give one row"):
+        selected(network(), NeedsFeatures())
+    with pytest.raises(InputError, match="RHOLoss requires reference_losses; train a reference"):
+        selected(network(), RHOLoss())

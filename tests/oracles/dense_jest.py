@@ -48,3 +48,36 @@ def set_probabilities(scores: np.ndarray, k: int) -> dict[frozenset[int], float]
         key = frozenset(order)
         law[key] = law.get(key, 0.0) + probability
     return law
+
+
+def pair_logits(
+    image: np.ndarray, text: np.ndarray, scale: float, bias: float
+) -> list[list[float]]:
+    n = len(image)
+    return [[scale * math.fsum(image[i] * text[j]) + bias for j in range(n)] for i in range(n)]
+
+
+def sigmoid_matrix(logits: list[list[float]]) -> np.ndarray:
+    """``-log sigmoid(z)`` for a pair that belongs together, ``-log sigmoid(-z)`` else."""
+    n = len(logits)
+    losses = np.zeros((n, n))
+    for i in range(n):
+        for j in range(n):
+            z = logits[i][j] if i == j else -logits[i][j]
+            losses[i, j] = math.log1p(math.exp(-z)) if z > 0 else -z + math.log1p(math.exp(z))
+    return losses
+
+
+def softmax_matrix(logits: list[list[float]]) -> np.ndarray:
+    """One-versus-rest losses of texts given an image, and of images given a text, averaged."""
+    n = len(logits)
+    losses = np.zeros((n, n))
+    for i in range(n):
+        for j in range(n):
+            for row, c in ((logits[i], j), ([logits[a][j] for a in range(n)], i)):
+                top = max(row)
+                mass = [math.exp(value - top) for value in row]
+                total = math.fsum(mass)
+                part = mass[c] if i == j else math.fsum(mass[:c] + mass[c + 1 :])
+                losses[i, j] -= 0.5 * math.log(part / total)
+    return losses

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from saln.errors import InputError
-from saln.selection import Candidates, candidates_needed, kept_count
+from saln.selection import Candidates, PairEmbeddings, candidates_needed, kept_count
 
 
 def test_kept_count_is_exact_where_floats_are_not():
@@ -57,3 +57,22 @@ def test_fields_must_have_one_row_for_each_index():
 def test_candidates_take_keywords_only():
     with pytest.raises(TypeError):
         Candidates(torch.arange(3))
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), torch.ones(2)])
+def test_pair_embeddings_take_one_finite_scale(bad):
+    with pytest.raises(InputError, match=r"the scale of pair embeddings is .* one finite number"):
+        PairEmbeddings(torch.ones(2, 3), torch.ones(2, 3), scale=bad)
+
+
+def test_both_embeddings_of_a_pair_have_one_shape():
+    with pytest.raises(InputError, match=r"shapes \(2, 3\) and \(2, 4\), expected \(n, d\)"):
+        PairEmbeddings(torch.ones(2, 3), torch.ones(2, 4))
+    pairs = PairEmbeddings(torch.ones(2, 3), torch.ones(2, 3))
+    with pytest.raises(InputError, match=r"learner_embeddings has shape .* expected 3 rows"):
+        Candidates(indices=torch.arange(3), learner_embeddings=pairs)
+
+
+def test_a_learned_scale_keeps_its_gradient():
+    scale = torch.tensor(2.0, requires_grad=True)
+    assert PairEmbeddings(torch.ones(2, 3), torch.ones(2, 3), scale=scale).scale is scale

@@ -1,4 +1,4 @@
-"""What every selector must do, run for each that is registered."""
+"""What the public call checks; saln.testing runs the rest on every selector."""
 
 from __future__ import annotations
 
@@ -7,109 +7,86 @@ import torch
 
 from saln.errors import InputError
 from saln.randomness import derive_generator
-from saln.selection import SELECTORS, Candidates, Selection, Selector
-
-N = 12
-NAMES = sorted(SELECTORS)
+from saln.selection import RHOLoss, Selection, Selector, Uniform
+from saln.testing import example_candidates
 
 
-def full_candidates(n: int = N, seed: int = 0, dtype: torch.dtype = torch.float32) -> Candidates:
-    generator = derive_generator("candidates", seed)
-
-    def draw(*shape: int) -> torch.Tensor:
-        return torch.randn(*shape, generator=generator).to(dtype)
-
-    return Candidates(
-        indices=torch.arange(100, 100 + n),
-        features=draw(n, 5).abs(),
-        labels=torch.randint(0, 3, (n,), generator=generator),
-        learner_outputs=draw(n, 3),
-        reference_outputs=draw(n, 3),
-        learner_losses=draw(n).abs(),
-        reference_losses=draw(n).abs(),
-        label_confidence=draw(n).abs(),
-    )
-
-
-def choose(name: str, candidates: Candidates, k: int, seed: int = 0) -> Selection:
-    return SELECTORS[name]()(candidates, k, generator=derive_generator("choice", seed))
-
-
-@pytest.mark.parametrize("k", [1, 2, 5, N])
-@pytest.mark.parametrize("name", NAMES)
-def test_keeps_k_distinct_positions(name, k):
-    kept = choose(name, full_candidates(), k).positions
-    assert kept.dtype == torch.int64
-    assert kept.shape == (k,)
-    assert len(set(kept.tolist())) == k
-    assert set(kept.tolist()) <= set(range(N))
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_same_seed_same_choice(name):
-    first, second = (choose(name, full_candidates(), 4).positions for _ in range(2))
-    assert first.tolist() == second.tolist()
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
-@pytest.mark.parametrize("name", NAMES)
-def test_takes_every_floating_dtype(name, dtype):
-    assert choose(name, full_candidates(dtype=dtype), 4).positions.shape == (4,)
-
-
-@pytest.mark.parametrize("k", [0, -1, N + 1])
-@pytest.mark.parametrize("name", NAMES)
-def test_refuses_k_out_of_range(name, k):
-    with pytest.raises(InputError, match=f"k={k} is not allowed with {N} candidates"):
-        choose(name, full_candidates(), k)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_refuses_what_it_requires_and_lacks(name):
-    for field in SELECTORS[name].requires:
-        lacking = Candidates(
-            **{
-                other: getattr(full_candidates(), other)
-                for other in ("indices", *SELECTORS[name].requires)
-                if other != field
-            }
-        )
-        with pytest.raises(InputError, match=f"lack {field}"):
-            choose(name, lacking, 2)
-
-
-@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-@pytest.mark.parametrize("name", NAMES)
-def test_names_the_row_that_is_not_finite(name, bad):
-    for field in SELECTORS[name].requires - {"labels"}:
-        candidates = full_candidates()
-        getattr(candidates, field)[7] = bad
-        with pytest.raises(InputError, match=f"{field} of candidate 7 are NaN or infinite"):
-            choose(name, candidates, 2)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_explains_itself_in_a_line(name):
-    assert SELECTORS[name].summary
-    assert "\n" not in SELECTORS[name].summary
-
-
-def test_a_selector_that_breaks_the_contract_is_caught():
-    class Twice(Selector):
+def choosing(**answer):
+    class Mistaken(Selector):
         def choose(self, candidates, k, generator):
-            return Selection(torch.zeros(k, dtype=torch.int64))
+            return Selection(**answer)
 
-    with pytest.raises(InputError, match=r"Twice.choose .* expected 2 distinct"):
-        Twice()(full_candidates(), 2, generator=derive_generator(0))
+    return Mistaken()(example_candidates(), 2, generator=derive_generator(0))
+
+
+@pytest.mark.parametrize(
+    "positions",
+    [
+        torch.zeros(2, dtype=torch.int64),
+        torch.tensor([0, 12]),
+        torch.tensor([-1, 0]),
+        torch.tensor([0, 1, 2]),
+        torch.tensor([0.0, 1.0]),
+    ],
+)
+def test_a_selector_that_breaks_the_contract_is_caught(positions):
+    with pytest.raises(InputError, match=r"Mistaken.choose .* expected 2 distinct int64"):
+        choosing(positions=positions)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"weights": torch.ones(3)}, r"gave weights of shape \(3,\), expected \(2,\)"),
+        ({"scores": torch.ones(2)}, r"gave scores of shape \(2,\), expected \(12,\)"),
+        ({"weights": torch.tensor([1.0, -1.0])}, "gave weights that are not finite or below 0"),
+        ({"weights": torch.tensor([1.0, float("nan")])}, "gave weights that are not finite"),
+    ],
+)
+def test_weights_and_scores_are_checked(changes, message):
+    with pytest.raises(InputError, match=message):
+        choosing(positions=torch.tensor([0, 1]), **changes)
 
 
 def test_labels_must_be_int64():
-    candidates = full_candidates()
-    floats = Candidates(
-        indices=candidates.indices,
-        labels=candidates.labels.float(),
-        learner_outputs=candidates.learner_outputs,
-        reference_outputs=candidates.reference_outputs,
-    )
-    with pytest.raises(InputError, match="needs int64 labels"):
-        choose("jest", floats, 2)
+    class NeedsLabels(Selector):
+        requires = frozenset({"labels"})
+
+        def choose(self, candidates, k, generator):
+            return Selection(torch.arange(k))
+
+    candidates = example_candidates()
+    object.__setattr__(candidates, "labels", candidates.labels.float())
+    with pytest.raises(InputError, match=r"NeedsLabels needs int64 labels, not torch.float32"):
+        NeedsLabels()(candidates, 2, generator=derive_generator(0))
+
+
+def test_numbers_and_rows_are_told_apart():
+    candidates = example_candidates()
+    object.__setattr__(candidates, "learner_losses", torch.ones(12, 2))
+    with pytest.raises(InputError, match=r"needs learner_losses of shape \(n,\), not \(12, 2\)"):
+        RHOLoss()(candidates, 2, generator=derive_generator(0))
+
+
+def test_losses_must_be_floating():
+    candidates = example_candidates()
+    object.__setattr__(candidates, "learner_losses", torch.ones(12, dtype=torch.int64))
+    with pytest.raises(InputError, match="RHOLoss needs floating learner_losses"):
+        RHOLoss()(candidates, 2, generator=derive_generator(0))
+
+
+def test_most_remember_nothing():
+    selector = Uniform.for_run(epochs=3)
+    selector.begin_epoch(1)
+    selector.observe(torch.arange(2), torch.ones(2))
+    assert selector.state_dict() == {}
+    selector.load_state_dict({})
+    with pytest.raises(InputError, match=r"Uniform remembers nothing, but the state holds known"):
+        selector.load_state_dict({"known": torch.ones(2)})
+
+
+def test_a_choice_leaves_no_graph():
+    """Outputs that carry gradients are read, not differentiated."""
+    candidates = example_candidates()
+    candidates.learner_losses.requires_grad_()
+    assert not RHOLoss()(candidates, 2, generator=derive_generator(0)).scores.requires_grad

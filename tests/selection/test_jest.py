@@ -7,13 +7,29 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracles.dense_jest import chunk_probabilities, one_versus_rest, set_probabilities
+from oracles.dense_jest import (
+    chunk_probabilities,
+    one_versus_rest,
+    pair_logits,
+    set_probabilities,
+    sigmoid_matrix,
+    softmax_matrix,
+)
 from scipy import stats
 
-from saln.errors import InputError
+from saln.errors import InputError, NotJointWarning
 from saln.randomness import derive_generator
-from saln.selection.candidates import Candidates
-from saln.selection.jest import JEST, gumbel_top_k, jest_positions, one_versus_rest_losses
+from saln.selection.candidates import Candidates, PairEmbeddings
+from saln.selection.jest import (
+    JEST,
+    ImageTextJEST,
+    gumbel_top_k,
+    is_outer_difference,
+    jest_positions,
+    one_versus_rest_losses,
+    sigmoid_losses,
+    softmax_losses,
+)
 
 
 @settings(deadline=None)
@@ -132,3 +148,159 @@ def test_prefers_what_the_reference_has_learned_and_the_learner_has_not():
 def test_chunks_below_one_are_refused():
     with pytest.raises(InputError, match="chunks=0 is not allowed"):
         JEST(chunks=0)
+
+
+def test_an_unknown_variant_is_refused():
+    with pytest.raises(InputError, match="variant='hard' is not allowed; give one of learnability"):
+        JEST(variant="hard")
+    with pytest.raises(InputError, match="loss='hinge' is not allowed; give sigmoid or softmax"):
+        ImageTextJEST(loss="hinge")
+
+
+def pairs_of(n, d=4, seed=0, scale=2.0, bias=-1.0, dtype=torch.float64):
+    image, text = torch.randn(
+        2, n, d, generator=derive_generator("pairs", seed), dtype=torch.float64
+    ).to(dtype)
+    return PairEmbeddings(image, text, torch.tensor(scale), torch.tensor(bias))
+
+
+@settings(deadline=None)
+@given(
+    n=st.integers(1, 7),
+    scale=st.sampled_from([0.0, 1.0, 10.0, 60.0]),
+    bias=st.sampled_from([0.0, -10.0, 3.0]),
+    seed=st.integers(0, 10_000),
+)
+def test_image_text_losses_agree_with_the_definition(n, scale, bias, seed):
+    pairs = pairs_of(n, seed=seed, scale=scale, bias=bias)
+    logits = pair_logits(pairs.image.numpy(), pairs.text.numpy(), scale, bias)
+    found = sigmoid_losses(pairs).numpy()
+    np.testing.assert_allclose(found, sigmoid_matrix(logits), rtol=1e-9, atol=1e-9)
+    if n > 1:
+        found, expected = softmax_losses(pairs).numpy(), None
+        spread = max(max(row) for row in logits) - min(min(row) for row in logits)
+        if spread < 600:  # beyond, the oracle's exp underflows
+            expected = softmax_matrix(logits)
+            np.testing.assert_allclose(found, expected, rtol=1e-7, atol=1e-9)
+        assert np.isfinite(found).all()
+
+
+def test_the_diagonal_of_the_softmax_form_is_clips_loss():
+    pairs = pairs_of(6)
+    logits = pairs.scale * pairs.image @ pairs.text.T + pairs.bias
+    own = torch.arange(6)
+    clip = sum(
+        torch.nn.functional.cross_entropy(z, own, reduction="none") for z in (logits, logits.T)
+    )
+    torch.testing.assert_close(softmax_losses(pairs).diagonal(), clip / 2)
+
+
+@pytest.mark.parametrize("form", [sigmoid_losses, softmax_losses])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_image_text_losses_are_finite_and_right_at_logits_of_1e4(form, dtype):
+    eye = torch.eye(3, dtype=dtype)
+    pairs = PairEmbeddings(eye, eye.flip(0), scale=1e4)
+    losses = form(pairs)
+    assert torch.isfinite(losses).all()
+    # Image 0 is sure of text 2 and so wrong about its own by the whole logit.
+    assert float(losses[0, 0]) == pytest.approx(
+        1e4 if form is softmax_losses else np.log(2), rel=1e-3
+    )
+    assert float(losses[0, 2]) == pytest.approx(1e4, rel=1e-3)
+    assert float(losses[1, 1]) == pytest.approx(0.0, abs=1e-6)
+    for variant in ("learnability", "easy-reference", "hard-learner"):
+        selector = ImageTextJEST(2, variant, "sigmoid" if form is sigmoid_losses else "softmax")
+        candidates = Candidates(
+            indices=torch.arange(3),
+            learner_embeddings=pairs,
+            reference_embeddings=PairEmbeddings(eye, eye, scale=1e4),
+        )
+        kept = selector(candidates, 2, generator=derive_generator("1e4")).positions
+        assert len(set(kept.tolist())) == 2
+
+
+@pytest.mark.parametrize("kind", ["classes", "pairs"])
+def test_variants_score_by_what_they_are_named_after(kind):
+    generator = derive_generator("variants")
+    labels = torch.randint(0, 3, (8,), generator=generator)
+    logits = torch.randn(2, 8, 3, generator=generator, dtype=torch.float64)
+    pairs = [pairs_of(8, seed=seed) for seed in (1, 2)]
+    if kind == "classes":
+        selector = JEST
+        fields = {"labels": labels, "learner_outputs": logits[0], "reference_outputs": logits[1]}
+        learner, reference = (one_versus_rest(z.numpy(), labels.numpy()) for z in logits)
+    else:
+        selector = ImageTextJEST
+        fields = {"learner_embeddings": pairs[0], "reference_embeddings": pairs[1]}
+        learner, reference = (
+            sigmoid_matrix(pair_logits(pair.image.numpy(), pair.text.numpy(), 2.0, -1.0))
+            for pair in pairs
+        )
+    for variant, expected, unread in (
+        ("learnability", learner - reference, ""),
+        ("easy-reference", -reference, "learner_"),
+        ("hard-learner", learner, "reference_"),
+    ):
+        given_fields = {
+            name: value
+            for name, value in fields.items()
+            if not (unread and name.startswith(unread))
+        }
+        chooser = selector(variant=variant)
+        assert set(given_fields) == chooser.requires
+        candidates = Candidates(indices=torch.arange(8), **given_fields)
+        selection = chooser(candidates, 3, generator=derive_generator("variant"))
+        np.testing.assert_allclose(selection.scores.numpy(), expected.diagonal(), rtol=1e-9)
+        # The same draw as from the oracle's matrix.
+        drawn = jest_positions(
+            torch.from_numpy(expected), 3, chunks=16, generator=derive_generator("variant")
+        )
+        assert selection.positions.tolist() == drawn.tolist()
+
+
+@given(n=st.integers(3, 12), seed=st.integers(0, 1_000), scale=st.sampled_from([1e-3, 1.0, 1e4]))
+def test_an_outer_difference_is_found(n, seed, scale):
+    rows, columns = torch.randn(2, n, generator=derive_generator("outer", seed)) * scale
+    scores = rows[:, None] - columns[None, :]
+    assert is_outer_difference(scores.double())
+    with pytest.warns(NotJointWarning, match="RHO-LOSS with a temperature"):
+        jest_positions(scores, 2, chunks=2, generator=derive_generator(0))
+    joint = scores.double().clone()
+    joint[1, 2] += 0.01 * scale
+    assert not is_outer_difference(joint)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_an_outer_difference_is_found_in_every_precision(dtype):
+    rows, columns = torch.randn(2, 20, generator=derive_generator("precision"))
+    scores = rows.to(dtype)[:, None] - columns.to(dtype)[None, :]
+    assert is_outer_difference(scores)
+    joint = torch.randn(20, 20, generator=derive_generator("joint")).to(dtype)
+    assert not is_outer_difference(joint)
+
+
+def test_an_outer_difference_is_rho_loss_with_a_temperature():
+    """What the warning says: every logit is a_j - b_j times one more than the number kept."""
+    rows, columns = torch.randn(2, 6, generator=derive_generator("claim"), dtype=torch.float64)
+    scores = rows[:, None] - columns[None, :]
+    kept = [4, 1]
+    logits = scores.diagonal() + scores[kept].sum(dim=0) + scores[:, kept].sum(dim=1)
+    rest = logits - (1 + len(kept)) * (rows - columns)
+    torch.testing.assert_close(rest, rest[0].expand(6))
+
+
+def test_what_is_no_outer_difference_is_not_taken_for_one():
+    assert not is_outer_difference(torch.zeros(4, 4, dtype=torch.float64))
+    assert not is_outer_difference(torch.eye(3, dtype=torch.float64))
+    assert not is_outer_difference(torch.tensor([[1.0, 2.0], [3.0, 4.0]], dtype=torch.float64))
+
+
+def test_an_image_text_batch_of_one_pair():
+    candidates = Candidates(
+        indices=torch.arange(1),
+        learner_embeddings=pairs_of(1),
+        reference_embeddings=pairs_of(1, seed=1),
+    )
+    for loss in ("sigmoid", "softmax"):
+        selection = ImageTextJEST(loss=loss)(candidates, 1, generator=derive_generator(0))
+        assert selection.positions.tolist() == [0]

@@ -22,6 +22,7 @@ class Fixed:
     def __init__(self, batches):
         self.batches = batches
         self.epochs = []
+        self.observed = []
 
     def set_epoch(self, epoch):
         self.epochs.append(epoch)
@@ -31,6 +32,9 @@ class Fixed:
 
     def __iter__(self):
         return iter(self.batches)
+
+    def observe(self, indices, losses):
+        self.observed.append((indices, losses))
 
 
 def make_batches(count=3, size=4, weights=None):
@@ -81,6 +85,18 @@ def test_weights_scale_the_losses():
     run(first, whole, TrainSettings(epochs=1, learning_rate=0.1))
     run(second, half, TrainSettings(epochs=1, learning_rate=0.1))
     torch.testing.assert_close(first[1].weight, second[1].weight)
+
+
+def test_the_losses_of_what_was_trained_are_reported_without_weights():
+    (batch,) = make_batches(1, weights=torch.tensor([2.0, 0.0, 0.0, 2.0]))
+    learner, fixed = linear(), Fixed([batch])
+    expected = nn.functional.cross_entropy(learner(batch.images), batch.labels, reduction="none")
+    settings = TrainSettings(epochs=1, learning_rate=0.1)
+    list(train(learner, fixed, settings, device=CPU, ledger=Ledger()))
+    ((indices, losses),) = fixed.observed
+    assert torch.equal(indices, batch.indices)
+    assert not losses.requires_grad
+    torch.testing.assert_close(losses, expected.detach())
 
 
 def test_epochs_steps_and_indices_are_reported():

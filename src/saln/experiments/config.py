@@ -44,7 +44,9 @@ class Config:
     """Where cifar10 and oxford-pet are, in torchvision's layout."""
     download: bool = False
     """Fetch a data set that is not there."""
-    methods: tuple[str, ...] = ("standard", "uniform", "saln", "jest")
+    methods: tuple[str, ...] = (
+        "standard", "uniform", "saln", "jest", "rho-loss", "top-loss",
+    )  # fmt: skip
     """The arms to train, with commas between."""
     learner: str = "resnet18"
     """The network to train."""

@@ -246,7 +246,8 @@ class _Comparison:
         """What gets a gradient in an arm. Every arm sees the same candidates in the same order."""
         config = self.config
         view = self.training_view(shared.data.train, shared.seed)
-        selector = self.selectors.get(arm, Uniform())
+        # A fresh one each time: some remember, and arms and seeds share nothing.
+        selector = SELECTORS.get(arm, Uniform).for_run(epochs=config.epochs)
         before_loading = selector.chooses_before_loading()
         sampler = SelectedBatches(
             len(view) if features is None or not before_loading else features,
@@ -269,6 +270,7 @@ class _Comparison:
             seed=shared.seed,
             device=self.device,
             phase=ledger.phase,
+            features=features,
         )
 
     def arm(

@@ -97,6 +97,7 @@ class SelectedBatches(Sampler[list[int]]):
         self.seed = seed
         self.phase = phase
         self.epoch = 0
+        self._weights: torch.Tensor | None = None
 
     def __len__(self) -> int:
         """The number of batches of an epoch."""
@@ -108,6 +109,7 @@ class SelectedBatches(Sampler[list[int]]):
 
     def __iter__(self) -> Iterator[list[int]]:
         """Yields the kept indices of one batch after the other."""
+        self.selector.begin_epoch(self.epoch)
         order = torch.randperm(
             self.length, generator=derive_generator(self.seed, "order", self.epoch)
         )
@@ -126,6 +128,29 @@ class SelectedBatches(Sampler[list[int]]):
             labels = torch.from_numpy(np.asarray(self.labels[indices.numpy()]))
         candidates = Candidates(indices=indices, features=features, labels=labels)
         generator = derive_generator(self.seed, "select", self.epoch, step)
-        positions = self.selector(candidates, self.batch_size, generator=generator).positions
-        kept: list[int] = indices[positions].tolist()
+        selection = self.selector(candidates, self.batch_size, generator=generator)
+        chosen = indices[selection.positions]
+        if selection.weights is not None:
+            if self._weights is None:
+                self._weights = torch.ones(self.length)
+            self._weights[chosen] = selection.weights.float().cpu()
+        kept: list[int] = chosen.tolist()
         return kept
+
+    def weights_of(self, indices: torch.Tensor) -> torch.Tensor | None:
+        """Loss weights of examples that this epoch has named: float32, (m,), or None.
+
+        None where the selector gives none: all weigh the same. An index is named at most
+        once in an epoch, so it says which weight is meant.
+        """
+        return None if self._weights is None else self._weights[indices]
+
+    def observe(self, indices: torch.Tensor, losses: torch.Tensor) -> None:
+        """Tells the selector, where it asks for them, the losses of a batch just trained.
+
+        Args:
+            indices: int64, (m,).
+            losses: floating, (m,): one an example, before any weights.
+        """
+        if self.selector.observes_losses:
+            self.selector.observe(indices, losses)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any, Protocol
 
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from saln.data.views import (
@@ -32,6 +33,9 @@ class EpochBatches(Protocol):
 
     def __iter__(self) -> Iterator[Batch]:
         """The batches of the epoch."""
+
+    def observe(self, indices: Tensor, losses: Tensor) -> None:
+        """Takes the losses, (m,), of examples that were just trained, before any weights."""
 
 
 class LoadedBatches:
@@ -65,7 +69,12 @@ class LoadedBatches:
 
     def __iter__(self) -> Iterator[Batch]:
         """The batches of the epoch; a broken image raises DataError."""
-        return raise_broken(self.loader)
+        for batch in raise_broken(self.loader):
+            yield batch._replace(weights=self.sampler.weights_of(batch.indices))
+
+    def observe(self, indices: Tensor, losses: Tensor) -> None:
+        """Hands the losses to the sampler's selector."""
+        self.sampler.observe(indices, losses)
 
 
 def evaluation_batches(

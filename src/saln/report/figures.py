@@ -119,8 +119,11 @@ def draw(figure: Figure, arms: tuple[str, ...]) -> str:
         FigureCanvasSVG(canvas)
         axes = canvas.add_subplot()
         for curve in figure.curves:
-            colour = COLOURS[arms.index(curve.arm) % len(COLOURS)]
-            axes.plot(curve.x, curve.y, color=colour, label=curve.arm, linewidth=1.8, marker=".")
+            again, number = divmod(arms.index(curve.arm), len(COLOURS))
+            colour, line = COLOURS[number], ("-", "--", ":")[again % 3]
+            axes.plot(
+                curve.x, curve.y, line, color=colour, label=curve.arm, linewidth=1.8, marker="."
+            )
             if curve.low != curve.high:
                 axes.fill_between(curve.x, curve.low, curve.high, color=colour, alpha=0.15, lw=0)
         axes.set(title=figure.title, xlabel=figure.x_label, ylabel=figure.y_label)

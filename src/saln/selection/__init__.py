@@ -1,22 +1,53 @@
 """Selectors: rules from candidates to kept positions.
 
 ``SELECTORS`` names each as on the command line. ``standard`` is no selector: it is the
-arm of a comparison that keeps everything.
+arm of a comparison that keeps everything. :class:`ImageTextJEST` has no name there, as
+the command line trains classifiers.
+
+What is not here, and why: BatchBALD (arXiv 1906.08158). It asks which *unlabelled*
+examples to label next, by the mutual information between their unknown labels and the
+weights. Here every label is known, so nothing is left to ask: BALD's score would only
+measure how much the network's posterior disagrees, whatever the label says, and would
+leave out the one thing that training knows and labelling does not.
+And its price is of another order: joint entropies of ``k`` labels have ``C ** k`` terms
+and are sampled, which its authors do for ``k`` up to about 10 (here ``k`` is 32 or more),
+on top of tens of stochastic forward passes of every candidate in every step, and only for
+networks with dropout to sample by.
 """
 
-from saln.selection.candidates import Candidates, Selection, candidates_needed, kept_count
+from saln.selection.candidates import (
+    Candidates,
+    PairEmbeddings,
+    Selection,
+    candidates_needed,
+    kept_count,
+)
 from saln.selection.contract import Selector
-from saln.selection.jest import JEST
+from saln.selection.facility_location import FacilityLocation
+from saln.selection.infobatch import InfoBatch
+from saln.selection.jest import JEST, ImageTextJEST
+from saln.selection.k_center import KCenter
+from saln.selection.rho_loss import RHOLoss
+from saln.selection.rs2 import RS2
 from saln.selection.saln import SALN
+from saln.selection.top_loss import TopLoss
 from saln.selection.uniform import Uniform
 
 __all__ = [
     "JEST",
+    "RS2",
     "SALN",
     "SELECTORS",
     "Candidates",
+    "FacilityLocation",
+    "ImageTextJEST",
+    "InfoBatch",
+    "KCenter",
+    "PairEmbeddings",
+    "RHOLoss",
     "Selection",
     "Selector",
+    "TopLoss",
     "Uniform",
     "candidates_needed",
     "kept_count",
@@ -26,4 +57,10 @@ SELECTORS: dict[str, type[Selector]] = {
     "uniform": Uniform,
     "saln": SALN,
     "jest": JEST,
+    "rho-loss": RHOLoss,
+    "top-loss": TopLoss,
+    "infobatch": InfoBatch,
+    "k-center": KCenter,
+    "facility-location": FacilityLocation,
+    "rs2": RS2,
 }

@@ -11,7 +11,43 @@ from torch import Tensor
 
 from saln.errors import InputError
 
-__all__ = ["Candidates", "Selection", "candidates_needed", "kept_count"]
+__all__ = ["Candidates", "PairEmbeddings", "Selection", "candidates_needed", "kept_count"]
+
+
+@dataclass(frozen=True)
+class PairEmbeddings:
+    """The two embeddings of ``n`` pairs, such as images and their texts.
+
+    The logit of image ``i`` with text ``j`` is ``scale * image[i] @ text[j] + bias``.
+
+    Attributes:
+        image: floating, (n, d), normalised where the model's own loss normalises them.
+        text: floating, (n, d), likewise.
+        scale: The model's temperature, learned or fixed (SigLIP's ``exp(t')``, CLIP's
+            ``exp(logit_scale)``); a number or a tensor of one.
+        bias: SigLIP's learned bias; 0 for CLIP.
+    """
+
+    image: Tensor
+    text: Tensor
+    scale: Tensor | float = 1.0
+    bias: Tensor | float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.image.ndim != 2 or self.image.shape != self.text.shape:
+            raise InputError(
+                f"pair embeddings have shapes {tuple(self.image.shape)} and "
+                f"{tuple(self.text.shape)}, expected (n, d) for both"
+            )
+        for name in ("scale", "bias"):
+            value = torch.as_tensor(getattr(self, name)).detach()
+            if value.numel() != 1 or not bool(torch.isfinite(value).all()):
+                raise InputError(
+                    f"the {name} of pair embeddings is {value.tolist()}; give one finite number"
+                )
+
+    def __len__(self) -> int:
+        return len(self.image)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +63,8 @@ class Candidates:
         learner_losses: floating, (n,).
         reference_losses: floating, (n,).
         label_confidence: floating, (n,): how likely each label is right.
+        learner_embeddings: The learner's two embeddings of ``n`` pairs.
+        reference_embeddings: The reference model's.
     """
 
     indices: Tensor
@@ -37,6 +75,8 @@ class Candidates:
     learner_losses: Tensor | None = None
     reference_losses: Tensor | None = None
     label_confidence: Tensor | None = None
+    learner_embeddings: PairEmbeddings | None = None
+    reference_embeddings: PairEmbeddings | None = None
 
     def __post_init__(self) -> None:
         if self.indices.ndim != 1 or self.indices.dtype != torch.int64:
@@ -45,28 +85,52 @@ class Candidates:
                 "expected int64 (n,); indices lose digits in a float tensor"
             )
         for field in fields(self):
-            value: Tensor | None = getattr(self, field.name)
-            if value is not None and (value.ndim == 0 or len(value) != len(self)):
-                raise InputError(
-                    f"candidates' {field.name} has shape {tuple(value.shape)}, expected "
-                    f"{len(self)} rows, one for each index"
-                )
+            for value in self._tensors(field.name):
+                if value.ndim == 0 or len(value) != len(self):
+                    raise InputError(
+                        f"candidates' {field.name} has shape {tuple(value.shape)}, expected "
+                        f"{len(self)} rows, one for each index"
+                    )
 
     def __len__(self) -> int:
         return len(self.indices)
 
-    def need(self, name: str) -> Tensor:
-        """A field that must be there.
+    def _tensors(self, name: str) -> tuple[Tensor, ...]:
+        value: Tensor | PairEmbeddings | None = getattr(self, name)
+        if isinstance(value, PairEmbeddings):
+            return value.image, value.text
+        return () if value is None else (value,)
+
+    def tensors(self, name: str) -> tuple[Tensor, ...]:
+        """The tensors of a field that must be there: two for embeddings, one for others.
 
         Raises:
             InputError: The field is None.
         """
-        value: Tensor | None = getattr(self, name)
-        if value is None:
+        found = self._tensors(name)
+        if not found:
             raise InputError(
                 f"the candidates lack {name}, which the selector requires; "
                 f"give Candidates({name}=...) or another selector"
             )
+        return found
+
+    def need(self, name: str) -> Tensor:
+        """A field that must be there and is one tensor.
+
+        Raises:
+            InputError: The field is None.
+        """
+        return self.tensors(name)[0]
+
+    def need_embeddings(self, name: str) -> PairEmbeddings:
+        """``learner_embeddings`` or ``reference_embeddings``, which must be there.
+
+        Raises:
+            InputError: The field is None.
+        """
+        self.tensors(name)
+        value: PairEmbeddings = getattr(self, name)
         return value
 
 

@@ -1,13 +1,17 @@
 """The contract of every selector, written once.
 
 A selector implements one hook, :meth:`Selector.choose`; the public call checks what
-goes in and what comes out.
+goes in and what comes out. A selector that remembers implements four more:
+:meth:`~Selector.begin_epoch`, :meth:`~Selector.observe`, :meth:`~Selector.state_dict` and
+:meth:`~Selector.load_state_dict`. ``saln.testing`` holds the tests that any selector,
+ours or yours, must pass.
 """
 
 from __future__ import annotations
 
 import abc
-from typing import ClassVar, final
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self, final
 
 import torch
 from torch import Tensor
@@ -16,6 +20,9 @@ from saln.errors import InputError
 from saln.selection.candidates import Candidates, Selection
 
 __all__ = ["Selector"]
+
+# Fields of one number an example; the others are rows.
+_FLAT = frozenset({"labels", "learner_losses", "reference_losses", "label_confidence"})
 
 
 class Selector(abc.ABC):
@@ -26,12 +33,23 @@ class Selector(abc.ABC):
             reads beside the indices. One that reads only ``features`` and ``labels``
             works before any image is loaded.
         is_joint: Whether the value of an example depends on which others are there.
-        summary: One line for ``saln list``.
+        observes_losses: Whether it wants the losses of what was trained
+            (:meth:`observe`).
+        summary: One line for ``saln list``: what it keeps and what that costs.
     """
 
     requires: ClassVar[frozenset[str]] = frozenset()
     is_joint: ClassVar[bool] = False
+    observes_losses: ClassVar[bool] = False
     summary: ClassVar[str] = ""
+
+    @classmethod
+    def for_run(cls, *, epochs: int) -> Self:
+        """A fresh selector for a training run of so many epochs, counted from 1.
+
+        With its defaults, and with the length of the run for those that plan by it.
+        """
+        return cls()
 
     @classmethod
     def chooses_before_loading(cls) -> bool:
@@ -61,8 +79,10 @@ class Selector(abc.ABC):
                 "lower batch_size or raise filter_ratio"
             )
         for name in sorted(self.requires):
-            self._check_field(name, candidates.need(name))
-        selection = self.choose(candidates, k, generator)
+            for value in candidates.tensors(name):
+                self._check_field(name, value)
+        with torch.no_grad():  # nothing is learned here, whatever the outputs carry
+            selection = self.choose(candidates, k, generator)
         self._check_selection(selection, n, k)
         return selection
 
@@ -70,8 +90,50 @@ class Selector(abc.ABC):
     def choose(self, candidates: Candidates, k: int, generator: torch.Generator) -> Selection:
         """The hook: chooses ``k`` positions from checked candidates."""
 
+    def begin_epoch(self, epoch: int) -> None:  # noqa: B027 (most have nothing to do)
+        """Called once before an epoch's first choice; remembers nothing by default.
+
+        Within an epoch a selector may only use what it knew when the epoch began, so
+        that choosing ahead, in a background thread or by prefetching, never changes the
+        result. The same epoch may begin again, after a resume: nothing changes then.
+        """
+
+    def observe(self, indices: Tensor, losses: Tensor) -> None:  # noqa: B027
+        """Told the losses of a batch that was trained; does nothing by default.
+
+        Only called where :attr:`observes_losses` is true. The losses come out of the
+        training step itself: no extra pass. Where several processes share the training,
+        each must be told the losses of all, or they will choose differently.
+
+        Args:
+            indices: int64, (m,): positions in the data set.
+            losses: floating, (m,): before any loss weights.
+        """
+
+    def state_dict(self) -> dict[str, Any]:
+        """What it remembers, as tensors and plain numbers; nothing by default."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on from what :meth:`state_dict` gave.
+
+        Raises:
+            InputError: The state of another kind of selector.
+        """
+        if state:
+            raise InputError(
+                f"{type(self).__name__} remembers nothing, but the state holds "
+                f"{', '.join(sorted(state))}; it was saved by another selector"
+            )
+
     def _check_field(self, name: str, value: Tensor) -> None:
         who = type(self).__name__
+        if value.ndim != (1 if name in _FLAT else 2):
+            expected = "(n,)" if name in _FLAT else "(n, d)"
+            raise InputError(
+                f"{who} needs {name} of shape {expected}, not {tuple(value.shape)}; "
+                f"give one {'number' if name in _FLAT else 'row'} an example"
+            )
         if name == "labels":
             if value.dtype != torch.int64:
                 raise InputError(f"{who} needs int64 labels, not {value.dtype}; call .long()")
@@ -96,5 +158,20 @@ class Selector(abc.ABC):
             raise InputError(
                 f"{type(self).__name__}.choose gave {positions.dtype} "
                 f"{tuple(positions.shape)}, expected {k} distinct int64 positions in 0..{n - 1}; "
+                "this is a mistake in the selector"
+            )
+        for name, value, size in (
+            ("weights", selection.weights, k),
+            ("scores", selection.scores, n),
+        ):
+            if value is not None and value.shape != (size,):
+                raise InputError(
+                    f"{type(self).__name__}.choose gave {name} of shape {tuple(value.shape)}, "
+                    f"expected ({size},); this is a mistake in the selector"
+                )
+        weights = selection.weights
+        if weights is not None and not bool((torch.isfinite(weights) & (weights >= 0)).all()):
+            raise InputError(
+                f"{type(self).__name__}.choose gave weights that are not finite or below 0; "
                 "this is a mistake in the selector"
             )

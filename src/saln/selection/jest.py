@@ -7,17 +7,33 @@ pairs. A batch is drawn in chunks, each given the ones before.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
+from torch.nn.functional import softplus
 
-from saln.errors import InputError
-from saln.selection.candidates import Candidates, Selection
+from saln.errors import InputError, NotJointWarning
+from saln.selection.candidates import Candidates, PairEmbeddings, Selection
 from saln.selection.contract import Selector
+from saln.selection.draws import gumbel_top_k
 
-__all__ = ["JEST", "gumbel_top_k", "jest_positions", "one_versus_rest_losses"]
+__all__ = [
+    "JEST",
+    "VARIANTS",
+    "ImageTextJEST",
+    "gumbel_top_k",
+    "is_outer_difference",
+    "jest_positions",
+    "one_versus_rest_losses",
+    "sigmoid_losses",
+    "softmax_losses",
+]
+
+# Which losses make the scores; see JEST.
+VARIANTS = ("learnability", "easy-reference", "hard-learner")
 
 
 def one_versus_rest_losses(logits: Tensor, labels: Tensor) -> Tensor:
@@ -51,24 +67,66 @@ def one_versus_rest_losses(logits: Tensor, labels: Tensor) -> Tensor:
     return pairs.diagonal_scatter(own)
 
 
-def gumbel_top_k(logits: Tensor, k: int, generator: torch.Generator) -> Tensor:
-    """Draws ``k`` positions without replacement, in proportion to ``exp(logits)``.
+def sigmoid_losses(pairs: PairEmbeddings) -> Tensor:
+    """The pairwise loss matrix of SigLIP (arXiv 2303.15343, section 3.2).
 
-    The ``k`` largest of logits plus Gumbel noise (arXiv 1903.06059), which never forms
-    ``exp(logits)``. A position with logit ``-inf`` is never drawn while others are left.
+    ``softplus(-z_ij)`` on the diagonal and ``softplus(z_ij)`` elsewhere, with ``z_ij`` the
+    logit of image ``i`` with text ``j``: what JEST calls the sigmoid-contrastive loss
+    (arXiv 2406.17711), before the sum over the batch.
 
     Args:
-        logits: floating, (n,).
-        k: 0 to the number of logits above ``-inf``.
-        generator: CPU generator.
+        pairs: ``n`` pairs; half precision is computed in float32.
 
     Returns:
-        int64, (k,), in the order of the draw.
+        float32 or float64, (n, n), finite wherever the logits are.
     """
-    uniform = torch.rand(len(logits), generator=generator, dtype=torch.float64)
-    # 0 would give infinite noise; the smallest positive double stands for it.
-    noise = -torch.log(-torch.log(uniform.clamp_min(torch.finfo(torch.float64).tiny)))
-    return torch.topk(logits.double().cpu() + noise, k).indices
+    logits = _pair_logits(pairs)
+    return softplus(logits.diagonal_scatter(-logits.diagonal()))
+
+
+def softmax_losses(pairs: PairEmbeddings) -> Tensor:
+    """A pairwise loss matrix for CLIP's loss (arXiv 2103.00020), which is no sum over pairs.
+
+    CLIP classifies each image among the texts and each text among the images. With ``p``
+    the softmax probabilities of one direction: ``-log p_ii`` on the diagonal,
+    ``-log(1 - p_ij)`` elsewhere, as in :func:`one_versus_rest_losses`; the mean of both
+    directions. The diagonal is CLIP's loss of each pair among the candidates, exactly.
+
+    Args:
+        pairs: ``n`` pairs; half precision is computed in float32.
+
+    Returns:
+        float32 or float64, (n, n), finite wherever the logits are.
+    """
+    logits = _pair_logits(pairs)
+    if len(logits) == 1:  # one text to choose from: nothing to get wrong
+        return torch.zeros_like(logits)
+    own = torch.arange(len(logits), device=logits.device)
+    images, texts = (one_versus_rest_losses(z, own) for z in (logits, logits.T))
+    return (images + texts.T) / 2
+
+
+def _pair_logits(pairs: PairEmbeddings) -> Tensor:
+    wide = torch.promote_types(torch.float32, pairs.image.dtype)
+    return pairs.scale * (pairs.image.to(wide) @ pairs.text.to(wide).T) + pairs.bias
+
+
+def is_outer_difference(scores: Tensor) -> bool:
+    """Whether ``s_ij = a_i - b_j`` for some vectors, which says nothing about pairs.
+
+    A constant matrix does not count, nor one below 3 x 3, where it may be chance.
+
+    Args:
+        scores: floating, (n, n).
+    """
+    if len(scores) < 3:
+        return False
+    # float32 losses, and their differences, are exact to about 1e-6 of their size.
+    rounding = max(1e-5, 4 * torch.finfo(scores.dtype).eps)
+    scores = scores.double()
+    spread = float(scores.max() - scores.min())
+    rest = scores - scores[:, :1] - scores[:1] + scores[0, 0]
+    return spread > 0 and float(rest.abs().max()) <= rounding * spread
 
 
 def jest_positions(scores: Tensor, k: int, *, chunks: int, generator: torch.Generator) -> Tensor:
@@ -86,7 +144,22 @@ def jest_positions(scores: Tensor, k: int, *, chunks: int, generator: torch.Gene
 
     Returns:
         int64, (k,), distinct, in the order of the draw.
+
+    Warns:
+        NotJointWarning: ``s_ij = a_i - b_j``, as in public ports that subtract a column of
+            the reference's losses from a row of the learner's: the logits are then
+            ``a_j - b_j`` times one more than the number kept, which is RHO-LOSS with a
+            temperature.
     """
+    scores = scores.detach()
+    if is_outer_difference(scores):
+        warnings.warn(
+            "the scores are an outer difference, s_ij = a_i - b_j: the choice is not joint "
+            "but RHO-LOSS with a temperature; give the difference of two pairwise loss "
+            "matrices",
+            NotJointWarning,
+            stacklevel=2,
+        )
     scores = scores.double().cpu()
     chunks = min(chunks, k)
     logits = scores.diagonal().clone()
@@ -104,32 +177,88 @@ def jest_positions(scores: Tensor, k: int, *, chunks: int, generator: torch.Gene
 class JEST(Selector):
     """Keeps the batch that is jointly most learnable: hard now, easy for the reference.
 
+    From a classifier's outputs; :class:`ImageTextJEST` takes the embeddings of pairs.
+
     Args:
         chunks: In how many draws the batch is built; 16 as in the paper.
+        variant: ``learnability``, learner's minus reference's losses; ``easy-reference``,
+            minus the reference's (then the learner's are not required); ``hard-learner``,
+            the learner's (then the reference's are not).
 
     Raises:
-        InputError: ``chunks`` is below 1.
+        InputError: ``chunks`` is below 1, or an unknown variant.
     """
 
     chunks: int = 16
+    variant: str = "learnability"
 
     requires: ClassVar[frozenset[str]] = frozenset(
         {"labels", "learner_outputs", "reference_outputs"}
     )
     is_joint: ClassVar[bool] = True
-    summary: ClassVar[str] = "joint learnability against a reference model (DeepMind's JEST)"
+    summary: ClassVar[str] = (
+        "joint learnability (DeepMind's JEST); costs a forward pass of all candidates and a "
+        "reference model"
+    )
 
     def __post_init__(self) -> None:
         if self.chunks < 1:
             raise InputError(f"chunks={self.chunks} is not allowed; give at least 1")
+        if self.variant not in VARIANTS:
+            raise InputError(
+                f"variant={self.variant!r} is not allowed; give one of {', '.join(VARIANTS)}"
+            )
+        unread = {"easy-reference": "learner_", "hard-learner": "reference_"}.get(self.variant)
+        if unread is not None:
+            # Fewer than the class requires, so that nobody computes what is not read.
+            needed = (name for name in type(self).requires if not name.startswith(unread))
+            object.__setattr__(self, "requires", frozenset(needed))
 
     def choose(self, candidates: Candidates, k: int, generator: torch.Generator) -> Selection:
         """Draws by :func:`jest_positions` on the difference of the two loss matrices."""
-        labels = candidates.need("labels")
-        learner, reference = (
-            one_versus_rest_losses(candidates.need(name), labels)
-            for name in ("learner_outputs", "reference_outputs")
-        )
-        scores = learner - reference
+        if self.variant == "learnability":
+            scores = self._losses(candidates, "learner") - self._losses(candidates, "reference")
+        elif self.variant == "easy-reference":
+            scores = -self._losses(candidates, "reference")
+        else:
+            scores = self._losses(candidates, "learner")
         positions = jest_positions(scores, k, chunks=self.chunks, generator=generator)
         return Selection(positions, scores=scores.diagonal().cpu())
+
+    def _losses(self, candidates: Candidates, whose: str) -> Tensor:
+        """The pairwise losses of the ``learner`` or the ``reference``."""
+        outputs = candidates.need(f"{whose}_outputs")
+        return one_versus_rest_losses(outputs, candidates.need("labels"))
+
+
+@dataclass(frozen=True)
+class ImageTextJEST(JEST):
+    """JEST for pairs such as images and their texts, from the embeddings of both.
+
+    Needs memory for a few n x n matrices.
+
+    Args:
+        chunks: As in :class:`JEST`.
+        variant: As in :class:`JEST`.
+        loss: ``sigmoid`` (SigLIP) or ``softmax`` (CLIP): the one that the models train with.
+
+    Raises:
+        InputError: An argument that is not allowed.
+    """
+
+    loss: str = "sigmoid"
+
+    requires: ClassVar[frozenset[str]] = frozenset({"learner_embeddings", "reference_embeddings"})
+    summary: ClassVar[str] = (
+        "JEST for pairs of images and texts; costs a forward pass of all candidates and a "
+        "reference model"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.loss not in ("sigmoid", "softmax"):
+            raise InputError(f"loss={self.loss!r} is not allowed; give sigmoid or softmax")
+
+    def _losses(self, candidates: Candidates, whose: str) -> Tensor:
+        pairs = candidates.need_embeddings(f"{whose}_embeddings")
+        return sigmoid_losses(pairs) if self.loss == "sigmoid" else softmax_losses(pairs)

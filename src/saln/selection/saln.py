@@ -47,7 +47,9 @@ class SALN(Selector):
 
     requires: ClassVar[frozenset[str]] = frozenset({"features"})
     is_joint: ClassVar[bool] = True
-    summary: ClassVar[str] = "largest entries of the Fiedler vector (the paper's method)"
+    summary: ClassVar[str] = (
+        "largest entries of the Fiedler vector (the paper's method); costs cached features"
+    )
 
     def choose(self, candidates: Candidates, k: int, generator: torch.Generator) -> Selection:
         """Keeps the listing's set; nothing is random."""

@@ -15,7 +15,7 @@ __all__ = ["Uniform"]
 class Uniform(Selector):
     """Keeps ``k`` candidates, each set of ``k`` equally likely."""
 
-    summary: ClassVar[str] = "k of the n candidates at random; the control"
+    summary: ClassVar[str] = "k of the n candidates at random; the control; costs nothing"
 
     def choose(self, candidates: Candidates, k: int, generator: torch.Generator) -> Selection:
         """Draws without replacement."""

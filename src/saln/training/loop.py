@@ -144,8 +144,9 @@ def train(
                 with ledger.phase("train"):
                     images, labels = batch.images.to(device), batch.labels.to(device)
                     losses = cross_entropy(learner(images), labels, reduction="none")
+                    observed = losses.detach()
                     if batch.weights is not None:
-                        losses = losses * batch.weights
+                        losses = losses * batch.weights.to(device)
                     loss = losses.mean()
                     if not math.isfinite(loss.item()):
                         raise TrainingError(
@@ -157,6 +158,7 @@ def train(
                     optimizer.step()
                     scheduler.step()
                     kept.append(batch.indices)
+                    batches.observe(batch.indices, observed)
                 on_step(len(batch.indices), len(kept))
         with ledger.phase("evaluate"):
             measures = measure()

@@ -1,0 +1,34 @@
+"""The public conformance tests, for every selector of ours."""
+
+from __future__ import annotations
+
+import pytest
+
+from saln.selection import JEST, SELECTORS, ImageTextJEST, InfoBatch, TopLoss
+from saln.testing import SelectorConformance
+
+CASES = {
+    **SELECTORS,
+    "jest in 3 chunks": lambda: JEST(chunks=3),
+    "jest easy-reference": lambda: JEST(variant="easy-reference"),
+    "jest hard-learner": lambda: JEST(variant="hard-learner"),
+    "image-text jest": ImageTextJEST,
+    "image-text jest softmax": lambda: ImageTextJEST(loss="softmax"),
+    "top-loss by chance": lambda: TopLoss(beta=1.0),
+    "infobatch at its end": lambda: InfoBatch(0.9, epochs=2, full_from=0.5),
+}
+NEVER_DRAW = {"saln", "rho-loss", "top-loss", "k-center", "facility-location"}
+
+
+@pytest.fixture(params=CASES)
+def case(request):
+    return request.param
+
+
+class TestOurs(SelectorConformance):
+    @pytest.fixture(autouse=True)
+    def _named(self, case):
+        self.make = CASES[case]
+
+    def test_draws_or_not_as_said(self, case):
+        assert self._draws() == (case not in NEVER_DRAW)
