@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import dataclasses
-import datetime
 import functools
 import json
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import threadpoolctl
 import torch
 from torch import Tensor, nn
 
@@ -24,7 +20,8 @@ from saln.data.datasets import DataSet, Examples, load_dataset, stratified_part
 from saln.data.views import EvaluationView, TrainingView, inference_batch_size
 from saln.errors import InputError, TrainingError
 from saln.experiments.config import Config
-from saln.experiments.environment import environment
+from saln.experiments.environment import environment, find_device, limited_threads
+from saln.experiments.progress import free_folder
 from saln.experiments.summary import summarise
 from saln.features.backbones import build_backbone, feature_size
 from saln.features.extraction import extract
@@ -94,7 +91,7 @@ class _Comparison:
     def __init__(self, config: Config, reporter: Reporter) -> None:
         self.config = config
         self.reporter = reporter
-        self.device = _device(config.device)
+        self.device = find_device(config.device)
         selectors = {name: SELECTORS[name]() for name in config.methods if name != "standard"}
         self.selectors = selectors
         needs_reference = any(
@@ -332,26 +329,6 @@ class _Comparison:
         return learner, ledger.total()
 
 
-def _device(name: str) -> torch.device:
-    if name == "cuda" and not torch.cuda.is_available():
-        raise InputError("--device cuda is not allowed: torch sees no GPU here; give cpu or auto")
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
-
-
-def _free_folder(config: Config) -> Path:
-    slug = re.sub(r"[^a-z0-9]+", "-", (config.preset or config.dataset).lower()).strip("-")[-40:]
-    now = datetime.datetime.now(datetime.UTC).strftime("%Y%m%d-%H%M%S")
-    path = (config.out or Path("runs") / f"{slug}-{now}").expanduser()
-    if path.exists() and not path.is_dir():
-        raise InputError(f"--out {path} is a file; give a folder")
-    if path.exists() and any(path.iterdir()):
-        what = "another run" if (path / "config.json").exists() else "other files"
-        raise InputError(f"--out {path} holds {what}; give a new or an empty folder")
-    return path
-
-
 def compare(config: Config, reporter: Reporter) -> Outcome:
     """Trains the arms side by side, seed by seed, and writes the run folder.
 
@@ -365,21 +342,9 @@ def compare(config: Config, reporter: Reporter) -> Outcome:
             is not finite is stopped alone: the others go on.
     """
     config.check()
-    path = _free_folder(config)
-    with _threads(config.threads):
+    path = free_folder(config)
+    with limited_threads(config.threads):
         return _compare(config, reporter, path)
-
-
-@contextlib.contextmanager
-def _threads(count: int | None) -> Iterator[None]:
-    """Bounds torch's threads and those of NumPy's and SciPy's linear algebra."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count or before)
-    try:
-        with threadpoolctl.threadpool_limits(count, user_api="blas"):
-            yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _compare(config: Config, reporter: Reporter, path: Path) -> Outcome:
