@@ -282,7 +282,7 @@ class Progress(contextlib.AbstractContextManager["Progress"]):
         """What a run goes on upon stands beside what it began on."""
         source = self.path / "environment.json"
         now = environment(device)
-        began = _read_json(source) if source.exists() else now
+        began = _read_json(source) if source.exists() else dict(now)
         began["resumed"] = [*began.get("resumed", []), now]
         write_text(source, json.dumps(began, indent=2) + "\n")
 
