@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import json
+
+import numpy as np
 import pytest
 
-from saln.training.ledger import PHASES, Ledger
+from saln.training.ledger import PHASES, Counts, Ledger
 
 
 class Clock:
@@ -58,3 +61,45 @@ def test_take_starts_again_from_zero():
     assert ledger.take()["train"] == 3
     assert ledger.take() == dict.fromkeys(PHASES, 0)
     assert ledger.total() == 3
+
+
+def test_counts_are_sums():
+    ledger = Ledger()
+    ledger.count(steps=2, forward=30, backward=10)
+    ledger.count(forward=5)
+    assert ledger.counts == Counts(2, 35, 10)
+
+
+def test_another_process_goes_on_from_what_was_spent():
+    first, second = Clock(), Clock()
+    before = Ledger(clock=first)
+    with before.phase("train"):
+        first.sleep(3)
+    with before.phase("save"):
+        first.sleep(2)
+    before.count(steps=1, forward=4, backward=4)
+    before.take()
+    state = before.state_dict()
+    first.sleep(50)  # after the state: nobody knows
+    second.sleep(1000)
+    after = Ledger(clock=second)
+    with after.phase("load"):
+        second.sleep(1)
+    after.load_state_dict(json.loads(json.dumps(state)))
+    assert after.total() == 6
+    assert after.seconds == dict.fromkeys(PHASES, 0) | {"load": 1, "save": 2}
+    assert after.counts == Counts(1, 4, 4)
+
+
+def test_the_peak_is_the_most_held_since_the_ledger_was_made():
+    ledger = Ledger()
+    low = ledger.peak().rss_bytes
+    block = np.ones(2**24)  # 128 MiB, touched
+    high = ledger.peak().rss_bytes
+    assert high - low > 0.8 * block.nbytes
+    del block
+    assert ledger.peak().rss_bytes >= high
+    assert ledger.peak().cuda_bytes is None
+    state = ledger.state_dict() | {"peak": [10 * high, None]}
+    ledger.load_state_dict(state)
+    assert ledger.peak().rss_bytes == 10 * high

@@ -105,12 +105,14 @@ class Ledger:
     def peak(self) -> Peak:
         """The most memory held at once since the ledger was made."""
         now = _peak(self._cuda)
-        return Peak(
+        # Linux counts pages by processor and sums them up late: its peak may even fall.
+        self._peak = Peak(
             *(
                 max((value for value in pair if value is not None), default=None)
                 for pair in zip(self._peak, now, strict=True)
             )
         )
+        return self._peak
 
     def take(self) -> dict[str, float]:
         """The seconds of :data:`PHASES` since the last call; they start again from 0."""
