@@ -259,7 +259,7 @@ def test_resume_takes_the_settings_from_the_folder(run, tmp_path, monkeypatch):
     assert status == 130
     assert "go on with: saln compare --resume --out 'a run'" in err
     status, _, err = run("report", "a run")
-    assert "finish it with 'saln compare --resume --out a run'" in one_line(status, err)
+    assert "finish it with 'saln compare --resume --out 'a run''" in one_line(status, err)
     status, _, err = run("compare", "--resume", "--out", "a run", "--epochs", "3")
     assert "--epochs was 1 when the run in a run began and is 3 now" in one_line(status, err)
     status, _, err = run("compare", "--resume", "--out", "a run", "--preset", "paper-cifar10")

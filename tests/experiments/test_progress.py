@@ -24,7 +24,7 @@ from saln.selection.candidates import Selection
 from saln.training.ledger import PHASES
 
 SMALL = (
-    "--limit", "150", "--epochs", "4", "--seeds", "0,1", "--batch-size", "6",
+    "--limit", "150", "--epochs", "6", "--seeds", "0,1", "--batch-size", "6",
     "--reference-epochs", "3", "--methods", "jest,saln",
 )  # fmt: skip
 # What a clock decides; everything else in summary.json must repeat.
@@ -78,12 +78,17 @@ def again(config, **changes):
     return dataclasses.replace(config, resume=True, **changes)
 
 
+def count_lines(path):
+    rows = path / "epochs.jsonl"
+    return rows.read_bytes().count(b"\n") if rows.exists() else 0
+
+
 class Killed(BaseException):
     """Stands for SIGKILL: nothing that catches exceptions catches it."""
 
 
 def test_a_run_killed_at_random_moments_goes_on(tmp_path):
-    """Real processes, real SIGKILL; the moments are counted from the run's first file."""
+    """Real processes, real SIGKILL, some before the next row and some a few rows on."""
     environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
 
     def command(*arguments):
@@ -94,6 +99,8 @@ def test_a_run_killed_at_random_moments_goes_on(tmp_path):
         command(*SMALL, "--out", str(whole)), env=environment, check=True, capture_output=True
     )
     moments = random.Random(4)
+    # By rows, not by the clock alone: on a fast machine the run would be over too soon.
+    further = moments.sample((0, 2, 4, 5, 7), 5)
     killed = 0
     for attempt in range(40):
         begun = (out / "config.json").exists()
@@ -110,7 +117,12 @@ def test_a_run_killed_at_random_moments_goes_on(tmp_path):
         ):
             time.sleep(0.005)
         if attempt < 5:
-            time.sleep(moments.uniform(0, 0.6))
+            more = further[attempt]
+            time.sleep(0 if more else moments.uniform(0, 0.3))
+            many = count_lines(out) + more
+            while process.poll() is None and count_lines(out) < many:
+                time.sleep(0.001)
+            time.sleep(moments.uniform(0, 0.02) if more else 0)
             process.kill()
         _, err = process.communicate(timeout=120)
         assert process.returncode in (0, -9), err
@@ -119,7 +131,7 @@ def test_a_run_killed_at_random_moments_goes_on(tmp_path):
             break
     assert killed >= 4  # the run was not over before it was killed
     assert rows_of(out) == rows_of(whole)
-    assert len(rows_of(out)) == 2 * 2 * 4
+    assert len(rows_of(out)) == 2 * 2 * 6
     assert summary_of(out) == summary_of(whole)
     assert not (out / "resume").exists()
     for name in ("jest-seed0.pt", "saln-seed1.pt"):

@@ -286,7 +286,8 @@ class _Comparison:
         scored = 0
         per_step = self.n_candidates if isinstance(batches, LearnerSelected) else config.batch_size
         epochs_left = config.epochs - (state.epoch if state else 0)
-        self.reporter.begin(name, epochs_left * len(batches) * per_step)
+        if epochs_left:  # else it was ended between its last epoch and its checkpoint
+            self.reporter.begin(name, epochs_left * len(batches) * per_step)
 
         def on_step(examples: int, step: int) -> None:
             self.reporter.advance(per_step)
