@@ -17,7 +17,7 @@ from saln.errors import DataError, InputError
 from saln.experiments import progress as progress_module
 from saln.experiments import run as run_module
 from saln.experiments.config import Config, load_preset
-from saln.experiments.progress import Progress, read_settings
+from saln.experiments.progress import RunProgress, read_settings
 from saln.experiments.run import compare
 from saln.selection import SALN
 from saln.selection.candidates import Selection
@@ -161,8 +161,8 @@ def test_killed_before_or_within_any_write_it_goes_on(config, tmp_path, monkeypa
             raise Killed
         append(self, lines)
 
-    append = Progress._append
-    monkeypatch.setattr(Progress, "_append", torn)
+    append = RunProgress._append
+    monkeypatch.setattr(RunProgress, "_append", torn)
     monkeypatch.setattr(progress_module, "write_with", dying(progress_module.write_with))
     monkeypatch.setattr(progress_module, "write_text", dying(progress_module.write_text))
     kills = 0

@@ -39,7 +39,7 @@ from saln.experiments.config import Config, from_mapping
 from saln.experiments.environment import environment
 from saln.files import write_text, write_with
 
-__all__ = ["Progress", "finished_summary", "free_folder", "read_settings", "refuse_changes"]
+__all__ = ["RunProgress", "finished_summary", "free_folder", "read_settings", "refuse_changes"]
 
 FORMAT_VERSION = 1
 # What may differ when a run goes on: none of these changes a row.
@@ -96,7 +96,7 @@ def refuse_changes(path: Path, asked: Config) -> None:
     saved = read_settings(path)
     for field in fields(Config):
         before, now = getattr(saved, field.name), getattr(asked, field.name)
-        if field.name in FREE | {"device"}:  # for the device see Progress.resume
+        if field.name in FREE | {"device"}:  # for the device see RunProgress.resume
             continue
         if isinstance(now, Path):
             now = now.expanduser()
@@ -139,7 +139,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     return values
 
 
-class Progress(contextlib.AbstractContextManager["Progress"]):
+class RunProgress(contextlib.AbstractContextManager["RunProgress"]):
     """What of a run is done. One process at a time; make it by ``start`` or ``resume``.
 
     Attributes:
@@ -189,7 +189,7 @@ class Progress(contextlib.AbstractContextManager["Progress"]):
     @classmethod
     def start(
         cls, path: Path, config: Config, device: torch.device, facts: Mapping[str, Any]
-    ) -> Progress:
+    ) -> RunProgress:
         """Makes the folder of a new run.
 
         Args:
@@ -220,7 +220,7 @@ class Progress(contextlib.AbstractContextManager["Progress"]):
     @classmethod
     def resume(
         cls, path: Path, config: Config, device: torch.device, facts: Mapping[str, Any]
-    ) -> Progress:
+    ) -> RunProgress:
         """Opens the folder of a run that was ended; see :meth:`start`.
 
         Raises:

@@ -21,7 +21,7 @@ from saln.errors import InputError, SalnError, TrainingError
 from saln.experiments.config import Config
 from saln.experiments.environment import find_device, limited_threads
 from saln.experiments.progress import (
-    Progress,
+    RunProgress,
     finished_summary,
     free_folder,
     refuse_changes,
@@ -376,13 +376,13 @@ def _compare(config: Config, reporter: Reporter, path: Path) -> Outcome:
     comparison = _Comparison(config, reporter)
     data, device = comparison.data, comparison.device
     facts = {"data set's fingerprint": data.fingerprint, "device": device.type}
-    progress = Progress.resume(path, config, device, facts) if config.resume else None
+    progress = RunProgress.resume(path, config, device, facts) if config.resume else None
     with contextlib.ExitStack() as stack:
         if progress is not None:
             stack.enter_context(progress)
         features, feature_seconds = comparison.features()
         if progress is None:
-            progress = stack.enter_context(Progress.start(path, config, device, facts))
+            progress = stack.enter_context(RunProgress.start(path, config, device, facts))
         parts = {name: len(getattr(data, name)) for name in ("train", "reference", "validation")}
         counts = {**parts, "test": len(data.test)}
         reporter.note(
@@ -413,7 +413,7 @@ def _compare(config: Config, reporter: Reporter, path: Path) -> Outcome:
 
 
 def _train_arms(
-    comparison: _Comparison, progress: Progress, features: Any, feature_seconds: float
+    comparison: _Comparison, progress: RunProgress, features: Any, feature_seconds: float
 ) -> None:
     """Trains every arm of every seed that is not done yet."""
     config, device = comparison.config, comparison.device
