@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
 from saln.training.ledger import PHASES, Counts, Ledger
 
@@ -103,3 +104,26 @@ def test_the_peak_is_the_most_held_since_the_ledger_was_made():
     state = ledger.state_dict() | {"peak": [10 * high, None]}
     ledger.load_state_dict(state)
     assert ledger.peak().rss_bytes == 10 * high
+
+
+def test_a_gpu_is_synchronised_at_every_change_of_phase(monkeypatch):
+    """Stands in for a GPU whose work is done only when somebody waits for it."""
+    clock = Clock()
+    queued = [0.0]
+
+    def synchronise(device):
+        clock.sleep(queued[0])
+        queued[0] = 0.0
+
+    monkeypatch.setattr(torch.cuda, "synchronize", synchronise)
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: None)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 77)
+    ledger = Ledger(torch.device("cuda"), clock=clock)
+    with ledger.phase("score"):
+        queued[0] = 3.0  # launched, not finished
+        with ledger.phase("select"):
+            queued[0] = 1.0
+    with ledger.phase("train"):
+        queued[0] = 5.0
+    assert ledger.take() == dict.fromkeys(PHASES, 0) | {"score": 3, "select": 1, "train": 5}
+    assert ledger.peak().cuda_bytes == 77
