@@ -27,11 +27,21 @@ ROWS = [
     _row("saln", 1, 1, 0.3, (1, 2, 4, 8, 5)),
     _row("saln", 1, 2, 0.7, (1, 2, 4, 8, 5)),
 ]
+
+
+def _cost(total: int, features: int = 0) -> Any:
+    return {
+        "features": features, "reference": 0, "save": 1, "total": total,
+        "rss_bytes": 1000 * total, "cuda_bytes": None, "features_examples_forward": 9 * features,
+        "reference_examples_forward": 0, "reference_examples_backward": 0,
+    }  # fmt: skip
+
+
 COSTS: dict[tuple[str, int], Any] = {
-    ("uniform", 0): {"features": 0, "reference": 0, "total": 17},
-    ("uniform", 1): {"features": 0, "reference": 0, "total": 25},
-    ("saln", 0): {"features": 9, "reference": 0, "total": 50},
-    ("saln", 1): {"features": 9, "reference": 0, "total": 52},
+    ("uniform", 0): _cost(17),
+    ("uniform", 1): _cost(25),
+    ("saln", 0): _cost(50, features=9),
+    ("saln", 1): _cost(52, features=9),
 }
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 import saln
+from saln import terminal
 from saln.cli import main
 from saln.selection import SELECTORS
 
@@ -164,6 +165,8 @@ def one_line(status, err, expected=2):
         (["compare", "--dataset", "folder:nowhere"], "folder:nowhere is not a folder"),
         (["compare", "--dataset", "hf:./nowhere"], "hf:./nowhere does not exist"),
         (["compare", "--weights", "none.pt"], "weights file none.pt does not exist"),
+        (["compare", "--resume"], "--resume needs the folder of the run to go on with; give --out"),
+        (["compare", "--resume", "--out", "."], "--resume: . holds no run; give the folder of a"),
         (["report", "."], ". holds no run; give a folder that 'saln compare' wrote"),
         (["list", "everything"], "saln list takes no arguments, not 'everything'"),
     ],
@@ -262,13 +265,44 @@ def test_ctrl_c_leaves_valid_files(tmp_path):
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Traceback" not in err
-    assert err.rstrip().endswith("stopped; the rows so far are in the run's epochs.jsonl")
+    assert err.rstrip().endswith("saln: stopped")
+    assert f"the rows so far are in {rows}; go on with: saln compare --resume --out {out}" in err
     parsed = [json.loads(line) for line in rows.read_text().splitlines()]
     assert [row["epoch"] for row in parsed] == list(range(1, len(parsed) + 1))
     json.loads((out / "config.json").read_text())
     assert not (out / "summary.json").exists()
     status = main(["report", str(out)])
     assert status == 2  # told that the run was not finished
+
+
+def test_resume_takes_the_settings_from_the_folder(run, tmp_path, monkeypatch):
+    epoch = terminal._Plain.epoch
+
+    def stopping(self, row, epochs):
+        epoch(self, row, epochs)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(terminal._Plain, "epoch", stopping)
+        status, _, err = run("compare", *SMALL, "--methods", "uniform,saln", "--out", "a run")
+    assert status == 130
+    assert "go on with: saln compare --resume --out 'a run'" in err
+    status, _, err = run("report", "a run")
+    assert "finish it with 'saln compare --resume --out 'a run''" in one_line(status, err)
+    status, _, err = run("compare", "--resume", "--out", "a run", "--epochs", "3")
+    assert "--epochs was 1 when the run in a run began and is 3 now" in one_line(status, err)
+    status, _, err = run("compare", "--resume", "--out", "a run", "--preset", "paper-cifar10")
+    assert "--preset was digits when" in one_line(status, err)
+    status, out, err = run("compare", "--resume", "--out", "a run")
+    assert status == 0, err
+    assert "uniform, seed 0" not in err
+    assert "saln, seed 0: epoch 1/1" in err
+    assert (tmp_path / "a run" / "report.html").exists()
+    status, out, _ = run("compare", "--resume", "--out", "a run")
+    assert (status, out) == (0, "a run holds a finished run: nothing to resume\n")
+    (tmp_path / "a run" / "report.html").unlink()  # killed just before it was drawn
+    assert run("compare", "--resume", "--out", "a run")[0] == 0
+    assert (tmp_path / "a run" / "report.html").exists()
 
 
 def test_the_installed_command_works(tmp_path):

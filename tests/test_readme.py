@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 import shlex
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from saln.cli import _COMMANDS, read_compare
-from saln.experiments.config import Config
+from saln.experiments.config import Config, load_preset
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 MAKEFILE = (Path(__file__).parents[1] / "Makefile").read_text()
@@ -26,7 +27,12 @@ def test_snippets_run(block):
     exec(compile(block, "README.md", "exec"), {})
 
 
-def test_commands_exist_and_their_flags_are_allowed():
+def test_commands_exist_and_their_flags_are_allowed(tmp_path, monkeypatch):
+    # What `saln compare` has written before `--resume` and `report` are called.
+    (tmp_path / "runs" / "digits").mkdir(parents=True)
+    settings = json.dumps(load_preset("digits").to_json())
+    (tmp_path / "runs" / "digits" / "config.json").write_text(settings)
+    monkeypatch.chdir(tmp_path)
     saln = [command[1:] for command in COMMANDS if command[0] == "saln"]
     assert len(saln) >= 5
     for name, *arguments in saln:

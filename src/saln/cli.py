@@ -34,12 +34,13 @@ With --debug an error shows where in the code it arose.
 def _early(arguments: Sequence[str]) -> argparse.Namespace:
     """Reads the flags that decide the other flags' defaults."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    for flag in ("--preset", "--config", "--dataset"):
+    for flag in ("--preset", "--config", "--dataset", "--out"):
         parser.add_argument(flag, nargs="?")
+    parser.add_argument("--resume", action="store_true")
     try:
         return parser.parse_known_args(arguments)[0]
     except argparse.ArgumentError:  # tyro says it better
-        return argparse.Namespace(preset=None, config=None, dataset=None)
+        return argparse.Namespace(preset=None, config=None, dataset=None, out=None, resume=False)
 
 
 def _registry() -> Any:
@@ -74,18 +75,24 @@ def _registry() -> Any:
 def read_compare(arguments: Sequence[str]) -> Config:
     """Reads the flags of ``saln compare``: preset, then file, then flags.
 
+    With ``--resume`` the settings of the run in ``--out`` stand in the preset's place, so
+    that they need not be given again; those that are given are compared with them later.
+
     Raises:
-        InputError: A value that is not allowed.
+        InputError: A value that is not allowed, or no run to resume.
         SystemExit: Flags that cannot be parsed, or ``--help``.
     """
     import tyro
 
     from saln.experiments.config import Config, load_preset, load_toml
+    from saln.experiments.progress import read_settings
 
     early = _early(arguments)
     wants_default = early.config is None and early.dataset in (None, "digits")
     preset = early.preset or ("digits" if wants_default else None)
     base = load_preset(preset) if preset else Config()
+    if early.resume and early.out is not None:
+        base = read_settings(Path(early.out).expanduser())
     if early.config is not None:
         base = load_toml(Path(early.config), base)
     config = tyro.cli(
@@ -109,6 +116,11 @@ def _compare(arguments: list[str]) -> int:
 
     with open_reporter() as reporter:
         outcome = compare(config, reporter)
+    if outcome.nothing_to_do:
+        if not (outcome.path / "report.html").exists():  # ended just before it was drawn
+            write_report(outcome.path)
+        sys.stdout.write(f"{outcome.path} holds a finished run: nothing to resume\n")
+        return 0
     write_report(outcome.path)
     print_summary(outcome.summary)
     sys.stdout.write(f"\nrows     {outcome.path / 'epochs.jsonl'}\n")
@@ -187,7 +199,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         if debug:
             raise
-        sys.stderr.write("\nsaln: stopped; the rows so far are in the run's epochs.jsonl\n")
+        sys.stderr.write("\nsaln: stopped\n")
         return 130
     except BrokenPipeError:  # `saln list | head`
         sys.stderr.close()

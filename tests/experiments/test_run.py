@@ -16,7 +16,7 @@ from saln.experiments.run import compare
 from saln.loading.batches import SelectedBatches
 from saln.loading.loader import LoadedBatches
 from saln.selection import SALN, SELECTORS
-from saln.training.ledger import PHASES
+from saln.training.ledger import ONCE, PHASES
 
 
 class Quiet:
@@ -79,9 +79,26 @@ def test_the_run_folder_is_complete(config):
         assert (seconds["features"] > 0) == (arm == "saln")
         assert (seconds["reference"] > 0) == (arm == "jest")
         assert (seconds["score"] > 0) == (arm == "jest")
-        parts = sum(seconds[name] for name in (*PHASES, "features", "reference"))
-        assert 0.9 * seconds["total"] < parts <= seconds["total"] * (1 + 1e-6) + 0.01
+        assert seconds["total"] == pytest.approx(
+            sum(seconds[name] for name in (*ONCE, *PHASES)), rel=0.02
+        )
         assert entry["versus_uniform"] is None or arm != "uniform"
+
+
+def test_the_parts_add_up_to_the_total_of_every_arm_and_seed(config):
+    """Without the one-off work, whose seconds are in the total by definition."""
+    compare(config, Quiet())
+    rows = rows_of(config.out)
+    costs = json.loads((config.out / "progress.json").read_text())["costs"]
+    assert len(costs) == len(config.seeds) * len(config.methods)
+    for cost in costs:
+        mine = [row for row in rows if (row["arm"], row["seed"]) == (cost["arm"], cost["seed"])]
+        parts = cost["save"] + sum(row["seconds"][name] for row in mine for name in PHASES)
+        total = cost["total"] - cost["features"] - cost["reference"]
+        assert 0.98 * total < parts < total * 1.001
+        assert cost["save"] > 0
+        assert cost["rss_bytes"] > 2**26  # torch alone takes more
+        assert cost["cuda_bytes"] is None
 
 
 def test_every_arm_counts_its_own_work(config):
@@ -101,6 +118,15 @@ def test_every_arm_counts_its_own_work(config):
         assert (seconds["score"] > 0) == (scored > 0)
         assert (seconds["reference"] > 0) == (arm in ("jest", "rho-loss"))
         assert (seconds["features"] > 0) == ("features" in selector.requires)
+    assert arms["standard"]["one_off_examples"] == arms["uniform"]["one_off_examples"]
+    assert set(arms["uniform"]["one_off_examples"].values()) == {0}
+    assert arms["saln"]["one_off_examples"]["features_forward"] == 360
+    # The reference: 36 examples, 4 steps of 8 an epoch, for the digits' preset 48 epochs.
+    assert arms["jest"]["one_off_examples"] == {
+        "features_forward": 0,
+        "reference_forward": 48 * 32 + 324,
+        "reference_backward": 48 * 32,
+    }
 
 
 def test_the_same_seed_gives_the_same_rows(config, tmp_path):

@@ -35,7 +35,7 @@ def test_tables_hold_what_the_summary_says(summary):
     assert tables["accuracy"].rows[0] == ("uniform", *["50.0 ± 127.1"] * 3)
     assert tables["test_accuracy"].rows[1][2:] == ("+10.0 [+10.0, +10.0]", "better")
     assert tables["time"].rows[1] == (
-        "saln", "15.000", "51.0", "9.0", "0.0", "2.0", "4.0", "8.0", "16.0", "10.0",
+        "saln", "15.000", "51.0", "9.0", "0.0", "1.0", "2.0", "4.0", "8.0", "16.0", "10.0",
     )  # fmt: skip
     assert tables["counts"].rows[1] == ("saln", "20", "140", "80", "22.5")
 

@@ -92,6 +92,8 @@ class Config:
     """Decides which examples are for training, validation and test."""
     out: Path | None = None
     """The run's folder; a new one under runs/ when not given."""
+    resume: bool = False
+    """Go on with the unfinished run in --out, with its settings."""
 
     def check(self) -> None:
         """Refuses what cannot work, before anything is read or written.
@@ -101,6 +103,8 @@ class Config:
         """
         if self.preset is not None and self.preset not in preset_names():
             _refuse("preset", self.preset, f"one of {', '.join(preset_names())}")
+        if self.resume and self.out is None:
+            raise InputError("--resume needs the folder of the run to go on with; give --out DIR")
         kind, _, rest = self.dataset.partition(":")
         if self.dataset not in DATASETS and not (kind in ("folder", "hf") and rest):
             _refuse("dataset", self.dataset, f"one of {', '.join(DATASETS)}")

@@ -1,22 +1,26 @@
-"""What a run ran on, so that it can be repeated."""
+"""What a run runs on: the device, the threads, and what it takes to repeat it."""
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import os
 import platform
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import threadpoolctl
 import torch
 
 import saln
 from saln._torchvision import torchvision
+from saln.errors import InputError
 
-__all__ = ["environment"]
+__all__ = ["environment", "find_device", "limited_threads"]
 
 
 def environment(device: torch.device) -> dict[str, Any]:
@@ -43,3 +47,28 @@ def environment(device: torch.device) -> dict[str, Any]:
         "command": ["saln", *sys.argv[1:]],
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
+
+
+def find_device(name: str) -> torch.device:
+    """The device that ``--device`` names; ``auto`` is a GPU where torch sees one.
+
+    Raises:
+        InputError: ``cuda`` without a GPU.
+    """
+    if name == "cuda" and not torch.cuda.is_available():
+        raise InputError("--device cuda is not allowed: torch sees no GPU here; give cpu or auto")
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+@contextlib.contextmanager
+def limited_threads(count: int | None) -> Iterator[None]:
+    """Bounds torch's threads and those of NumPy's and SciPy's linear algebra."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        with threadpoolctl.threadpool_limits(count, user_api="blas"):
+            yield
+    finally:
+        torch.set_num_threads(before)

@@ -4,39 +4,41 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import dataclasses
-import datetime
-import functools
-import json
-import re
-from collections.abc import Callable, Iterator
+import shlex
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
-import threadpoolctl
 import torch
 from torch import Tensor, nn
 
 from saln.data.augmentation import EvaluationTransform, Normalisation
 from saln.data.datasets import DataSet, Examples, load_dataset, stratified_part
 from saln.data.views import EvaluationView, TrainingView, inference_batch_size
-from saln.errors import InputError, TrainingError
+from saln.errors import InputError, SalnError, TrainingError
 from saln.experiments.config import Config
-from saln.experiments.environment import environment
+from saln.experiments.environment import find_device, limited_threads
+from saln.experiments.progress import (
+    RunProgress,
+    finished_summary,
+    free_folder,
+    refuse_changes,
+)
+from saln.experiments.reference import Reference, train_reference
+from saln.experiments.reporter import Reporter
 from saln.experiments.summary import summarise
 from saln.features.backbones import build_backbone, feature_size
 from saln.features.extraction import extract
-from saln.files import write_text, write_with
 from saln.loading.batches import SelectedBatches
 from saln.loading.learner_selected import LearnerSelected, scoring
 from saln.loading.loader import EpochBatches, LoadedBatches, evaluation_batches
 from saln.randomness import derive_seed, seeded_globally
 from saln.selection import SELECTORS, Uniform, candidates_needed
 from saln.training.learners import build_learner
-from saln.training.ledger import Ledger
-from saln.training.loop import Measure, TrainSettings, evaluate, train
+from saln.training.ledger import Counts, Ledger
+from saln.training.loop import Measure, TrainSettings, TrainState, evaluate, train
 
 __all__ = ["Outcome", "Reporter", "compare"]
 
@@ -44,22 +46,6 @@ __all__ = ["Outcome", "Reporter", "compare"]
 REFERENCE_SHARE = 0.1
 # Training accuracy is measured on this many examples at most, the same for all arms.
 TRAIN_MEASURE_LIMIT = 1000
-
-
-class Reporter(Protocol):
-    """Told what happens, for people who watch."""
-
-    def note(self, text: str) -> None:
-        """Something worth a line."""
-
-    def begin(self, what: str, total: int) -> None:
-        """A stage of ``total`` examples begins."""
-
-    def advance(self, examples: int) -> None:
-        """So many more examples are done."""
-
-    def epoch(self, row: dict[str, Any], epochs: int) -> None:
-        """An epoch is done."""
 
 
 @dataclass(frozen=True)
@@ -70,11 +56,13 @@ class Outcome:
         path: The run folder.
         summary: The content of ``summary.json``.
         failures: One line for each arm and seed that was stopped.
+        nothing_to_do: The run to go on with was finished already.
     """
 
     path: Path
     summary: dict[str, Any]
     failures: tuple[str, ...]
+    nothing_to_do: bool = False
 
 
 @dataclass(frozen=True)
@@ -84,8 +72,12 @@ class _Seed:
     seed: int
     data: DataSet
     learner: nn.Module
-    reference_outputs: Tensor | None
-    reference_seconds: float
+    reference: Reference | None
+
+    @property
+    def reference_outputs(self) -> Tensor | None:
+        """The reference model's logits for every training example."""
+        return None if self.reference is None else self.reference.outputs
 
 
 class _Comparison:
@@ -94,7 +86,7 @@ class _Comparison:
     def __init__(self, config: Config, reporter: Reporter) -> None:
         self.config = config
         self.reporter = reporter
-        self.device = _device(config.device)
+        self.device = find_device(config.device)
         selectors = {name: SELECTORS[name]() for name in config.methods if name != "standard"}
         self.selectors = selectors
         needs_reference = any(
@@ -143,6 +135,7 @@ class _Comparison:
         with seeded_globally("warm up"):
             learner.train()
             torch.nn.functional.cross_entropy(learner(images), labels).backward()
+            torch.optim.SGD(learner.parameters(), lr=0.1).step()
             with scoring(learner):
                 learner(images[: inference_batch_size(self.device)])
 
@@ -194,51 +187,29 @@ class _Comparison:
     def evaluation_view(self, examples: Examples) -> EvaluationView:
         return EvaluationView(examples, EvaluationTransform(self.image_size, self.normalisation))
 
-    def seed(self, seed: int) -> _Seed:
-        """Labels, initial weights and, where an arm needs it, the trained reference model."""
+    def seed(self, seed: int, reference: Reference | None = None) -> _Seed:
+        """Labels, initial weights and, where an arm needs it, the trained reference model.
+
+        A ``reference`` that is given is not trained again.
+        """
         config = self.config
         data = self.data.with_label_noise(config.label_noise, seed)
         first = seed == config.seeds[0]
         learner = self.first_learner if first else self._build_learner(seed)[0]
-        if len(data.reference) == 0:
-            return _Seed(seed, data, learner, None, 0.0)
-        ledger = Ledger(self.device)
-        reference = copy.deepcopy(learner).to(self.device)
-        batch_size = min(config.batch_size, len(data.reference))
-        sampler = SelectedBatches(
-            len(data.reference),
-            selector=Uniform(),
-            batch_size=batch_size,
-            filter_ratio=0.0,
-            seed=derive_seed(seed, "reference"),
-        )
-        batches = LoadedBatches(self.training_view(data.reference, seed), sampler, config.workers)
-        settings = self.settings(seed)
-        steps = settings.epochs * (len(data.train) // self.n_candidates)
-        epochs = config.reference_epochs or -(-steps // len(sampler))
-        settings = dataclasses.replace(settings, epochs=epochs)
-        total = epochs * len(sampler) * batch_size + len(data.train)
-        self.reporter.begin(f"reference model, seed {seed}", total)
-
-        def on_step(examples: int, step: int) -> None:
-            self.reporter.advance(examples)
-
-        for _ in train(
-            reference,
-            batches,
-            settings,
-            device=self.device,
-            ledger=ledger,
-            on_step=on_step,
-        ):
-            pass
-        outputs = []
-        view = self.evaluation_view(data.train)
-        with scoring(reference):
-            for batch in evaluation_batches(view, self.device, config.workers):
-                outputs.append(reference(batch.images.to(self.device)).float().cpu())
-                self.reporter.advance(len(batch.images))
-        return _Seed(seed, data, learner, torch.cat(outputs).clone(), ledger.total())
+        if len(data.reference) > 0 and reference is None:
+            reference = train_reference(
+                copy.deepcopy(learner).to(self.device),
+                self.training_view(data.reference, seed),
+                self.evaluation_view(data.train),
+                self.settings(seed),
+                epochs=config.reference_epochs,
+                steps=config.epochs * (len(data.train) // self.n_candidates),
+                batch_size=min(config.batch_size, len(data.reference)),
+                device=self.device,
+                workers=config.workers,
+                reporter=self.reporter,
+            )
+        return _Seed(seed, data, learner, reference)
 
     def batches(
         self, arm: str, shared: _Seed, learner: nn.Module, features: Any, ledger: Ledger
@@ -274,18 +245,29 @@ class _Comparison:
         )
 
     def arm(
-        self, arm: str, shared: _Seed, features: Any, write_row: Callable[[dict[str, Any]], None]
-    ) -> tuple[nn.Module, float]:
-        """Trains one arm with one seed; gives the learner and the seconds in all."""
+        self,
+        arm: str,
+        shared: _Seed,
+        features: Any,
+        save_epoch: Callable[[dict[str, Any], dict[str, Any]], None],
+        saved: dict[str, Any] | None = None,
+    ) -> tuple[nn.Module, Ledger]:
+        """Trains one arm with one seed; gives the learner and what it cost.
+
+        ``save_epoch`` is given each epoch's row and the state to go on from; ``saved`` is
+        such a state.
+        """
         config, data = self.config, shared.data
-        learner = copy.deepcopy(shared.learner).to(self.device)
         ledger = Ledger(self.device)
-        batches = self.batches(arm, shared, learner, features, ledger)
-        random = np.random.Generator(np.random.PCG64(derive_seed(config.split_seed, "measure")))
-        count = min(TRAIN_MEASURE_LIMIT, len(data.train))
-        sample = data.train.part(stratified_part(data.train.true_labels, count, random))
-        splits = {"train": sample, "validation": data.validation, "test": data.test}
-        views = {name: self.evaluation_view(examples) for name, examples in splits.items()}
+        with ledger.phase("load"):
+            learner = copy.deepcopy(shared.learner).to(self.device)
+            batches = self.batches(arm, shared, learner, features, ledger)
+        with ledger.phase("evaluate"):
+            random = np.random.Generator(np.random.PCG64(derive_seed(config.split_seed, "measure")))
+            count = min(TRAIN_MEASURE_LIMIT, len(data.train))
+            sample = data.train.part(stratified_part(data.train.true_labels, count, random))
+            splits = {"train": sample, "validation": data.validation, "test": data.test}
+            views = {name: self.evaluation_view(examples) for name, examples in splits.items()}
 
         def measure() -> dict[str, Measure]:
             return {
@@ -295,10 +277,19 @@ class _Comparison:
                 for name, view in views.items()
             }
 
-        scored = batches.examples_scored if isinstance(batches, LearnerSelected) else 0
-        steps = backward = 0
+        selector = _selector_of(batches)
+        state, name = None, f"{arm}, seed {shared.seed}"
+        if saved is not None:
+            state = TrainState(**saved["training"])
+            ledger.load_state_dict(saved["ledger"])
+            if "selector" in saved:
+                selector.load_state_dict(saved["selector"])
+            name += f", from epoch {state.epoch + 1}"
+        scored = 0
         per_step = self.n_candidates if isinstance(batches, LearnerSelected) else config.batch_size
-        self.reporter.begin(f"{arm}, seed {shared.seed}", config.epochs * len(batches) * per_step)
+        epochs_left = config.epochs - (state.epoch if state else 0)
+        if epochs_left:  # else it was ended between its last epoch and its checkpoint
+            self.reporter.begin(name, epochs_left * len(batches) * per_step)
 
         def on_step(examples: int, step: int) -> None:
             self.reporter.advance(per_step)
@@ -311,47 +302,41 @@ class _Comparison:
             ledger=ledger,
             measure=measure,
             on_step=on_step,
+            state=state,
         ):
-            steps += result.steps
-            backward += len(result.indices)
+            before = scored
             scored = batches.examples_scored if isinstance(batches, LearnerSelected) else 0
             kept = result.indices.numpy()
+            ledger.count(
+                steps=result.steps, forward=len(kept) + scored - before, backward=len(kept)
+            )
             wrong = data.train.labels[kept] != data.train.true_labels[kept]
             row: dict[str, Any] = {
                 "arm": arm,
                 "seed": shared.seed,
                 "epoch": result.epoch,
-                "steps": steps,
-                "examples_forward": backward + scored,
-                "examples_backward": backward,
+                "steps": ledger.counts.steps,
+                "examples_forward": ledger.counts.forward,
+                "examples_backward": ledger.counts.backward,
             }
             for split, value in result.measures.items():
                 row |= {f"{split}_accuracy": value.accuracy, f"{split}_loss": value.loss}
             row["wrong_label_share_kept"] = float(wrong.mean())
-            row["seconds"] = {name: round(value, 4) for name, value in ledger.take().items()}
-            write_row(row)
+            row["seconds"] = {name: round(value, 6) for name, value in ledger.take().items()}
+            with ledger.phase("save"):
+                reached = {"training": result.state._asdict(), "ledger": ledger.state_dict()}
+                if hasattr(selector, "state_dict"):
+                    reached["selector"] = selector.state_dict()
+                save_epoch(row, reached)
             self.reporter.epoch(row, config.epochs)
-        return learner, ledger.total()
+        return learner, ledger
 
 
-def _device(name: str) -> torch.device:
-    if name == "cuda" and not torch.cuda.is_available():
-        raise InputError("--device cuda is not allowed: torch sees no GPU here; give cpu or auto")
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
-
-
-def _free_folder(config: Config) -> Path:
-    slug = re.sub(r"[^a-z0-9]+", "-", (config.preset or config.dataset).lower()).strip("-")[-40:]
-    now = datetime.datetime.now(datetime.UTC).strftime("%Y%m%d-%H%M%S")
-    path = (config.out or Path("runs") / f"{slug}-{now}").expanduser()
-    if path.exists() and not path.is_dir():
-        raise InputError(f"--out {path} is a file; give a folder")
-    if path.exists() and any(path.iterdir()):
-        what = "another run" if (path / "config.json").exists() else "other files"
-        raise InputError(f"--out {path} holds {what}; give a new or an empty folder")
-    return path
+def _selector_of(batches: EpochBatches) -> Any:
+    """The selector at work in an arm."""
+    if isinstance(batches, LearnerSelected):
+        return batches.selector
+    return batches.sampler.selector if isinstance(batches, LoadedBatches) else None
 
 
 def compare(config: Config, reporter: Reporter) -> Outcome:
@@ -359,95 +344,124 @@ def compare(config: Config, reporter: Reporter) -> Outcome:
 
     Every arm sees the same splits, candidates, augmentation and initial weights for a
     seed; the batch that gets a gradient has the same size in every arm. Rows go to
-    ``epochs.jsonl`` as they come, so that an interrupted run keeps what it has.
+    ``epochs.jsonl`` as they come, each after the state that training goes on from, so
+    that an interrupted run keeps what it has and, with ``config.resume``, goes on.
 
     Raises:
-        InputError: Settings that cannot work; no run folder is made.
+        InputError: Settings that cannot work, or other ones than those of the run to go
+            on with; no file is changed.
         SalnError: What stops the whole run, such as a broken image. An arm whose loss
             is not finite is stopped alone: the others go on.
     """
     config.check()
-    path = _free_folder(config)
-    with _threads(config.threads):
-        return _compare(config, reporter, path)
-
-
-@contextlib.contextmanager
-def _threads(count: int | None) -> Iterator[None]:
-    """Bounds torch's threads and those of NumPy's and SciPy's linear algebra."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count or before)
+    if config.resume and config.out is not None:
+        path = config.out.expanduser()
+        refuse_changes(path, config)
+        summary = finished_summary(path)
+        if summary is not None:
+            return Outcome(path, summary, (), nothing_to_do=True)
+    else:
+        path = free_folder(config)
     try:
-        with threadpoolctl.threadpool_limits(count, user_api="blas"):
-            yield
-    finally:
-        torch.set_num_threads(before)
+        with limited_threads(config.threads):
+            return _compare(config, reporter, path)
+    except (KeyboardInterrupt, SalnError):
+        if (path / "config.json").exists() and not (path / "summary.json").exists():
+            reporter.note(
+                f"the rows so far are in {path / 'epochs.jsonl'}; go on with: "
+                f"saln compare --resume --out {shlex.quote(str(path))}"
+            )
+        raise
 
 
 def _compare(config: Config, reporter: Reporter, path: Path) -> Outcome:
     comparison = _Comparison(config, reporter)
     data, device = comparison.data, comparison.device
-    features, feature_seconds = comparison.features()
-    try:
-        (path / "checkpoints").mkdir(parents=True)
-    except OSError as error:
-        raise InputError(f"--out {path} cannot be made ({error}); give another folder") from error
-    write_text(path / "config.json", json.dumps(config.to_json(), indent=2) + "\n")
-    write_text(path / "environment.json", json.dumps(environment(device), indent=2) + "\n")
-    parts = {name: len(getattr(data, name)) for name in ("train", "reference", "validation")}
-    counts = {**parts, "test": len(data.test)}
-    reporter.note(
-        f"{config.dataset}: {sum(parts.values()):,} training images ("
-        + ", ".join(f"{count:,} {name}" for name, count in parts.items() if count)
-        + f"), {len(data.test):,} test images, {len(data.class_names)} classes"
-    )
+    facts = {"data set's fingerprint": data.fingerprint, "device": device.type}
+    progress = RunProgress.resume(path, config, device, facts) if config.resume else None
+    with contextlib.ExitStack() as stack:
+        if progress is not None:
+            stack.enter_context(progress)
+        features, feature_seconds = comparison.features()
+        if progress is None:
+            progress = stack.enter_context(RunProgress.start(path, config, device, facts))
+        parts = {name: len(getattr(data, name)) for name in ("train", "reference", "validation")}
+        counts = {**parts, "test": len(data.test)}
+        reporter.note(
+            f"{config.dataset}: {sum(parts.values()):,} training images ("
+            + ", ".join(f"{count:,} {name}" for name, count in parts.items() if count)
+            + f"), {len(data.test):,} test images, {len(data.class_names)} classes"
+        )
+        comparison.warm_up()
+        _train_arms(comparison, progress, features, feature_seconds)
+        about = {
+            "dataset": config.dataset,
+            "classes": len(data.class_names),
+            "examples": counts,
+            "methods": list(config.methods),
+            "learner": config.learner,
+            "backbone": config.backbone,
+            "image_size": comparison.image_size,
+            "epochs": config.epochs,
+            "batch_size": config.batch_size,
+            "candidates": comparison.n_candidates,
+            "filter_ratio": config.filter_ratio,
+            "label_noise": config.label_noise,
+            "seeds": list(config.seeds),
+        }
+        summary = summarise(about, progress.rows, progress.costs, progress.failures)
+        progress.finish_run(summary)
+    return Outcome(path, summary, tuple(progress.failures.values()))
 
-    comparison.warm_up()
-    rows: list[dict[str, Any]] = []
-    costs: dict[tuple[str, int], dict[str, float]] = {}
-    failures: dict[tuple[str, int], str] = {}
-    # Unbuffered and in one piece: a row is on disk or not, whenever the run ends.
-    with (path / "epochs.jsonl").open("ab", buffering=0) as stream:
 
-        def write_row(row: dict[str, Any]) -> None:
-            stream.write((json.dumps(row) + "\n").encode())
-            rows.append(row)
+def _train_arms(
+    comparison: _Comparison, progress: RunProgress, features: Any, feature_seconds: float
+) -> None:
+    """Trains every arm of every seed that is not done yet."""
+    config, device = comparison.config, comparison.device
+    for seed in config.seeds:
+        waiting = [arm for arm in config.methods if not progress.done(arm, seed)]
+        if not waiting:
+            continue
+        saved = progress.reference(seed)
+        shared = comparison.seed(seed, None if saved is None else Reference.from_state(saved))
+        if saved is None and shared.reference is not None:
+            progress.save_reference(seed, shared.reference.to_state())
+        for arm in waiting:
+            requires = comparison.selectors[arm].requires if arm != "standard" else frozenset()
+            state = progress.state(arm, seed, device=device)
+            try:
+                learner, ledger = comparison.arm(arm, shared, features, progress.save_epoch, state)
+            except TrainingError as error:
+                progress.fail(arm, seed, f"{arm}, seed {seed}: {error}")
+                comparison.reporter.note(f"stopped {progress.failures[arm, seed]}")
+                continue
+            weights = {name: value.cpu() for name, value in learner.state_dict().items()}
+            needs = any(name.startswith("reference_") for name in requires)
+            cost = _cost(
+                ledger,
+                (feature_seconds, len(comparison.data.train_and_reference))
+                if "features" in requires
+                else (0.0, 0),
+                shared.reference if needs else None,
+            )
+            progress.finish(arm, seed, weights, cost)
+        progress.drop_reference(seed)
 
-        for seed in config.seeds:
-            shared = comparison.seed(seed)
-            for arm in config.methods:
-                requires = comparison.selectors[arm].requires if arm != "standard" else ()
-                once = {
-                    "features": feature_seconds if "features" in requires else 0.0,
-                    "reference": shared.reference_seconds
-                    if any(name.startswith("reference_") for name in requires)
-                    else 0.0,
-                }
-                try:
-                    learner, seconds = comparison.arm(arm, shared, features, write_row)
-                except TrainingError as error:
-                    failures[arm, seed] = f"{arm}, seed {seed}: {error}"
-                    reporter.note(f"stopped {failures[arm, seed]}")
-                    continue
-                costs[arm, seed] = {**once, "total": seconds + sum(once.values())}
-                state = {name: value.cpu() for name, value in learner.state_dict().items()}
-                checkpoint = path / "checkpoints" / f"{arm}-seed{seed}.pt"
-                write_with(checkpoint, functools.partial(torch.save, state))
-    about = {
-        "dataset": config.dataset,
-        "classes": len(data.class_names),
-        "examples": counts,
-        "methods": list(config.methods),
-        "learner": config.learner,
-        "backbone": config.backbone,
-        "image_size": comparison.image_size,
-        "epochs": config.epochs,
-        "batch_size": config.batch_size,
-        "candidates": comparison.n_candidates,
-        "filter_ratio": config.filter_ratio,
-        "label_noise": config.label_noise,
-        "seeds": list(config.seeds),
+
+def _cost(
+    ledger: Ledger, features: tuple[float, int], reference: Reference | None
+) -> dict[str, Any]:
+    """What one arm cost with one seed. ``features``: seconds and examples."""
+    reference_seconds = 0.0 if reference is None else reference.seconds
+    counts = Counts() if reference is None else reference.counts
+    return {
+        "features": features[0],
+        "reference": reference_seconds,
+        "save": ledger.seconds["save"],
+        "total": ledger.total() + features[0] + reference_seconds,
+        **ledger.peak()._asdict(),
+        "features_examples_forward": features[1],
+        "reference_examples_forward": counts.forward,
+        "reference_examples_backward": counts.backward,
     }
-    summary = summarise(about, rows, costs, failures)
-    write_text(path / "summary.json", json.dumps(summary, indent=2) + "\n")
-    return Outcome(path, summary, tuple(failures.values()))

@@ -1,4 +1,8 @@
-"""Means, intervals and verdicts over seeds."""
+"""Means over seeds, paired differences, and what two curves say at an equal cost.
+
+An arm's curve is its test accuracy after each epoch over what it had spent by then (steps
+or seconds), with straight lines between. Nothing is said outside the measured epochs.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,18 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-__all__ = ["Difference", "Interval", "mean_interval", "paired_difference"]
+__all__ = [
+    "Curve",
+    "Difference",
+    "EqualDifference",
+    "Interval",
+    "difference_at_equal_cost",
+    "first_reaching",
+    "mean_interval",
+    "paired_difference",
+    "share_to_break_even",
+    "value_at",
+]
 
 CONFIDENCE = 0.95
 
@@ -21,9 +36,25 @@ class Interval(NamedTuple):
     ci95: tuple[float, float] | None
 
 
+class Curve(NamedTuple):
+    """What was reached (``y``) for what cost (``x``, increasing), one point an epoch."""
+
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+
+
 class Difference(NamedTuple):
     """A paired difference, its 95% interval and what that shows."""
 
+    difference: float
+    ci95: tuple[float, float] | None
+    verdict: str
+
+
+class EqualDifference(NamedTuple):
+    """A :class:`Difference` and the cost that it was read at, the mean over seeds."""
+
+    at: float
     difference: float
     ci95: tuple[float, float] | None
     verdict: str
@@ -57,3 +88,69 @@ def paired_difference(values: Sequence[float], baseline: Sequence[float]) -> Dif
     else:
         verdict = "no difference shown"
     return Difference(mean, ci95, verdict)
+
+
+def value_at(curve: Curve, cost: float) -> float | None:
+    """The curve's height at a cost; None before its first or after its last point."""
+    if not curve.x[0] <= cost <= curve.x[-1]:
+        return None
+    return float(np.interp(cost, curve.x, curve.y))
+
+
+def first_reaching(curve: Curve, target: float) -> float | None:
+    """The lowest cost at which the curve is at ``target`` or above; None where it never is.
+
+    A target that the first point reaches gives that point's cost: what came before was
+    not measured.
+    """
+    if curve.y[0] >= target:
+        return curve.x[0]
+    for number in range(1, len(curve.x)):
+        if curve.y[number] >= target:
+            (x0, x1), (y0, y1) = curve.x[number - 1 : number + 1], curve.y[number - 1 : number + 1]
+            return x0 + (x1 - x0) * (target - y0) / (y1 - y0)
+    return None
+
+
+def difference_at_equal_cost(
+    curves: Sequence[Curve], baseline: Sequence[Curve]
+) -> EqualDifference | None:
+    """The paired difference where the cheaper of each pair of curves ends.
+
+    Args:
+        curves: One a seed.
+        baseline: The same seeds, in the same order.
+
+    Returns:
+        None where, for any seed, the dearer curve had no point yet when the cheaper ended.
+
+    Raises:
+        ValueError: The two have different lengths.
+    """
+    ends, values, others = [], [], []
+    for mine, other in zip(curves, baseline, strict=True):
+        end = min(mine.x[-1], other.x[-1])
+        value, against = value_at(mine, end), value_at(other, end)
+        if value is None or against is None:
+            return None
+        ends.append(end)
+        values.append(value)
+        others.append(against)
+    return EqualDifference(float(np.mean(ends)), *paired_difference(values, others))
+
+
+def share_to_break_even(
+    seconds_per_step: float,
+    seconds_once: float,
+    baseline_seconds_per_step: float,
+    baseline_seconds_once: float,
+    baseline_steps: float,
+) -> float:
+    """The break-even line: how many steps an arm may make, as a share of the baseline's.
+
+    An arm with dearer steps pays for its choosing when it reaches what the baseline
+    reaches in at most this share of the baseline's steps. 0.8 means: a fifth fewer. At 0
+    or below, one-off work alone costs more than the baseline's whole run.
+    """
+    budget = baseline_steps * baseline_seconds_per_step + baseline_seconds_once - seconds_once
+    return budget / (baseline_steps * seconds_per_step)

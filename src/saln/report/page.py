@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,8 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Any], list[dict[str, 
         raise InputError(f"{folder} holds no run; give a folder that 'saln compare' wrote")
     if not (folder / "summary.json").exists():
         raise InputError(
-            f"{folder} holds a run that was not finished; run 'saln compare' again "
-            "into a new folder"
+            f"{folder} holds a run that was not finished; finish it with "
+            f"'saln compare --resume --out {shlex.quote(str(folder))}'"
         )
     try:
         summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from saln.training.ledger import PHASES
+from saln.training.ledger import ONCE, PHASES
 
 __all__ = ["Table", "arm_cells", "run_tables", "to_markdown", "verdicts"]
 
 SPLITS = ("train", "validation", "test")
-SECONDS = ("total", "features", "reference", *PHASES)
+SECONDS = ("total", *ONCE, *PHASES)
 
 
 class Table(NamedTuple):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,15 @@ from saln.loading.loader import EpochBatches
 from saln.randomness import seeded_globally
 from saln.training.ledger import Ledger
 
-__all__ = ["SCHEDULES", "EpochResult", "Measure", "TrainSettings", "evaluate", "train"]
+__all__ = [
+    "SCHEDULES",
+    "EpochResult",
+    "Measure",
+    "TrainSettings",
+    "TrainState",
+    "evaluate",
+    "train",
+]
 
 SCHEDULES = ("constant", "cosine", "onecycle")
 
@@ -51,6 +59,24 @@ class Measure(NamedTuple):
     accuracy: float
 
 
+class TrainState(NamedTuple):
+    """What training goes on from: the state dicts after an epoch.
+
+    They share the learner's tensors; save them before the next epoch begins.
+
+    Attributes:
+        epoch: The last epoch that is done.
+        learner: Weights and buffers.
+        optimizer: Momentum among it.
+        scheduler: Where the learning rate stands.
+    """
+
+    epoch: int
+    learner: dict[str, Any]
+    optimizer: dict[str, Any]
+    scheduler: dict[str, Any]
+
+
 class EpochResult(NamedTuple):
     """One epoch of training.
 
@@ -59,12 +85,14 @@ class EpochResult(NamedTuple):
         steps: Gradient steps in this epoch.
         indices: int64: the examples that got a gradient in this epoch, in order.
         measures: What ``measure`` gave after it.
+        state: What training goes on from.
     """
 
     epoch: int
     steps: int
     indices: Tensor
     measures: dict[str, Measure]
+    state: TrainState
 
 
 def evaluate(learner: nn.Module, batches: Iterable[Batch], device: torch.device) -> Measure:
@@ -106,8 +134,12 @@ def train(
     ledger: Ledger,
     measure: Callable[[], dict[str, Measure]] = dict,
     on_step: Callable[[int, int], None] = lambda examples, step: None,
+    state: TrainState | None = None,
 ) -> Iterator[EpochResult]:
     """Trains with SGD on cross-entropy and yields after every epoch.
+
+    Nothing random outlives an epoch, so training that goes on from a state does what
+    training without a break would have done.
 
     Args:
         learner: On ``device``; changed in place.
@@ -117,25 +149,33 @@ def train(
         ledger: Books load, score, select, train and evaluate.
         measure: Evaluates the learner after an epoch; booked as evaluate.
         on_step: Called with (examples of the step, step in the epoch) after each.
+        state: Goes on after the epoch of this state; the learner's part is loaded too.
 
     Raises:
         TrainingError: A loss that is not finite. What was yielded before stands.
         DataError: A broken image.
     """
-    optimizer = torch.optim.SGD(
-        learner.parameters(),
-        lr=settings.learning_rate,
-        momentum=settings.momentum,
-        weight_decay=settings.weight_decay,
-    )
-    scheduler = _schedule(optimizer, settings, settings.epochs * len(batches))
-    for epoch in range(1, settings.epochs + 1):
+    with ledger.phase("train"):
+        optimizer = torch.optim.SGD(
+            learner.parameters(),
+            lr=settings.learning_rate,
+            momentum=settings.momentum,
+            weight_decay=settings.weight_decay,
+        )
+        scheduler = _schedule(optimizer, settings, settings.epochs * len(batches))
+        if state is not None:
+            learner.load_state_dict(state.learner)
+            optimizer.load_state_dict(state.optimizer)
+            scheduler.load_state_dict(state.scheduler)
+    done = 0 if state is None else state.epoch
+    for epoch in range(done + 1, settings.epochs + 1):
         batches.set_epoch(epoch)
         kept: list[Tensor] = []
         # Dropout and stochastic depth know only torch's global generator.
         with seeded_globally(settings.seed, "train", epoch):
             learner.train()
-            iterator = iter(batches)
+            with ledger.phase("load"):
+                iterator = iter(batches)
             while True:
                 with ledger.phase("load"):
                     batch = next(iterator, None)
@@ -162,4 +202,7 @@ def train(
                 on_step(len(batch.indices), len(kept))
         with ledger.phase("evaluate"):
             measures = measure()
-        yield EpochResult(epoch, len(kept), torch.cat(kept), measures)
+        reached = TrainState(
+            epoch, learner.state_dict(), optimizer.state_dict(), scheduler.state_dict()
+        )
+        yield EpochResult(epoch, len(kept), torch.cat(kept), measures, reached)

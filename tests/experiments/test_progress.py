@@ -1,0 +1,393 @@
+"""Runs that are killed and go on: the rows are those of a run that was left alone."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from saln.errors import DataError, InputError
+from saln.experiments import progress as progress_module
+from saln.experiments import run as run_module
+from saln.experiments.config import Config, load_preset
+from saln.experiments.progress import RunProgress, read_settings
+from saln.experiments.run import compare
+from saln.selection import SALN
+from saln.selection.candidates import Selection
+from saln.training.ledger import PHASES
+
+SMALL = (
+    "--limit", "150", "--epochs", "6", "--seeds", "0,1", "--batch-size", "6",
+    "--reference-epochs", "3", "--methods", "jest,saln",
+)  # fmt: skip
+# What a clock decides; everything else in summary.json must repeat.
+CLOCK = {
+    "seconds", "at_equal_seconds", "seconds_to_standard", "break_even", "peak_bytes",
+}  # fmt: skip
+
+
+class Quiet:
+    def __init__(self):
+        self.notes, self.begun, self.epochs = [], [], []
+
+    def note(self, text):
+        self.notes.append(text)
+
+    def begin(self, what, total):
+        self.begun.append(what)
+
+    def advance(self, examples):
+        pass
+
+    def epoch(self, row, epochs):
+        self.epochs.append((row["arm"], row["seed"], row["epoch"]))
+
+
+@pytest.fixture
+def config(tmp_path) -> Config:
+    return dataclasses.replace(
+        load_preset("digits"), limit=150, epochs=3, seeds=(0, 1), batch_size=6,
+        reference_epochs=1, methods=("uniform", "jest"), out=tmp_path / "run",
+        cache_dir=tmp_path / "cache",
+    )  # fmt: skip
+
+
+def rows_of(path):
+    rows = [json.loads(line) for line in (path / "epochs.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
+
+
+def without_clock(value):
+    if isinstance(value, dict):
+        return {key: without_clock(item) for key, item in value.items() if key not in CLOCK}
+    return value
+
+
+def summary_of(path):
+    return without_clock(json.loads((path / "summary.json").read_text()))
+
+
+def again(config, **changes):
+    return dataclasses.replace(config, resume=True, **changes)
+
+
+def count_lines(path):
+    rows = path / "epochs.jsonl"
+    return rows.read_bytes().count(b"\n") if rows.exists() else 0
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing that catches exceptions catches it."""
+
+
+def test_a_run_killed_at_random_moments_goes_on(tmp_path):
+    """Real processes, real SIGKILL, some before the next row and some a few rows on."""
+    environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
+
+    def command(*arguments):
+        return [sys.executable, "-m", "saln", "compare", *arguments]
+
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    subprocess.run(
+        command(*SMALL, "--out", str(whole)), env=environment, check=True, capture_output=True
+    )
+    moments = random.Random(4)
+    # By rows, not by the clock alone: on a fast machine the run would be over too soon.
+    further = moments.sample((0, 2, 4, 5, 7), 5)
+    killed = 0
+    for attempt in range(40):
+        begun = (out / "config.json").exists()
+        environment_file = out / "environment.json"
+        before = environment_file.read_bytes() if environment_file.exists() else b""
+        arguments = ("--resume",) if begun else SMALL
+        process = subprocess.Popen(
+            command(*arguments, "--out", str(out)),
+            env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        # Written when the run begins or goes on: from then the moment is counted.
+        while process.poll() is None and (
+            not environment_file.exists() or environment_file.read_bytes() == before
+        ):
+            time.sleep(0.005)
+        if attempt < 5:
+            more = further[attempt]
+            time.sleep(0 if more else moments.uniform(0, 0.3))
+            many = count_lines(out) + more
+            while process.poll() is None and count_lines(out) < many:
+                time.sleep(0.001)
+            time.sleep(moments.uniform(0, 0.02) if more else 0)
+            process.kill()
+        _, err = process.communicate(timeout=120)
+        assert process.returncode in (0, -9), err
+        killed += process.returncode == -9
+        if process.returncode == 0:
+            break
+    assert killed >= 4  # the run was not over before it was killed
+    assert rows_of(out) == rows_of(whole)
+    assert len(rows_of(out)) == 2 * 2 * 6
+    assert summary_of(out) == summary_of(whole)
+    assert not (out / "resume").exists()
+    for name in ("jest-seed0.pt", "saln-seed1.pt"):
+        one, two = (torch.load(path / "checkpoints" / name) for path in (out, whole))
+        assert all(torch.equal(one[key], two[key]) for key in two)
+
+
+def test_killed_before_or_within_any_write_it_goes_on(config, tmp_path, monkeypatch):
+    """A kill between any two writes, and in the middle of any line, chained to the end."""
+    whole = dataclasses.replace(config, out=tmp_path / "whole")
+    compare(whole, Quiet())
+    left = [0]
+
+    def dying(write):
+        def wrapped(*arguments, **options):
+            left[0] -= 1
+            if left[0] == 0:
+                raise Killed
+            return write(*arguments, **options)
+
+        return wrapped
+
+    def torn(self, lines):
+        left[0] -= 1
+        if left[0] == 0:
+            self.stream.write(lines[: len(lines) // 2])
+            raise Killed
+        append(self, lines)
+
+    append = RunProgress._append
+    monkeypatch.setattr(RunProgress, "_append", torn)
+    monkeypatch.setattr(progress_module, "write_with", dying(progress_module.write_with))
+    monkeypatch.setattr(progress_module, "write_text", dying(progress_module.write_text))
+    kills = 0
+    # When going on it writes three times before the first epoch: rows, environment, progress.
+    for writes in (2, 3, 4, *range(1, 30)):
+        left[0] = writes
+        begun = (config.out / "config.json").exists()
+        try:
+            outcome = compare(again(config) if begun else config, Quiet())
+            break
+        except Killed:
+            kills += 1
+    assert kills > 8
+    assert not outcome.nothing_to_do
+    assert rows_of(config.out) == rows_of(whole.out)
+    assert summary_of(config.out) == summary_of(whole.out)
+
+
+def stop_after(epochs):
+    class Stops(Quiet):
+        def epoch(self, row, total):
+            super().epoch(row, total)
+            if len(self.epochs) == epochs:
+                raise KeyboardInterrupt
+
+    return Stops()
+
+
+def stopped(config, epochs):
+    reporter = stop_after(epochs)
+    with pytest.raises(KeyboardInterrupt):
+        compare(config, reporter)
+    return reporter
+
+
+def test_only_what_was_missing_is_done(config):
+    first = stopped(config, 4)
+    assert first.notes[-1].endswith(f"go on with: saln compare --resume --out {config.out}")
+    second = Quiet()
+    compare(again(config), second)
+    assert first.epochs[-1] == ("jest", 0, 1)
+    assert second.epochs[0] == ("jest", 0, 2)
+    assert len(first.epochs + second.epochs) == 2 * 2 * 3
+    # The reference model of seed 0 was kept, that of seed 1 was still to be trained.
+    assert second.begun[0] == "jest, seed 0, from epoch 2"
+    assert [what for what in second.begun if "reference" in what] == ["reference model, seed 1"]
+    assert not (config.out / "resume").exists()
+    environment = json.loads((config.out / "environment.json").read_text())
+    assert len(environment["resumed"]) == 1
+
+
+def test_seconds_before_the_stop_stay_counted(config):
+    stopped(config, 5)
+    state = torch.load(config.out / "resume" / "jest-seed0.pt")
+    reference = torch.load(config.out / "resume" / "reference-0.pt")
+    spent = state["ledger"]["total"]
+    time.sleep(0.3)  # nobody trains: this counts nowhere
+    summary = compare(again(config), Quiet()).summary
+    jest = json.loads((config.out / "progress.json").read_text())["costs"][1]
+    assert (jest["arm"], jest["seed"]) == ("jest", 0)
+    assert jest["reference"] == reference["seconds"] > 0
+    lines = [json.loads(line) for line in (config.out / "epochs.jsonl").read_text().splitlines()]
+    rows = [row for row in lines if (row["arm"], row["seed"]) == ("jest", 0)]
+    parts = sum(row["seconds"][name] for row in rows for name in PHASES)
+    assert sum(rows[0]["seconds"].values()) < spent
+    assert jest["total"] == pytest.approx(parts + jest["reference"] + jest["save"], rel=0.05)
+    assert summary["arms"]["jest"]["seconds"]["total"] >= spent / 2
+
+
+def test_a_schedule_goes_on_where_it_was(config, tmp_path):
+    bent = dataclasses.replace(
+        config, schedule="onecycle", methods=("uniform",), learner="small-cnn"
+    )
+    whole = dataclasses.replace(bent, out=tmp_path / "whole")
+    compare(whole, Quiet())
+    stopped(bent, 2)
+    compare(again(bent), Quiet())
+    assert rows_of(bent.out) == rows_of(whole.out)
+
+
+def test_what_a_selector_remembers_goes_on(config, tmp_path, monkeypatch):
+    """A rule that keeps other candidates the more often it was asked."""
+
+    class Remembering(SALN):
+        def __init__(self):
+            self.asked = 0
+
+        def choose(self, candidates, k, generator):
+            self.asked += 1
+            positions = (torch.arange(k) + self.asked) % len(candidates)
+            return Selection(positions)
+
+        def state_dict(self):
+            return {"asked": self.asked}
+
+        def load_state_dict(self, state):
+            self.asked = state["asked"]
+
+    monkeypatch.setitem(run_module.SELECTORS, "saln", Remembering)
+    one = dataclasses.replace(config, methods=("saln",), seeds=(0,))
+    whole = dataclasses.replace(one, out=tmp_path / "whole")
+    compare(whole, Quiet())
+    stopped(one, 2)
+    compare(again(one), Quiet())
+    assert rows_of(one.out) == rows_of(whole.out)
+
+
+def test_a_failed_arm_is_not_run_again(config, monkeypatch):
+    diverging = dataclasses.replace(config, learning_rate=1e30, methods=("uniform", "standard"))
+
+    class Stops(Quiet):
+        def note(self, text):
+            super().note(text)
+            if text.startswith("stopped uniform"):
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        compare(diverging, Stops())
+    second = Quiet()
+    outcome = compare(again(diverging), second)
+    assert "uniform, seed 0" not in second.begun
+    assert len(outcome.failures) == 4
+    assert outcome.failures[0].startswith("uniform, seed 0: the loss is")
+
+
+def test_a_finished_run_is_left_alone(config):
+    compare(config, Quiet())
+    before = {path: path.stat().st_mtime_ns for path in config.out.rglob("*")}
+    outcome = compare(again(config), Quiet())
+    assert outcome.nothing_to_do
+    assert {path: path.stat().st_mtime_ns for path in config.out.rglob("*")} == before
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"epochs": 4}, "--epochs was 3 when the run in .* began and is 4 now; leave --epochs out"),
+        ({"seeds": (0, 2)}, "--seeds was 0,1 when .* and is 0,2 now"),
+        ({"methods": ("uniform",)}, "--methods was uniform,jest when"),
+        ({"preset": None}, "--preset was digits when"),
+        ({"learning_rate": 0.5}, "--learning-rate was 0.02 when"),
+        ({"threads": 2}, "--threads was 1 when"),
+    ],
+)
+def test_other_settings_are_refused(config, change, message):
+    stopped(config, 1)
+    before = (config.out / "epochs.jsonl").read_bytes()
+    with pytest.raises(InputError, match=message):
+        compare(again(config, **change), Quiet())
+    assert (config.out / "epochs.jsonl").read_bytes() == before
+
+
+def test_what_changes_no_row_may_differ(config, tmp_path):
+    stopped(config, 5)
+    moved = again(config, cache_dir=tmp_path / "elsewhere", workers=1, data_root=tmp_path)
+    assert not compare(moved, Quiet()).failures
+
+
+def test_settings_are_read_back_as_they_were(config):
+    stopped(config, 1)
+    assert read_settings(config.out) == config
+
+
+def test_changed_data_or_device_is_refused(config):
+    stopped(config, 1)
+    path = config.out / "progress.json"
+    saved = json.loads(path.read_text())
+    for name, message in (
+        ("data set's fingerprint", "the data set's fingerprint was other when"),
+        ("device", "--device was other when the run in .* began and is cpu now"),
+    ):
+        changed = saved | {"facts": saved["facts"] | {name: "other"}}
+        path.write_text(json.dumps(changed))
+        with pytest.raises(InputError, match=message):
+            compare(again(config), Quiet())
+
+
+def test_a_run_with_another_process_at_work_is_refused(config, tmp_path):
+    stopped(config, 1)
+    code = (
+        "import fcntl, sys\n"
+        "stream = open(sys.argv[1], 'ab')\n"
+        "fcntl.lockf(stream, fcntl.LOCK_EX)\n"
+        "print('held', flush=True)\n"
+        "sys.stdin.read()\n"
+    )
+    holder = subprocess.Popen(
+        [sys.executable, "-c", code, str(config.out / "epochs.jsonl")],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    with holder:
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(InputError, match="another process is at work on this run"):
+            compare(again(config), Quiet())
+        holder.stdin.close()
+    assert not compare(again(config), Quiet()).failures
+
+
+def test_broken_files_are_named_with_the_cure(config):
+    stopped(config, 4)
+    state = config.out / "resume" / "jest-seed0.pt"
+    whole = state.read_bytes()
+    state.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DataError, match=r"jest-seed0\.pt cannot be read .*; delete it"):
+        compare(again(config), Quiet())
+    state.write_bytes(whole)
+    rows = config.out / "epochs.jsonl"
+    lines = rows.read_text().splitlines(keepends=True)
+    rows.write_text("".join(lines[1:]))
+    with pytest.raises(DataError, match="lacks rows of uniform, seed 0, which is finished"):
+        compare(again(config), Quiet())
+    rows.write_text("{\n" + "".join(lines))
+    with pytest.raises(DataError, match=r"line 1 is no row of a run"):
+        compare(again(config), Quiet())
+    # The cure for a broken state works: the arm begins anew.
+    rows.write_text("".join(lines))
+    state.unlink()
+    reporter = Quiet()
+    compare(again(config), reporter)
+    assert reporter.epochs[0] == ("jest", 0, 1)
+
+
+def test_no_folder_or_no_run_is_refused(config, tmp_path):
+    with pytest.raises(InputError, match=r"--resume needs the folder .* give --out DIR"):
+        compare(again(config, out=None), Quiet())
+    with pytest.raises(InputError, match="holds no run; give the folder of a run with --out"):
+        compare(again(config), Quiet())
+    assert not config.out.exists()
