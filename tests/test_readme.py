@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from saln.cli import _COMMANDS, read_compare
+from saln.cli import _COMMANDS, read_compare, read_features
 from saln.experiments.config import Config
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
@@ -33,6 +33,8 @@ def test_commands_exist_and_their_flags_are_allowed():
         assert name in _COMMANDS
         if name == "compare":
             read_compare(arguments)
+        elif name == "features":
+            read_features(arguments)
     targets = [command[1] for command in COMMANDS if command[0] == "make"]
     assert targets == ["compare", "test"]
     for target in targets:

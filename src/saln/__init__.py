@@ -17,6 +17,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from saln.features.extraction import extract_features
     from saln.features.store import FeatureStore
     from saln.loading.batches import SelectedBatches
     from saln.selection import JEST, SALN, Candidates, Selection, Selector, Uniform
@@ -34,6 +35,7 @@ __all__ = [
     "Selection",
     "Selector",
     "Uniform",
+    "extract_features",
     "fiedler",
 ]
 
@@ -47,6 +49,7 @@ _HOMES = {
     "Selection": "saln.selection.candidates",
     "Selector": "saln.selection.contract",
     "Uniform": "saln.selection.uniform",
+    "extract_features": "saln.features.extraction",
     "fiedler": "saln.spectral.fiedler",
 }
 

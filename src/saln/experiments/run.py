@@ -27,7 +27,7 @@ from saln.experiments.config import Config
 from saln.experiments.environment import environment
 from saln.experiments.summary import summarise
 from saln.features.backbones import build_backbone, feature_size
-from saln.features.extraction import extract
+from saln.features.extraction import Progress, extract_features
 from saln.files import write_text, write_with
 from saln.loading.batches import SelectedBatches
 from saln.loading.learner_selected import LearnerSelected, scoring
@@ -38,7 +38,7 @@ from saln.training.learners import build_learner
 from saln.training.ledger import Ledger
 from saln.training.loop import Measure, TrainSettings, evaluate, train
 
-__all__ = ["Outcome", "Reporter", "compare"]
+__all__ = ["FeatureProgress", "Outcome", "Reporter", "compare"]
 
 # The share of the training data that trains reference models, when any arm needs one.
 REFERENCE_SHARE = 0.1
@@ -60,6 +60,25 @@ class Reporter(Protocol):
 
     def epoch(self, row: dict[str, Any], epochs: int) -> None:
         """An epoch is done."""
+
+
+class FeatureProgress:
+    """Tells a reporter how far an extraction is; ``rows`` counts what was computed."""
+
+    def __init__(self, reporter: Reporter, title: str) -> None:
+        self.reporter = reporter
+        self.title = title
+        self.rows = 0
+        self.begun = False
+
+    def __call__(self, progress: Progress) -> None:
+        """Takes the place of ``progress`` in :func:`saln.extract_features`."""
+        if not self.begun:
+            self.begun = True
+            # What earlier runs have done is no part of this one's speed.
+            self.reporter.begin(self.title, progress.rows - progress.rows_done)
+        self.reporter.advance(progress.rows_computed - self.rows)
+        self.rows = progress.rows_computed
 
 
 @dataclass(frozen=True)
@@ -155,28 +174,20 @@ class _Comparison:
         backbone = build_backbone(config.backbone, image_size=size, weights=config.backbone_weights)
         # The reference part too, so that the store serves comparisons with and without it.
         pool = data.train_and_reference
-        done = 0
-        self.reporter.begin(f"features: {config.backbone} at {size} px", len(pool))
-
-        def progress(rows: int, total: int) -> None:
-            nonlocal done
-            self.reporter.advance(rows - done)
-            done = rows
-
-        store = extract(
+        computed = FeatureProgress(self.reporter, f"features: {config.backbone} at {size} px")
+        store = extract_features(
             pool,
             backbone,
-            dataset=config.dataset,
-            fingerprint=data.fingerprint,
+            name=config.dataset,
             cache_dir=config.cache_dir.expanduser(),
             device=self.device,
             workers=config.workers,
-            progress=progress,
+            progress=computed,
         )
-        if done == 0:
+        if computed.rows == 0:
             self.reporter.note(f"features: reused {store.path}")
         rows = np.searchsorted(pool.rows, data.train.rows)
-        return np.asarray(store.features[rows]), float(store.manifest["seconds"])
+        return np.asarray(store.features[rows]), store.seconds
 
     def settings(self, seed: int) -> TrainSettings:
         config = self.config
