@@ -67,14 +67,15 @@ def context():
     return forks
 
 
-def read_when_told(cache, connection):
-    """In a child: extracts, and waits for a byte before every example that it reads."""
+def read_when_told(cache, connection, rank=0, world_size=1):
+    """In a child: extracts; waits for a byte before every example, and answers it."""
     torch.set_num_threads(1)
 
     def read(index):
         connection.recv_bytes()
+        connection.send_bytes(b".")
 
-    extract(cache, Pictures(read=read))
+    extract(cache, Pictures(read=read), rank=rank, world_size=world_size)
 
 
 def stop_at_step(cache, connection, step, torn):

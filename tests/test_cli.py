@@ -102,7 +102,7 @@ def test_features_are_made_once_and_found_by_compare(run, tmp_path):
     assert spent == pytest.approx(found["seconds"], abs=1e-3)
 
 
-def test_features_go_on_after_ctrl_c(tmp_path):
+def test_ctrl_c_leaves_a_store_that_can_go_on(tmp_path):
     """A real SIGINT to a real process, in the middle of an extraction."""
     command = [
         sys.executable, "-m", "saln", "features", "--cache-dir", "cache", "--json",

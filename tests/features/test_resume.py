@@ -54,6 +54,13 @@ def start(target, *arguments):
     return process, here
 
 
+def read_together(pipe, count):
+    """Lets a child read so many examples; returns when it has begun the last of them."""
+    for _ in range(count):
+        pipe.send_bytes(b".")
+        pipe.recv_bytes()
+
+
 # The first example is checked and 32 are fingerprinted before the first is computed.
 BEFORE = 33
 
@@ -67,12 +74,8 @@ def test_killed_at_a_random_moment_the_store_is_the_same(moment, whole, tmp_path
     if moment % 2:  # just after a shard's last example, when that shard is written
         reads = max(SHARD_ROWS, reads - reads % SHARD_ROWS)
     process, pipe = start(read_when_told, tmp_path)
-    for _ in range(BEFORE + reads):
-        pipe.send_bytes(b".")
-    deadline = time.monotonic() + 60
-    while not list(tmp_path.glob("*/features.npy")) and time.monotonic() < deadline:
-        time.sleep(0.001)
-    time.sleep(float(random.uniform(0, 0.02)))
+    read_together(pipe, BEFORE + reads)
+    time.sleep(float(random.uniform(0, 0.004)))
     process.kill()
     process.join()
     assert process.exitcode == -signal.SIGKILL
@@ -108,8 +111,7 @@ def test_killed_at_every_step_the_store_is_the_same(torn, tmp_path):
 
 def test_a_second_run_waits_and_takes_over_from_a_killed_one(whole, tmp_path, caplog):
     process, pipe = start(read_when_told, tmp_path)
-    for _ in range(BEFORE + 2 * SHARD_ROWS):
-        pipe.send_bytes(b".")
+    read_together(pipe, BEFORE + 2 * SHARD_ROWS)
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         folders = [*tmp_path.iterdir()] if tmp_path.exists() else []
@@ -129,6 +131,25 @@ def test_a_second_run_waits_and_takes_over_from_a_killed_one(whole, tmp_path, ca
     second.join()
     assert seen[BEFORE:] == list(range(2 * SHARD_ROWS, ROWS))
     assert content(stores[0].path) == whole
+
+
+def test_a_run_that_fails_leaves_another_ones_work_alone(whole, tmp_path):
+    """The other one computes the first half, and has finished no shard yet."""
+    process, pipe = start(read_when_told, tmp_path, 0, 2)
+    read_together(pipe, BEFORE + 1)
+    read = []
+
+    def broken(index):
+        read.append(index)
+        if len(read) > BEFORE:
+            raise OSError("a bad sector")
+
+    with pytest.raises(DataError, match=r"example 24 of Pictures cannot be read .*a bad sector"):
+        extract(tmp_path, Pictures(read=broken))
+    read_together(pipe, ROWS - 1)  # its own half, then what the failed run gave up
+    process.join()
+    assert process.exitcode == 0
+    assert content(only(tmp_path)) == whole
 
 
 def test_two_threads_take_turns(whole, tmp_path):

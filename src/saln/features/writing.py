@@ -195,8 +195,8 @@ class StoreWriter:
         found = read_manifest(self.path)
         names = [".timing.json.new", ".manifest.json.new", _LOCK]
         if found is not None:
-            if found.rows_done:
-                return
+            if found.rows_done or not all(map(self._locks.try_lock, found.left)):
+                return  # or another process is computing
             # The manifest goes after the arrays: what it is alone with is a store begun.
             names = ["timing.json", *_ARRAYS, "manifest.json", *names]
         for name in names:
