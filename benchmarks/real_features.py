@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from saln.data.datasets import load_dataset
 from saln.features.backbones import build_backbone
-from saln.features.extraction import extract
+from saln.features.extraction import extract_features
 
 __all__ = ["DATASETS", "FEATURE_WIDTH", "default_cache", "real_features"]
 
@@ -43,11 +43,10 @@ def real_features(data_root: Path, dataset: str, n: int, cache: Path) -> NDArray
     data = load_dataset(spec, data_root, validation_share=0.001)
     # Both data sets are sorted in parts; a fixed shuffle makes every prefix a mixture.
     order = np.random.default_rng(0).permutation(len(data.train))[:n]
-    store = extract(
+    store = extract_features(
         data.train.part(order),
         build_backbone("efficientnet-lite0", image_size=IMAGE_SIZE),
-        dataset=dataset,
-        fingerprint=data.fingerprint,
+        name=dataset,
         cache_dir=cache,
     )
     # Rows of a store are in the data set's order.

@@ -26,7 +26,7 @@ from torch.nn.functional import normalize
 
 from saln.data.datasets import DataSet, Examples, load_dataset
 from saln.features.backbones import build_backbone
-from saln.features.extraction import extract
+from saln.features.extraction import extract_features
 from saln.randomness import derive_generator, seeded_globally
 from saln.selection import Candidates, ImageTextJEST, PairEmbeddings, Uniform, candidates_needed
 from saln.selection.jest import sigmoid_losses, softmax_losses
@@ -171,12 +171,10 @@ def train(
     return model, wrong
 
 
-def features_of(examples: Examples, data: DataSet, cache: Path) -> Tensor:
+def features_of(examples: Examples, cache: Path) -> Tensor:
     """Frozen EfficientNet-Lite0 features at 96 pixels, standardised by row."""
     backbone = build_backbone("efficientnet-lite0", image_size=96)
-    store = extract(
-        examples, backbone, dataset="oxford-pet", fingerprint=data.fingerprint, cache_dir=cache
-    )
+    store = extract_features(examples, backbone, name="oxford-pet", cache_dir=cache)
     rows = torch.from_numpy(np.array(store.features, dtype=np.float32))
     return (rows - rows.mean(dim=1, keepdim=True)) / rows.std(dim=1, keepdim=True)
 
@@ -204,7 +202,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
     captions = Captions(data, options.data_root)
     parts = {
         name: (
-            features_of(part, data, options.cache_dir / name),
+            features_of(part, options.cache_dir / name),
             torch.from_numpy(part.true_labels),
         )
         for name, part in (

@@ -82,6 +82,49 @@ def test_flags_go_over_the_file_and_the_file_over_the_preset(run, tmp_path):
     assert config["learner"] == "small-cnn"  # preset
 
 
+def test_features_are_made_once_and_found_by_compare(run, tmp_path):
+    flags = ("--backbone", "pixels", "--limit", "200")
+    status, out, err = run("features", *flags)
+    assert status == 0, err
+    assert err == "features: pixels at 16 px: 180 examples\n"
+    store, rows, took = out.splitlines()
+    path = Path(store.split(maxsplit=1)[1])
+    assert path.parent == tmp_path / "cache" / "saln" / "features"
+    assert rows == "rows     180 of 768 features"
+    assert re.fullmatch(r"took     [\d.]+ s, [\d,]+ images/s", took)
+    status, out, _ = run("features", *flags, "--json")
+    found = json.loads(out)
+    assert (found["path"], found["rows"], found["width"]) == (str(path), 180, 768)
+    assert found["rows_computed"] == 0
+    assert "nothing to do, they were there" in run("features", *flags)[1]
+    status, _, err = run("compare", *SMALL, *flags, "--methods", "saln", "--out", "here")
+    assert status == 0, err
+    assert f"features: reused {path}" in err
+    summary = json.loads((tmp_path / "here" / "summary.json").read_text())
+    spent = summary["arms"]["saln"]["seconds"]["features"]
+    assert spent == pytest.approx(found["seconds"], abs=1e-3)
+
+
+def test_ctrl_c_leaves_a_store_that_can_go_on(tmp_path):
+    """A real SIGINT to a real process, in the middle of an extraction."""
+    command = [
+        sys.executable, "-m", "saln", "features", "--cache-dir", "cache", "--json",
+        "--backbone", "efficientnet-lite0",
+    ]  # fmt: skip
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not list(tmp_path.glob("cache/*/features.npy")):
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    assert err.rstrip().endswith("and the same command goes on after them")
+    (folder,) = (tmp_path / "cache").iterdir()
+    with pytest.raises(saln.errors.DataError, match="is not finished: 0 of 1,294 rows are done"):
+        saln.FeatureStore.open(folder)
+
+
 def test_report_redraws_what_was_deleted(run, tmp_path):
     run("compare", *SMALL, "--methods", "uniform,saln", "--out", "here")
     page = tmp_path / "here" / "report.html"
@@ -136,6 +179,9 @@ def test_help_and_version(run):
     status, out, _ = run("compare", "--help")
     assert status == 0
     assert "--filter-ratio" in out
+    status, out, _ = run("features", "--help")
+    assert status == 0
+    assert "--feature-size" in out
     assert run()[0] == 2
 
 
@@ -148,7 +194,7 @@ def one_line(status, err, expected=2):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["train"], "unknown command 'train'; choose one of compare, report, list"),
+        (["train"], "unknown command 'train'; choose one of compare, features, report, list"),
         (["compare", "--dataset", "mnist"], "--dataset mnist is not allowed; give one of digits"),
         (["compare", "--methods", "saln,best"], "--methods best is not allowed; give some of"),
         (["compare", "--preset", "fast"], "--preset fast is not allowed; give one of digits"),
@@ -167,6 +213,13 @@ def one_line(status, err, expected=2):
         (["compare", "--weights", "none.pt"], "weights file none.pt does not exist"),
         (["compare", "--resume"], "--resume needs the folder of the run to go on with; give --out"),
         (["compare", "--resume", "--out", "."], "--resume: . holds no run; give the folder of a"),
+        (["features", "--dataset", "mnist"], "--dataset mnist is not allowed; give one of digits"),
+        (["features", "--backbone", "vgg"], "--backbone vgg is not allowed; give one of"),
+        (["features", "--feature-size", "4"], "--feature-size 4 is not allowed; give 8 to 2048"),
+        (["features", "--workers", "-1"], "--workers -1 is not allowed"),
+        (["features", "--backbone", "pixels", "--batch-size", "0"], "batch_size=0 is not allowed"),
+        (["features", "--limit", "0"], "--limit 0 is not allowed"),
+        (["features", "--data-rot", "x"], "--data-rot"),
         (["report", "."], ". holds no run; give a folder that 'saln compare' wrote"),
         (["list", "everything"], "saln list takes no arguments, not 'everything'"),
     ],

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from saln.cli import _COMMANDS, read_compare
+from saln.cli import _COMMANDS, read_compare, read_features
 from saln.experiments.config import Config, load_preset
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
@@ -39,6 +39,8 @@ def test_commands_exist_and_their_flags_are_allowed(tmp_path, monkeypatch):
         assert name in _COMMANDS
         if name == "compare":
             read_compare(arguments)
+        elif name == "features":
+            read_features(arguments)
     targets = [command[1] for command in COMMANDS if command[0] == "make"]
     assert targets == ["compare", "test"]
     for target in targets:
@@ -48,7 +50,7 @@ def test_commands_exist_and_their_flags_are_allowed(tmp_path, monkeypatch):
 def test_flags_in_the_text_exist():
     fields = {field.name.replace("_", "-") for field in dataclasses.fields(Config)}
     prose = re.sub(r"```.*?```", "", README, flags=re.DOTALL)
-    shown = re.findall(r"--([a-z][a-z-]*)(?: ([\w.,-]*[\w]))?", prose)
+    shown = re.findall(r"--([a-z][a-z-]*)(?: (?!-)([\w.,-]*[\w]))?", prose)
     assert len(shown) > 8
     for name, value in shown:
         assert name.removeprefix("no-") in fields, name

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from saln import testing
+    from saln.features.extraction import extract_features
     from saln.features.store import FeatureStore
     from saln.loading.batches import SelectedBatches
     from saln.selection import (
@@ -58,6 +59,7 @@ __all__ = [
     "Selector",
     "TopLoss",
     "Uniform",
+    "extract_features",
     "fiedler",
     "testing",
 ]
@@ -80,6 +82,7 @@ _HOMES = {
     "Selector": "saln.selection.contract",
     "TopLoss": "saln.selection.top_loss",
     "Uniform": "saln.selection.uniform",
+    "extract_features": "saln.features.extraction",
     "fiedler": "saln.spectral.fiedler",
 }
 

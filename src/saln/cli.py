@@ -1,12 +1,14 @@
-"""The command line: ``saln compare | report | list``."""
+"""The command line: ``saln compare | features | report | list``."""
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import saln
 from saln.errors import InputError, SalnError
@@ -14,7 +16,7 @@ from saln.errors import InputError, SalnError
 if TYPE_CHECKING:
     from saln.experiments.config import Config
 
-__all__ = ["main", "read_compare"]
+__all__ = ["FeatureSettings", "main", "read_compare", "read_features"]
 
 _OVERVIEW = """\
 usage: saln COMMAND [FLAGS]
@@ -23,6 +25,7 @@ Choose, from every batch of candidates, the few examples worth a gradient.
 
 commands:
   compare   train the arms side by side and write a report (the main job)
+  features  run a frozen backbone over a data set and keep the rows
   report    redraw the report of a run
   list      data sets, networks, selectors and presets
 
@@ -131,6 +134,118 @@ def _compare(arguments: list[str]) -> int:
     return 1 if outcome.failures else 0
 
 
+@dataclass(frozen=True, kw_only=True)
+class FeatureSettings:
+    """The settings of `saln features`; those of `saln compare` have the same names."""
+
+    dataset: str = "digits"
+    """digits, cifar10, oxford-pet, folder:PATH or hf:NAME-OR-PATH."""
+    data_root: Path = Path("data")
+    """Where cifar10 and oxford-pet are, in torchvision's layout."""
+    download: bool = False
+    """Fetch a data set that is not there."""
+    backbone: str = "resnet50"
+    """The frozen network."""
+    backbone_weights: Path | None = None
+    """Its state dict, in the place of a download."""
+    feature_size: int | None = None
+    """Pixels that it sees; the data set's own default, at least 96, when not given."""
+    limit: int | None = None
+    """Use at most this many training images."""
+    split_seed: int = 0
+    """Decides which examples are for training."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the backbone runs."""
+    workers: int = 0
+    """Processes that load images; 0 loads in the process itself."""
+    batch_size: int | None = None
+    """Images a forward pass; what suits the device when not given."""
+    cache_dir: Path | None = None
+    """Where features are kept; when not given, where saln compare looks for them."""
+    json: bool = False
+    """Print one JSON object in the place of lines."""
+
+
+def read_features(arguments: Sequence[str]) -> FeatureSettings:
+    """Reads the flags of ``saln features``.
+
+    Raises:
+        SystemExit: Flags that cannot be parsed, or ``--help``.
+    """
+    import tyro
+
+    return tyro.cli(
+        FeatureSettings,
+        prog="saln features",
+        description=_features.__doc__,
+        args=arguments,
+    )
+
+
+def _features(arguments: list[str]) -> int:
+    """Runs a frozen backbone over a data set's training images and keeps the rows.
+
+    `saln compare` with the same data set, backbone and size then finds them. A run that
+    was stopped goes on where it stopped.
+    """
+    settings = read_features(arguments)
+    import json
+
+    from saln.data.datasets import load_dataset
+    from saln.experiments.config import Config
+    from saln.experiments.reporter import FeatureProgress
+    from saln.features.backbones import build_backbone, feature_size
+    from saln.features.extraction import extract_features
+    from saln.terminal import open_reporter
+
+    shared = {name: value for name, value in vars(settings).items() if name in vars(Config())}
+    config = Config(
+        **shared | {"batch_size": 1, "cache_dir": settings.cache_dir or Config().cache_dir}
+    )
+    config.check()
+    data = load_dataset(
+        settings.dataset,
+        settings.data_root.expanduser(),
+        limit=settings.limit,
+        split_seed=settings.split_seed,
+        download=settings.download,
+    )
+    size = settings.feature_size or feature_size(settings.backbone, data.default_image_size)
+    backbone = build_backbone(settings.backbone, image_size=size, weights=settings.backbone_weights)
+    with open_reporter() as reporter:
+        computed = FeatureProgress(reporter, f"features: {settings.backbone} at {size} px")
+        store = extract_features(
+            data.train,
+            backbone,
+            name=settings.dataset,
+            cache_dir=config.cache_dir,
+            device=None if settings.device == "auto" else settings.device,
+            batch_size=settings.batch_size,
+            workers=settings.workers,
+            progress=computed,
+        )
+    if os.environ.get("RANK", "0") != "0":
+        return 0  # under torchrun the first one says it
+    rows, width = store.features.shape
+    speed = rows / max(store.seconds, 1e-9)
+    if settings.json:
+        found = {
+            "path": str(store.path),
+            "rows": rows,
+            "width": width,
+            "rows_computed": computed.rows,
+            "seconds": store.seconds,
+            "images_per_second": round(speed, 1),
+        }
+        sys.stdout.write(json.dumps(found) + "\n")
+        return 0
+    reused = "" if computed.rows else "; nothing to do, they were there"
+    sys.stdout.write(f"store    {store.path}\n")
+    sys.stdout.write(f"rows     {rows:,} of {width:,} features{reused}\n")
+    sys.stdout.write(f"took     {store.seconds:,.1f} s, {speed:,.0f} images/s\n")
+    return 0
+
+
 def _report(arguments: list[str]) -> int:
     """Redraws tables, figures and report.html of a run from its rows."""
     import tyro
@@ -164,7 +279,11 @@ def _list(arguments: list[str]) -> int:
     return 0
 
 
-_COMMANDS = {"compare": _compare, "report": _report, "list": _list}
+_COMMANDS = {"compare": _compare, "features": _features, "report": _report, "list": _list}
+
+
+# What is left after Ctrl-C; a comparison says itself how it goes on.
+_KEPT = {"features": "; finished shards are kept, and the same command goes on after them"}
 
 
 def _run(arguments: list[str]) -> int:
@@ -199,7 +318,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         if debug:
             raise
-        sys.stderr.write("\nsaln: stopped\n")
+        kept = _KEPT.get(given[0], "")
+        sys.stderr.write(f"\nsaln: stopped{kept}\n")
         return 130
     except BrokenPipeError:  # `saln list | head`
         sys.stderr.close()

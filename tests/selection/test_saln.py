@@ -9,7 +9,7 @@ from oracles.dense_fiedler import second, stable_choice
 
 from saln.data.datasets import load_dataset
 from saln.features.backbones import build_backbone
-from saln.features.extraction import extract
+from saln.features.extraction import extract_features
 from saln.randomness import derive_generator
 from saln.selection import SALN, Candidates
 
@@ -49,9 +49,8 @@ def real_features(data_root, tmp_path_factory):
     found = {}
     for spec in ("oxford-pet", f"hf:{data_root / 'cifar10'}"):
         data = load_dataset(spec, data_root, limit=800)
-        store = extract(
-            data.train.part(np.arange(640)), backbone, dataset=spec,
-            fingerprint=data.fingerprint, cache_dir=cache,
+        store = extract_features(
+            data.train.part(np.arange(640)), backbone, name=spec, cache_dir=cache,
         )  # fmt: skip
         order = torch.randperm(640, generator=derive_generator("order"))
         found[spec.split(":")[0]] = torch.from_numpy(np.array(store.features))[order]

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from saln._torchvision import torchvision
 from saln.data.augmentation import Augmentation, DigitAugmentation, PhotoAugmentation
@@ -57,6 +58,21 @@ class Examples:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        """One example's image as RGB and its label.
+
+        Raises:
+            DataError: The image cannot be read; the message names it.
+        """
+        return self.images.load(int(self.rows[index])), int(self.labels[index])
+
+    def fingerprint(self) -> str:
+        """A hash that changes with the images' names and sizes, the rows and the labels."""
+        digest = hashlib.blake2b(self.images.fingerprint().encode(), digest_size=16)
+        digest.update(np.ascontiguousarray(self.rows).data)
+        digest.update(np.ascontiguousarray(self.labels).data)
+        return digest.hexdigest()
 
     def part(self, positions: npt.NDArray[Any]) -> Examples:
         """The examples at the given positions, in ascending order."""

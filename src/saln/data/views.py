@@ -16,7 +16,8 @@ from torch.utils.data import Dataset
 
 from saln.data.augmentation import Augmentation, EvaluationTransform
 from saln.data.datasets import Examples
-from saln.errors import DataError
+from saln.data.items import MapStyle, read_item
+from saln.errors import DataError, SalnError
 from saln.randomness import derive_generator
 
 __all__ = [
@@ -54,13 +55,13 @@ class Batch(NamedTuple):
     weights: Tensor | None = None
 
 
-Item = tuple[Tensor, int, int] | DataError
+Item = tuple[Tensor, int, int] | SalnError
 
 
 class EvaluationView(Dataset[Item]):
-    """Examples as evaluation and feature extraction see them."""
+    """Examples of any map-style data set as evaluation and feature extraction see them."""
 
-    def __init__(self, examples: Examples, transform: EvaluationTransform) -> None:
+    def __init__(self, examples: MapStyle, transform: EvaluationTransform) -> None:
         self.examples = examples
         self.transform = transform
 
@@ -69,9 +70,9 @@ class EvaluationView(Dataset[Item]):
 
     def __getitem__(self, index: int) -> Item:
         try:
-            image = self.examples.images.load(int(self.examples.rows[index]))
-            return self.transform(image), int(self.examples.labels[index]), index
-        except DataError as error:
+            image, label = read_item(self.examples, index)
+            return self.transform(image), label, index
+        except SalnError as error:
             return error
 
 
@@ -106,11 +107,11 @@ class TrainingView(Dataset[Item]):
             return error
 
 
-def collate(items: Sequence[Item]) -> Batch | DataError:
+def collate(items: Sequence[Item]) -> Batch | SalnError:
     """Makes a batch of what a view gave, or the first error among it."""
     good: list[tuple[Tensor, int, int]] = []
     for item in items:
-        if isinstance(item, DataError):
+        if isinstance(item, SalnError):
             return item
         good.append(item)
     images, labels, indices = zip(*good, strict=True)
@@ -121,9 +122,9 @@ def collate(items: Sequence[Item]) -> Batch | DataError:
     )
 
 
-def raise_broken(batches: Iterable[Batch | DataError]) -> Iterator[Batch]:
+def raise_broken(batches: Iterable[Batch | SalnError]) -> Iterator[Batch]:
     """Passes batches on and raises the error of a broken one."""
     for batch in batches:
-        if isinstance(batch, DataError):
+        if isinstance(batch, SalnError):
             raise batch
         yield batch

@@ -27,10 +27,10 @@ from saln.experiments.progress import (
     refuse_changes,
 )
 from saln.experiments.reference import Reference, train_reference
-from saln.experiments.reporter import Reporter
+from saln.experiments.reporter import FeatureProgress, Reporter
 from saln.experiments.summary import summarise
 from saln.features.backbones import build_backbone, feature_size
-from saln.features.extraction import extract
+from saln.features.extraction import extract_features
 from saln.loading.batches import SelectedBatches
 from saln.loading.learner_selected import LearnerSelected, scoring
 from saln.loading.loader import EpochBatches, LoadedBatches, evaluation_batches
@@ -148,28 +148,20 @@ class _Comparison:
         backbone = build_backbone(config.backbone, image_size=size, weights=config.backbone_weights)
         # The reference part too, so that the store serves comparisons with and without it.
         pool = data.train_and_reference
-        done = 0
-        self.reporter.begin(f"features: {config.backbone} at {size} px", len(pool))
-
-        def progress(rows: int, total: int) -> None:
-            nonlocal done
-            self.reporter.advance(rows - done)
-            done = rows
-
-        store = extract(
+        computed = FeatureProgress(self.reporter, f"features: {config.backbone} at {size} px")
+        store = extract_features(
             pool,
             backbone,
-            dataset=config.dataset,
-            fingerprint=data.fingerprint,
+            name=config.dataset,
             cache_dir=config.cache_dir.expanduser(),
             device=self.device,
             workers=config.workers,
-            progress=progress,
+            progress=computed,
         )
-        if done == 0:
+        if computed.rows == 0:
             self.reporter.note(f"features: reused {store.path}")
         rows = np.searchsorted(pool.rows, data.train.rows)
-        return np.asarray(store.features[rows]), float(store.manifest["seconds"])
+        return np.asarray(store.features[rows]), store.seconds
 
     def settings(self, seed: int) -> TrainSettings:
         config = self.config

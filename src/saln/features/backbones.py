@@ -6,7 +6,9 @@ frozen: its pooled penultimate output is the features.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +28,9 @@ __all__ = [
     "build_backbone",
     "build_network",
     "feature_size",
+    "inference_mode_of",
     "network_names",
+    "wrap_backbone",
 ]
 
 # What `--learner` and `--backbone` take beside torchvision's classifiers -> what it is.
@@ -71,7 +75,9 @@ class Network:
         digest = hashlib.blake2b(self.name.encode(), digest_size=16)
         for key, value in self.body.state_dict().items():
             digest.update(key.encode())
-            digest.update(value.detach().cpu().contiguous().view(-1).numpy().tobytes())
+            # As bytes: NumPy knows no bfloat16.
+            plain = value.detach().cpu().contiguous().view(-1).view(torch.uint8)
+            digest.update(plain.numpy().data)
         return digest.hexdigest()
 
 
@@ -289,6 +295,57 @@ def build_backbone(name: str, *, image_size: int, weights: Path | None = None) -
     )
     network.body.eval().requires_grad_(False)
     return network
+
+
+def wrap_backbone(
+    module: nn.Module, *, image_size: int, normalisation: Normalisation = IMAGENET
+) -> Network:
+    """Takes a network of the caller's own as a backbone.
+
+    Args:
+        module: Gives (b, width) for float images (b, 3, image_size, image_size); run in eval
+            mode; its weights, its layers' modes and its device stay as they are.
+        image_size: Pixels.
+        normalisation: What the network expects of its input.
+
+    Raises:
+        InputError: It cannot take such images, or gives something else.
+    """
+    parameter = next(module.parameters(), None)
+    device = torch.device("cpu") if parameter is None else parameter.device
+    with inference_mode_of(module):
+        try:
+            output = module(torch.zeros(1, 3, image_size, image_size, device=device))
+        except Exception as error:  # networks refuse a size in many ways; all mean the same here
+            raise InputError(
+                f"the backbone {type(module).__name__} cannot take images of {image_size} pixels "
+                f"({str(error).splitlines()[0] if str(error) else type(error).__name__}); give "
+                "another image_size"
+            ) from error
+    if not isinstance(output, Tensor) or output.ndim != 2 or len(output) != 1:
+        shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+        raise InputError(
+            f"the backbone {type(module).__name__} gives {shape} for one image, expected one row "
+            "(1, width); take its head off and flatten what is left"
+        )
+    # The layers too: two networks without weights may still differ.
+    layers = "" if " at 0x" in repr(module) else repr(module)
+    key = hashlib.blake2b(layers.encode(), digest_size=4).hexdigest()
+    name = f"{type(module).__name__}-{key}"
+    return Network(name, module, "", output.shape[1], normalisation, image_size)
+
+
+@contextlib.contextmanager
+def inference_mode_of(module: nn.Module) -> Iterator[None]:
+    """Runs the block without gradients and in eval mode; puts each layer's mode back."""
+    training = [layer for layer in module.modules() if layer.training]
+    module.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        for layer in training:
+            layer.training = True
 
 
 def feature_size(name: str, image_size: int) -> int:

@@ -1,106 +1,420 @@
-"""One pass of a frozen backbone over examples, kept on disk."""
+"""One pass of a frozen backbone over a data set, kept on disk."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import logging
+import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Sampler
 
-from saln.data.augmentation import EvaluationTransform
-from saln.data.datasets import Examples
+from saln.data.augmentation import IMAGENET, EvaluationTransform, Normalisation
+from saln.data.fingerprint import fingerprint
+from saln.data.items import MapStyle, check_map_style, read_item
 from saln.data.views import EvaluationView, collate, inference_batch_size, raise_broken
-from saln.errors import DataError
-from saln.features.backbones import Network
-from saln.features.store import FeatureStore
+from saln.errors import DataError, InputError
+from saln.features.backbones import Network, build_backbone, inference_mode_of, wrap_backbone
+from saln.features.store import FeatureStore, Manifest, read_manifest
+from saln.features.writing import StoreWriter, tidy
 
-__all__ = ["extract"]
+__all__ = ["DEFAULT_IMAGE_SIZE", "SHARD_ROWS", "Progress", "extract_features"]
+
+logger = logging.getLogger(__name__)
+
+# Pixels, for networks made for ImageNet.
+DEFAULT_IMAGE_SIZE = 224
+# A multiple of every batch size in use. A kill costs at most so many rows, or two times.
+SHARD_ROWS = 1024
+# How long to wait before looking again what another process has finished.
+_POLL_SECONDS = 0.05
+_RANKS = (("RANK", "0"), ("WORLD_SIZE", "1"))
 
 
-def extract(
-    examples: Examples,
-    backbone: Network,
-    *,
-    dataset: str,
-    fingerprint: str,
-    cache_dir: Path,
-    device: torch.device | None = None,
-    batch_size: int | None = None,
-    workers: int = 0,
-    progress: Callable[[int, int], None] = lambda done, total: None,
-) -> FeatureStore:
-    """Gives the features of the examples, from the cache where they are there.
+@dataclass(frozen=True)
+class Progress:
+    """How far an extraction is.
 
-    Images are resized, centre-cropped and normalised as the backbone was built for.
+    Attributes:
+        rows_done: Rows of this process's share that are done, those of earlier runs
+            included.
+        rows: Rows of this process's share; with one process, of the store.
+        rows_computed: Rows that this call has computed.
+        images_per_second: Of this call; 0 at its beginning.
+    """
 
-    Args:
-        examples: What to extract; one row of the store each, in order.
-        backbone: From :func:`saln.features.backbones.build_backbone`.
-        dataset: The data set's name, for the folder's name.
-        fingerprint: The data set's fingerprint; features of another one are not reused.
-        cache_dir: Where stores are kept.
-        device: Where the backbone runs; the CPU when None.
-        batch_size: Images a forward pass; what suits the device when None.
-        workers: Loader processes.
-        progress: Called with (rows done, rows in all).
+    rows_done: int
+    rows: int
+    rows_computed: int
+    images_per_second: float
+
+    @property
+    def seconds_left(self) -> float | None:
+        """At the speed so far; None while there is none."""
+        if self.images_per_second == 0:
+            return None
+        return (self.rows - self.rows_done) / self.images_per_second
+
+
+class _ShardBatches(Sampler[list[int]]):
+    """Batches that end where shards do, so that a resumed run forms the same ones."""
+
+    def __init__(self, shards: list[range], batch_size: int) -> None:
+        self.shards = shards
+        self.batch_size = batch_size
+
+    def __len__(self) -> int:
+        return sum(-(-len(shard) // self.batch_size) for shard in self.shards)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for shard in self.shards:
+            for start in range(shard.start, shard.stop, self.batch_size):
+                yield list(range(start, min(start + self.batch_size, shard.stop)))
+
+
+def _to_float16(rows: Tensor, first: int, backbone: str) -> np.ndarray[Any, Any]:
+    """Gives float16, (b, d), on the CPU.
 
     Raises:
-        DataError: A broken image, features that are not finite in float16, a damaged
-            store in the cache, or a disk that cannot be written to.
+        DataError: A row that float16 cannot hold; the message names it.
     """
-    description: dict[str, Any] = {
-        "dataset": dataset,
-        "dataset_fingerprint": fingerprint,
-        "rows": len(examples),
-        "rows_hash": hashlib.blake2b(examples.rows.data, digest_size=16).hexdigest(),
-        "backbone": backbone.name,
-        "weights": backbone.identity(),
-        "preprocessing": {
-            "image_size": backbone.image_size,
-            "mean": backbone.normalisation.mean,
-            "std": backbone.normalisation.std,
-        },
-    }
-    key = hashlib.blake2b(json.dumps(description).encode(), digest_size=6).hexdigest()
-    slug = re.sub(r"[^a-z0-9]+", "-", dataset.lower()).strip("-")[-40:]
-    path = cache_dir / f"{slug}-{backbone.name}-{backbone.image_size}px-{key}"
-    if path.exists():
-        return FeatureStore.open(path)
+    small = rows.to(torch.float16).cpu()
+    finite = torch.isfinite(small).all(dim=1)
+    if not bool(finite.all()):
+        row = int((~finite).nonzero()[0])
+        values = rows[row].float()
+        if bool(torch.isfinite(values).all()):
+            problem = f"reach {float(values.abs().max()):.4g}, more than float16 holds (65504)"
+            cure = "scale them down, for example with a LayerNorm behind the backbone"
+        else:
+            problem = "hold NaN or infinity"
+            cure = "check that example and the backbone's weights"
+        raise DataError(f"the features of example {first + row} by {backbone} {problem}; {cure}")
+    array: np.ndarray[Any, Any] = small.numpy()
+    return array
 
-    device = device or torch.device("cpu")
-    view = EvaluationView(
-        examples, EvaluationTransform(backbone.image_size, backbone.normalisation)
-    )
-    loader = DataLoader(
-        view,
-        batch_size=batch_size or inference_batch_size(device),
-        collate_fn=collate,
-        num_workers=workers,
-        generator=torch.Generator(),  # else the loader draws from the global one
-    )
-    body = backbone.body.to(device)
-    features = np.empty((len(examples), backbone.width), dtype=np.float16)
-    started = time.perf_counter()
-    done = 0
-    with torch.inference_mode():
+
+def _find_device(device: torch.device | str | None, backbone: str | nn.Module) -> torch.device:
+    if device is None and isinstance(backbone, nn.Module):
+        parameter = next(backbone.parameters(), None)
+        if parameter is not None:
+            return parameter.device
+    if device is None and torch.cuda.is_available():
+        local_rank = int(os.environ.get("LOCAL_RANK", torch.cuda.current_device()))
+        return torch.device("cuda", local_rank % torch.cuda.device_count())
+    try:
+        found = torch.device(device or "cpu")
+    except RuntimeError as error:
+        raise InputError(f"device {device!r} is not known; give 'cpu' or 'cuda'") from error
+    if found.type == "cuda" and not torch.cuda.is_available():
+        raise InputError(f"device {found} is not allowed: torch sees no GPU here; give 'cpu'")
+    return found
+
+
+def _find_ranks(rank: int | None, world_size: int | None) -> tuple[int, int]:
+    if rank is None and world_size is None:
+        distributed = torch.distributed
+        if distributed.is_available() and distributed.is_initialized():
+            return distributed.get_rank(), distributed.get_world_size()
+        # As torchrun sets them. Nothing is sent between ranks, so no group is needed.
+        rank, world_size = (int(os.environ.get(name, default)) for name, default in _RANKS)
+    if rank is None or world_size is None or not 0 <= rank < world_size:
+        raise InputError(
+            f"rank={rank} of world_size={world_size} is not allowed; give both, with rank from 0 "
+            "to world_size - 1, or neither"
+        )
+    return rank, world_size
+
+
+def _find_backbone(
+    backbone: str | Network | nn.Module,
+    weights: str | Path | None,
+    image_size: int | None,
+    normalisation: Normalisation | None,
+) -> Network:
+    if isinstance(backbone, str):
+        if normalisation is not None:
+            raise InputError(f"{backbone} has its own normalisation; leave normalisation out")
+        if image_size is None and backbone in ("pixels", "small-cnn"):
+            raise InputError(f"{backbone} has no usual image size; give image_size, e.g. 32")
+        size = image_size or DEFAULT_IMAGE_SIZE
+        file = None if weights is None else Path(weights)
+        return build_backbone(backbone, image_size=size, weights=file)
+    if weights is not None:
+        raise InputError("weights are for a backbone that is a name; load the module's before")
+    if isinstance(backbone, Network):
+        if image_size not in (None, backbone.image_size) or normalisation is not None:
+            raise InputError(
+                f"the network {backbone.name} was built for {backbone.image_size} pixels and has "
+                "its own normalisation; leave image_size and normalisation out"
+            )
+        return backbone
+    if not isinstance(backbone, nn.Module):
+        raise InputError(
+            f"backbone={backbone!r} is not allowed; give a name ('saln list' names all) or a "
+            "torch.nn.Module"
+        )
+    if image_size is None:
+        raise InputError("a backbone that is a module needs image_size; give the pixels it expects")
+    return wrap_backbone(backbone, image_size=image_size, normalisation=normalisation or IMAGENET)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What one call computes by, and on."""
+
+    dataset: MapStyle
+    network: Network
+    device: torch.device
+    batch_size: int
+    workers: int
+    precision: torch.dtype | None
+    world_size: int
+
+    def batches(self, shards: list[range]) -> Iterator[tuple[np.ndarray[Any, Any], Tensor, int]]:
+        """Gives (features float16 (b, d), labels int64 (b,), first row) in order."""
+        network = self.network
+        on_gpu = self.device.type == "cuda"
+        loader = DataLoader(
+            EvaluationView(
+                self.dataset, EvaluationTransform(network.image_size, network.normalisation)
+            ),
+            batch_sampler=_ShardBatches(shards, self.batch_size),
+            collate_fn=collate,
+            num_workers=self.workers,
+            pin_memory=on_gpu,
+            generator=torch.Generator(),  # else the loader draws from the global one
+        )
         for batch in raise_broken(loader):
-            rows = body(batch.images.to(device)).to(torch.float16).cpu()
-            finite = torch.isfinite(rows).all(dim=1)
-            if not bool(finite.all()):
-                row = done + int((~finite).nonzero()[0])
-                raise DataError(
-                    f"{backbone.name} gives features that float16 cannot hold for example {row} "
-                    f"of {dataset}; check that image, or use another backbone"
+            images = batch.images.to(self.device, non_blocking=on_gpu)
+            first = int(batch.indices[0])
+            with torch.autocast(
+                self.device.type, self.precision, enabled=self.precision is not None
+            ):
+                rows = network.body(images)
+            if rows.shape != (len(images), network.width):
+                raise InputError(
+                    f"{network.name} gives {tuple(rows.shape)} for {len(images)} images, "
+                    f"expected ({len(images)}, {network.width}); one row an image"
                 )
-            features[done : done + len(rows)] = rows.numpy()
-            done += len(rows)
-            progress(done, len(examples))
-    seconds = round(time.perf_counter() - started, 3)
-    return FeatureStore.write(path, features, examples.labels, description | {"seconds": seconds})
+            yield _to_float16(rows, first, network.name), batch.labels, first
+
+
+def _compute(
+    job: _Job, writer: StoreWriter, claimed: list[int], advance: Callable[[int], None]
+) -> None:
+    """Computes shards; each is written in the background while the next is computed."""
+    manifest = writer.manifest
+    shards = [manifest.shard(number) for number in claimed]
+    queue = iter(zip(claimed, shards, strict=True))
+    pending: Future[None] | None = None
+    number, shard = next(queue)
+    features = np.empty((len(shard), manifest.width), dtype=np.float16)
+    labels = np.empty(len(shard), dtype=np.int64)
+    started = time.perf_counter()
+    with ThreadPoolExecutor(max_workers=1) as background:
+        for rows, row_labels, first in job.batches(shards):
+            place = slice(first - shard.start, first - shard.start + len(rows))
+            features[place], labels[place] = rows, row_labels.numpy()
+            advance(len(rows))
+            if place.stop < len(shard):
+                continue
+            if pending is not None:
+                pending.result()  # a failed write ends the run here
+            now = time.perf_counter()
+            seconds = (now - started) / job.world_size
+            pending = background.submit(writer.write, number, features, labels, seconds)
+            started = now
+            if (following := next(queue, None)) is not None:
+                number, shard = following
+                features = np.empty((len(shard), manifest.width), dtype=np.float16)
+                labels = np.empty(len(shard), dtype=np.int64)
+        if pending is not None:
+            pending.result()
+
+
+def _fill(
+    job: _Job, writer: StoreWriter, rank: int, progress: Callable[[Progress], None] | None
+) -> None:
+    """Computes this rank's slice, then what no living process has taken, until all is done."""
+    manifest = writer.manifest
+    shards, ranks = len(manifest.checksums), job.world_size
+    own = set(range(shards * rank // ranks, shards * (rank + 1) // ranks))
+    rows = sum(len(manifest.shard(number)) for number in own)
+    done = rows - sum(len(manifest.shard(number)) for number in manifest.left if number in own)
+    computed, started, told = 0, time.perf_counter(), False
+
+    def advance(count: int) -> None:
+        nonlocal computed
+        computed += count
+        if progress is not None:
+            speed = computed / max(time.perf_counter() - started, 1e-9)
+            progress(Progress(done + computed, rows, computed, speed))
+
+    while left := writer.left():
+        mine = [number for number in left if number in own]
+        claimed = writer.claim(mine) if mine else []
+        if not claimed:
+            # What is left is another process's, or was: of one that ended, or never began.
+            claimed = writer.claim(left)
+            rows += sum(len(manifest.shard(number)) for number in claimed if number not in own)
+        if claimed:
+            if computed == 0:
+                started = time.perf_counter()
+            advance(0)
+            _compute(job, writer, claimed, advance)
+            continue
+        if not told and ranks == 1:
+            logger.warning("waiting for another process, which writes %s", writer.path)
+        told = True
+        time.sleep(_POLL_SECONDS)
+
+
+def extract_features(
+    dataset: MapStyle,
+    backbone: str | Network | nn.Module = "resnet50",
+    *,
+    cache_dir: str | Path = "features/",
+    weights: str | Path | None = None,
+    image_size: int | None = None,
+    normalisation: Normalisation | None = None,
+    name: str | None = None,
+    device: torch.device | str | None = None,
+    batch_size: int | None = None,
+    workers: int = 0,
+    mixed_precision: bool | None = None,
+    rank: int | None = None,
+    world_size: int | None = None,
+    shard_rows: int = SHARD_ROWS,
+    progress: Callable[[Progress], None] | None = None,
+) -> FeatureStore:
+    """Gives the features of every example, from the cache where they are there.
+
+    Images are resized, centre-cropped and normalised as the backbone expects. A run that
+    was stopped, by a kill too, goes on where it stopped. Several processes may make one
+    store together; each computes its slice and returns when the store is whole.
+
+    Args:
+        dataset: Any map-style data set that gives ``(image, label)`` or a dict with the
+            two, without transforms of its own: one of torchvision, of Hugging Face, a
+            part of :func:`saln.data.datasets.load_dataset`. See
+            :func:`saln.data.items.read_item`.
+        backbone: A name from ``saln list``, or a module that gives (b, width).
+        cache_dir: Where stores are kept, each in a folder whose name follows from what
+            it is made of. Or the folder of a store itself, which is then refused where
+            it holds something else than what is asked for.
+        weights: A state dict on disk, in the place of the published weights.
+        image_size: Pixels; 224 when not given, which networks made for ImageNet expect.
+        normalisation: For a module: what it expects of its input; ImageNet's when not
+            given.
+        name: The data set's name, for the folder's; its class's when not given.
+        device: Where the backbone runs; when not given a GPU where there is one, and for
+            a module where it is.
+        batch_size: Images a forward pass; what suits the device when not given.
+        workers: Processes that load images.
+        mixed_precision: Run the backbone under autocast; when not given, on a GPU.
+        rank: This process's number among ``world_size`` that make the store together;
+            of ``torch.distributed`` or ``torchrun`` when not given.
+        world_size: See ``rank``.
+        shard_rows: How many rows are made durable at once.
+        progress: Told after every batch, and once before the first.
+
+    Returns:
+        The store; its rows are in the data set's order.
+
+    Raises:
+        InputError: A data set, backbone or setting that cannot work.
+        DataError: An example that cannot be read, features that float16 cannot hold, a
+            store that is damaged or holds something else, or a disk that cannot be
+            written to. Finished shards are kept.
+        WeightsError: The published weights cannot be downloaded.
+        MissingExtraError: ``efficientnet-lite0`` without the extra ``offline``.
+    """
+    check_map_style(dataset)
+    for field, value, low in (
+        ("batch_size", batch_size, 1),
+        ("shard_rows", shard_rows, 1),
+        ("workers", workers, 0),
+        ("image_size", image_size, 1),
+    ):
+        if value is not None and value < low:
+            raise InputError(f"{field}={value} is not allowed; give at least {low}")
+    rank, world_size = _find_ranks(rank, world_size)
+    device = _find_device(device, backbone.body if isinstance(backbone, Network) else backbone)
+    network = _find_backbone(backbone, weights, image_size, normalisation)
+    mixed = device.type == "cuda" if mixed_precision is None else mixed_precision
+    precision = None
+    if mixed:
+        brain = device.type != "cuda" or torch.cuda.is_bf16_supported()
+        precision = torch.bfloat16 if brain else torch.float16
+    read_item(dataset, 0)  # said now, not by a worker process later
+    identity = {
+        "rows": len(dataset),
+        "backbone": network.name,
+        "weights": network.identity(),
+        "width": network.width,
+        "preprocessing": {
+            "image_size": network.image_size,
+            "mean": list(network.normalisation.mean),
+            "std": list(network.normalisation.std),
+        },
+        "precision": "mixed" if mixed else "float32",
+        "dataset_fingerprint": fingerprint(dataset),
+    }
+    name = name or type(dataset).__name__
+    path = _store_path(Path(cache_dir).expanduser(), name, network, identity)
+    found = read_manifest(path)
+    if found is not None and not found.left:
+        tidy(path)
+        return FeatureStore.open(path, expected=identity)
+    shards = -(-len(dataset) // shard_rows)
+    job = _Job(
+        dataset,
+        network,
+        device,
+        batch_size or inference_batch_size(device),
+        workers,
+        precision,
+        world_size,
+    )
+    with StoreWriter(path, Manifest(name, identity, shard_rows, (None,) * shards)) as writer:
+        try:
+            with _ready(network.body, device):
+                _fill(job, writer, rank, progress)
+        except Exception:
+            if world_size == 1:  # else the others may be about to finish a shard
+                writer.discard()
+            raise
+    return FeatureStore.open(path, expected=identity)
+
+
+def _store_path(cache_dir: Path, name: str, network: Network, identity: dict[str, Any]) -> Path:
+    if (cache_dir / "manifest.json").exists():
+        return cache_dir
+    key = hashlib.blake2b(json.dumps(identity).encode(), digest_size=6).hexdigest()
+    slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[-40:]
+    return cache_dir / f"{slug}-{network.name}-{network.image_size}px-{key}"
+
+
+@contextlib.contextmanager
+def _ready(body: nn.Module, device: torch.device) -> Iterator[None]:
+    """Has a network on a device, in eval mode and without gradients; then as it was."""
+    parameter = next(body.parameters(), None)
+    home = device if parameter is None else parameter.device
+    body.to(device)  # not in inference mode, where the weights could never be trained again
+    try:
+        with inference_mode_of(body):
+            yield
+    finally:
+        body.to(home)

@@ -1,0 +1,83 @@
+"""Locks on single bytes of a file: which process writes which shard of a store.
+
+The system releases them when the process ends, also by SIGKILL. They belong to the
+process, not to the file object: a loader's forked workers do not hold them, and inside
+one process they exclude nobody.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+__all__ = ["ByteLocks"]
+
+if sys.platform == "win32":  # pragma: no cover
+    import msvcrt
+
+    def _try_lock(descriptor: int, position: int) -> bool:
+        os.lseek(descriptor, position, os.SEEK_SET)
+        try:
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        except OSError:
+            return False
+        return True
+
+    def _unlock(descriptor: int, position: int) -> None:
+        os.lseek(descriptor, position, os.SEEK_SET)
+        msvcrt.locking(descriptor, msvcrt.LK_UNLCK, 1)
+
+else:
+    import fcntl
+
+    def _try_lock(descriptor: int, position: int) -> bool:
+        try:
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, position)
+        except (BlockingIOError, PermissionError):  # POSIX leaves open which of the two
+            return False
+        return True
+
+    def _unlock(descriptor: int, position: int) -> None:
+        fcntl.lockf(descriptor, fcntl.LOCK_UN, 1, position)
+
+
+class ByteLocks:
+    """An open lock file.
+
+    Closing it releases every lock that this process holds on the file.
+
+    Args:
+        path: The lock file, made when missing.
+
+    Raises:
+        OSError: It cannot be made or opened.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+
+    def try_lock(self, position: int) -> bool:
+        """Locks a byte, unless another process has it; says which."""
+        return _try_lock(self._descriptor, position)
+
+    def unlock(self, position: int) -> None:
+        """Releases a byte."""
+        _unlock(self._descriptor, position)
+
+    @contextmanager
+    def hold(self, position: int) -> Iterator[None]:
+        """Waits for a byte, and releases it after the block."""
+        while not self.try_lock(position):
+            time.sleep(0.002)
+        try:
+            yield
+        finally:
+            self.unlock(position)
+
+    def close(self) -> None:
+        """Releases everything."""
+        os.close(self._descriptor)

@@ -1,0 +1,272 @@
+"""Writing a feature store: shard by shard, each durable before it is counted.
+
+The arrays have their final size from the beginning, so that a full disk is noticed before
+anything is computed. A shard's rows are written to their place and fsynced; then the
+manifest that counts them is written beside the old one, fsynced and renamed. After a kill
+at any moment every counted shard is whole, and every other one is computed again.
+
+Any number of processes may write one store: each locks the shards that it computes
+(:mod:`saln.features.locks`), and the manifest while it changes it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import errno
+import json
+import os
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+from saln.errors import DataError
+from saln.features.locks import ByteLocks
+from saln.features.store import Manifest, open_array, read_json, read_manifest, shard_checksum
+
+__all__ = ["StoreWriter", "tidy"]
+
+_LOCK = ".lock"
+_ARRAYS = ("features.npy", "labels.npy")
+_MANIFEST_BYTE = 1 << 40  # the lock of the manifest, behind those of all shards
+# Byte locks exclude other processes only; inside one, the writers of a folder take turns.
+_TURNS: defaultdict[Path, threading.Lock] = defaultdict(threading.Lock)
+
+
+def tidy(path: Path) -> None:
+    """Removes the lock file of a finished store, which nobody writes any more."""
+    with contextlib.suppress(OSError):  # the folder may be read-only; the file does no harm
+        (path / _LOCK).unlink(missing_ok=True)
+
+
+def _sync_folder(path: Path) -> None:
+    if os.name == "posix":  # elsewhere a folder cannot be opened, and a rename is durable
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _replace(path: Path, values: dict[str, Any]) -> None:
+    """Writes JSON beside its place and renames it; one writer at a time."""
+    beside = path.with_name(f".{path.name}.new")
+    with beside.open("wb") as stream:
+        stream.write(json.dumps(values, indent=2).encode() + b"\n")
+        stream.flush()
+        os.fsync(stream.fileno())
+    beside.replace(path)
+    _sync_folder(path.parent)
+
+
+def _write_at(stream: BinaryIO, data: bytes | memoryview, position: int) -> None:
+    stream.seek(position)
+    rest = memoryview(data).cast("B")
+    while len(rest):  # an unbuffered file may take a part only
+        rest = rest[stream.write(rest) :]
+
+
+def _allocate(path: Path, shape: tuple[int, ...], dtype: type) -> None:
+    """Gives an array its header and its final size; rows that are there stay."""
+    header = {
+        "descr": np.lib.format.dtype_to_descr(np.dtype(dtype)),
+        "fortran_order": False,
+        "shape": shape,
+    }
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    with os.fdopen(descriptor, "r+b", buffering=0) as stream:
+        np.lib.format.write_array_header_1_0(stream, header)
+        size = stream.tell() + int(np.prod(shape)) * np.dtype(dtype).itemsize
+        if os.fstat(stream.fileno()).st_size == size:
+            return  # another process may be writing rows already
+        if hasattr(os, "posix_fallocate"):
+            # Not only named: a file with holes would meet the full disk hours later.
+            try:
+                os.posix_fallocate(stream.fileno(), 0, size)
+            except OSError as error:
+                if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS):
+                    raise  # those: a file system that cannot reserve space
+        stream.truncate(size)
+        os.fsync(stream.fileno())
+
+
+class StoreWriter:
+    """Writes what a store still lacks; a context manager.
+
+    Args:
+        path: The folder, made when missing.
+        manifest: What is asked for, with no shard done. A store that is there goes on
+            with its own shards.
+
+    Raises:
+        DataError: On entry: the folder holds a store of something else, a damaged one, or
+            one of another format version; or it cannot be written to.
+    """
+
+    def __init__(self, path: Path, manifest: Manifest) -> None:
+        self.path = path
+        self.manifest = manifest
+        self._turn = _TURNS[path.resolve()]
+        self._close = contextlib.ExitStack()
+
+    def __enter__(self) -> StoreWriter:
+        with contextlib.ExitStack() as stack, self._explained():
+            stack.enter_context(self._turn)
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._locks = ByteLocks(self.path / _LOCK)
+            stack.callback(self._locks.close)
+            with self._locks.hold(_MANIFEST_BYTE):
+                self._begin()
+            self._arrays = [
+                stack.enter_context((self.path / name).open("r+b", buffering=0)) for name in _ARRAYS
+            ]
+            self._offsets = [_offset(stream) for stream in self._arrays]
+            self._close = stack.pop_all()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if not self.manifest.left:
+            tidy(self.path)
+        self._close.close()
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise DataError(
+                f"the feature store {self.path} cannot be written ({error}). Free some space, or "
+                "give another folder with cache_dir (--cache-dir); rows that are done stay and "
+                "are not computed again"
+            ) from error
+
+    def _begin(self) -> None:
+        """Makes the store, or checks the one that is there. The manifest is locked."""
+        found = read_manifest(self.path)
+        try:
+            self._adopt(found)
+        except Exception:
+            if found is None:  # else it is another run's
+                self.discard()
+            raise
+        arrays: list[tuple[Path, tuple[int, ...], type]] = [
+            (self.path / "features.npy", (self.manifest.rows, self.manifest.width), np.float16),
+            (self.path / "labels.npy", (self.manifest.rows,), np.int64),
+        ]
+        for path, shape, dtype in arrays:
+            if self.manifest.rows_done == 0:
+                try:
+                    _allocate(path, shape, dtype)
+                except OSError:
+                    self.discard()
+                    raise
+            open_array(path, shape, dtype)  # raises for itself
+        _sync_folder(self.path)
+
+    def _adopt(self, found: Manifest | None) -> None:
+        """Takes the manifest that is there, or puts this writer's there."""
+        if found is None:
+            known = {_LOCK, ".manifest.json.new"}  # a kill before the first manifest leaves these
+            strangers = {entry.name for entry in self.path.iterdir()} - known
+            if strangers:
+                raise DataError(
+                    f"{self.path} holds {', '.join(sorted(strangers)[:3])} but no manifest.json: "
+                    "no feature store, or a damaged one. Delete the folder and run again, or "
+                    "give another one with cache_dir (--cache-dir)"
+                )
+            _replace(self.path / "manifest.json", self.manifest.to_json())
+        else:
+            found.check(self.manifest.identity, self.path)
+            self.manifest = found
+
+    def discard(self) -> None:
+        """Removes what this writer has begun, where no shard is done."""
+        found = read_manifest(self.path)
+        names = [".timing.json.new", ".manifest.json.new", _LOCK]
+        if found is not None:
+            if found.rows_done or not all(map(self._locks.try_lock, found.left)):
+                return  # or another process is computing
+            # The manifest goes after the arrays: what it is alone with is a store begun.
+            names = ["timing.json", *_ARRAYS, "manifest.json", *names]
+        for name in names:
+            (self.path / name).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # something of another's is in it
+            self.path.rmdir()
+
+    def left(self) -> list[int]:
+        """The shards that nobody has finished yet."""
+        found = read_manifest(self.path)
+        if found is None:
+            raise DataError(
+                f"the feature store {self.path} was removed while it was written; run again"
+            )
+        self.manifest = found
+        return found.left
+
+    def claim(self, shards: Sequence[int]) -> list[int]:
+        """Locks those of the shards that no other process writes; gives them."""
+        locked = [shard for shard in shards if self._locks.try_lock(shard)]
+        left = set(self.left())  # some may have been finished just before
+        for shard in locked:
+            if shard not in left:
+                self._locks.unlock(shard)
+        return [shard for shard in locked if shard in left]
+
+    def write(
+        self,
+        shard: int,
+        features: npt.NDArray[np.float16],
+        labels: npt.NDArray[np.int64],
+        seconds: float,
+    ) -> None:
+        """Writes a claimed shard and, once it is durable, counts it.
+
+        Args:
+            shard: Its number.
+            features: float16, (rows of the shard, d).
+            labels: int64, (rows of the shard,).
+            seconds: What it took.
+
+        Raises:
+            DataError: The disk is full or cannot be written to; the shard is not counted,
+                those before it are kept.
+        """
+        first = self.manifest.shard(shard).start
+        with self._explained():
+            arrays: tuple[npt.NDArray[Any], ...] = (features, labels)
+            for stream, offset, array in zip(self._arrays, self._offsets, arrays, strict=True):
+                row_bytes = array.nbytes // len(array)
+                _write_at(stream, np.ascontiguousarray(array).data, offset + first * row_bytes)
+                os.fsync(stream.fileno())
+            with self._locks.hold(_MANIFEST_BYTE):
+                self._count(shard, shard_checksum(features, labels), seconds)
+
+    def _count(self, shard: int, checksum: str, seconds: float) -> None:
+        self.left()  # what other processes have counted meanwhile
+        timing = self.path / "timing.json"
+        taken = read_json(timing).get("seconds", {}) if timing.exists() else {}
+        taken[str(shard)] = round(seconds, 6)
+        _replace(timing, {"seconds": taken})
+        checksums = list(self.manifest.checksums)
+        checksums[shard] = checksum
+        self.manifest = dataclasses.replace(self.manifest, checksums=tuple(checksums))
+        _replace(self.path / "manifest.json", self.manifest.to_json())
+
+
+def _offset(stream: BinaryIO) -> int:
+    """Where an array's first row is."""
+    read: Callable[[Any], Any] = np.lib.format.read_array_header_1_0
+    np.lib.format.read_magic(stream)
+    read(stream)
+    return stream.tell()
