@@ -19,7 +19,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from saln.features.store import FeatureStore
     from saln.loading.batches import SelectedBatches
-    from saln.selection import JEST, SALN, Candidates, Selection, Selector, Uniform
+    from saln.selection import (
+        JEST,
+        SALN,
+        BatchCoherence,
+        Candidates,
+        Coherence,
+        Selection,
+        Selector,
+        Uniform,
+    )
+    from saln.selection.coherence import label_beliefs, suspicious_labels
     from saln.spectral import FiedlerResult, fiedler
 
 __version__ = "0.1.0"
@@ -27,7 +37,9 @@ __version__ = "0.1.0"
 __all__ = [
     "JEST",
     "SALN",
+    "BatchCoherence",
     "Candidates",
+    "Coherence",
     "FeatureStore",
     "FiedlerResult",
     "SelectedBatches",
@@ -35,12 +47,16 @@ __all__ = [
     "Selector",
     "Uniform",
     "fiedler",
+    "label_beliefs",
+    "suspicious_labels",
 ]
 
 _HOMES = {
     "JEST": "saln.selection.jest",
     "SALN": "saln.selection.saln",
+    "BatchCoherence": "saln.selection.coherence",
     "Candidates": "saln.selection.candidates",
+    "Coherence": "saln.selection.coherence",
     "FeatureStore": "saln.features.store",
     "FiedlerResult": "saln.spectral.fiedler",
     "SelectedBatches": "saln.loading.batches",
@@ -48,6 +64,8 @@ _HOMES = {
     "Selector": "saln.selection.contract",
     "Uniform": "saln.selection.uniform",
     "fiedler": "saln.spectral.fiedler",
+    "label_beliefs": "saln.selection.coherence",
+    "suspicious_labels": "saln.selection.coherence",
 }
 
 

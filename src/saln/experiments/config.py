@@ -44,7 +44,7 @@ class Config:
     """Where cifar10 and oxford-pet are, in torchvision's layout."""
     download: bool = False
     """Fetch a data set that is not there."""
-    methods: tuple[str, ...] = ("standard", "uniform", "saln", "jest")
+    methods: tuple[str, ...] = ("standard", "uniform", "saln", "jest", "coherence")
     """The arms to train, with commas between."""
     learner: str = "resnet18"
     """The network to train."""

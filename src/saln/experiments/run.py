@@ -28,12 +28,14 @@ from saln.experiments.environment import environment
 from saln.experiments.summary import summarise
 from saln.features.backbones import build_backbone, feature_size
 from saln.features.extraction import extract
+from saln.features.neighbours import NeighbourTable, neighbour_table
 from saln.files import write_text, write_with
 from saln.loading.batches import SelectedBatches
 from saln.loading.learner_selected import LearnerSelected, scoring
 from saln.loading.loader import EpochBatches, LoadedBatches, evaluation_batches
 from saln.randomness import derive_seed, seeded_globally
 from saln.selection import SELECTORS, Uniform, candidates_needed
+from saln.selection.coherence import NEIGHBOURS, label_beliefs
 from saln.training.learners import build_learner
 from saln.training.ledger import Ledger
 from saln.training.loop import Measure, TrainSettings, evaluate, train
@@ -86,6 +88,8 @@ class _Seed:
     learner: nn.Module
     reference_outputs: Tensor | None
     reference_seconds: float
+    label_confidence: np.ndarray[Any, np.dtype[np.float64]] | None = None
+    confidence_seconds: float = 0.0
 
 
 class _Comparison:
@@ -120,6 +124,7 @@ class _Comparison:
                 "lower one of the two"
             )
         self.n_candidates = n
+        self.neighbours: NeighbourTable | None = None
         # Fails here, before the run folder is made, when weights or size do not fit.
         self.first_learner, self.normalisation = self._build_learner(config.seeds[0])
 
@@ -147,8 +152,12 @@ class _Comparison:
                 learner(images[: inference_batch_size(self.device)])
 
     def features(self) -> tuple[np.ndarray[Any, np.dtype[np.float16]] | None, float]:
-        """The training examples' features and the seconds that they took when made."""
-        if not any("features" in selector.requires for selector in self.selectors.values()):
+        """The training examples' features and the seconds that they took when made.
+
+        Their neighbours too, where an arm asks how likely the labels are right.
+        """
+        required = {name for selector in self.selectors.values() for name in selector.requires}
+        if not required & {"features", "label_confidence"}:
             return None, 0.0
         config, data = self.config, self.data
         size = config.feature_size or feature_size(config.backbone, self.image_size)
@@ -176,6 +185,9 @@ class _Comparison:
         if done == 0:
             self.reporter.note(f"features: reused {store.path}")
         rows = np.searchsorted(pool.rows, data.train.rows)
+        if "label_confidence" in required:
+            part = rows if len(rows) < len(pool) else None
+            self.neighbours = neighbour_table(store, NEIGHBOURS, rows=part)
         return np.asarray(store.features[rows]), float(store.manifest["seconds"])
 
     def settings(self, seed: int) -> TrainSettings:
@@ -194,14 +206,34 @@ class _Comparison:
     def evaluation_view(self, examples: Examples) -> EvaluationView:
         return EvaluationView(examples, EvaluationTransform(self.image_size, self.normalisation))
 
+    def label_confidence(
+        self, data: DataSet, seed: int
+    ) -> tuple[np.ndarray[Any, np.dtype[np.float64]] | None, float]:
+        """How likely each training label is right, where an arm asks, and the seconds for it."""
+        if self.neighbours is None:
+            return None, 0.0
+        ledger = Ledger(self.device)
+        beliefs = label_beliefs(
+            torch.from_numpy(np.array(self.neighbours.indices)),
+            torch.from_numpy(np.array(self.neighbours.similarities)),
+            torch.from_numpy(data.train.labels),
+            len(data.class_names),
+        )
+        self.reporter.note(
+            f"label coherence, seed {seed}: about {beliefs.noise_rate:.0%} of the training "
+            "labels look wrong"
+        )
+        return beliefs.confidence.numpy(), self.neighbours.seconds + ledger.total()
+
     def seed(self, seed: int) -> _Seed:
         """Labels, initial weights and, where an arm needs it, the trained reference model."""
         config = self.config
         data = self.data.with_label_noise(config.label_noise, seed)
         first = seed == config.seeds[0]
         learner = self.first_learner if first else self._build_learner(seed)[0]
+        confidence = self.label_confidence(data, seed)
         if len(data.reference) == 0:
-            return _Seed(seed, data, learner, None, 0.0)
+            return _Seed(seed, data, learner, None, 0.0, *confidence)
         ledger = Ledger(self.device)
         reference = copy.deepcopy(learner).to(self.device)
         batch_size = min(config.batch_size, len(data.reference))
@@ -238,7 +270,7 @@ class _Comparison:
             for batch in evaluation_batches(view, self.device, config.workers):
                 outputs.append(reference(batch.images.to(self.device)).float().cpu())
                 self.reporter.advance(len(batch.images))
-        return _Seed(seed, data, learner, torch.cat(outputs).clone(), ledger.total())
+        return _Seed(seed, data, learner, torch.cat(outputs).clone(), ledger.total(), *confidence)
 
     def batches(
         self, arm: str, shared: _Seed, learner: nn.Module, features: Any, ledger: Ledger
@@ -251,6 +283,7 @@ class _Comparison:
         sampler = SelectedBatches(
             len(view) if features is None or not before_loading else features,
             labels=shared.data.train.labels,
+            label_confidence=shared.label_confidence,
             selector=selector if before_loading else Uniform(),
             batch_size=config.batch_size if before_loading else self.n_candidates,
             filter_ratio=config.filter_ratio if before_loading and arm != "standard" else 0.0,
@@ -416,7 +449,11 @@ def _compare(config: Config, reporter: Reporter, path: Path) -> Outcome:
             for arm in config.methods:
                 requires = comparison.selectors[arm].requires if arm != "standard" else ()
                 once = {
-                    "features": feature_seconds if "features" in requires else 0.0,
+                    "features": feature_seconds + shared.confidence_seconds
+                    if "label_confidence" in requires
+                    else feature_seconds
+                    if "features" in requires
+                    else 0.0,
                     "reference": shared.reference_seconds
                     if any(name.startswith("reference_") for name in requires)
                     else 0.0,

@@ -5,6 +5,7 @@ arm of a comparison that keeps everything.
 """
 
 from saln.selection.candidates import Candidates, Selection, candidates_needed, kept_count
+from saln.selection.coherence import BatchCoherence, Coherence
 from saln.selection.contract import Selector
 from saln.selection.jest import JEST
 from saln.selection.saln import SALN
@@ -14,7 +15,9 @@ __all__ = [
     "JEST",
     "SALN",
     "SELECTORS",
+    "BatchCoherence",
     "Candidates",
+    "Coherence",
     "Selection",
     "Selector",
     "Uniform",
@@ -26,4 +29,6 @@ SELECTORS: dict[str, type[Selector]] = {
     "uniform": Uniform,
     "saln": SALN,
     "jest": JEST,
+    "coherence": Coherence,
+    "coherence-batch": BatchCoherence,
 }
