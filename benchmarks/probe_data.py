@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from saln.data.datasets import DataSet, Examples, load_dataset, stratified_part
@@ -137,17 +136,17 @@ def noisy_labels(data: ProbeData, noise: str, rate: float, seed: int) -> NDArray
 
 
 def weak_labels(data: ProbeData, random: np.random.Generator) -> NDArray[np.int64]:
-    """What a linear model says that saw five true examples a class and 64 of the features.
+    """What a linear model says that saw about 200 true examples and 64 of the features.
 
-    It sees the images by a random 64 of the 1,280 features, so that its mistakes depend on
-    the image but are no function of all that the selectors see.
+    At least five examples a class, by a random 64 of the 1,280 features: its mistakes depend
+    on the image, but are no function of all that the selectors see.
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
-    shown = np.concatenate(
-        [random.permutation(np.flatnonzero(data.labels == c))[:5] for c in range(data.n_classes)]
-    )
+    per_class = max(5, 200 // data.n_classes)
+    members = [np.flatnonzero(data.labels == c) for c in range(data.n_classes)]
+    shown = np.concatenate([random.permutation(rows)[:per_class] for rows in members])
     columns = random.permutation(data.train.shape[1])[:64]
     rows = data.train[:, columns]
     rows = (rows - rows.mean(axis=0)) / (rows.std(axis=0) + 1e-6)
@@ -156,4 +155,3 @@ def weak_labels(data: ProbeData, random: np.random.Generator) -> NDArray[np.int6
         model = LogisticRegression(max_iter=200).fit(rows[shown], data.labels[shown])
     labels: NDArray[np.int64] = model.predict(rows).astype(np.int64)
     return labels
-

@@ -44,7 +44,7 @@ def test_compare_prints_the_table_and_writes_the_run(run, tmp_path):
     status, out, err = run("compare", *SMALL, "--out", "here")
     assert status == 0, err
     lines = out.splitlines()
-    for arm in ("standard", "uniform", "saln", "jest"):
+    for arm in ("standard", "uniform", "saln", "jest", "coherence"):
         line = next(line for line in lines if line.startswith(arm))
         assert re.search(r"[\d.]+ / [\d.]+ / [\d.]+ %", line)
     assert max(map(len, lines[: lines.index("")])) <= 100
@@ -52,7 +52,7 @@ def test_compare_prints_the_table_and_writes_the_run(run, tmp_path):
     assert "train" in err  # progress as plain lines
     assert "epoch 1/1" in err
     summary = json.loads((tmp_path / "here" / "summary.json").read_text())
-    assert set(summary["arms"]) == {"standard", "uniform", "saln", "jest"}
+    assert set(summary["arms"]) == {"standard", "uniform", "saln", "jest", "coherence"}
     assert (tmp_path / "here" / "report.html").exists()
     assert len(list((tmp_path / "here" / "figures").glob("*.svg"))) == 8
     assert len(list((tmp_path / "here" / "tables").glob("*.md"))) == 5

@@ -263,3 +263,30 @@ def test_features_are_made_once_for_all_seeds_and_runs(config, tmp_path):
     assert summary["arms"]["saln"]["seconds"]["features"] == manifest["seconds"]
     features = np.load(stores[0] / "features.npy")
     assert features.shape == (360, 3 * 16 * 16)
+
+
+def test_coherence_avoids_wrong_labels_and_pays_for_its_neighbours(config):
+    watching = Quiet()
+    methods = ("uniform", "coherence", "coherence-batch")
+    changed = dataclasses.replace(config, methods=methods, label_noise=0.4, limit=900)
+    outcome = compare(changed, watching)
+    arms = outcome.summary["arms"]
+    wrong = {
+        arm: np.mean([r["wrong_label_share_kept"] for r in rows_of(config.out) if r["arm"] == arm])
+        for arm in methods
+    }
+    assert wrong["uniform"] > 0.3
+    assert wrong["coherence"] < 0.1
+    assert wrong["coherence-batch"] < 0.25
+    assert arms["uniform"]["seconds"]["features"] == 0
+    # The table and the beliefs are one-off work of the arm that needs them.
+    features = arms["coherence-batch"]["seconds"]["features"]
+    assert arms["coherence"]["seconds"]["features"] > features
+    assert sum("labels look wrong" in note for note in watching.notes) == len(config.seeds)
+
+
+def test_coherence_judges_no_label_of_the_reference_part(config):
+    changed = dataclasses.replace(config, methods=("jest", "coherence"), seeds=(0,), epochs=1)
+    compare(changed, Quiet())
+    (table,) = (config.cache_dir).glob("*/neighbours-20-*/manifest.json")
+    assert json.loads(table.read_text())["rows"] == 324  # 400, less validation and reference

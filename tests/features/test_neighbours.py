@@ -31,9 +31,7 @@ def assert_is_the_definitions(features, k, **options):
 
 
 @settings(max_examples=30, deadline=None)
-@given(
-    n=st.integers(1, 60), d=st.integers(1, 5), k=st.integers(1, 8), seed=st.integers(0, 10_000)
-)
+@given(n=st.integers(1, 60), d=st.integers(1, 5), k=st.integers(1, 8), seed=st.integers(0, 10_000))
 def test_table_is_that_of_the_definition_ties_and_all(n, d, k, seed):
     random = np.random.Generator(np.random.PCG64(seed))
     assert_is_the_definitions(random.integers(0, 3, (n, d)).astype(np.float16), k)

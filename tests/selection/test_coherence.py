@@ -70,9 +70,7 @@ def test_beliefs_are_those_of_the_definition(n, classes, k, shared_noise, seed):
         shared_noise=shared_noise,
     )
     np.testing.assert_allclose(found.transition.numpy(), transition, atol=1e-6)
-    np.testing.assert_allclose(
-        found.confidence.numpy(), posterior[np.arange(n), labels], atol=1e-5
-    )
+    np.testing.assert_allclose(found.confidence.numpy(), posterior[np.arange(n), labels], atol=1e-5)
     assert found.noise_rate == pytest.approx(wrong, abs=1e-9)
     best = posterior.max(axis=1)
     assert (posterior[np.arange(n), found.believed.numpy()] >= best - 1e-5).all()

@@ -116,7 +116,7 @@ def _propose(rows: _UnitRows, start: int, stop: int, count: int) -> tuple[Tensor
     where = torch.empty((stop - start, 0), dtype=torch.int64)
     for low, high in _blocks(rows.n, KEYS):
         products = queries @ rows.quick(low, high).T
-        own = torch.arange(max(start, low), min(stop, high))
+        own = torch.arange(max(start, low), max(start, low, min(stop, high)))
         products[own - start, own - low] = -torch.inf
         near = torch.topk(products, min(count, high - low), dim=1)
         best = torch.cat([best, near.values], dim=1)
@@ -174,9 +174,7 @@ def _search_in_float64(rows: _UnitRows, queries: Array, k: int) -> tuple[Array, 
     return best, where
 
 
-def nearest_neighbours(
-    features: Array, k: int = 20, *, engine: Engine = "exact"
-) -> NeighbourTable:
+def nearest_neighbours(features: Array, k: int = 20, *, engine: Engine = "exact") -> NeighbourTable:
     """The ``k`` nearest examples of each, by the cosine of mean-centred features.
 
     The same table whatever the engine, the number of threads and the block sizes:
@@ -230,9 +228,10 @@ def nearest_neighbours(
         near, found = _rank(exact, where, k)
         if count < n - 1:
             beaten = quick[:, -1].numpy().astype(np.float64) + error < near[:, -1]
-            for again in np.array_split(np.flatnonzero(~beaten), -(-int((~beaten).sum()) // 64) or 1):
-                if len(again):
-                    near[again], found[again] = _search_in_float64(rows, start + again, k)
+            doubtful = np.flatnonzero(~beaten)
+            for low, high in _blocks(len(doubtful), 64):
+                again = doubtful[low:high]
+                near[again], found[again] = _search_in_float64(rows, start + again, k)
         indices[start:stop] = found
         similarities[start:stop] = near
     return NeighbourTable(indices, similarities, time.perf_counter() - started)

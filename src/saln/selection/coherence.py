@@ -227,9 +227,7 @@ def label_beliefs(
     return LabelBeliefs(confidence, beliefs.argmax(dim=1), transition, noise_rate)
 
 
-def store_beliefs(
-    store: FeatureStore, labels: npt.NDArray[np.int64] | None = None
-) -> LabelBeliefs:
+def store_beliefs(store: FeatureStore, labels: npt.NDArray[np.int64] | None = None) -> LabelBeliefs:
     """:func:`label_beliefs` for a feature store; its neighbour table is kept in its folder.
 
     Args:
@@ -271,10 +269,8 @@ def suspicious_labels(
     order = torch.argsort(beliefs.confidence, stable=True)
     doubted = order[(beliefs.believed != labels)[order]][:top]
     return [
-        SuspiciousLabel(
-            index, int(labels[index]), int(beliefs.believed[index]), float(beliefs.confidence[index])
-        )
-        for index in doubted.tolist()
+        SuspiciousLabel(i, int(labels[i]), int(beliefs.believed[i]), float(beliefs.confidence[i]))
+        for i in doubted.tolist()
     ]
 
 
