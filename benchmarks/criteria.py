@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from label_finders import beliefs_about, finder_rows
+from label_finders import FINDERS, beliefs_about, finder_row
 from probe_data import NOISES, ProbeData, load_images, load_probe_data, noisy_labels
 from real_features import DATASETS, default_cache
 from spectral_variants import VARIANTS
@@ -138,7 +138,8 @@ class Probe:
     @torch.inference_mode()
     def outputs(self, rows: Tensor) -> Tensor:
         """Logits."""
-        return self.layer(self.inputs[rows])
+        logits: Tensor = self.layer(self.inputs[rows])
+        return logits
 
     @torch.inference_mode()
     def accuracy(self) -> float:
@@ -241,10 +242,10 @@ def probe(args: argparse.Namespace, rows: Rows) -> None:
                     "asked_rate": rate,
                     "seed": seed,
                 }
-                if not rows.has(**about, finder="coherence"):
-                    with_cleanlab = args.cleanlab and seed == args.seeds[0]
-                    for row in finder_rows(data, labels, about, with_cleanlab):
-                        rows.add(row)
+                for finder in FINDERS:
+                    wanted = finder == "coherence" or (args.cleanlab and seed == args.seeds[0])
+                    if wanted and not rows.has(**about, finder=finder):
+                        rows.add(finder_row(data, labels, about, finder))
                 for f in args.filter_ratios:
                     for name in args.selectors:
                         key = {**about, "filter_ratio": f}
@@ -427,7 +428,9 @@ def main() -> None:
     parser.add_argument("--data-root", type=Path, required=True)
     parser.add_argument("--cache", type=Path, default=default_cache())
     parser.add_argument("--datasets", default=",".join(DATASETS))
-    parser.add_argument("--selectors", default=DEFAULT_SELECTORS)
+    parser.add_argument(
+        "--selectors", help=f"default {DEFAULT_SELECTORS}; of --scratch uniform,coherence"
+    )
     parser.add_argument("--noises", help=f"default {DEFAULT_NOISES}; of --scratch clean and 0.4")
     parser.add_argument("--filter-ratios", default="0.8")
     parser.add_argument("--seeds", help="default 0 to 4; of --scratch 0 to 2")
@@ -439,7 +442,8 @@ def main() -> None:
     args = parser.parse_args()
     from_scratch = args.run is scratch
     args.datasets = args.datasets.split(",")
-    args.selectors = args.selectors.split(",")
+    names = args.selectors or ("uniform,coherence" if from_scratch else DEFAULT_SELECTORS)
+    args.selectors = names.split(",")
     for name in args.selectors:
         if name != "standard" and name not in SELECTORS and name not in VARIANTS:
             allowed = ", ".join(("standard", *SELECTORS, *VARIANTS))

@@ -15,8 +15,11 @@ from sklearn.metrics import roc_auc_score
 from saln.features.neighbours import neighbour_table
 from saln.selection.coherence import NEIGHBOURS, LabelBeliefs, label_beliefs
 
-__all__ = ["beliefs_about", "finder_rows"]
+__all__ = ["FINDERS", "beliefs_about", "finder_row"]
 
+FINDERS = ("coherence", "cleanlab")
+
+Row = dict[str, Any]
 Labels = NDArray[np.int64]
 
 
@@ -57,23 +60,25 @@ def cleanlab_quality(data: ProbeData, labels: Labels) -> tuple[NDArray[np.float6
     return quality, 1.0 - float(np.trace(joint)), time.perf_counter() - started
 
 
-def finder_rows(
-    data: ProbeData, labels: Labels, about: dict[str, Any], cleanlab: bool
-) -> list[dict[str, Any]]:
-    """A row for each finder of wrong labels; no AUROC where no label is wrong."""
+def finder_row(data: ProbeData, labels: Labels, about: dict[str, Any], finder: str) -> Row:
+    """How well a finder ranks the wrong labels; no AUROC where none is wrong.
+
+    Args:
+        data: Features and true labels.
+        labels: The labels to judge.
+        about: What the row is about.
+        finder: One of :data:`FINDERS`.
+    """
     wrong = labels != data.labels
-
-    def row(finder: str, quality: Any, estimate: float, seconds: float) -> dict[str, Any]:
-        return {
-            **about,
-            "finder": finder,
-            "auroc": float(roc_auc_score(wrong, -quality)) if wrong.any() else None,
-            "estimated_noise_rate": estimate,
-            "seconds": round(seconds, 3),
-        }
-
-    beliefs, seconds = beliefs_about(data, labels)
-    rows = [row("coherence", beliefs.confidence.numpy(), beliefs.noise_rate, seconds)]
-    if cleanlab:
-        rows.append(row("cleanlab", *cleanlab_quality(data, labels)))
-    return rows
+    if finder == "coherence":
+        beliefs, seconds = beliefs_about(data, labels)
+        quality, estimate = beliefs.confidence.numpy(), beliefs.noise_rate
+    else:
+        quality, estimate, seconds = cleanlab_quality(data, labels)
+    return {
+        **about,
+        "finder": finder,
+        "auroc": float(roc_auc_score(wrong, -quality)) if wrong.any() else None,
+        "estimated_noise_rate": estimate,
+        "seconds": round(seconds, 3),
+    }

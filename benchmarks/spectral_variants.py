@@ -71,7 +71,7 @@ class SpectralVariant(Selector):
         laplacian = torch.diag(degree) - similarity
         if self.normalised:
             laplacian = laplacian / (degree[:, None] * degree[None, :]).sqrt()
-        _, vectors = torch.linalg.eigh(laplacian)
+        vectors: Tensor = torch.linalg.eigh(laplacian).eigenvectors
         return vectors[:, 1 : 1 + self.vectors]
 
 

@@ -94,7 +94,8 @@ def test_list_names_everything(run):
     status, out, _ = run("list")
     assert status == 0
     for name in ("digits", "hf:NAME-OR-PATH", "efficientnet-lite0", "resnet18", "standard",
-                 "uniform", "saln", "jest", "paper-oxford-pet", "offline-cifar10"):  # fmt: skip
+                 "uniform", "saln", "jest", "coherence", "coherence-batch", "paper-oxford-pet",
+                 "offline-cifar10"):  # fmt: skip
         assert re.search(rf"(^|\s){re.escape(name)}[\s,]", out), name
 
 

@@ -76,13 +76,13 @@ class SuspiciousLabel(NamedTuple):
     """An example whose label the neighbours doubt.
 
     Attributes:
-        index: Its position.
+        example: Its position among the labels.
         given: Its label.
         believed: The class that it is believed to be of.
         confidence: The probability that the given label is right.
     """
 
-    index: int
+    example: int
     given: int
     believed: int
     confidence: float
