@@ -64,7 +64,8 @@ class Rows:
             self.rows = [row for row in map(json.loads, lines) if "environment" not in row]
         elif path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
-            about = {"environment": environment(torch.device("cpu"))}
+            command = {"command": ["python", "benchmarks/criteria.py", *sys.argv[1:]]}
+            about = {"environment": environment(torch.device("cpu")) | command}
             path.write_text(json.dumps(about) + "\n", encoding="utf-8")
 
     def has(self, **key: Any) -> bool:
