@@ -46,7 +46,7 @@ def test_compare_prints_the_table_and_writes_the_run(run, tmp_path):
     status, out, err = run("compare", *SMALL, "--out", "here")
     assert status == 0, err
     lines = out.splitlines()
-    arms = ("standard", "uniform", "saln", "jest", "rho-loss", "top-loss")
+    arms = ("standard", "uniform", "saln", "jest", "rho-loss", "top-loss", "coherence")
     for arm in arms:
         line = next(line for line in lines if line.startswith(arm))
         assert re.search(r"[\d.]+ / [\d.]+ / [\d.]+ %", line)
@@ -141,7 +141,8 @@ def test_list_names_everything(run):
     assert status == 0
     for name in ("digits", "hf:NAME-OR-PATH", "efficientnet-lite0", "resnet18", "standard",
                  "uniform", "saln", "jest", "rho-loss", "top-loss", "infobatch", "k-center",
-                 "facility-location", "rs2", "paper-oxford-pet", "offline-cifar10"):  # fmt: skip
+                 "facility-location", "rs2", "coherence", "coherence-batch",
+                 "paper-oxford-pet", "offline-cifar10"):  # fmt: skip
         assert re.search(rf"(^|\s){re.escape(name)}[\s,]", out), name
 
 

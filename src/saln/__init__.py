@@ -19,13 +19,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from saln import testing
     from saln.features.extraction import extract_features
+    from saln.features.given import write_store
     from saln.features.store import FeatureStore
     from saln.loading.batches import SelectedBatches
     from saln.selection import (
         JEST,
         RS2,
         SALN,
+        BatchCoherence,
         Candidates,
+        Coherence,
         FacilityLocation,
         ImageTextJEST,
         InfoBatch,
@@ -37,6 +40,7 @@ if TYPE_CHECKING:
         TopLoss,
         Uniform,
     )
+    from saln.selection.coherence import label_beliefs, suspicious_labels
     from saln.spectral import FiedlerResult, fiedler
 
 __version__ = "0.1.0"
@@ -45,7 +49,9 @@ __all__ = [
     "JEST",
     "RS2",
     "SALN",
+    "BatchCoherence",
     "Candidates",
+    "Coherence",
     "FacilityLocation",
     "FeatureStore",
     "FiedlerResult",
@@ -61,15 +67,20 @@ __all__ = [
     "Uniform",
     "extract_features",
     "fiedler",
+    "label_beliefs",
+    "suspicious_labels",
     "testing",
+    "write_store",
 ]
 
 _HOMES = {
     "JEST": "saln.selection.jest",
     "RS2": "saln.selection.rs2",
     "SALN": "saln.selection.saln",
+    "BatchCoherence": "saln.selection.coherence",
     "Candidates": "saln.selection.candidates",
     "FacilityLocation": "saln.selection.facility_location",
+    "Coherence": "saln.selection.coherence",
     "FeatureStore": "saln.features.store",
     "FiedlerResult": "saln.spectral.fiedler",
     "ImageTextJEST": "saln.selection.jest",
@@ -84,6 +95,9 @@ _HOMES = {
     "Uniform": "saln.selection.uniform",
     "extract_features": "saln.features.extraction",
     "fiedler": "saln.spectral.fiedler",
+    "label_beliefs": "saln.selection.coherence",
+    "suspicious_labels": "saln.selection.coherence",
+    "write_store": "saln.features.given",
 }
 
 

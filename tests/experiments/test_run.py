@@ -77,7 +77,7 @@ def test_the_run_folder_is_complete(config):
     assert summary["seeds"] == [0, 1]
     for arm, entry in summary["arms"].items():
         seconds = entry["seconds"]
-        assert (seconds["features"] > 0) == (arm == "saln")
+        assert (seconds["features"] > 0) == (arm in ("saln", "coherence"))
         assert (seconds["reference"] > 0) == (arm == "jest")
         assert (seconds["score"] > 0) == (arm == "jest")
         assert seconds["total"] == pytest.approx(
@@ -118,7 +118,9 @@ def test_every_arm_counts_its_own_work(config):
         seconds = arms[arm]["seconds"]
         assert (seconds["score"] > 0) == (scored > 0)
         assert (seconds["reference"] > 0) == (arm in ("jest", "rho-loss"))
-        assert (seconds["features"] > 0) == ("features" in selector.requires)
+        assert (seconds["features"] > 0) == bool(
+            selector.requires & {"features", "label_confidence"}
+        )
     assert arms["standard"]["one_off_examples"] == arms["uniform"]["one_off_examples"]
     assert set(arms["uniform"]["one_off_examples"].values()) == {0}
     assert arms["saln"]["one_off_examples"]["features_forward"] == 360
@@ -300,3 +302,30 @@ def test_features_are_made_once_for_all_seeds_and_runs(config, tmp_path):
     assert summary["arms"]["saln"]["seconds"]["features"] == seconds
     features = np.load(stores[0] / "features.npy")
     assert features.shape == (360, 3 * 16 * 16)
+
+
+def test_coherence_avoids_wrong_labels_and_pays_for_its_neighbours(config):
+    watching = Quiet()
+    methods = ("uniform", "coherence", "coherence-batch")
+    changed = dataclasses.replace(config, methods=methods, label_noise=0.4, limit=900)
+    outcome = compare(changed, watching)
+    arms = outcome.summary["arms"]
+    wrong = {
+        arm: np.mean([r["wrong_label_share_kept"] for r in rows_of(config.out) if r["arm"] == arm])
+        for arm in methods
+    }
+    assert wrong["uniform"] > 0.3
+    assert wrong["coherence"] < 0.1
+    assert wrong["coherence-batch"] < 0.25
+    assert arms["uniform"]["seconds"]["features"] == 0
+    # The table and the beliefs are one-off work of the arm that needs them.
+    features = arms["coherence-batch"]["seconds"]["features"]
+    assert arms["coherence"]["seconds"]["features"] > features
+    assert sum("labels look wrong" in note for note in watching.notes) == len(config.seeds)
+
+
+def test_coherence_judges_no_label_of_the_reference_part(config):
+    changed = dataclasses.replace(config, methods=("jest", "coherence"), seeds=(0,), epochs=1)
+    compare(changed, Quiet())
+    (table,) = (config.cache_dir).glob("*/neighbours-20-*/manifest.json")
+    assert json.loads(table.read_text())["rows"] == 324  # 400, less validation and reference

@@ -45,7 +45,7 @@ class Config:
     download: bool = False
     """Fetch a data set that is not there."""
     methods: tuple[str, ...] = (
-        "standard", "uniform", "saln", "jest", "rho-loss", "top-loss",
+        "standard", "uniform", "saln", "jest", "rho-loss", "top-loss", "coherence",
     )  # fmt: skip
     """The arms to train, with commas between."""
     learner: str = "resnet18"

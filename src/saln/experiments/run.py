@@ -18,6 +18,7 @@ from saln.data.augmentation import EvaluationTransform, Normalisation
 from saln.data.datasets import DataSet, Examples, load_dataset, stratified_part
 from saln.data.views import EvaluationView, TrainingView, inference_batch_size
 from saln.errors import InputError, SalnError, TrainingError
+from saln.experiments.confidence import LabelConfidence, judge_labels
 from saln.experiments.config import Config
 from saln.experiments.environment import find_device, limited_threads
 from saln.experiments.progress import (
@@ -31,11 +32,13 @@ from saln.experiments.reporter import FeatureProgress, Reporter
 from saln.experiments.summary import summarise
 from saln.features.backbones import build_backbone, feature_size
 from saln.features.extraction import extract_features
+from saln.features.neighbours import NeighbourTable, neighbour_table
 from saln.loading.batches import SelectedBatches
 from saln.loading.learner_selected import LearnerSelected, scoring
 from saln.loading.loader import EpochBatches, LoadedBatches, evaluation_batches
 from saln.randomness import derive_seed, seeded_globally
 from saln.selection import SELECTORS, Uniform, candidates_needed
+from saln.selection.coherence import NEIGHBOURS
 from saln.training.learners import build_learner
 from saln.training.ledger import Counts, Ledger
 from saln.training.loop import Measure, TrainSettings, TrainState, evaluate, train
@@ -73,6 +76,7 @@ class _Seed:
     data: DataSet
     learner: nn.Module
     reference: Reference | None
+    confidence: LabelConfidence | None
 
     @property
     def reference_outputs(self) -> Tensor | None:
@@ -112,6 +116,7 @@ class _Comparison:
                 "lower one of the two"
             )
         self.n_candidates = n
+        self.neighbours: NeighbourTable | None = None
         # Fails here, before the run folder is made, when weights or size do not fit.
         self.first_learner, self.normalisation = self._build_learner(config.seeds[0])
 
@@ -140,8 +145,12 @@ class _Comparison:
                 learner(images[: inference_batch_size(self.device)])
 
     def features(self) -> tuple[np.ndarray[Any, np.dtype[np.float16]] | None, float]:
-        """The training examples' features and the seconds that they took when made."""
-        if not any("features" in selector.requires for selector in self.selectors.values()):
+        """The training examples' features and the seconds that they took when made.
+
+        Their neighbours too, where an arm asks how likely the labels are right.
+        """
+        required = {name for selector in self.selectors.values() for name in selector.requires}
+        if not required & {"features", "label_confidence"}:
             return None, 0.0
         config, data = self.config, self.data
         size = config.feature_size or feature_size(config.backbone, self.image_size)
@@ -161,6 +170,9 @@ class _Comparison:
         if computed.rows == 0:
             self.reporter.note(f"features: reused {store.path}")
         rows = np.searchsorted(pool.rows, data.train.rows)
+        if "label_confidence" in required:
+            part = rows if len(rows) < len(pool) else None
+            self.neighbours = neighbour_table(store, NEIGHBOURS, rows=part)
         return np.asarray(store.features[rows]), store.seconds
 
     def settings(self, seed: int) -> TrainSettings:
@@ -201,7 +213,10 @@ class _Comparison:
                 workers=config.workers,
                 reporter=self.reporter,
             )
-        return _Seed(seed, data, learner, reference)
+        confidence = None
+        if self.neighbours is not None:
+            confidence = judge_labels(self.neighbours, data, seed, self.reporter)
+        return _Seed(seed, data, learner, reference, confidence)
 
     def batches(
         self, arm: str, shared: _Seed, learner: nn.Module, features: Any, ledger: Ledger
@@ -215,6 +230,7 @@ class _Comparison:
         sampler = SelectedBatches(
             len(view) if features is None or not before_loading else features,
             labels=shared.data.train.labels,
+            label_confidence=None if shared.confidence is None else shared.confidence.values,
             selector=selector if before_loading else Uniform(),
             batch_size=config.batch_size if before_loading else self.n_candidates,
             filter_ratio=config.filter_ratio if before_loading and arm != "standard" else 0.0,
@@ -430,13 +446,12 @@ def _train_arms(
                 continue
             weights = {name: value.cpu() for name, value in learner.state_dict().items()}
             needs = any(name.startswith("reference_") for name in requires)
-            cost = _cost(
-                ledger,
-                (feature_seconds, len(comparison.data.train_and_reference))
-                if "features" in requires
-                else (0.0, 0),
-                shared.reference if needs else None,
-            )
+            once = (0.0, 0)
+            if requires & {"features", "label_confidence"}:
+                once = (feature_seconds, len(comparison.data.train_and_reference))
+            if "label_confidence" in requires and shared.confidence is not None:
+                once = (once[0] + shared.confidence.seconds, once[1])
+            cost = _cost(ledger, once, shared.reference if needs else None)
             progress.finish(arm, seed, weights, cost)
         progress.drop_reference(seed)
 

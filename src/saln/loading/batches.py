@@ -15,7 +15,8 @@ from saln.errors import InputError
 from saln.features.store import FeatureStore
 from saln.randomness import derive_generator
 from saln.selection.candidates import Candidates, candidates_needed
-from saln.selection.contract import Selector
+from saln.selection.coherence import store_beliefs
+from saln.selection.contract import BEFORE_LOADING, Selector
 
 __all__ = ["Phase", "SelectedBatches", "no_phase"]
 
@@ -39,11 +40,13 @@ class SelectedBatches(Sampler[list[int]]):
     Args:
         features: A feature store, an (N, d) array, or N itself for a selector that
             needs no features.
-        selector: Any selector that requires only features and labels.
+        selector: Any selector that chooses before loading.
         batch_size: ``k``, the size of every batch.
         filter_ratio: ``f``, the share of candidates to drop, in [0, 1).
         seed: Decides the order and, with it, every choice.
         labels: int64, (N,); by default the store's.
+        label_confidence: floating, (N,): how likely each label is right; by default, where
+            a feature store is given, what its neighbours make of the labels.
         phase: Times the selection.
 
     Raises:
@@ -60,6 +63,7 @@ class SelectedBatches(Sampler[list[int]]):
         filter_ratio: float,
         seed: int,
         labels: npt.NDArray[np.int64] | None = None,
+        label_confidence: npt.NDArray[np.floating[Any]] | None = None,
         phase: Phase = no_phase,
     ) -> None:
         rows: npt.NDArray[Any] | None
@@ -71,17 +75,31 @@ class SelectedBatches(Sampler[list[int]]):
         self.length = features if isinstance(features, int) else len(features)
         name = type(selector).__name__
         if not selector.chooses_before_loading():
-            needs = ", ".join(sorted(selector.requires - {"features", "labels"}))
+            needs = ", ".join(sorted(selector.requires - BEFORE_LOADING))
             raise InputError(
                 f"{name} requires {needs}, which only the learner can give; "
                 "use saln.LearnerSelected, which chooses after loading"
             )
-        for field, given in (("features", rows), ("labels", labels)):
+        if (
+            isinstance(features, FeatureStore)
+            and label_confidence is None
+            and "label_confidence" in selector.requires
+        ):
+            label_confidence = store_beliefs(features, labels).confidence.numpy()
+        for field, given in (
+            ("features", rows),
+            ("labels", labels),
+            ("label_confidence", label_confidence),
+        ):
             if field in selector.requires and given is None:
                 raise InputError(f"{name} requires {field}; give them to SelectedBatches")
         if labels is not None and len(labels) != self.length:
             raise InputError(
                 f"{self.length} rows of features but {len(labels)} labels; give one label a row"
+            )
+        if label_confidence is not None and len(label_confidence) != self.length:
+            raise InputError(
+                f"{self.length} examples but {len(label_confidence)} confidences; give one each"
             )
         self.n_candidates = candidates_needed(batch_size, filter_ratio)
         if self.n_candidates > self.length:
@@ -92,6 +110,7 @@ class SelectedBatches(Sampler[list[int]]):
             )
         self.rows = rows
         self.labels = labels
+        self.label_confidence = label_confidence
         self.selector = selector
         self.batch_size = batch_size
         self.seed = seed
@@ -121,12 +140,16 @@ class SelectedBatches(Sampler[list[int]]):
 
     def _choose(self, indices: torch.Tensor, step: int) -> list[int]:
         requires = self.selector.requires
-        features = labels = None
+        features = labels = confidence = None
         if "features" in requires and self.rows is not None:
             features = torch.from_numpy(np.asarray(self.rows[indices.numpy()]))
         if "labels" in requires and self.labels is not None:
             labels = torch.from_numpy(np.asarray(self.labels[indices.numpy()]))
-        candidates = Candidates(indices=indices, features=features, labels=labels)
+        if "label_confidence" in requires and self.label_confidence is not None:
+            confidence = torch.from_numpy(np.asarray(self.label_confidence[indices.numpy()]))
+        candidates = Candidates(
+            indices=indices, features=features, labels=labels, label_confidence=confidence
+        )
         generator = derive_generator(self.seed, "select", self.epoch, step)
         selection = self.selector(candidates, self.batch_size, generator=generator)
         chosen = indices[selection.positions]

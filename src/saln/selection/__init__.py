@@ -22,6 +22,7 @@ from saln.selection.candidates import (
     candidates_needed,
     kept_count,
 )
+from saln.selection.coherence import BatchCoherence, Coherence
 from saln.selection.contract import Selector
 from saln.selection.facility_location import FacilityLocation
 from saln.selection.infobatch import InfoBatch
@@ -38,7 +39,9 @@ __all__ = [
     "RS2",
     "SALN",
     "SELECTORS",
+    "BatchCoherence",
     "Candidates",
+    "Coherence",
     "FacilityLocation",
     "ImageTextJEST",
     "InfoBatch",
@@ -63,4 +66,6 @@ SELECTORS: dict[str, type[Selector]] = {
     "k-center": KCenter,
     "facility-location": FacilityLocation,
     "rs2": RS2,
+    "coherence": Coherence,
+    "coherence-batch": BatchCoherence,
 }

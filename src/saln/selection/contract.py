@@ -19,7 +19,10 @@ from torch import Tensor
 from saln.errors import InputError
 from saln.selection.candidates import Candidates, Selection
 
-__all__ = ["Selector"]
+__all__ = ["BEFORE_LOADING", "Selector"]
+
+# The fields that are known of a candidate before its image is read.
+BEFORE_LOADING = frozenset({"features", "labels", "label_confidence"})
 
 # Fields of one number an example; the others are rows.
 _FLAT = frozenset({"labels", "learner_losses", "reference_losses", "label_confidence"})
@@ -30,8 +33,8 @@ class Selector(abc.ABC):
 
     Attributes:
         requires: The fields of :class:`~saln.selection.candidates.Candidates` that it
-            reads beside the indices. One that reads only ``features`` and ``labels``
-            works before any image is loaded.
+            reads beside the indices. One that reads only fields of
+            :data:`BEFORE_LOADING` works before any image is loaded.
         is_joint: Whether the value of an example depends on which others are there.
         observes_losses: Whether it wants the losses of what was trained
             (:meth:`observe`).
@@ -54,7 +57,7 @@ class Selector(abc.ABC):
     @classmethod
     def chooses_before_loading(cls) -> bool:
         """Whether a dropped example need not be read from disk."""
-        return cls.requires <= {"features", "labels"}
+        return cls.requires <= BEFORE_LOADING
 
     @final
     def __call__(self, candidates: Candidates, k: int, *, generator: torch.Generator) -> Selection:

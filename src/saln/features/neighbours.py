@@ -1,0 +1,324 @@
+"""The nearest neighbours of every example, found once and kept beside the features.
+
+Exact, and sure of it: float32 products propose some more neighbours than are asked for,
+float64 products of the proposed pairs rank them, and a bound on the error of the first
+tells whether an example that was not proposed could belong among the nearest. The rows
+where it could are searched again in float64. Memory is bounded by blocks; no matrix
+between all examples is ever formed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from saln.errors import DataError, InputError, MissingExtraError
+from saln.features.store import FeatureStore
+
+__all__ = ["NeighbourTable", "nearest_neighbours", "neighbour_table"]
+
+FORMAT_VERSION = 1
+# Similarities that agree to so many decimals are equal: then the lower index comes first.
+DECIMALS = 9
+# Neighbours proposed beyond those asked for.
+SPARE = 12
+# Examples whose neighbours are searched at once, and those they are compared with at once:
+# 1,024 x 16,384 float32 products are 64 MiB.
+QUERIES = 1024
+KEYS = 16_384
+# Unit rows are kept in memory up to this size, and made anew for every block above it.
+RESIDENT_BYTES = 2**30
+
+Engine = Literal["exact", "faiss"]
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class NeighbourTable:
+    """The nearest neighbours of every example, itself left out, nearest first.
+
+    Attributes:
+        indices: int32, (n, k).
+        similarities: float32, (n, k): cosines of mean-centred features.
+        seconds: How long the search took, when it was made.
+    """
+
+    indices: npt.NDArray[np.int32]
+    similarities: npt.NDArray[np.float32]
+    seconds: float
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+
+class _UnitRows:
+    """Mean-centred rows of unit length, block by block; rows without length stay zero."""
+
+    def __init__(self, features: Array) -> None:
+        self.features = features
+        self.n, self.d = features.shape
+        total = np.zeros(self.d)
+        for start, stop in _blocks(self.n, KEYS):
+            block = np.asarray(features[start:stop], dtype=np.float64)
+            finite = np.isfinite(block).all(axis=1)
+            if not finite.all():
+                raise InputError(
+                    f"features of example {start + int(np.argmin(finite))} are NaN or infinite; "
+                    "find what made them so, or leave that example out"
+                )
+            total += block.sum(axis=0)
+        self.mean = total / self.n
+        self.resident: Tensor | None = None
+        if self.n * self.d * 4 <= RESIDENT_BYTES:
+            self.resident = torch.empty(self.n, self.d)
+            for start, stop in _blocks(self.n, KEYS):
+                self.resident[start:stop] = torch.from_numpy(self.exact(slice(start, stop)))
+
+    def exact(self, rows: slice | npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+        """Rows in float64."""
+        block = np.asarray(self.features[rows], dtype=np.float64) - self.mean
+        length = np.linalg.norm(block, axis=1, keepdims=True)
+        # What centring leaves of rows that are all the same is rounding, not a direction.
+        floor = 1e-12 * max(float(np.linalg.norm(self.mean)), np.finfo(np.float64).tiny)
+        unit: npt.NDArray[np.float64] = np.where(
+            length > floor, block / np.maximum(length, floor), 0.0
+        )
+        return unit
+
+    def quick(self, start: int, stop: int) -> Tensor:
+        """Rows in float32."""
+        if self.resident is not None:
+            return self.resident[start:stop]
+        return torch.from_numpy(self.exact(slice(start, stop)).astype(np.float32))
+
+
+def _blocks(n: int, size: int) -> Iterator[tuple[int, int]]:
+    for start in range(0, n, size):
+        yield start, min(start + size, n)
+
+
+def _propose(rows: _UnitRows, start: int, stop: int, count: int) -> tuple[Tensor, Tensor]:
+    """The ``count`` largest float32 similarities of the queries, and whose they are."""
+    queries = rows.quick(start, stop)
+    best = torch.full((stop - start, 0), -torch.inf)
+    where = torch.empty((stop - start, 0), dtype=torch.int64)
+    for low, high in _blocks(rows.n, KEYS):
+        products = queries @ rows.quick(low, high).T
+        own = torch.arange(max(start, low), max(start, low, min(stop, high)))
+        products[own - start, own - low] = -torch.inf
+        near = torch.topk(products, min(count, high - low), dim=1)
+        best = torch.cat([best, near.values], dim=1)
+        where = torch.cat([where, near.indices + low], dim=1)
+        best, order = torch.topk(best, min(count, best.shape[1]), dim=1)
+        where = where.gather(1, order)
+    return best, where
+
+
+def _faiss_index(rows: _UnitRows) -> Any:
+    try:
+        import faiss
+    except ImportError as error:
+        raise MissingExtraError(
+            "engine 'faiss' needs the package 'faiss-cpu', which is not installed; "
+            "run: pip install 'saln[faiss]', or use engine 'exact'"
+        ) from error
+    index = faiss.IndexFlatIP(rows.d)
+    for start, stop in _blocks(rows.n, KEYS):
+        index.add(np.ascontiguousarray(rows.quick(start, stop).numpy()))
+    return index
+
+
+def _propose_by_faiss(
+    index: Any, rows: _UnitRows, start: int, stop: int, count: int
+) -> tuple[Tensor, Tensor]:
+    """As :func:`_propose`, by a flat FAISS index over the unit rows."""
+    found = index.search(np.ascontiguousarray(rows.quick(start, stop).numpy()), count + 1)
+    best, where = (torch.from_numpy(array) for array in found)
+    best[where == torch.arange(start, stop)[:, None]] = -torch.inf
+    best, order = torch.topk(best, count, dim=1)
+    return best, where.gather(1, order)
+
+
+def _rank(similarities: Array, indices: Array, k: int) -> tuple[Array, Array]:
+    """The k first by (similarity, largest first; index, lowest first)."""
+    similarities = np.round(similarities, DECIMALS)
+    order = np.lexsort((indices, -similarities), axis=1)[:, :k]
+    return np.take_along_axis(similarities, order, 1), np.take_along_axis(indices, order, 1)
+
+
+def _search_in_float64(rows: _UnitRows, queries: Array, k: int) -> tuple[Array, Array]:
+    """The k nearest of some examples, by float64 products with all the others."""
+    own = rows.exact(queries)
+    best = np.empty((len(queries), 0))
+    where = np.empty((len(queries), 0), dtype=np.int64)
+    for low, high in _blocks(rows.n, KEYS):
+        products = own @ rows.exact(slice(low, high)).T
+        inside = np.flatnonzero((queries >= low) & (queries < high))
+        products[inside, queries[inside] - low] = -np.inf
+        columns = np.broadcast_to(np.arange(low, high), products.shape)
+        best, where = _rank(
+            np.concatenate([best, products], axis=1), np.concatenate([where, columns], axis=1), k
+        )
+    return best, where
+
+
+def nearest_neighbours(features: Array, k: int = 20, *, engine: Engine = "exact") -> NeighbourTable:
+    """The ``k`` nearest examples of each, by the cosine of mean-centred features.
+
+    The same table whatever the engine, the number of threads and the block sizes:
+    similarities that agree to nine decimals are equal, and of equals the lower index
+    comes first.
+
+    Args:
+        features: floating, (n, d), in memory or memory-mapped.
+        k: At least 1; where there are fewer other examples, all of them.
+        engine: ``exact``: blocked products; ``faiss``: proposals from a flat FAISS index
+            (extra ``faiss``), which holds a float32 copy of the features.
+
+    Raises:
+        InputError: Features of another shape or not finite, ``k`` below 1, or an engine
+            that there is not.
+        MissingExtraError: ``faiss`` is asked for and not installed.
+    """
+    if features.ndim != 2 or not np.issubdtype(features.dtype, np.floating):
+        raise InputError(
+            f"features are {features.dtype} {features.shape}, expected floating (n, d)"
+        )
+    if k < 1:
+        raise InputError(f"k={k} neighbours are not allowed; give at least 1")
+    if engine not in ("exact", "faiss"):
+        raise InputError(f"unknown engine {engine!r}; choose exact or faiss")
+    started = time.perf_counter()
+    n = len(features)
+    k = min(k, max(n - 1, 0))
+    indices = np.empty((n, k), dtype=np.int32)
+    similarities = np.empty((n, k), dtype=np.float32)
+    if k == 0:
+        return NeighbourTable(indices, similarities, time.perf_counter() - started)
+    rows = _UnitRows(features)
+    index = _faiss_index(rows) if engine == "faiss" else None
+    count = min(k + SPARE, n - 1)
+    # A float32 product of unit rows is off by less than this, whatever the order of the sum.
+    error = (rows.d + 8) * float(np.finfo(np.float32).eps)
+    for start, stop in _blocks(n, QUERIES):
+        if index is None:
+            quick, proposed = _propose(rows, start, stop, count)
+        else:
+            quick, proposed = _propose_by_faiss(index, rows, start, stop, count)
+        where = proposed.numpy()
+        own = rows.exact(slice(start, stop))
+        exact = np.empty(where.shape)
+        # In pieces: the rows of all proposals at once would be QUERIES * count * d doubles.
+        for low, high in _blocks(stop - start, 64):
+            others = rows.exact(where[low:high].reshape(-1))
+            shape = (high - low, count, rows.d)
+            exact[low:high] = np.einsum("qd,qcd->qc", own[low:high], others.reshape(shape))
+        near, found = _rank(exact, where, k)
+        if count < n - 1:
+            beaten = quick[:, -1].numpy().astype(np.float64) + error < near[:, -1]
+            doubtful = np.flatnonzero(~beaten)
+            for low, high in _blocks(len(doubtful), 64):
+                again = doubtful[low:high]
+                near[again], found[again] = _search_in_float64(rows, start + again, k)
+        indices[start:stop] = found
+        similarities[start:stop] = near
+    return NeighbourTable(indices, similarities, time.perf_counter() - started)
+
+
+def neighbour_table(
+    store: FeatureStore,
+    k: int = 20,
+    *,
+    rows: npt.NDArray[np.int64] | None = None,
+    engine: Engine = "exact",
+) -> NeighbourTable:
+    """The neighbour table of a feature store, from the store's folder where it is there.
+
+    It lies in ``neighbours-<k>/`` beside ``features.npy``, with a manifest of its own that
+    names the features it was made of. One that does not fit is made again.
+
+    Args:
+        store: The features.
+        k: As :func:`nearest_neighbours`.
+        rows: int64: search among these rows alone, and number them from 0; all when None.
+        engine: As :func:`nearest_neighbours`.
+
+    Raises:
+        InputError: As :func:`nearest_neighbours`.
+        DataError: The store's folder cannot be written to; nothing is left behind.
+    """
+    count = len(store) if rows is None else len(rows)
+    name = f"neighbours-{k}"
+    if rows is not None:
+        digest = hashlib.blake2b(np.asarray(rows, dtype=np.int64).tobytes(), digest_size=6)
+        name += f"-{digest.hexdigest()}"
+    made_of = hashlib.blake2b(
+        json.dumps(store.manifest, sort_keys=True, default=str).encode(), digest_size=16
+    )
+    fits = {
+        "format_version": FORMAT_VERSION,
+        "features": made_of.hexdigest(),
+        "rows": count,
+        "neighbours": min(k, max(count - 1, 0)),
+    }
+    path = store.path / name
+    kept = _read(path, fits)
+    if kept is not None:
+        return kept
+    features = store.features if rows is None else store.features[rows]
+    table = nearest_neighbours(features, k, engine=engine)
+    _write(path, table, {**fits, "seconds": round(table.seconds, 3)})
+    return table
+
+
+def _read(path: Path, fits: dict[str, Any]) -> NeighbourTable | None:
+    """The table in a folder; None where there is none or it is not the one wanted."""
+    try:
+        manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
+        arrays = [
+            np.load(path / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+            for name in ("indices", "similarities")
+        ]
+        seconds = float(manifest["seconds"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # whatever ails it, it is made again from the features
+    shape = (fits["rows"], fits["neighbours"])
+    if any(manifest.get(key) != value for key, value in fits.items()):
+        return None
+    if [(a.shape, a.dtype) for a in arrays] != [(shape, np.int32), (shape, np.float32)]:
+        return None
+    return NeighbourTable(arrays[0], arrays[1], seconds)
+
+
+def _write(path: Path, table: NeighbourTable, manifest: dict[str, Any]) -> None:
+    """Writes beside the place and renames; what does not fit there makes room."""
+    try:
+        beside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+        try:
+            np.save(beside / "indices.npy", table.indices, allow_pickle=False)
+            np.save(beside / "similarities.npy", table.similarities, allow_pickle=False)
+            text = json.dumps(manifest, indent=2) + "\n"
+            (beside / "manifest.json").write_text(text, encoding="utf-8")
+            beside.chmod(0o755)
+            shutil.rmtree(path, ignore_errors=True)
+            beside.replace(path)
+        except BaseException:
+            shutil.rmtree(beside, ignore_errors=True)
+            raise
+    except OSError as error:
+        raise DataError(
+            f"the neighbour table {path} cannot be written ({error}); free some space, "
+            "or copy the feature store to a folder that can be written to"
+        ) from error

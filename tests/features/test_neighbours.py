@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import json
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from oracles import dense_coherence
+
+from saln.errors import DataError, InputError, MissingExtraError
+from saln.features import neighbours
+from saln.features.given import write_store
+from saln.features.neighbours import nearest_neighbours, neighbour_table
+
+
+def draw(n, d, seed=0, dtype=np.float16):
+    return np.random.Generator(np.random.PCG64(seed)).random((n, d)).astype(dtype)
+
+
+def assert_is_the_definitions(features, k, **options):
+    table = nearest_neighbours(features, k, **options)
+    indices, similarities = dense_coherence.neighbours(features, k)
+    assert table.indices.dtype == np.int32
+    assert table.similarities.dtype == np.float32
+    assert np.array_equal(table.indices, indices.reshape(len(features), -1))
+    np.testing.assert_allclose(
+        table.similarities, similarities.reshape(len(features), -1), atol=1e-6
+    )
+
+
+@settings(max_examples=30, deadline=None)
+@given(n=st.integers(1, 60), d=st.integers(1, 5), k=st.integers(1, 8), seed=st.integers(0, 10_000))
+def test_table_is_that_of_the_definition_ties_and_all(n, d, k, seed):
+    random = np.random.Generator(np.random.PCG64(seed))
+    assert_is_the_definitions(random.integers(0, 3, (n, d)).astype(np.float16), k)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_every_floating_dtype(dtype):
+    assert_is_the_definitions(draw(80, 20, dtype=dtype), 6)
+
+
+def test_block_sizes_and_memory_change_nothing(monkeypatch):
+    features = draw(150, 12)
+    whole = nearest_neighbours(features, 9)
+    for name, value in (("QUERIES", 7), ("KEYS", 11), ("RESIDENT_BYTES", 0)):
+        monkeypatch.setattr(neighbours, name, value)
+    parts = nearest_neighbours(features, 9)
+    assert np.array_equal(whole.indices, parts.indices)
+    assert np.array_equal(whole.similarities, parts.similarities)
+
+
+def test_rows_that_float32_cannot_order_are_searched_again():
+    """Far more equal rows than spare proposals: only the second search sees the lowest."""
+    features = np.repeat(draw(3, 8, dtype=np.float32), 60, axis=0)
+    assert_is_the_definitions(features, 5)
+    close = np.repeat(draw(2, 8, dtype=np.float64), 50, axis=0)
+    close += 1e-5 * draw(100, 8, seed=1, dtype=np.float64)
+    assert_is_the_definitions(close, 5)
+
+
+def test_faiss_gives_the_same_table():
+    pytest.importorskip("faiss")
+    assert_is_the_definitions(draw(120, 16), 7, engine="faiss")
+    assert_is_the_definitions(np.repeat(draw(3, 8), 30, axis=0), 5, engine="faiss")
+
+
+def test_faiss_that_is_not_installed_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    with pytest.raises(MissingExtraError, match=r"saln\[faiss\]"):
+        nearest_neighbours(draw(10, 3), 2, engine="faiss")
+
+
+def test_bad_input_is_refused():
+    with pytest.raises(InputError, match="k=0"):
+        nearest_neighbours(draw(10, 3), 0)
+    with pytest.raises(InputError, match=r"expected floating \(n, d\)"):
+        nearest_neighbours(np.arange(6).reshape(3, 2), 1)
+    with pytest.raises(InputError, match="unknown engine 'fast'"):
+        nearest_neighbours(draw(10, 3), 1, engine="fast")
+    broken = draw(10, 3)
+    broken[6, 1] = np.nan
+    with pytest.raises(InputError, match="example 6 are NaN"):
+        nearest_neighbours(broken, 2)
+
+
+@pytest.fixture
+def store(tmp_path):
+    return write_store(tmp_path / "store", draw(40, 6), np.zeros(40, dtype=np.int64))
+
+
+def test_a_table_is_kept_and_taken_again(store, monkeypatch):
+    first = neighbour_table(store, 4)
+    manifest = json.loads((store.path / "neighbours-4" / "manifest.json").read_text())
+    assert manifest["neighbours"] == 4
+    assert manifest["rows"] == 40
+
+    def never(*_, **__):
+        raise AssertionError("searched again")
+
+    monkeypatch.setattr(neighbours, "nearest_neighbours", never)
+    again = neighbour_table(store, 4)
+    assert np.array_equal(first.indices, again.indices)
+    assert np.array_equal(first.similarities, again.similarities)
+    assert again.seconds == pytest.approx(first.seconds, abs=1e-3)
+
+
+def test_a_part_of_the_rows_has_a_table_of_its_own(store):
+    rows = np.arange(0, 40, 3)
+    table = neighbour_table(store, 4, rows=rows)
+    alone = nearest_neighbours(store.features[rows], 4)
+    assert np.array_equal(table.indices, alone.indices)
+    assert len(neighbour_table(store, 4)) == 40
+    assert np.array_equal(neighbour_table(store, 4, rows=rows).indices, alone.indices)
+
+
+def spoil_manifest(folder):
+    text = (folder / "manifest.json").read_text()
+    (folder / "manifest.json").write_text(text.replace('"features": "', '"features": "x'))
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        spoil_manifest,
+        lambda folder: (folder / "manifest.json").write_text("{"),
+        lambda folder: (folder / "indices.npy").write_bytes(b"no array"),
+        lambda folder: np.save(folder / "indices.npy", np.zeros((40, 3), dtype=np.int32)),
+        lambda folder: (folder / "similarities.npy").unlink(),
+    ],
+)
+def test_a_table_that_does_not_fit_is_made_again(store, spoil):
+    first = nearest_neighbours(store.features, 4)
+    neighbour_table(store, 4)
+    spoil(store.path / "neighbours-4")
+    again = neighbour_table(store, 4)
+    assert np.array_equal(first.indices, again.indices)
+    assert np.array_equal(np.load(store.path / "neighbours-4" / "indices.npy"), first.indices)
+
+
+def test_a_folder_that_cannot_be_written_to_leaves_nothing_behind(store, monkeypatch):
+    def full(*_, **__):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(np, "save", full)
+    with pytest.raises(DataError, match="cannot be written"):
+        neighbour_table(store, 4)
+    assert sorted(path.name for path in store.path.iterdir()) == [
+        "features.npy",
+        "labels.npy",
+        "manifest.json",
+    ]

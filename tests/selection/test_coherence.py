@@ -1,0 +1,220 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from oracles import dense_coherence
+
+import saln
+from saln.errors import InputError
+from saln.features.given import write_store
+from saln.randomness import derive_generator, derive_seed
+from saln.selection import Candidates, Coherence
+from saln.selection.coherence import (
+    LabelBeliefs,
+    candidate_neighbours,
+    label_beliefs,
+    store_beliefs,
+    suspicious_labels,
+)
+
+
+def clusters(n=300, classes=3, d=8, spread=0.5, seed=0):
+    """Features around one centre a class, and the true labels."""
+    random = np.random.Generator(np.random.PCG64(derive_seed("clusters", seed)))
+    labels = np.arange(n) % classes
+    centres = 2 * random.standard_normal((classes, d))
+    features = centres[labels] + spread * random.standard_normal((n, d))
+    return torch.from_numpy(features), torch.from_numpy(labels)
+
+
+def with_flips(labels, share, classes, seed=0, to_next=False):
+    random = np.random.Generator(np.random.PCG64(derive_seed("flips", seed)))
+    noisy = labels.clone()
+    rows = random.permutation(len(labels))[: round(share * len(labels))]
+    shift = np.ones(len(rows)) if to_next else random.integers(1, classes, len(rows))
+    noisy[rows] = (noisy[rows] + torch.from_numpy(shift).long()) % classes
+    return noisy
+
+
+def judge(features, labels, classes, k=15):
+    return label_beliefs(*candidate_neighbours(features, k), labels, classes)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    n=st.integers(1, 24),
+    classes=st.integers(1, 4),
+    k=st.integers(1, 6),
+    shared_noise=st.sampled_from([0.0, 2.5]),
+    seed=st.integers(0, 10_000),
+)
+def test_beliefs_are_those_of_the_definition(n, classes, k, shared_noise, seed):
+    random = np.random.Generator(np.random.PCG64(seed))
+    # Small integers: ties between neighbours, equal rows and rows of no length occur.
+    features = random.integers(0, 3, (n, 3)).astype(np.float64)
+    labels = random.integers(0, classes, n)
+    indices, similarities = dense_coherence.neighbours(features, k)
+    indices = indices.reshape(n, -1).astype(np.int64)
+    similarities = similarities.reshape(n, -1)
+    posterior, transition, wrong = dense_coherence.beliefs(
+        indices, similarities, labels, classes, shared_noise
+    )
+    found = label_beliefs(
+        torch.from_numpy(indices),
+        torch.from_numpy(similarities),
+        torch.from_numpy(labels),
+        classes,
+        shared_noise=shared_noise,
+    )
+    np.testing.assert_allclose(found.transition.numpy(), transition, atol=1e-6)
+    np.testing.assert_allclose(found.confidence.numpy(), posterior[np.arange(n), labels], atol=1e-5)
+    assert found.noise_rate == pytest.approx(wrong, abs=1e-9)
+    best = posterior.max(axis=1)
+    assert (posterior[np.arange(n), found.believed.numpy()] >= best - 1e-5).all()
+
+
+def test_blocks_change_nothing(monkeypatch):
+    features, labels = clusters()
+    noisy = with_flips(labels, 0.3, 3)
+    whole = judge(features, noisy, 3)
+    monkeypatch.setattr("saln.selection.coherence.BLOCK_ENTRIES", 100)
+    parts = judge(features, noisy, 3)
+    assert torch.equal(whole.confidence, parts.confidence)
+    assert torch.equal(whole.believed, parts.believed)
+
+
+@pytest.mark.parametrize("to_next", [False, True])
+def test_it_finds_wrong_labels_and_how_they_came_about(to_next):
+    features, labels = clusters(n=900)
+    noisy = with_flips(labels, 0.4, 3, to_next=to_next)
+    found = judge(features, noisy, 3)
+    wrong = noisy != labels
+    assert float(found.confidence[wrong].mean()) < 0.1
+    assert float(found.confidence[~wrong].mean()) > 0.9
+    assert float((found.believed == labels).double().mean()) > 0.97
+    assert found.noise_rate == pytest.approx(0.4, abs=0.1)
+    following = found.transition[torch.arange(3), (torch.arange(3) + 1) % 3]
+    assert float(following.mean()) == pytest.approx(0.4 if to_next else 0.2, abs=0.12)
+
+
+def test_on_clean_labels_it_is_next_to_uniform():
+    features, labels = clusters(spread=1.2)  # the classes overlap
+    found = judge(features, labels, 3)
+    assert found.noise_rate < 0.02
+    assert float(found.confidence.median()) > 0.99
+    assert float(found.confidence.mean()) > 0.93
+
+
+def test_renaming_the_classes_renames_the_beliefs():
+    features, labels = clusters()
+    noisy = with_flips(labels, 0.3, 3)
+    names = torch.tensor([2, 0, 1])
+    plain, renamed = judge(features, noisy, 3), judge(features, names[noisy], 3)
+    torch.testing.assert_close(plain.confidence, renamed.confidence)
+    assert torch.equal(names[plain.believed], renamed.believed)
+    torch.testing.assert_close(plain.transition, renamed.transition[names][:, names])
+
+
+def test_suspicious_labels_come_worst_first():
+    beliefs = LabelBeliefs(
+        confidence=torch.tensor([0.9, 0.1, 0.4, 0.02, 0.1]),
+        believed=torch.tensor([0, 1, 2, 2, 2]),
+        transition=torch.eye(3),
+        noise_rate=0.0,
+    )
+    labels = torch.tensor([0, 0, 2, 1, 1])
+    found = suspicious_labels(beliefs, labels, top=10)
+    assert [tuple(entry[:3]) for entry in found] == [(3, 1, 2), (1, 0, 1), (4, 1, 2)]
+    assert found[0].confidence == pytest.approx(0.02)
+    assert suspicious_labels(beliefs, labels, top=1) == found[:1]
+    with pytest.raises(InputError, match="top=0"):
+        suspicious_labels(beliefs, labels, top=0)
+    with pytest.raises(InputError, match="4 labels do not fit beliefs about 5"):
+        suspicious_labels(beliefs, labels[:4])
+
+
+def test_kept_sets_have_the_law_of_draws_in_proportion():
+    confidence = torch.tensor([0.9, 0.5, 0.05, 1.0, 0.3])
+    law = dense_coherence.keep_probabilities(confidence.double().numpy(), 2)
+    candidates = Candidates(indices=torch.arange(5), label_confidence=confidence)
+    generator = derive_generator("law")
+    draws = 4000
+    counts: dict[frozenset[int], int] = {}
+    for _ in range(draws):
+        kept = frozenset(Coherence()(candidates, 2, generator=generator).positions.tolist())
+        counts[kept] = counts.get(kept, 0) + 1
+    assert set(counts) <= set(law)
+    for kept, probability in law.items():
+        deviation = 4 * (probability * (1 - probability) / draws) ** 0.5
+        assert counts.get(kept, 0) / draws == pytest.approx(probability, abs=deviation + 1e-3)
+
+
+def test_a_label_that_cannot_be_right_is_kept_last():
+    candidates = Candidates(
+        indices=torch.arange(3), label_confidence=torch.tensor([0.0, 1e-9, 1.0])
+    )
+    generator = derive_generator(0)
+    for _ in range(20):
+        kept = Coherence()(candidates, 2, generator=generator).positions.tolist()
+        assert sorted(kept) == [1, 2]
+
+
+def test_what_cannot_be_judged_is_refused():
+    indices, similarities = torch.zeros(3, 2, dtype=torch.int64), torch.zeros(3, 2)
+    labels = torch.tensor([0, 1, 2])
+    with pytest.raises(InputError, match="do not fit 2 labels"):
+        label_beliefs(indices, similarities, labels[:2], 3)
+    with pytest.raises(InputError, match="labels from 0 to 2 do not fit 2 classes"):
+        label_beliefs(indices, similarities, labels, 2)
+    with pytest.raises(InputError, match="expected int64"):
+        label_beliefs(indices, similarities, labels.float(), 3)
+    with pytest.raises(InputError, match="shared_noise=-1"):
+        label_beliefs(indices, similarities, labels, 3, shared_noise=-1)
+    with pytest.raises(InputError, match="no labels to judge"):
+        label_beliefs(indices[:0], similarities[:0], labels[:0], 3)
+    negative = Candidates(indices=torch.arange(2), label_confidence=torch.tensor([1.0, -0.5]))
+    with pytest.raises(InputError, match=r"candidate 1 is -0\.5"):
+        Coherence()(negative, 1, generator=derive_generator(0))
+
+
+def store_of(path, features, labels):
+    return write_store(path, features.numpy(), labels.numpy())
+
+
+def test_batches_of_a_store_avoid_its_wrong_labels(tmp_path):
+    features, labels = clusters(n=300)
+    noisy = with_flips(labels, 0.4, 3)
+    store = store_of(tmp_path / "store", features, noisy)
+    batches = saln.SelectedBatches(
+        store, selector=saln.Coherence(), batch_size=10, filter_ratio=0.8, seed=0
+    )
+    assert (tmp_path / "store" / "neighbours-20").is_dir()
+    assert np.array_equal(batches.label_confidence, store_beliefs(store).confidence.numpy())
+    kept = [index for batch in batches for index in batch]
+    assert len(kept) == 60
+    assert float((noisy != labels)[kept].double().mean()) < 0.08
+
+
+def test_batches_without_a_store_need_the_confidence():
+    with pytest.raises(InputError, match="Coherence requires label_confidence"):
+        saln.SelectedBatches(50, selector=Coherence(), batch_size=4, filter_ratio=0.8, seed=0)
+    with pytest.raises(InputError, match="50 examples but 49 confidences"):
+        saln.SelectedBatches(
+            50,
+            selector=Coherence(),
+            batch_size=4,
+            filter_ratio=0.8,
+            seed=0,
+            label_confidence=np.ones(49),
+        )
+    given = np.zeros(50)
+    given[::5] = 1.0
+    batches = saln.SelectedBatches(
+        50, selector=Coherence(), batch_size=4, filter_ratio=0.2, seed=0, label_confidence=given
+    )
+    order = [index for batch in batches for index in batch]
+    assert len(order) == 40
+    assert sum(index % 5 == 0 for index in order) == 10  # none of the believed is dropped
