@@ -151,4 +151,5 @@ def test_a_folder_that_cannot_be_written_to_leaves_nothing_behind(store, monkeyp
         "features.npy",
         "labels.npy",
         "manifest.json",
+        "timing.json",
     ]
