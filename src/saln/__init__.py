@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from saln.features.given import write_store
     from saln.features.store import FeatureStore
     from saln.loading.batches import SelectedBatches
+    from saln.loading.schedules import FilterSchedule
     from saln.selection import (
         JEST,
         RS2,
@@ -55,6 +56,7 @@ __all__ = [
     "FacilityLocation",
     "FeatureStore",
     "FiedlerResult",
+    "FilterSchedule",
     "ImageTextJEST",
     "InfoBatch",
     "KCenter",
@@ -83,6 +85,7 @@ _HOMES = {
     "Coherence": "saln.selection.coherence",
     "FeatureStore": "saln.features.store",
     "FiedlerResult": "saln.spectral.fiedler",
+    "FilterSchedule": "saln.loading.schedules",
     "ImageTextJEST": "saln.selection.jest",
     "InfoBatch": "saln.selection.infobatch",
     "KCenter": "saln.selection.k_center",

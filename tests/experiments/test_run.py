@@ -166,14 +166,14 @@ def test_an_arm_does_not_depend_on_the_others(config, tmp_path):
 def test_arms_see_the_same_candidates_images_and_weights(config, monkeypatch):
     """Spies on what every arm is given; uniform with f = 0 must then equal standard."""
     seen = {}
-    original = SelectedBatches._choose
+    original = SelectedBatches.choose
 
-    def spy(self, indices, step):
-        key = (self.seed, self.epoch, step, self.n_candidates)
+    def spy(self, indices, epoch, step):
+        key = (self.seed, epoch, step, self.n_candidates)
         seen.setdefault(key, set()).add(tuple(indices.tolist()))
-        return original(self, indices, step)
+        return original(self, indices, epoch, step)
 
-    monkeypatch.setattr(SelectedBatches, "_choose", spy)
+    monkeypatch.setattr(SelectedBatches, "choose", spy)
     views = []
     init = LoadedBatches.__init__
 

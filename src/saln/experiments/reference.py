@@ -82,6 +82,7 @@ def train_reference(
         batch_size=batch_size,
         filter_ratio=0.0,
         seed=derive_seed(settings.seed, "reference"),
+        ahead=0,
     )
     epochs = epochs or -(-steps // len(sampler))
     total = epochs * len(sampler) * batch_size + len(asked)

@@ -235,6 +235,7 @@ class _Comparison:
             batch_size=config.batch_size if before_loading else self.n_candidates,
             filter_ratio=config.filter_ratio if before_loading and arm != "standard" else 0.0,
             seed=shared.seed,
+            ahead=0,  # every second of choosing counts, none is hidden behind training
             phase=ledger.phase,
         )
         loaded = LoadedBatches(view, sampler, config.workers)

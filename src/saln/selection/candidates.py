@@ -11,7 +11,14 @@ from torch import Tensor
 
 from saln.errors import InputError
 
-__all__ = ["Candidates", "PairEmbeddings", "Selection", "candidates_needed", "kept_count"]
+__all__ = [
+    "Candidates",
+    "PairEmbeddings",
+    "Selection",
+    "candidates_needed",
+    "exact_ratio",
+    "kept_count",
+]
 
 
 @dataclass(frozen=True)
@@ -150,7 +157,12 @@ class Selection:
     scores: Tensor | None = None
 
 
-def _exact(filter_ratio: float | Fraction) -> Fraction:
+def exact_ratio(filter_ratio: float | Fraction) -> Fraction:
+    """The ratio that was written: 0.8 is 4/5.
+
+    Raises:
+        InputError: It is outside [0, 1).
+    """
     ratio = filter_ratio if isinstance(filter_ratio, Fraction) else None
     if ratio is None and math.isfinite(filter_ratio):
         # The shortest decimal that names the float: 0.8 is 4/5, not 3602879701896397 / 2**52.
@@ -169,7 +181,7 @@ def kept_count(n: int, filter_ratio: float | Fraction) -> int:
     Raises:
         InputError: ``filter_ratio`` is outside [0, 1).
     """
-    return math.floor(n * (1 - _exact(filter_ratio)))
+    return math.floor(n * (1 - exact_ratio(filter_ratio)))
 
 
 def candidates_needed(k: int, filter_ratio: float | Fraction) -> int:
@@ -180,4 +192,4 @@ def candidates_needed(k: int, filter_ratio: float | Fraction) -> int:
     """
     if k < 1:
         raise InputError(f"batch size {k} is not allowed; give at least 1")
-    return math.ceil(k / (1 - _exact(filter_ratio)))
+    return math.ceil(k / (1 - exact_ratio(filter_ratio)))

@@ -1,0 +1,75 @@
+"""How the filter ratio changes from epoch to epoch, known before the first step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+from saln.errors import InputError
+from saln.selection.candidates import candidates_needed, exact_ratio
+
+__all__ = ["FilterSchedule"]
+
+
+@dataclass(frozen=True)
+class FilterSchedule:
+    """A filter ratio for every epoch: a ramp, with all data at either end if wanted.
+
+    The batch size stays; what changes is how many candidates it is chosen from, and so
+    how many steps an epoch has.
+
+    Args:
+        start: The ratio of the first epoch that filters, in [0, 1).
+        end: That of the last one, in [0, 1); between them it changes linearly. Equal to
+            ``start`` when None.
+        epochs: Epochs of the run.
+        full_first: In so many first epochs nothing is dropped.
+        full_last: In so many last ones neither.
+        first_epoch: The number of the first epoch, as given to ``set_epoch``.
+
+    Raises:
+        InputError: A ratio outside [0, 1), or more full epochs than there are.
+    """
+
+    start: float
+    end: float | None = None
+    epochs: int = 1
+    full_first: int = 0
+    full_last: int = 0
+    first_epoch: int = 0
+
+    def __post_init__(self) -> None:
+        for ratio in (self.start, self.last):
+            exact_ratio(ratio)
+        if self.epochs < 1:
+            raise InputError(f"epochs={self.epochs} is not allowed; give at least 1")
+        if self.full_first < 0 or self.full_last < 0 or self.ramp < 0:
+            raise InputError(
+                f"full_first={self.full_first} and full_last={self.full_last} do not fit into "
+                f"{self.epochs} epochs; lower them"
+            )
+
+    @property
+    def last(self) -> float:
+        """The ratio at the end of the ramp."""
+        return self.start if self.end is None else self.end
+
+    @property
+    def ramp(self) -> int:
+        """How many epochs filter."""
+        return self.epochs - self.full_first - self.full_last
+
+    def ratio(self, epoch: int) -> Fraction:
+        """The ratio of an epoch; before the run that of its first, after it of its last."""
+        place = min(max(epoch - self.first_epoch, 0), self.epochs - 1)
+        if not self.full_first <= place < self.full_first + self.ramp:
+            return Fraction(0)
+        start, end = exact_ratio(self.start), exact_ratio(self.last)
+        if self.ramp == 1:
+            return start
+        return start + (end - start) * (place - self.full_first) / (self.ramp - 1)
+
+    def steps(self, examples: int, batch_size: int) -> int:
+        """Gradient steps of the whole run."""
+        ratios = (self.ratio(self.first_epoch + place) for place in range(self.epochs))
+        return sum(examples // candidates_needed(batch_size, ratio) for ratio in ratios)

@@ -1,0 +1,66 @@
+"""The arithmetic of ranks, by literal lists; and real processes that agree without a word."""
+
+from __future__ import annotations
+
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
+
+import pytest
+from rank_processes import gather_batches, sampler_of
+
+from saln.errors import InputError
+from saln.loading.batches import SelectedBatches
+from saln.loading.ranks import check_ranks, rank_share
+from saln.selection import Uniform
+
+
+@pytest.mark.parametrize(
+    ("world_size", "shares"),
+    [
+        (1, [[10, 11, 12, 13, 14, 15, 16, 17]]),
+        (2, [[10, 11, 12, 13], [14, 15, 16, 17]]),
+        (4, [[10, 11], [12, 13], [14, 15], [16, 17]]),
+        (8, [[10], [11], [12], [13], [14], [15], [16], [17]]),
+    ],
+)
+def test_shares_are_equal_contiguous_and_in_order(world_size, shares):
+    batch = [10, 11, 12, 13, 14, 15, 16, 17]
+    assert check_ranks(8, 0, world_size) == len(shares[0])
+    assert [rank_share(batch, rank, world_size) for rank in range(world_size)] == shares
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "rank", "world_size", "message"),
+    [
+        (8, 0, 3, r"a batch of 8 cannot be shared equally by 3 ranks.*such as 9"),
+        (2, 0, 4, r"cannot be shared equally by 4 ranks.*such as 4"),
+        (8, 2, 2, r"rank=2 is not allowed with world_size=2; give 0 to 1"),
+        (8, -1, 2, r"rank=-1"),
+        (8, 0, 0, r"world_size=0"),
+    ],
+)
+def test_ranks_that_cannot_be_are_refused(batch_size, rank, world_size, message):
+    with pytest.raises(InputError, match=message):
+        check_ranks(batch_size, rank, world_size)
+    with pytest.raises(InputError, match=message):
+        SelectedBatches(
+            50,
+            selector=Uniform(),
+            batch_size=batch_size,
+            filter_ratio=0.5,
+            seed=0,
+            rank=rank,
+            world_size=world_size,
+        )
+
+
+@pytest.mark.parametrize("world_size", [2, 4])
+def test_ranks_together_train_on_the_batches_of_one_process(world_size, tmp_path):
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(world_size, mp_context=spawn) as processes:
+        meetings = [tmp_path / "meeting"] * world_size
+        seen = processes.map(gather_batches, range(world_size), [world_size] * world_size, meetings)
+        seen = list(seen)
+    expected = {name: list(sampler_of(name)) for name in ("uniform", "saln")}
+    assert len(expected["saln"]) == 5
+    assert seen == [expected] * world_size
