@@ -113,7 +113,7 @@ def train_from_scratch(
         seed=seed,
     )
     # The same network; on a CPU the convolutions are a little faster in this order.
-    learner.to(memory_format=torch.channels_last)
+    learner.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     examples = Examples(loaded.train.images, loaded.train.rows, labels, loaded.train.true_labels)
     ledger = Ledger(device)
     sampler = SelectedBatches(
