@@ -17,7 +17,9 @@ Rows go to ``--out`` as they come; a run that was stopped goes on from there.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
+import math
 import statistics
 import sys
 import time
@@ -35,7 +37,9 @@ from spectral_variants import VARIANTS
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from saln.data.views import Batch
 from saln.experiments.environment import environment
+from saln.loading.loader import EpochBatches
 from saln.randomness import derive_generator
 from saln.selection import SELECTORS, Candidates, Selector, candidates_needed
 
@@ -279,6 +283,21 @@ def scratch(args: argparse.Namespace, rows: Rows) -> None:
                     rows.add(train_from_scratch(loaded, labels, name, about, args.epochs))
 
 
+def endless(batches: EpochBatches) -> Iterator[Batch]:
+    """Epoch after epoch."""
+    for epoch in itertools.count(1):
+        batches.set_epoch(epoch)
+        yield from batches
+
+
+def median_interval(values: list[float]) -> tuple[float, float]:
+    """95% interval of the median, by the order of the values alone (sign test)."""
+    ordered, n = sorted(values), len(values)
+    # At most so many of n fall on the wrong side of the median, in 97.5% of cases.
+    outside = next(k for k in range(n) if sum(math.comb(n, i) for i in range(k + 1)) > 0.025 * 2**n)
+    return ordered[max(outside - 1, 0)], ordered[min(n - outside, n - 1)]
+
+
 def cost(args: argparse.Namespace, rows: Rows) -> None:
     """Seconds of a step of fine-tuning, loading included, with each criterion in turn."""
     from saln.data.views import TrainingView
@@ -313,7 +332,7 @@ def cost(args: argparse.Namespace, rows: Rows) -> None:
             filter_ratio=0.8,
             seed=0,
         )
-        batches[name] = iter(LoadedBatches(view, sampler))
+        batches[name] = endless(LoadedBatches(view, sampler))
     seconds: dict[str, list[float]] = {name: [] for name in names}
     for _ in range(1 + args.cost_steps):
         for name in names:
@@ -327,13 +346,16 @@ def cost(args: argparse.Namespace, rows: Rows) -> None:
     # The first of each warms up. The others are compared in pairs: the machine's speed drifts.
     for name in names[1:]:
         pairs = zip(seconds[name][1:], seconds["uniform"][1:], strict=True)
+        ratios = [own / base for own, base in pairs]
         rows.add(
             {
                 "question": f"a training step with {name} beside uniform, 64 of 320 at 96 px",
                 "value": statistics.median(seconds[name][1:]),
                 "unit": "seconds",
                 "baseline": statistics.median(seconds["uniform"][1:]),
-                "ratio": statistics.median(own / base for own, base in pairs),
+                "ratio": statistics.median(ratios),
+                "ratio_ci95": median_interval(ratios),
+                "pairs": len(ratios),
             }
         )
 

@@ -3,10 +3,14 @@
 ``python benchmarks/criteria.py --scratch`` drives it. It puts the library's own parts
 together as ``saln compare`` does, but looks at the test images once, after the last epoch:
 on a CPU a look after every epoch would cost several times the training.
+
+    python benchmarks/scratch_training.py results/criteria-scratch.jsonl    a table of the rows
 """
 
 from __future__ import annotations
 
+import json
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +26,7 @@ from saln.data.augmentation import EvaluationTransform
 from saln.data.datasets import DataSet, Examples, stratified_part
 from saln.data.sources import ArrayImages
 from saln.data.views import EvaluationView, TrainingView
+from saln.experiments.statistics import Interval, mean_interval, paired_difference
 from saln.loading.batches import SelectedBatches
 from saln.loading.loader import LoadedBatches, evaluation_batches
 from saln.selection import SELECTORS, Uniform
@@ -29,7 +34,7 @@ from saln.training.learners import build_learner
 from saln.training.ledger import Ledger
 from saln.training.loop import TrainSettings, evaluate, train
 
-__all__ = ["ScratchData", "load_scratch_data", "train_from_scratch"]
+__all__ = ["ScratchData", "load_scratch_data", "scratch_table", "train_from_scratch"]
 
 IMAGE_SIZE = 32
 KEPT = 64
@@ -151,3 +156,47 @@ def train_from_scratch(
         "images_per_second": round(kept / trained, 1),
         "seconds": round(trained + once, 3),
     }
+
+
+def _points(found: Interval) -> str:
+    text = f"{100 * found.mean:.1f}"
+    if found.ci95 is not None:
+        text += f" ± {100 * (found.ci95[1] - found.mean):.1f}"
+    return text
+
+
+def scratch_table(rows: list[Row]) -> str:
+    """Markdown: mean accuracies and paired differences to uniform, each with its 95% interval."""
+    groups: dict[tuple[str, float, str], dict[int, Row]] = {}
+    for row in rows:
+        groups.setdefault((row["noise"], row["asked_rate"], row["selector"]), {})[row["seed"]] = row
+    lines = [
+        "| labels | selector | seeds | test accuracy (%) | against uniform (points) "
+        "| wrong labels kept (%) |",
+        "| --- | --- | --- | ---: | ---: | ---: |",
+    ]
+    for (noise, rate, name), own in groups.items():
+        base = groups.get((noise, rate, "uniform"), {})
+        both = [seed for seed in own if seed in base]
+        against = "–"
+        if name != "uniform" and both:
+            accuracies = [[of[seed]["test_accuracy"] for seed in both] for of in (own, base)]
+            difference = paired_difference(*accuracies)
+            seen = "one seed" if difference.ci95 is None else difference.verdict
+            against = f"{_points(Interval(difference.difference, difference.ci95))} ({seen})"
+        cells = (
+            noise if rate == 0 else f"{noise} {rate:g}",
+            name,
+            ", ".join(map(str, own)),
+            _points(mean_interval([row["test_accuracy"] for row in own.values()])),
+            against,
+            f"{100 * np.mean([row['wrong_label_share_kept'] for row in own.values()]):.1f}",
+        )
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    stored = Path(sys.argv[1]).read_text(encoding="utf-8").splitlines()
+    found = [row for row in map(json.loads, stored) if "environment" not in row]
+    sys.stdout.write(scratch_table(found) + "\n")

@@ -58,6 +58,7 @@ def test_the_section_says_rate_confusions_and_labels(folder):
     )  # fmt: skip
     assert len(labels.rows) == 20
     assert labels.columns[0] == "image"
+    assert labels.rows[0][-2:] == ("< 0.1", "yes")
     assert labels.rows[1] == ("cat/1.png", "1,001", "cat", "<b>owl", "0.1", "no")
 
 

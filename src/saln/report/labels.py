@@ -53,6 +53,10 @@ def _percent(share: float) -> str:
     return f"{100 * share:.1f}"
 
 
+def _probability(share: float) -> str:
+    return "< 0.1" if share < 0.001 else _percent(share)
+
+
 def _sentences(found: dict[str, Any]) -> tuple[str, ...]:
     rate = f"About {_percent(found['estimated_noise_rate'])}% of the training labels look wrong"
     if found["true_noise_rate"] is not None:
@@ -104,7 +108,7 @@ def _tables(found: dict[str, Any]) -> list[Table]:
                         f"{label['example']:,}",
                         names[label["given"]],
                         names[label["believed"]],
-                        _percent(label["confidence"]),
+                        _probability(label["confidence"]),
                         *((replaced[label["wrong"]],) if known else ()),
                     )
                     for label in labels
