@@ -56,7 +56,9 @@ def test_compare_prints_the_table_and_writes_the_run(run, tmp_path):
     assert "epoch 1/1" in err
     summary = json.loads((tmp_path / "here" / "summary.json").read_text())
     assert set(summary["arms"]) == set(arms)
-    assert (tmp_path / "here" / "report.html").exists()
+    labels = json.loads((tmp_path / "here" / "labels.json").read_text())
+    assert labels["training_labels"] == summary["examples"]["train"]
+    assert "Labels that look wrong" in (tmp_path / "here" / "report.html").read_text()
     assert len(list((tmp_path / "here" / "figures").glob("*.svg"))) == 8
     assert len(list((tmp_path / "here" / "tables").glob("*.md"))) == 5
     environment = json.loads((tmp_path / "here" / "environment.json").read_text())

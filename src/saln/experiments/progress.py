@@ -13,6 +13,7 @@ and costs are written before its state is removed.
     epochs.jsonl     the rows
     resume/          the unfinished arm's state, the reference model's outputs for its seed
     checkpoints/     the finished arms' learners
+    labels.json      what an arm that judges labels makes of the first seed's
     summary.json     once the whole run is finished
 """
 
@@ -409,6 +410,10 @@ class RunProgress(contextlib.AbstractContextManager["RunProgress"]):
     def drop_reference(self, seed: int) -> None:
         """The seed's arms are done."""
         (self.path / "resume" / f"reference-{seed}.pt").unlink(missing_ok=True)
+
+    def save_labels(self, found: Mapping[str, Any]) -> None:
+        """Writes ``labels.json``; before the first arm, so that a finished arm has it."""
+        write_text(self.path / "labels.json", json.dumps(found, indent=2) + "\n", durable=True)
 
     def finish_run(self, summary: Mapping[str, Any]) -> None:
         """Writes ``summary.json``; nothing is left to go on from."""

@@ -18,7 +18,7 @@ from saln.data.augmentation import EvaluationTransform, Normalisation
 from saln.data.datasets import DataSet, Examples, load_dataset, stratified_part
 from saln.data.views import EvaluationView, TrainingView, inference_batch_size
 from saln.errors import InputError, SalnError, TrainingError
-from saln.experiments.confidence import LabelConfidence, judge_labels
+from saln.experiments.confidence import LabelConfidence, doubted_labels, judge_labels
 from saln.experiments.config import Config
 from saln.experiments.environment import find_device, limited_threads
 from saln.experiments.progress import (
@@ -436,6 +436,10 @@ def _train_arms(
         shared = comparison.seed(seed, None if saved is None else Reference.from_state(saved))
         if saved is None and shared.reference is not None:
             progress.save_reference(seed, shared.reference.to_state())
+        if seed == config.seeds[0] and shared.confidence is not None:
+            beliefs, noise = shared.confidence.beliefs, config.label_noise
+            found = doubted_labels(beliefs, shared.data, seed=seed, noise_share=noise)
+            progress.save_labels(found)
         for arm in waiting:
             requires = comparison.selectors[arm].requires if arm != "standard" else frozenset()
             state = progress.state(arm, seed, device=device)

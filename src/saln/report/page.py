@@ -12,6 +12,7 @@ import jinja2
 from saln.errors import DataError, InputError
 from saln.files import write_text
 from saln.report.figures import draw, run_figures
+from saln.report.labels import label_section
 from saln.report.tables import run_tables, to_markdown, verdicts
 
 __all__ = ["write_report"]
@@ -78,6 +79,7 @@ def write_report(folder: Path) -> Path:
         verdicts=verdicts(summary),
         tables=tables,
         figures=figures,
+        labels=label_section(folder),
     )
     path = folder / "report.html"
     write_text(path, page)
