@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from saln.features.given import write_store
     from saln.features.store import FeatureStore
     from saln.loading.batches import SelectedBatches
+    from saln.loading.learner_selected import LearnerSelected
     from saln.loading.schedules import FilterSchedule
     from saln.selection import (
         JEST,
@@ -60,6 +61,7 @@ __all__ = [
     "ImageTextJEST",
     "InfoBatch",
     "KCenter",
+    "LearnerSelected",
     "PairEmbeddings",
     "RHOLoss",
     "SelectedBatches",
@@ -89,6 +91,7 @@ _HOMES = {
     "ImageTextJEST": "saln.selection.jest",
     "InfoBatch": "saln.selection.infobatch",
     "KCenter": "saln.selection.k_center",
+    "LearnerSelected": "saln.loading.learner_selected",
     "PairEmbeddings": "saln.selection.candidates",
     "RHOLoss": "saln.selection.rho_loss",
     "SelectedBatches": "saln.loading.batches",

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from saln.data.views import EvaluationView, TrainingView
 from saln.experiments.reporter import Reporter
 from saln.loading.batches import SelectedBatches
-from saln.loading.learner_selected import scoring
 from saln.loading.loader import LoadedBatches, evaluation_batches
+from saln.loading.reading import scoring
 from saln.randomness import derive_seed
 from saln.selection import Uniform
 from saln.training.ledger import Counts, Ledger

@@ -34,8 +34,14 @@ from saln.features.backbones import build_backbone, feature_size
 from saln.features.extraction import extract_features
 from saln.features.neighbours import NeighbourTable, neighbour_table
 from saln.loading.batches import SelectedBatches
-from saln.loading.learner_selected import LearnerSelected, scoring
-from saln.loading.loader import EpochBatches, LoadedBatches, evaluation_batches
+from saln.loading.learner_selected import LearnerSelected
+from saln.loading.loader import (
+    EpochBatches,
+    LoadedBatches,
+    ScoredBatches,
+    evaluation_batches,
+)
+from saln.loading.reading import scoring
 from saln.randomness import derive_seed, seeded_globally
 from saln.selection import SELECTORS, Uniform, candidates_needed
 from saln.selection.coherence import NEIGHBOURS
@@ -241,17 +247,21 @@ class _Comparison:
         loaded = LoadedBatches(view, sampler, config.workers)
         if before_loading:
             return loaded
-        return LearnerSelected(
+        selected = LearnerSelected(
             loaded,
             selector=selector,
             batch_size=config.batch_size,
             learner=learner,
-            reference_outputs=shared.reference_outputs,
             seed=shared.seed,
+            inputs="images",
+            labels="labels",
+            indices="indices",
+            reference_outputs=shared.reference_outputs,
+            features=features,
             device=self.device,
             phase=ledger.phase,
-            features=features,
         )
+        return ScoredBatches(selected)
 
     def arm(
         self,
@@ -295,7 +305,7 @@ class _Comparison:
                 selector.load_state_dict(saved["selector"])
             name += f", from epoch {state.epoch + 1}"
         scored = 0
-        per_step = self.n_candidates if isinstance(batches, LearnerSelected) else config.batch_size
+        per_step = self.n_candidates if isinstance(batches, ScoredBatches) else config.batch_size
         epochs_left = config.epochs - (state.epoch if state else 0)
         if epochs_left:  # else it was ended between its last epoch and its checkpoint
             self.reporter.begin(name, epochs_left * len(batches) * per_step)
@@ -314,7 +324,7 @@ class _Comparison:
             state=state,
         ):
             before = scored
-            scored = batches.examples_scored if isinstance(batches, LearnerSelected) else 0
+            scored = batches.selected.examples_scored if isinstance(batches, ScoredBatches) else 0
             kept = result.indices.numpy()
             ledger.count(
                 steps=result.steps, forward=len(kept) + scored - before, backward=len(kept)
@@ -343,8 +353,8 @@ class _Comparison:
 
 def _selector_of(batches: EpochBatches) -> Any:
     """The selector at work in an arm."""
-    if isinstance(batches, LearnerSelected):
-        return batches.selector
+    if isinstance(batches, ScoredBatches):
+        return batches.selected.selector
     return batches.sampler.selector if isinstance(batches, LoadedBatches) else None
 
 

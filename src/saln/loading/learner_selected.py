@@ -2,156 +2,402 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Sized
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
-from saln.data.views import Batch, inference_batch_size
+from saln.data.views import inference_batch_size
 from saln.errors import InputError, TrainingError
 from saln.loading.batches import Phase, no_phase
-from saln.loading.loader import EpochBatches
+from saln.loading.gathering import all_alike, check_group, gather_rows, share_bounds
+from saln.loading.ranks import check_ranks
+from saln.loading.reading import Field, Reader
+from saln.loading.sharding import refuse_double_sharding
+from saln.loading.structure import Key, cut, move
 from saln.randomness import derive_generator
-from saln.selection.candidates import Candidates
+from saln.selection.candidates import Candidates, PairEmbeddings
 from saln.selection.contract import Selector
 
-__all__ = ["LearnerSelected", "scoring"]
+__all__ = ["Kept", "LearnerSelected"]
+
+# What is read of a network; of the learner and of the reference.
+_READ = ("outputs", "losses", "embeddings")
 
 
-@contextmanager
-def scoring(learner: nn.Module) -> Iterator[None]:
-    """Lets a network be read without leaving a trace.
+class Kept(NamedTuple):
+    """The kept part of one batch: with several ranks, this rank's share of it.
 
-    Eval mode, no gradients; afterwards every module is in the mode it was in, BatchNorm
-    statistics and torch's random state are as before.
+    Attributes:
+        batch: As the loader gave it, with the kept examples alone, on the learner's device.
+        indices: int64, (k,), on the CPU: where they are in the data set, or, where the
+            loader does not say, in the order in which it gave them.
+        weights: float32, (k,), on the learner's device: loss weights, or None for equal ones.
+        outputs: The learner's outputs for them, with their graph, (k, C); None without
+            ``reuse_forward``.
     """
-    modes = {module: module.training for module in learner.modules()}
-    learner.eval()
-    devices = list(range(torch.cuda.device_count()))
-    try:
-        with torch.random.fork_rng(devices=devices), torch.inference_mode():
-            yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
+
+    batch: Any
+    indices: Tensor
+    weights: Tensor | None = None
+    outputs: Tensor | None = None
 
 
 class LearnerSelected:
-    """Iterates over batches of candidates and keeps ``k`` of each.
+    """Wraps a loader of candidates and keeps, of each batch, the ``k`` best.
+
+    For selectors that need the learner: all candidates are loaded and go through it once,
+    in eval mode and without a trace (BatchNorm's statistics, dropout's random state and
+    gradients stay as they were). Iterating gives :class:`Kept`::
+
+        for kept in LearnerSelected(loader, selector=RHOLoss(), batch_size=32, ...):
+            losses = cross_entropy(learner(kept.batch["image"]), kept.batch["label"], ...)
+
+    **Several ranks.** The loader gives every rank the same candidates (no
+    DistributedSampler). Each rank scores its share of them, what the selector needs is
+    gathered with torch.distributed, every rank makes the same choice for the global batch
+    and keeps its equal share of it.
+
+    **reuse_forward.** The candidates go through the learner as in training, once, and
+    ``Kept.outputs`` holds the kept ones' outputs to compute the loss of. That saves their
+    second forward pass, but the backward pass runs through all ``n`` candidates: with a
+    backward pass that costs twice a forward pass, ``3n`` against ``n + 3k``, so it pays at
+    filter ratios below 1/3. It needs the memory of ``n`` examples' activations, and
+    changes what is trained: dropout is at work while scoring, and BatchNorm normalises by,
+    and remembers, all candidates.
 
     Args:
-        batches: Batches of candidates (all of them loaded).
+        batches: Any iterable of batches: dicts, tuples, named tuples or lists of tensors,
+            nested. What has one row an example is cut to the kept ones.
         selector: Any selector.
-        batch_size: ``k``.
-        learner: The network in training; read in eval mode, without a trace.
-        reference_outputs: floating, (N, C): the reference model's logits for every
-            example of the data set, for selectors that require them or their losses.
+        batch_size: ``k``, of all ranks together; the loader's batch size is ``n``.
+        learner: The network in training. It is read without its DistributedDataParallel.
         seed: Decides every random choice.
-        device: Where the learner is.
-        phase: Times scoring and selection.
+        inputs: Where in a batch the learner's input is; a dict found there becomes keyword
+            arguments. By default a dict without labels and indices, else position 0.
+        labels: Where the int64 labels are, (n,). By default ``labels``, ``label``,
+            ``targets`` or ``target`` of a dict or named tuple, else position 1 of a tuple.
+        indices: Where the int64 positions in the data set are, (n,). By default they are
+            counted through the epoch.
+        forward: Called as ``forward(network, batch)`` in place of what ``inputs`` says; for
+            pairs it gives :class:`~saln.selection.candidates.PairEmbeddings`.
+        loss: Called as ``loss(outputs, batch)``, gives one loss an example, (n,). By default
+            the cross-entropy of the logits: the outputs or, as Hugging Face has it, their
+            ``logits``.
+        reference: A trained network, read in the same way as the learner.
+        reference_outputs: floating, (N, C): in its place its logits for the whole data set.
         features: (N, d): a frozen backbone's rows, for selectors that require them.
+        device: Where batches go; by default where the learner's parameters are.
+        autocast: A dtype for mixed precision while scoring, such as ``torch.bfloat16``.
+        score_size: Scores images at this height and width, resized with antialiasing, as
+            JEST's multi-resolution variant (arXiv 2406.17711, section 3.2) scores at a
+            lower resolution; every floating (n, c, h, w) tensor counts as images.
+        score_batch: How many go through a network at once while scoring.
+        reuse_forward: See above.
+        rank: Which process this is.
+        world_size: How many train together.
+        phase: Times scoring and selection.
+
+    Raises:
+        InputError: A selector whose requirements cannot be met, a batch that the ranks
+            cannot share or that is larger than the loader's, ranks that are not connected, a
+            loader that already gives each rank a share, options that exclude each other.
     """
 
     def __init__(
         self,
-        batches: EpochBatches,
+        batches: Iterable[Any],
         *,
         selector: Selector,
         batch_size: int,
         learner: nn.Module,
-        reference_outputs: Tensor | None,
         seed: int,
-        device: torch.device,
-        phase: Phase = no_phase,
+        inputs: Key | None = None,
+        labels: Key | None = None,
+        indices: Key | None = None,
+        forward: Callable[[nn.Module, Any], Any] | None = None,
+        loss: Callable[[Any, Any], Tensor] | None = None,
+        reference: nn.Module | None = None,
+        reference_outputs: Tensor | None = None,
         features: npt.NDArray[Any] | None = None,
+        device: torch.device | None = None,
+        autocast: torch.dtype | None = None,
+        score_size: int | None = None,
+        score_batch: int | None = None,
+        reuse_forward: bool = False,
+        rank: int = 0,
+        world_size: int = 1,
+        phase: Phase = no_phase,
     ) -> None:
-        for name in sorted(selector.requires):
-            if name in ("reference_outputs", "reference_losses") and reference_outputs is None:
-                raise InputError(
-                    f"{type(selector).__name__} requires {name}; "
-                    "train a reference model and give its logits for every example"
-                )
-        if "features" in selector.requires and features is None:
-            raise InputError(
-                f"{type(selector).__name__} requires features; give one row for every example"
-            )
         self.batches = batches
         self.selector = selector
         self.batch_size = batch_size
         self.learner = learner
-        self.reference_outputs = reference_outputs
         self.seed = seed
-        self.device = device
-        self.phase = phase
+        self.reference = reference
+        self.reference_outputs = reference_outputs
         self.features = features
+        self.device = _device_of(learner) if device is None else device
+        self.reader = Reader(
+            inputs_key=inputs,
+            labels_key=labels,
+            indices_key=indices,
+            forward=forward,
+            loss=loss,
+            autocast=autocast,
+            score_size=score_size,
+            score_batch=inference_batch_size(self.device) if score_batch is None else score_batch,
+        )
+        self.reuse_forward = reuse_forward
+        self.rank, self.world_size = rank, world_size
+        self.phase = phase
         self.epoch = 0
         self.examples_scored = 0
+        self._check_sizes()
+        self._check_options()
+        self._check_requirements()
+
+    @property
+    def _name(self) -> str:
+        return type(self.selector).__name__
+
+    def _check_sizes(self) -> None:
+        if self.batch_size < 1:
+            raise InputError(f"batch size {self.batch_size} is not allowed; give at least 1")
+        check_ranks(self.batch_size, self.rank, self.world_size)
+        check_group(self.rank, self.world_size)
+        if self.world_size > 1:
+            also = f"LearnerSelected(world_size={self.world_size})"
+            refuse_double_sharding(self.batches, also)
+        candidates = getattr(self.batches, "batch_size", None)
+        if not isinstance(candidates, int):
+            return
+        if candidates < self.batch_size:
+            raise InputError(
+                f"batch_size={self.batch_size} of the loader's {candidates} candidates cannot be "
+                "kept; raise the loader's batch size or lower that of LearnerSelected"
+            )
+        dataset = getattr(self.batches, "dataset", None)
+        whole = getattr(self.batches, "drop_last", True) or not isinstance(dataset, Sized)
+        left = 0 if whole else len(dataset) % candidates  # type: ignore[arg-type]
+        if 0 < left < self.batch_size:
+            raise InputError(
+                f"the loader's last batch has {left} candidates, fewer than the "
+                f"{self.batch_size} to keep; give the loader drop_last=True"
+            )
+
+    def _check_options(self) -> None:
+        if self.reference is not None and self.reference_outputs is not None:
+            raise InputError("give reference or reference_outputs, not both")
+        for name in ("reference_outputs", "features"):
+            if getattr(self, name) is not None and self.reader.indices_key is None:
+                raise InputError(
+                    f"{name} has rows by position in the data set, but counted indices do not "
+                    "say it; let the batches hold their positions and give indices=KEY"
+                )
+        if self.reader.score_size is not None and self.reader.score_size < 1:
+            raise InputError(
+                f"score_size={self.reader.score_size} is not allowed; give pixels, 1 or more"
+            )
+        if self.reader.score_batch < 1:
+            raise InputError(
+                f"score_batch={self.reader.score_batch} is not allowed; give at least 1"
+            )
+        if not self.reuse_forward:
+            return
+        requires = self.selector.requires
+        for other, given in (
+            ("score_size", self.reader.score_size is not None),
+            ("several ranks", self.world_size > 1),
+            (
+                f"{self._name}, which reads no output of the learner",
+                not any(name.startswith("learner_") for name in requires),
+            ),
+        ):
+            if given:
+                raise InputError(
+                    f"reuse_forward does not go with {other}; leave one of the two out: the "
+                    "training step needs this rank's own forward pass, at full size"
+                )
+
+    def _check_requirements(self) -> None:
+        given = self.reference is not None or self.reference_outputs is not None
+        for name in sorted(self.selector.requires):
+            if name.startswith("reference_") and not given:
+                raise InputError(
+                    f"{self._name} requires {name}; train a reference model and give it as "
+                    "reference, or its logits for every example as reference_outputs"
+                )
+            if name == "features" and self.features is None:
+                raise InputError(f"{self._name} requires features; give one row for every example")
+            if name == "label_confidence":
+                raise InputError(
+                    f"{self._name} requires label_confidence, which is known before loading; "
+                    "use saln.SelectedBatches"
+                )
+            if name == "reference_embeddings" and self.reference is None:
+                raise InputError(f"{self._name} requires {name}; give the network as reference")
+            if name.endswith("_embeddings") and self.reader.forward is None:
+                raise InputError(
+                    f"{self._name} requires {name}; give forward, a function of a network and a "
+                    "batch that gives PairEmbeddings"
+                )
 
     def set_epoch(self, epoch: int) -> None:
-        """Makes the next iteration the given epoch's."""
+        """Makes the next iteration the given epoch's, and the loader's."""
         self.epoch = epoch
-        self.batches.set_epoch(epoch)
+        parts: list[Any] = [self.batches]
+        parts += [getattr(self.batches, name, None) for name in ("batch_sampler", "sampler")]
+        for part in parts:
+            if hasattr(part, "set_epoch"):
+                part.set_epoch(epoch)
 
     def __len__(self) -> int:
-        return len(self.batches)
+        return len(self.batches)  # type: ignore[arg-type]
 
-    def __iter__(self) -> Iterator[Batch]:
-        """Yields the kept part of one batch after the other."""
+    def __iter__(self) -> Iterator[Kept]:
+        """Yields the kept part of one batch after the other.
+
+        Raises:
+            InputError: A batch without the parts that were named, with fewer candidates than
+                are kept, or with others than on the other ranks.
+            TrainingError: A network's outputs are not finite.
+        """
         self.selector.begin_epoch(self.epoch)
+        counted = 0
         for step, batch in enumerate(self.batches):
             with self.phase("score"):
-                images = batch.images.to(self.device, non_blocking=True)
-                labels = batch.labels.to(self.device, non_blocking=True)
-                with scoring(self.learner):
-                    parts = images.split(inference_batch_size(self.device))
-                    outputs = torch.cat([self.learner(part) for part in parts])
-                self.examples_scored += len(images)
-                if not bool(torch.isfinite(outputs).all()):
-                    raise TrainingError(
-                        f"the learner's outputs are not finite in epoch {self.epoch}, step "
-                        f"{step}; lower the learning rate"
-                    )
+                n = self.reader.size(batch)
+                indices = self.reader.indices(batch)
+                if indices is None:
+                    indices = torch.arange(counted, counted + n)
+                counted += n
+                self._check_batch(batch, indices, n, step)
+                fields, batch, trained = self._score(batch, indices, n)
+                self._check_finite(fields, step)
             with self.phase("select"):
-                candidates = self._candidates(batch.indices, labels, outputs)
+                candidates = self._candidates(batch, indices, fields)
                 generator = derive_generator(self.seed, "select", self.epoch, step)
                 chosen = self.selector(candidates, self.batch_size, generator=generator)
-                where = chosen.positions.to(self.device)
-                kept = Batch(
-                    images[where],
-                    labels[where],
-                    batch.indices[chosen.positions],
-                    None if chosen.weights is None else chosen.weights.to(self.device),
+                share = slice(*share_bounds(self.batch_size, self.rank, self.world_size))
+                where = chosen.positions[share]
+                kept = Kept(
+                    move(cut(batch, where, n), self.device),
+                    indices[where],
+                    None if chosen.weights is None else chosen.weights[share].to(self.device),
+                    None if trained is None else trained[where.to(self.device)],
                 )
             yield kept
 
-    def observe(self, indices: Tensor, losses: Tensor) -> None:
-        """Tells the selector, where it asks for them, the losses of a batch just trained."""
-        if self.selector.observes_losses:
-            self.selector.observe(indices, losses)
+    def _check_batch(self, batch: Any, indices: Tensor, n: int, step: int) -> None:
+        where = f"step {step} of epoch {self.epoch}"
+        if self.world_size > 1:
+            labels = self.reader.labels(batch)
+            digests = [_digest(indices), 0 if labels is None else _digest(labels)]
+            if not all_alike([n, *digests], self.world_size, self.device):
+                raise InputError(
+                    f"in {where} the ranks were given different candidates; every rank needs all "
+                    "of them: leave out the DistributedSampler, and give a shuffling loader "
+                    "a generator with the same seed on every rank"
+                )
+        if len(indices) != n:
+            raise InputError(
+                f"{where} has {n} candidates but {len(indices)} indices; give one each"
+            )
+        if n < self.batch_size:
+            raise InputError(
+                f"{where} has {n} candidates, fewer than the {self.batch_size} to keep; "
+                "give the loader drop_last=True or a larger batch size"
+            )
 
-    def _candidates(self, indices: Tensor, labels: Tensor, outputs: Tensor) -> Candidates:
-        """What the selector requires, from the learner's outputs and what was given."""
-        requires = self.selector.requires
-        reference = learner_losses = reference_losses = features = None
-        if self.reference_outputs is not None:
-            reference = self.reference_outputs[indices].to(self.device)
-        if "learner_losses" in requires:
-            learner_losses = cross_entropy(outputs.float(), labels, reduction="none")
-        if "reference_losses" in requires and reference is not None:
-            reference_losses = cross_entropy(reference.float(), labels, reduction="none")
-        if "features" in requires and self.features is not None:
-            features = torch.from_numpy(np.asarray(self.features[indices.numpy()]))
-        return Candidates(
-            indices=indices,
-            features=None if features is None else features.to(self.device),
-            labels=labels,
-            learner_outputs=outputs,
-            reference_outputs=reference,
-            learner_losses=learner_losses,
-            reference_losses=reference_losses,
+    def _score(
+        self, batch: Any, indices: Tensor, n: int
+    ) -> tuple[dict[str, Any], Any, Tensor | None]:
+        """What the selector requires of both networks for all ``n`` candidates.
+
+        Also the batch, on the learner's device where all of it went there, and the
+        learner's outputs with their graph where they are reused.
+        """
+        start, end = share_bounds(n, self.rank, self.world_size)
+        mine = batch if self.world_size == 1 else cut(batch, torch.arange(start, end), n)
+        mine = move(mine, self.device)
+        fields: dict[str, Any] = {}
+        trained: Tensor | None = None
+        for whose, network in (("learner", self.learner), ("reference", self.reference)):
+            wanted = [what for what in _READ if f"{whose}_{what}" in self.selector.requires]
+            if not wanted:
+                continue
+            if network is None:
+                table = cast(Tensor, self.reference_outputs)
+                rows = table[indices[start:end].to(table.device)].to(self.device)
+                read = self.reader.from_outputs(rows, mine, wanted)
+            elif network is self.learner and self.reuse_forward:
+                read, trained = self.reader.trained(network, mine, wanted)
+            else:
+                read = self.reader.read(network, mine, end - start, wanted)
+            self.examples_scored += end - start if whose == "learner" else 0
+            fields |= {f"{whose}_{what}": field for what, field in read.items()}
+        if self.world_size == 1:
+            return fields, mine, trained
+        return {name: self._gathered(field, n) for name, field in fields.items()}, batch, None
+
+    def _gathered(self, field: Field, n: int) -> Field:
+        if isinstance(field, Tensor):
+            return gather_rows(field, n, self.world_size, self.device)
+        image, text = (
+            gather_rows(side, n, self.world_size, self.device) for side in (field.image, field.text)
         )
+        scale, bias = (torch.as_tensor(value).cpu() for value in (field.scale, field.bias))
+        return PairEmbeddings(image, text, scale, bias)
+
+    def _check_finite(self, fields: dict[str, Any], step: int) -> None:
+        """Raises on every rank alike, so that none waits for another."""
+        for name, field in fields.items():
+            sides = (field,) if isinstance(field, Tensor) else (field.image, field.text)
+            if not all(bool(torch.isfinite(side).all()) for side in sides):
+                whose, what = name.split("_")
+                raise TrainingError(
+                    f"the {whose}'s {what} are not finite in epoch {self.epoch}, step {step}; "
+                    "lower the learning rate"
+                )
+
+    def _candidates(self, batch: Any, indices: Tensor, fields: dict[str, Any]) -> Candidates:
+        # Ranks choose on their CPUs: GPUs may differ in the last digit.
+        device = self.device if self.world_size == 1 else torch.device("cpu")
+        requires = self.selector.requires
+        if "labels" in requires:
+            labels = self.reader.labels(batch)
+            fields["labels"] = None if labels is None else labels.to(device)
+        if "features" in requires and self.features is not None:
+            rows = torch.from_numpy(np.asarray(self.features[indices.numpy()]))
+            fields["features"] = rows.to(device)
+        return Candidates(indices=indices, **fields)
+
+    def observe(self, indices: Tensor, losses: Tensor) -> None:
+        """Tells the selector, where it asks for them, the losses of a batch just trained.
+
+        Args:
+            indices: int64, (m,): this rank's; those of the other ranks are gathered.
+            losses: floating, (m,): one an example, before any weights.
+        """
+        if not self.selector.observes_losses:
+            return
+        if self.world_size > 1:
+            n = len(indices) * self.world_size
+            indices = gather_rows(indices, n, self.world_size, self.device)
+            losses = gather_rows(losses, n, self.world_size, self.device)
+        self.selector.observe(indices, losses)
+
+
+def _device_of(network: nn.Module) -> torch.device:
+    return next((value.device for value in network.parameters()), torch.device("cpu"))
+
+
+def _digest(values: Tensor) -> int:
+    """A whole number that differs for other values."""
+    content = values.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
+    return int.from_bytes(hashlib.blake2b(content, digest_size=7).digest(), "big")

@@ -18,8 +18,9 @@ from saln.data.views import (
     raise_broken,
 )
 from saln.loading.batches import SelectedBatches
+from saln.loading.learner_selected import LearnerSelected
 
-__all__ = ["EpochBatches", "LoadedBatches", "evaluation_batches"]
+__all__ = ["EpochBatches", "LoadedBatches", "ScoredBatches", "evaluation_batches"]
 
 
 class EpochBatches(Protocol):
@@ -75,6 +76,34 @@ class LoadedBatches:
     def observe(self, indices: Tensor, losses: Tensor) -> None:
         """Hands the losses to the sampler's selector."""
         self.sampler.observe(indices, losses)
+
+
+class ScoredBatches:
+    """The batches that the learner's scores leave of loaded candidates.
+
+    Args:
+        selected: Around :class:`LoadedBatches`.
+    """
+
+    def __init__(self, selected: LearnerSelected) -> None:
+        self.selected = selected
+
+    def set_epoch(self, epoch: int) -> None:
+        """Makes the next iteration the given epoch's."""
+        self.selected.set_epoch(epoch)
+
+    def __len__(self) -> int:
+        return len(self.selected)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """The batches of the epoch, with their loss weights."""
+        for kept in self.selected:
+            batch: Batch = kept.batch
+            yield batch._replace(indices=kept.indices, weights=kept.weights)
+
+    def observe(self, indices: Tensor, losses: Tensor) -> None:
+        """Hands the losses to the selector."""
+        self.selected.observe(indices, losses)
 
 
 def evaluation_batches(

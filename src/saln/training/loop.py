@@ -13,8 +13,8 @@ from torch.nn.functional import cross_entropy
 
 from saln.data.views import Batch
 from saln.errors import TrainingError
-from saln.loading.learner_selected import scoring
 from saln.loading.loader import EpochBatches
+from saln.loading.reading import scoring
 from saln.randomness import seeded_globally
 from saln.training.ledger import Ledger
 
