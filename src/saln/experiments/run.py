@@ -18,6 +18,7 @@ from saln.data.augmentation import EvaluationTransform, Normalisation
 from saln.data.datasets import DataSet, Examples, load_dataset, stratified_part
 from saln.data.views import EvaluationView, TrainingView, inference_batch_size
 from saln.errors import InputError, SalnError, TrainingError
+from saln.experiments.choices import ChoiceRecord, save_examples, save_sheets
 from saln.experiments.confidence import LabelConfidence, judge_labels
 from saln.experiments.config import Config
 from saln.experiments.environment import find_device, limited_threads
@@ -259,8 +260,8 @@ class _Comparison:
         features: Any,
         save_epoch: Callable[[dict[str, Any], dict[str, Any]], None],
         saved: dict[str, Any] | None = None,
-    ) -> tuple[nn.Module, Ledger]:
-        """Trains one arm with one seed; gives the learner and what it cost.
+    ) -> tuple[nn.Module, Ledger, ChoiceRecord]:
+        """Trains one arm with one seed; gives the learner, what it cost and what it chose.
 
         ``save_epoch`` is given each epoch's row and the state to go on from; ``saved`` is
         such a state.
@@ -286,10 +287,14 @@ class _Comparison:
             }
 
         selector = _selector_of(batches)
+        show = arm != "standard" and shared.seed == config.seeds[0]
+        record = ChoiceRecord(len(data.train), config.epochs, len(batches), show=show)
+        selector.watch(record.choice)
         state, name = None, f"{arm}, seed {shared.seed}"
         if saved is not None:
             state = TrainState(**saved["training"])
             ledger.load_state_dict(saved["ledger"])
+            record.load_state_dict(saved["choices"])
             if "selector" in saved:
                 selector.load_state_dict(saved["selector"])
             name += f", from epoch {state.epoch + 1}"
@@ -332,12 +337,17 @@ class _Comparison:
             row["wrong_label_share_kept"] = float(wrong.mean())
             row["seconds"] = {name: round(value, 6) for name, value in ledger.take().items()}
             with ledger.phase("save"):
-                reached = {"training": result.state._asdict(), "ledger": ledger.state_dict()}
+                record.end_epoch(result.epoch, kept)
+                reached = {
+                    "training": result.state._asdict(),
+                    "ledger": ledger.state_dict(),
+                    "choices": record.state_dict(),
+                }
                 if hasattr(selector, "state_dict"):
                     reached["selector"] = selector.state_dict()
                 save_epoch(row, reached)
             self.reporter.epoch(row, config.epochs)
-        return learner, ledger
+        return learner, ledger, record
 
 
 def _selector_of(batches: EpochBatches) -> Any:
@@ -405,6 +415,7 @@ def _compare(config: Config, reporter: Reporter, path: Path) -> Outcome:
         about = {
             "dataset": config.dataset,
             "classes": len(data.class_names),
+            "class_names": list(data.class_names),
             "examples": counts,
             "methods": list(config.methods),
             "learner": config.learner,
@@ -435,11 +446,14 @@ def _train_arms(
         shared = comparison.seed(seed, None if saved is None else Reference.from_state(saved))
         if saved is None and shared.reference is not None:
             progress.save_reference(seed, shared.reference.to_state())
+        save_examples(progress.path, seed, shared.data.train, comparison.data.class_names)
         for arm in waiting:
             requires = comparison.selectors[arm].requires if arm != "standard" else frozenset()
             state = progress.state(arm, seed, device=device)
             try:
-                learner, ledger = comparison.arm(arm, shared, features, progress.save_epoch, state)
+                learner, ledger, record = comparison.arm(
+                    arm, shared, features, progress.save_epoch, state
+                )
             except TrainingError as error:
                 progress.fail(arm, seed, f"{arm}, seed {seed}: {error}")
                 comparison.reporter.note(f"stopped {progress.failures[arm, seed]}")
@@ -452,6 +466,8 @@ def _train_arms(
             if "label_confidence" in requires and shared.confidence is not None:
                 once = (once[0] + shared.confidence.seconds, once[1])
             cost = _cost(ledger, once, shared.reference if needs else None)
+            record.save(progress.path, arm, seed)
+            save_sheets(progress.path, shared.data.train, record.shown)
             progress.finish(arm, seed, weights, cost)
         progress.drop_reference(seed)
 
