@@ -29,7 +29,7 @@ class Drawn(NamedTuple):
     pdf: bytes
 
 
-def _style(name: str) -> dict[str, Any]:
+def _style(name: str) -> Any:
     return {
         "svg.hashsalt": name,
         "svg.fonttype": "path",

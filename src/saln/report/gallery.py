@@ -18,7 +18,7 @@ class Candidate(NamedTuple):
 
     Attributes:
         tile: Its place on the batch's sheet.
-        index: Its number in the training data.
+        example: Its number in the training data.
         label: As trained on: a position in the class names.
         true_label: As it is.
         score: What the selector made of it, or None.
@@ -26,7 +26,7 @@ class Candidate(NamedTuple):
     """
 
     tile: int
-    index: int
+    example: int
     label: int
     true_label: int
     score: float | None

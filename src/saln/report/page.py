@@ -157,9 +157,7 @@ def write_report(folder: Path) -> Path:
     def shown(figures: Sequence[Drawing]) -> list[_Shown]:
         return [_write_figure(folder, figure, arms) for figure in figures]
 
-    verdict, *sums = shown(summary_figures(summary)) or [None]
-    curves = shown(run_figures(run.rows))
-    first = [one for one in (verdict, *curves[:1]) if one is not None]
+    sums, curves = shown(summary_figures(summary)), shown(run_figures(run.rows))
     page = (
         _templates()
         .get_template("page.html.j2")
@@ -172,8 +170,8 @@ def write_report(folder: Path) -> Path:
             even=break_even_lines(summary),
             paper=paper,
             tables=tables,
-            first=first,
-            curves=[*sums, *curves[1:]],
+            first=[*sums[:1], *curves[:1]],
+            curves=[*sums[1:], *curves[1:]],
             gallery=None if gallery is None else _gallery_data(folder, gallery),
             chosen_tables=of_chosen,
             chosen_figures=[] if chosen is None else shown(chosen_figures(chosen)),
