@@ -21,7 +21,9 @@ SCHEMES = ("light", "dark")
 SERIOUS = """() => {
   const found = [];
   const say = (what, e) => found.push(what + ': ' + e.outerHTML.slice(0, 120));
-  const name = (e) => (e.getAttribute('aria-label') || e.textContent || '').trim();
+  // What a picture holds is no name: it may be a style sheet.
+  const inside = (e) => (e.tagName === 'BUTTON' ? e.textContent : '');
+  const name = (e) => (e.getAttribute('aria-label') || inside(e)).trim();
   if (!document.documentElement.lang) found.push('no language');
   if (!document.title) found.push('no title');
   if (document.querySelectorAll('main').length !== 1) found.push('not one main');
