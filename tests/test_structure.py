@@ -18,7 +18,8 @@ FILES = sorted(SOURCE.rglob("*.py"))
 # A module imports only from its own stage and from stages before it.
 STAGES = (
     "errors", "files", "randomness", "_torchvision", "data", "features", "spectral", "selection",
-    "testing", "loading", "training", "experiments", "report", "terminal", "cli", "__main__",
+    "testing", "loading", "integrations", "training", "experiments", "report", "terminal", "cli",
+    "__main__",
 )  # fmt: skip
 
 

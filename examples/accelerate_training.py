@@ -1,0 +1,59 @@
+"""Accelerate on chosen digits: shared out once, saved and gone on with.
+
+python examples/accelerate_training.py
+accelerate launch --num_processes 2 --cpu examples/accelerate_training.py
+"""
+
+from __future__ import annotations
+
+import tempfile
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+from torch.nn.functional import cross_entropy
+from torch.utils.data import DataLoader, TensorDataset
+
+import saln
+from saln.data.datasets import load_dataset
+from saln.data.sources import ArrayImages
+from saln.integrations.accelerate import prepare
+from saln.randomness import seeded_globally
+
+
+def main(epochs: int = 3) -> float:
+    """Trains on half of the candidates; prints and returns the last loss."""
+    train = load_dataset("digits").train
+    source = train.images
+    if not isinstance(source, ArrayImages):
+        raise TypeError("the digits are held in memory")
+    pixels = torch.from_numpy(source.pixels[train.rows]).float().flatten(1) / 255
+    dataset = TensorDataset(pixels, torch.from_numpy(train.labels))
+    batches = saln.SelectedBatches(
+        pixels.numpy(), selector=saln.SALN(), batch_size=32, filter_ratio=0.5, seed=0
+    )
+    accelerator = Accelerator()
+    with seeded_globally(0, "network"):
+        network = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
+    loader = DataLoader(dataset, batch_sampler=batches, generator=torch.Generator())
+    network, optimizer = accelerator.prepare(
+        network, torch.optim.AdamW(network.parameters(), lr=3e-3)
+    )
+    chosen = prepare(accelerator, loader)  # in place of accelerator.prepare
+    loss = torch.tensor(0.0)
+    for epoch in range(epochs):
+        chosen.set_epoch(epoch)
+        for images, labels in chosen:
+            loss = cross_entropy(network(images), labels)
+            optimizer.zero_grad()
+            accelerator.backward(loss)
+            optimizer.step()
+    with tempfile.TemporaryDirectory() as folder:
+        accelerator.save_state(folder)  # holds the network, the optimizer and the position
+        accelerator.load_state(folder)
+    accelerator.print(f"last loss {loss.item():.3f}")
+    return loss.item()
+
+
+if __name__ == "__main__":
+    main()
