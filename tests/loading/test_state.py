@@ -79,6 +79,13 @@ def test_the_state_counts_what_was_named():
     fresh = iter(sampler())
     fresh.load_state_dict(iterator.state_dict())
     assert list(fresh) == rest
+    del iterator
+    assert batches.state_dict()["step"] == 2
+    for _ in batches:
+        break
+    assert batches.state_dict()["step"] == 1
+    list(batches)
+    assert batches.state_dict()["step"] == 6  # nothing of this epoch is left
     batches.set_epoch(1)
     assert batches.state_dict()["step"] == 0
 
