@@ -8,7 +8,7 @@
 ``--probe``: a linear layer on EfficientNet-Lite0's features, standardised; every step keeps
 64 of the candidates; SGD with momentum 0.9. ``standard`` goes through everything, so it takes
 1 / (1 - f) times the steps. Rows of ``finder`` say how well wrong labels are ranked. ``--scratch``:
-ResNet-18 from random weights by ``saln compare``. ``--cost``: a training step's seconds with
+ResNet-18 from random weights (``scratch_training.py``). ``--cost``: a training step's seconds with
 each criterion that chooses before loading, beside uniform's.
 
 Rows go to ``--out`` as they come; a run that was stopped goes on from there.
@@ -17,10 +17,11 @@ Rows go to ``--out`` as they come; a run that was stopped goes on from there.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
+import math
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -31,12 +32,14 @@ import torch
 from label_finders import FINDERS, beliefs_about, finder_row
 from probe_data import NOISES, ProbeData, load_images, load_probe_data, noisy_labels
 from real_features import DATASETS, default_cache
+from scratch_training import load_scratch_data, train_from_scratch
 from spectral_variants import VARIANTS
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from saln.errors import InputError
+from saln.data.views import Batch
 from saln.experiments.environment import environment
+from saln.loading.loader import EpochBatches
 from saln.randomness import derive_generator
 from saln.selection import SELECTORS, Candidates, Selector, candidates_needed
 
@@ -47,7 +50,10 @@ MOMENTUM = 0.9
 REFERENCE_SHARE = 0.1
 DEFAULT_SELECTORS = "standard,uniform,saln,coherence,coherence-batch"
 DEFAULT_NOISES = "clean,symmetric:0.2,symmetric:0.4,pair-flips:0.2,pair-flips:0.4,weak-model"
-KEY = ("question", "dataset", "noise", "selector", "finder", "filter_ratio", "seed", "asked_rate")
+KEY = (
+    *("question", "dataset", "noise", "selector", "finder"),
+    *("filter_ratio", "seed", "asked_rate", "epochs"),
+)
 
 Row = dict[str, Any]
 
@@ -258,71 +264,38 @@ def probe(args: argparse.Namespace, rows: Rows) -> None:
 
 
 def scratch(args: argparse.Namespace, rows: Rows) -> None:
-    """ResNet-18 from scratch on 10,240 CIFAR-10 images, by the library's own comparison."""
-    from saln.experiments.config import Config
-    from saln.experiments.run import compare
-    from saln.terminal import open_reporter
-
+    """ResNet-18 from scratch on 10,240 CIFAR-10 images: every noise, seed and selector."""
+    loaded = load_scratch_data(args.data_root, args.cache)
     for noise, rate in args.noises:
-        if noise not in ("clean", "symmetric"):
-            raise InputError(f"--scratch knows clean and symmetric noise, not {noise}")
         for seed in args.seeds:
-            names = [
-                name
-                for name in args.selectors
-                if not rows.has(
-                    dataset="cifar10",
-                    noise=noise,
-                    asked_rate=rate,
-                    seed=seed,
-                    filter_ratio=0.8,
-                    selector=name,
-                )
-            ]
-            if not names:
-                continue
-            with tempfile.TemporaryDirectory() as folder, open_reporter() as reporter:
-                config = Config(
-                    dataset=f"hf:{args.data_root.resolve() / 'cifar10'}",
-                    methods=tuple(names),
-                    learner="resnet18",
-                    pretrained=False,
-                    backbone="efficientnet-lite0",
-                    image_size=32,
-                    epochs=args.epochs,
-                    batch_size=KEPT,
-                    filter_ratio=0.8,
-                    learning_rate=0.05,
-                    schedule="onecycle",
-                    label_noise=rate,
-                    seeds=(seed,),
-                    limit=11_378,  # a tenth is validation; 10,240 are left to train on
-                    cache_dir=args.cache,
-                    out=Path(folder) / "run",
-                )
-                outcome = compare(config, reporter)
-                lines = (outcome.path / "epochs.jsonl").read_text(encoding="utf-8").splitlines()
-            epochs = [json.loads(line) for line in lines]
-            for name in names:
-                own = [row for row in epochs if row["arm"] == name]
-                rows.add(
-                    {
-                        "dataset": "cifar10",
-                        "noise": noise,
-                        "noise_rate": rate,
-                        "asked_rate": rate,
-                        "seed": seed,
-                        "filter_ratio": 0.8,
-                        "learner": "resnet18 from scratch",
-                        "selector": name,
-                        "steps": own[-1]["steps"],
-                        "test_accuracy": own[-1]["test_accuracy"],
-                        "wrong_label_share_kept": statistics.fmean(
-                            row["wrong_label_share_kept"] for row in own
-                        ),
-                        "seconds": outcome.summary["arms"][name]["seconds"]["total"],
-                    }
-                )
+            labels = noisy_labels(loaded.features, noise, rate, seed)
+            about: Row = {
+                "dataset": "cifar10",
+                "noise": noise,
+                "noise_rate": float((labels != loaded.train.true_labels).mean()),
+                "asked_rate": rate,
+                "seed": seed,
+                "filter_ratio": 0.8,
+                "epochs": args.epochs,
+            }
+            for name in args.selectors:
+                if not rows.has(**about, selector=name):
+                    rows.add(train_from_scratch(loaded, labels, name, about, args.epochs))
+
+
+def endless(batches: EpochBatches) -> Iterator[Batch]:
+    """Epoch after epoch."""
+    for epoch in itertools.count(1):
+        batches.set_epoch(epoch)
+        yield from batches
+
+
+def median_interval(values: list[float]) -> tuple[float, float]:
+    """95% interval of the median, by the order of the values alone (sign test)."""
+    ordered, n = sorted(values), len(values)
+    # At most so many of n fall on the wrong side of the median, in 97.5% of cases.
+    outside = next(k for k in range(n) if sum(math.comb(n, i) for i in range(k + 1)) > 0.025 * 2**n)
+    return ordered[max(outside - 1, 0)], ordered[min(n - outside, n - 1)]
 
 
 def cost(args: argparse.Namespace, rows: Rows) -> None:
@@ -359,7 +332,7 @@ def cost(args: argparse.Namespace, rows: Rows) -> None:
             filter_ratio=0.8,
             seed=0,
         )
-        batches[name] = iter(LoadedBatches(view, sampler))
+        batches[name] = endless(LoadedBatches(view, sampler))
     seconds: dict[str, list[float]] = {name: [] for name in names}
     for _ in range(1 + args.cost_steps):
         for name in names:
@@ -373,13 +346,16 @@ def cost(args: argparse.Namespace, rows: Rows) -> None:
     # The first of each warms up. The others are compared in pairs: the machine's speed drifts.
     for name in names[1:]:
         pairs = zip(seconds[name][1:], seconds["uniform"][1:], strict=True)
+        ratios = [own / base for own, base in pairs]
         rows.add(
             {
                 "question": f"a training step with {name} beside uniform, 64 of 320 at 96 px",
                 "value": statistics.median(seconds[name][1:]),
                 "unit": "seconds",
                 "baseline": statistics.median(seconds["uniform"][1:]),
-                "ratio": statistics.median(own / base for own, base in pairs),
+                "ratio": statistics.median(ratios),
+                "ratio_ci95": median_interval(ratios),
+                "pairs": len(ratios),
             }
         )
 
@@ -433,7 +409,9 @@ def main() -> None:
     parser.add_argument(
         "--selectors", help=f"default {DEFAULT_SELECTORS}; of --scratch uniform,coherence"
     )
-    parser.add_argument("--noises", help=f"default {DEFAULT_NOISES}; of --scratch clean and 0.4")
+    parser.add_argument(
+        "--noises", help=f"default {DEFAULT_NOISES}; of --scratch symmetric:0.4,clean"
+    )
     parser.add_argument("--filter-ratios", default="0.8")
     parser.add_argument("--seeds", help="default 0 to 4; of --scratch 0 to 2")
     parser.add_argument("--epochs", type=int, default=40, help="of --scratch")
@@ -450,7 +428,7 @@ def main() -> None:
         if name != "standard" and name not in SELECTORS and name not in VARIANTS:
             allowed = ", ".join(("standard", *SELECTORS, *VARIANTS))
             parser.error(f"unknown selector {name!r}; choose some of {allowed}")
-    noises = args.noises or ("clean,symmetric:0.4" if from_scratch else DEFAULT_NOISES)
+    noises = args.noises or ("symmetric:0.4,clean" if from_scratch else DEFAULT_NOISES)
     args.noises = [_noise(text) for text in noises.split(",")]
     args.filter_ratios = [float(text) for text in args.filter_ratios.split(",")]
     seeds = args.seeds or ("0,1,2" if from_scratch else "0,1,2,3,4")

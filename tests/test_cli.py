@@ -56,9 +56,14 @@ def test_compare_prints_the_table_and_writes_the_run(run, tmp_path):
     assert "epoch 1/1" in err
     summary = json.loads((tmp_path / "here" / "summary.json").read_text())
     assert set(summary["arms"]) == set(arms)
+    labels = json.loads((tmp_path / "here" / "labels.json").read_text())
+    assert labels["training_labels"] == summary["examples"]["train"]
+    assert "Labels that look wrong" in (tmp_path / "here" / "report.html").read_text()
     assert (tmp_path / "here" / "report.html").exists()
-    assert len(list((tmp_path / "here" / "figures").glob("*.svg"))) == 8
-    assert len(list((tmp_path / "here" / "tables").glob("*.md"))) == 5
+    for ending in ("svg", "pdf", "csv"):
+        assert len(list((tmp_path / "here" / "figures").glob(f"*.{ending}"))) == 20
+    for ending in ("md", "csv"):
+        assert len(list((tmp_path / "here" / "tables").glob(f"*.{ending}"))) == 10
     environment = json.loads((tmp_path / "here" / "environment.json").read_text())
     assert environment["command"] == ["saln", "compare", *SMALL, "--out", "here"]
 
@@ -134,6 +139,38 @@ def test_report_redraws_what_was_deleted(run, tmp_path):
     status, out, _ = run("report", "here")
     assert (status, out.strip()) == (0, "here/report.html")
     assert page.read_text() == before
+    shutil.copytree("here", "there")
+    status, out, _ = run("report", "here", "there", "--out", "both.html")
+    assert (status, out.split()) == (0, ["here/report.html", "there/report.html", "both.html"])
+    both = (tmp_path / "both.html").read_text()
+    assert "<h2>here</h2>" in both
+    assert "<h2>there</h2>" in both
+
+
+def test_json_prints_the_summary_and_nothing_else(run, tmp_path):
+    arguments = (*SMALL, "--methods", "uniform", "--out", "here", "--json")
+    status, out, err = run("compare", *arguments)
+    assert status == 0, err
+    assert out == (tmp_path / "here" / "summary.json").read_text()
+    assert json.loads(out)["arms"]["uniform"]["steps"] > 0
+    assert (tmp_path / "here" / "report.html").exists()
+    status, out, _ = run("compare", "--resume", "--out", "here", "--json")
+    assert (status, out) == (0, (tmp_path / "here" / "summary.json").read_text())
+    (tmp_path / "here" / "epochs.jsonl").write_text('{"arm": "uni\n')
+    status, _, err = run("report", "here")
+    assert "epochs.jsonl, line 1 is no JSON" in one_line(status, err, expected=1)
+
+
+def test_a_preset_of_the_paper_shows_its_numbers_beside_ours(run, tmp_path):
+    status, _, err = run(
+        "compare", "--preset", "paper-oxford-pet", "--dataset", "digits", "--learner",
+        "small-cnn", "--backbone", "pixels", "--image-size", "16", *SMALL, "--out", "here",
+    )  # fmt: skip
+    assert status == 0, err
+    text = (tmp_path / "here" / "report.html").read_text()
+    assert "Beside the paper&#39;s claims" in text or "Beside the paper's claims" in text
+    assert "96.5 | " in text
+    assert "0.2102 | " in (tmp_path / "here" / "tables" / "paper.csv").read_text()
 
 
 def test_list_names_everything(run):
@@ -221,6 +258,7 @@ def one_line(status, err, expected=2):
         (["features", "--backbone", "pixels", "--batch-size", "0"], "batch_size=0 is not allowed"),
         (["features", "--limit", "0"], "--limit 0 is not allowed"),
         (["features", "--data-rot", "x"], "--data-rot"),
+        (["report"], "saln report needs the folder of a run; give one or more"),
         (["report", "."], ". holds no run; give a folder that 'saln compare' wrote"),
         (["list", "everything"], "saln list takes no arguments, not 'everything'"),
     ],

@@ -26,7 +26,7 @@ Choose, from every batch of candidates, the few examples worth a gradient.
 commands:
   compare   train the arms side by side and write a report (the main job)
   features  run a frozen backbone over a data set and keep the rows
-  report    redraw the report of a run
+  report    redraw the report of a run, or join several
   list      data sets, networks, selectors and presets
 
 'saln COMMAND --help' lists a command's flags. 'saln --version' prints the version.
@@ -119,9 +119,16 @@ def _compare(arguments: list[str]) -> int:
 
     with open_reporter() as reporter:
         outcome = compare(config, reporter)
-    if outcome.nothing_to_do:
-        if not (outcome.path / "report.html").exists():  # ended just before it was drawn
+    if outcome.nothing_to_do and not (outcome.path / "report.html").exists():
+        write_report(outcome.path)  # ended just before it was drawn
+    if config.json:
+        if not outcome.nothing_to_do:
             write_report(outcome.path)
+        sys.stdout.write((outcome.path / "summary.json").read_text(encoding="utf-8"))
+        for failure in outcome.failures:
+            sys.stderr.write(f"saln: error: {failure}\n")
+        return 1 if outcome.failures else 0
+    if outcome.nothing_to_do:
         sys.stdout.write(f"{outcome.path} holds a finished run: nothing to resume\n")
         return 0
     write_report(outcome.path)
@@ -247,22 +254,34 @@ def _features(arguments: list[str]) -> int:
 
 
 def _report(arguments: list[str]) -> int:
-    """Redraws tables, figures and report.html of a run from its rows."""
+    """Redraws tables, figures and report.html of runs; several are joined on one page too."""
     import tyro
 
-    from saln.report.page import write_report
+    from saln.report.page import write_joined, write_report
 
-    def run(folder: Path) -> Path:
-        """The run's folder."""
-        return folder
+    def runs(
+        folders: tuple[Path, ...], out: Path = Path("joined.html")
+    ) -> tuple[tuple[Path, ...], Path]:
+        """The runs' folders, and the page of all where there are several.
 
-    folder = tyro.cli(
-        tyro.conf.configure(tyro.conf.PositionalRequiredArgs)(run),
+        Args:
+            folders: Folders that saln compare wrote.
+            out: The joined page of several runs.
+        """
+        return folders, out
+
+    folders, out = tyro.cli(
+        tyro.conf.configure(tyro.conf.PositionalRequiredArgs)(runs),
         prog="saln report",
         description=_report.__doc__,
         args=arguments,
     )
-    sys.stdout.write(f"{write_report(folder)}\n")
+    if not folders:
+        raise InputError("saln report needs the folder of a run; give one or more")
+    for folder in folders:
+        sys.stdout.write(f"{write_report(folder)}\n")
+    if len(folders) > 1:
+        sys.stdout.write(f"{write_joined(folders, out.expanduser())}\n")
     return 0
 
 

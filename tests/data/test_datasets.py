@@ -106,6 +106,7 @@ def test_hugging_face_folder(image_folder, monkeypatch, tmp_path):
     row, label = int(data.train.rows[5]), int(data.train.labels[5])
     pixels = np.asarray(data.train.images.load(row)).reshape(-1, 3).mean(axis=0)
     assert data.class_names[label] == ("red" if pixels[0] > pixels[2] else "blue")
+    assert data.train.images.name_of(row) == f"row {row}"
 
 
 def test_hugging_face_path_that_is_not_there():

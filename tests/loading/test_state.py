@@ -13,6 +13,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rank_processes import sampler_of
 
 from saln.errors import InputError
 from saln.loading.batches import SelectedBatches
@@ -78,6 +79,13 @@ def test_the_state_counts_what_was_named():
     fresh = iter(sampler())
     fresh.load_state_dict(iterator.state_dict())
     assert list(fresh) == rest
+    del iterator
+    assert batches.state_dict()["step"] == 2
+    for _ in batches:
+        break
+    assert batches.state_dict()["step"] == 1
+    list(batches)
+    assert batches.state_dict()["step"] == 6  # nothing of this epoch is left
     batches.set_epoch(1)
     assert batches.state_dict()["step"] == 0
 
@@ -134,10 +142,10 @@ def test_a_damaged_state_is_refused():
 CHILD = """
 import json, sys
 sys.path[:0] = json.loads(sys.argv[1])
-from loading.test_state import sampler
+from rank_processes import sampler_of
 given = json.loads(sys.argv[2])
 for state in given:
-    batches = sampler("saln")
+    batches = sampler_of("saln")
     batches.load_state_dict(state)
     print(json.dumps(list(batches)))
 """
@@ -145,8 +153,8 @@ for state in given:
 
 def test_another_process_goes_on_with_the_same_batches():
     states, expected = [], []
-    for epoch, step in [(0, 1), (1, 0), (2, 5), (5, 6)]:
-        batches = sampler("saln")
+    for epoch, step in [(0, 1), (1, 0), (2, 3), (5, 5)]:
+        batches = sampler_of("saln")
         batches.set_epoch(epoch)
         expected.append(list(batches)[step:])
         states.append(batches.state_dict(steps=step))

@@ -192,7 +192,9 @@ def test_batches_of_a_store_avoid_its_wrong_labels(tmp_path):
         store, selector=saln.Coherence(), batch_size=10, filter_ratio=0.8, seed=0
     )
     assert (tmp_path / "store" / "neighbours-20").is_dir()
-    assert np.array_equal(batches.label_confidence, store_beliefs(store).confidence.numpy())
+    assert np.array_equal(
+        batches.fields["label_confidence"].array, store_beliefs(store).confidence.numpy()
+    )
     kept = [index for batch in batches for index in batch]
     assert len(kept) == 60
     assert float((noisy != labels)[kept].double().mean()) < 0.08
@@ -201,7 +203,7 @@ def test_batches_of_a_store_avoid_its_wrong_labels(tmp_path):
 def test_batches_without_a_store_need_the_confidence():
     with pytest.raises(InputError, match="Coherence requires label_confidence"):
         saln.SelectedBatches(50, selector=Coherence(), batch_size=4, filter_ratio=0.8, seed=0)
-    with pytest.raises(InputError, match="50 examples but 49 confidences"):
+    with pytest.raises(InputError, match="50 rows of features but 49 label_confidence"):
         saln.SelectedBatches(
             50,
             selector=Coherence(),

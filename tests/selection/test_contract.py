@@ -90,3 +90,15 @@ def test_a_choice_leaves_no_graph():
     candidates = example_candidates()
     candidates.learner_losses.requires_grad_()
     assert not RHOLoss()(candidates, 2, generator=derive_generator(0)).scores.requires_grad
+
+
+def test_a_watcher_is_told_every_checked_choice():
+    told = []
+    selector = RHOLoss()
+    selector.watch(lambda candidates, selection: told.append((candidates, selection)))
+    candidates = example_candidates()
+    first = selector(candidates, 2, generator=derive_generator(0))
+    assert told == [(candidates, first)]
+    with pytest.raises(InputError):
+        selector(candidates, 0, generator=derive_generator(0))
+    assert len(told) == 1

@@ -34,6 +34,9 @@ class ImageSource(Protocol):
             DataError: The image cannot be read; the message names it.
         """
 
+    def name_of(self, row: int) -> str:
+        """What a person finds the image by."""
+
     def fingerprint(self) -> str:
         """A hash that changes when the images' names, sizes or order change."""
 
@@ -54,6 +57,10 @@ class ArrayImages:
     def load(self, row: int) -> Image.Image:
         """Opens one image as RGB."""
         return Image.fromarray(self.pixels[row]).convert("RGB")
+
+    def name_of(self, row: int) -> str:
+        """The row: an image in memory has no other name."""
+        return f"row {row}"
 
     def fingerprint(self) -> str:
         """A hash of all pixels (they are in memory anyway)."""
@@ -83,6 +90,10 @@ class FileImages:
                 f"{path} cannot be read as an image ({error}); "
                 "repair the file or remove it from the data set"
             ) from error
+
+    def name_of(self, row: int) -> str:
+        """The file's path below the root."""
+        return self.paths[row].relative_to(self.root).as_posix()
 
     def fingerprint(self) -> str:
         """A hash of names, sizes and order; the files are not read."""
@@ -115,6 +126,10 @@ class TableImages:
                 f"({error}); repair the row or remove it from the data set"
             ) from error
         return rgb
+
+    def name_of(self, row: int) -> str:
+        """The row in the table."""
+        return f"row {row}"
 
     def fingerprint(self) -> str:
         """A hash of the encoded images' sizes, in order; nothing is decoded."""

@@ -12,17 +12,25 @@ import torch
 from saln.data.datasets import DataSet
 from saln.experiments.reporter import Reporter
 from saln.features.neighbours import NeighbourTable
-from saln.selection.coherence import label_beliefs
+from saln.selection.coherence import LabelBeliefs, label_beliefs, suspicious_labels
 
-__all__ = ["LabelConfidence", "judge_labels"]
+__all__ = ["LabelConfidence", "doubted_labels", "judge_labels"]
+
+# So many doubted labels are listed at most.
+LISTED = 100
 
 
 @dataclass(frozen=True)
 class LabelConfidence:
-    """Attributes: float64 (N,) probabilities, and the seconds for them and the neighbours."""
+    """Attributes: what is believed of the labels, and the seconds for it and the neighbours."""
 
-    values: np.ndarray[Any, np.dtype[np.float64]]
+    beliefs: LabelBeliefs
     seconds: float
+
+    @property
+    def values(self) -> np.ndarray[Any, np.dtype[np.float64]]:
+        """float64, (n,): the probability that each label is right."""
+        return self.beliefs.confidence.numpy()
 
 
 def judge_labels(
@@ -41,4 +49,47 @@ def judge_labels(
         f"label coherence, seed {seed}: about {beliefs.noise_rate:.0%} of the training "
         "labels look wrong"
     )
-    return LabelConfidence(beliefs.confidence.numpy(), seconds)
+    return LabelConfidence(beliefs, seconds)
+
+
+def doubted_labels(
+    beliefs: LabelBeliefs, data: DataSet, *, seed: int, noise_share: float
+) -> dict[str, Any]:
+    """What ``labels.json`` says: the noise that was found, and the labels least believed.
+
+    Args:
+        beliefs: About the labels of ``data.train``.
+        data: With the labels that were judged.
+        seed: The seed that the labels are of.
+        noise_share: The share of labels that were replaced on purpose. Where it is 0, which
+            labels are wrong is not known.
+
+    Returns:
+        Values for JSON. ``transition[c][b]``: how often a label of class ``c`` comes out as
+        ``b``. Classes are positions in ``classes``; ``example`` is a position in the training
+        split; ``wrong`` says whether the label was replaced, or null where none was.
+    """
+    train = data.train
+    known = noise_share > 0
+    wrong = train.labels != train.true_labels
+    listed = suspicious_labels(beliefs, torch.from_numpy(train.labels), LISTED)
+    return {
+        "seed": seed,
+        "classes": list(data.class_names),
+        "training_labels": len(train),
+        "estimated_noise_rate": beliefs.noise_rate,
+        "true_noise_rate": float(wrong.mean()) if known else None,
+        "doubted": int((beliefs.believed.numpy() != train.labels).sum()),
+        "transition": beliefs.transition.tolist(),
+        "labels": [
+            {
+                "example": label.example,
+                "image": train.images.name_of(int(train.rows[label.example])),
+                "given": label.given,
+                "believed": label.believed,
+                "confidence": label.confidence,
+                "wrong": bool(wrong[label.example]) if known else None,
+            }
+            for label in listed
+        ],
+    }

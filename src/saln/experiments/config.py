@@ -94,6 +94,8 @@ class Config:
     """The run's folder; a new one under runs/ when not given."""
     resume: bool = False
     """Go on with the unfinished run in --out, with its settings."""
+    json: bool = False
+    """Print the content of summary.json and nothing else."""
 
     def check(self) -> None:
         """Refuses what cannot work, before anything is read or written.

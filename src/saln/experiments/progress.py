@@ -13,6 +13,8 @@ and costs are written before its state is removed.
     epochs.jsonl     the rows
     resume/          the unfinished arm's state, the reference model's outputs for its seed
     checkpoints/     the finished arms' learners
+    labels.json      what an arm that judges labels makes of the first seed's
+    choices/         what they chose
     summary.json     once the whole run is finished
 """
 
@@ -41,9 +43,11 @@ from saln.files import write_text, write_with
 
 __all__ = ["RunProgress", "finished_summary", "free_folder", "read_settings", "refuse_changes"]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 # What may differ when a run goes on: none of these changes a row.
-FREE = frozenset({"config", "data_root", "download", "workers", "cache_dir", "out", "resume"})
+FREE = frozenset(
+    {"config", "data_root", "download", "workers", "cache_dir", "out", "resume", "json"}
+)
 
 Row = dict[str, Any]
 
@@ -242,8 +246,8 @@ class RunProgress(contextlib.AbstractContextManager["RunProgress"]):
 
     def _clean(self) -> None:
         """Removes what a killed process left half-written."""
-        for folder in (self.path, self.path / "checkpoints", self.path / "resume"):
-            for entry in folder.iterdir():
+        for name in (".", "checkpoints", "choices", "resume"):
+            for entry in (self.path / name).glob(".*"):
                 if re.fullmatch(r"\..+\.\d+", entry.name):
                     entry.unlink()
 
@@ -409,6 +413,10 @@ class RunProgress(contextlib.AbstractContextManager["RunProgress"]):
     def drop_reference(self, seed: int) -> None:
         """The seed's arms are done."""
         (self.path / "resume" / f"reference-{seed}.pt").unlink(missing_ok=True)
+
+    def save_labels(self, found: Mapping[str, Any]) -> None:
+        """Writes ``labels.json``; before the first arm, so that a finished arm has it."""
+        write_text(self.path / "labels.json", json.dumps(found, indent=2) + "\n", durable=True)
 
     def finish_run(self, summary: Mapping[str, Any]) -> None:
         """Writes ``summary.json``; nothing is left to go on from."""

@@ -18,7 +18,7 @@ from saln.selection import Uniform
 from saln.training.ledger import Counts, Ledger
 from saln.training.loop import TrainSettings, train
 
-__all__ = ["Reference", "train_reference"]
+__all__ = ["Reference", "cost_of", "train_reference"]
 
 
 class Reference(NamedTuple):
@@ -109,3 +109,21 @@ def train_reference(
             reporter.advance(len(batch.images))
     # Outside inference mode again: a copy that autograd may meet.
     return Reference(torch.cat(outputs).clone(), ledger.total(), ledger.counts)
+
+
+def cost_of(
+    ledger: Ledger, features: tuple[float, int], reference: Reference | None
+) -> dict[str, Any]:
+    """What one arm cost with one seed. ``features``: seconds and examples."""
+    reference_seconds = 0.0 if reference is None else reference.seconds
+    counts = Counts() if reference is None else reference.counts
+    return {
+        "features": features[0],
+        "reference": reference_seconds,
+        "save": ledger.seconds["save"],
+        "total": ledger.total() + features[0] + reference_seconds,
+        **ledger.peak()._asdict(),
+        "features_examples_forward": features[1],
+        "reference_examples_forward": counts.forward,
+        "reference_examples_backward": counts.backward,
+    }

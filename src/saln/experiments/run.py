@@ -18,7 +18,8 @@ from saln.data.augmentation import EvaluationTransform, Normalisation
 from saln.data.datasets import DataSet, Examples, load_dataset, stratified_part
 from saln.data.views import EvaluationView, TrainingView, inference_batch_size
 from saln.errors import InputError, SalnError, TrainingError
-from saln.experiments.confidence import LabelConfidence, judge_labels
+from saln.experiments.choices import ChoiceRecord, save_examples, save_sheets
+from saln.experiments.confidence import LabelConfidence, doubted_labels, judge_labels
 from saln.experiments.config import Config
 from saln.experiments.environment import find_device, limited_threads
 from saln.experiments.progress import (
@@ -27,7 +28,7 @@ from saln.experiments.progress import (
     free_folder,
     refuse_changes,
 )
-from saln.experiments.reference import Reference, train_reference
+from saln.experiments.reference import Reference, cost_of, train_reference
 from saln.experiments.reporter import FeatureProgress, Reporter
 from saln.experiments.summary import summarise
 from saln.features.backbones import build_backbone, feature_size
@@ -46,7 +47,7 @@ from saln.randomness import derive_seed, seeded_globally
 from saln.selection import SELECTORS, Uniform, candidates_needed
 from saln.selection.coherence import NEIGHBOURS
 from saln.training.learners import build_learner
-from saln.training.ledger import Counts, Ledger
+from saln.training.ledger import Ledger
 from saln.training.loop import Measure, TrainSettings, TrainState, evaluate, train
 
 __all__ = ["Outcome", "Reporter", "compare"]
@@ -270,8 +271,8 @@ class _Comparison:
         features: Any,
         save_epoch: Callable[[dict[str, Any], dict[str, Any]], None],
         saved: dict[str, Any] | None = None,
-    ) -> tuple[nn.Module, Ledger]:
-        """Trains one arm with one seed; gives the learner and what it cost.
+    ) -> tuple[nn.Module, Ledger, ChoiceRecord]:
+        """Trains one arm with one seed; gives the learner, what it cost and what it chose.
 
         ``save_epoch`` is given each epoch's row and the state to go on from; ``saved`` is
         such a state.
@@ -297,10 +298,14 @@ class _Comparison:
             }
 
         selector = _selector_of(batches)
+        show = arm != "standard" and shared.seed == config.seeds[0]
+        record = ChoiceRecord(len(data.train), config.epochs, len(batches), show=show)
+        selector.watch(record.choice)
         state, name = None, f"{arm}, seed {shared.seed}"
         if saved is not None:
             state = TrainState(**saved["training"])
             ledger.load_state_dict(saved["ledger"])
+            record.load_state_dict(saved["choices"])
             if "selector" in saved:
                 selector.load_state_dict(saved["selector"])
             name += f", from epoch {state.epoch + 1}"
@@ -343,12 +348,17 @@ class _Comparison:
             row["wrong_label_share_kept"] = float(wrong.mean())
             row["seconds"] = {name: round(value, 6) for name, value in ledger.take().items()}
             with ledger.phase("save"):
-                reached = {"training": result.state._asdict(), "ledger": ledger.state_dict()}
+                record.end_epoch(result.epoch, kept)
+                reached = {
+                    "training": result.state._asdict(),
+                    "ledger": ledger.state_dict(),
+                    "choices": record.state_dict(),
+                }
                 if hasattr(selector, "state_dict"):
                     reached["selector"] = selector.state_dict()
                 save_epoch(row, reached)
             self.reporter.epoch(row, config.epochs)
-        return learner, ledger
+        return learner, ledger, record
 
 
 def _selector_of(batches: EpochBatches) -> Any:
@@ -416,6 +426,7 @@ def _compare(config: Config, reporter: Reporter, path: Path) -> Outcome:
         about = {
             "dataset": config.dataset,
             "classes": len(data.class_names),
+            "class_names": list(data.class_names),
             "examples": counts,
             "methods": list(config.methods),
             "learner": config.learner,
@@ -446,11 +457,18 @@ def _train_arms(
         shared = comparison.seed(seed, None if saved is None else Reference.from_state(saved))
         if saved is None and shared.reference is not None:
             progress.save_reference(seed, shared.reference.to_state())
+        if seed == config.seeds[0] and shared.confidence is not None:
+            beliefs, noise = shared.confidence.beliefs, config.label_noise
+            found = doubted_labels(beliefs, shared.data, seed=seed, noise_share=noise)
+            progress.save_labels(found)
+        save_examples(progress.path, seed, shared.data.train, comparison.data.class_names)
         for arm in waiting:
             requires = comparison.selectors[arm].requires if arm != "standard" else frozenset()
             state = progress.state(arm, seed, device=device)
             try:
-                learner, ledger = comparison.arm(arm, shared, features, progress.save_epoch, state)
+                learner, ledger, record = comparison.arm(
+                    arm, shared, features, progress.save_epoch, state
+                )
             except TrainingError as error:
                 progress.fail(arm, seed, f"{arm}, seed {seed}: {error}")
                 comparison.reporter.note(f"stopped {progress.failures[arm, seed]}")
@@ -462,24 +480,8 @@ def _train_arms(
                 once = (feature_seconds, len(comparison.data.train_and_reference))
             if "label_confidence" in requires and shared.confidence is not None:
                 once = (once[0] + shared.confidence.seconds, once[1])
-            cost = _cost(ledger, once, shared.reference if needs else None)
+            cost = cost_of(ledger, once, shared.reference if needs else None)
+            record.save(progress.path, arm, seed)
+            save_sheets(progress.path, shared.data.train, record.shown)
             progress.finish(arm, seed, weights, cost)
         progress.drop_reference(seed)
-
-
-def _cost(
-    ledger: Ledger, features: tuple[float, int], reference: Reference | None
-) -> dict[str, Any]:
-    """What one arm cost with one seed. ``features``: seconds and examples."""
-    reference_seconds = 0.0 if reference is None else reference.seconds
-    counts = Counts() if reference is None else reference.counts
-    return {
-        "features": features[0],
-        "reference": reference_seconds,
-        "save": ledger.seconds["save"],
-        "total": ledger.total() + features[0] + reference_seconds,
-        **ledger.peak()._asdict(),
-        "features_examples_forward": features[1],
-        "reference_examples_forward": counts.forward,
-        "reference_examples_backward": counts.backward,
-    }

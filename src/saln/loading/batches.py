@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from fractions import Fraction
@@ -106,7 +105,8 @@ class SelectedBatches(Sampler[list[int]]):
         self.phase = phase
         self.epoch = 0
         self._start = 0
-        self._live: weakref.ref[BatchIterator] | None = None
+        self._named = 0
+        self._iteration = 0
         self._weights: Tensor | None = None
 
         if not selector.chooses_before_loading():
@@ -195,14 +195,12 @@ class SelectedBatches(Sampler[list[int]]):
         """
         if epoch != self.epoch:
             self.epoch = epoch
-            self._start = 0
-            self._live = None
+            self._start = self._named = 0
 
     def __iter__(self) -> BatchIterator:
         """Iterates over the kept indices of one batch after the other: this rank's share."""
         iterator = BatchIterator(self, self.epoch, self._start)
         self._start = 0
-        self._live = weakref.ref(iterator)
         return iterator
 
     def state_dict(self, *, steps: int | None = None) -> dict[str, Any]:
@@ -214,9 +212,7 @@ class SelectedBatches(Sampler[list[int]]):
                 batches long before they are trained on, so there give what you counted
                 (or use a loader that counts itself, as torchdata's StatefulDataLoader).
         """
-        live = None if self._live is None else self._live()
-        step = steps if steps is not None else self._start if live is None else live.step
-        return self._state(self.epoch, step)
+        return self._state(self.epoch, self._named if steps is None else steps)
 
     def _state(self, epoch: int, step: int) -> dict[str, Any]:
         return {
@@ -257,7 +253,7 @@ class SelectedBatches(Sampler[list[int]]):
             )
         self.selector.load_state_dict(state["selector_state"])
         self.epoch, self._start = state["epoch"], state["step"]
-        self._live = None
+        self._named = self._start
 
     def order(self, epoch: int) -> Tensor:
         """The epoch's order of the examples: int64 (N,)."""
@@ -324,6 +320,13 @@ class BatchIterator(Iterator[list[int]]):
         self.epoch = epoch
         self.step = step
         self._batches: Iterator[list[int]] | None = None
+        self._leads()
+
+    def _leads(self) -> None:
+        """Makes this the iteration whose position the sampler's state is."""
+        self.sampler._iteration += 1
+        self._number = self.sampler._iteration
+        self.sampler._named = self.step
 
     def __next__(self) -> list[int]:
         sampler = self.sampler
@@ -334,6 +337,8 @@ class BatchIterator(Iterator[list[int]]):
         if batch is None:
             raise StopIteration
         self.step += 1
+        if self._number == sampler._iteration and self.epoch == sampler.epoch:
+            sampler._named = self.step
         return list(rank_share(batch, sampler.rank, sampler.world_size))
 
     def _open(self) -> Iterator[list[int]]:
@@ -357,7 +362,7 @@ class BatchIterator(Iterator[list[int]]):
         self.sampler.load_state_dict(state)
         self.epoch, self.step = self.sampler.epoch, self.sampler._start
         self.sampler._start = 0
-        self.sampler._live = weakref.ref(self)
+        self._leads()
 
     def close(self) -> None:
         """Ends the background thread, if there is one."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import mmap
+import os
+import weakref
 from typing import Any
 
 import numpy as np
@@ -12,16 +14,16 @@ from torch import Tensor
 
 __all__ = ["Rows"]
 
-# Pages of a mapped file that may stay resident in this process, in bytes.
+# A smaller file may be resident as a whole; touching its pages is faster than reading.
 _RESIDENT = 256 * 2**20
-_PAGE = 16 * mmap.PAGESIZE  # a fault maps its neighbours too
 
 
 class Rows:
-    """Gives rows by index, and keeps a memory-mapped array from filling the memory.
+    """Gives rows by index, and keeps a memory-mapped array out of this process's memory.
 
-    The pages of a mapped file count as this process's for as long as they are mapped.
-    They are given back after every so many; the system's own cache keeps them.
+    Touching a mapped row maps what lies around it too, up to some MiB where the system
+    caches files in large pages, and all of that counts as this process's. So the rows
+    of a large mapped file are read from the file, through the system's own cache.
 
     Args:
         array: (N, ...); memory-mapped or not.
@@ -29,21 +31,30 @@ class Rows:
 
     def __init__(self, array: npt.NDArray[Any]) -> None:
         self.array = array
-        mapped = getattr(array, "_mmap", None)
-        self._map = mapped if hasattr(mapped, "madvise") else None
-        self._touched = 0
-        if self._map is not None:
-            self._map.madvise(mmap.MADV_RANDOM)  # reading ahead would read what is dropped
+        self._file: int | None = None
+        if (
+            isinstance(array, np.memmap)
+            and array.nbytes > _RESIDENT
+            and isinstance(array.base, mmap.mmap)  # not a part of one
+            and array.filename is not None
+            and array.flags.c_contiguous
+            and hasattr(os, "pread")
+        ):
+            self._file = os.open(array.filename, os.O_RDONLY)
+            weakref.finalize(self, os.close, self._file)
 
     def __len__(self) -> int:
         return len(self.array)
 
     def __getitem__(self, indices: Tensor) -> Tensor:
         """Copies rows: ``indices`` int64 (m,)."""
-        rows = torch.from_numpy(np.asarray(self.array[indices.numpy()]))
-        if self._map is not None:
-            self._touched += len(indices) * (rows[0].nbytes + _PAGE)
-            if self._touched > _RESIDENT:
-                self._map.madvise(mmap.MADV_DONTNEED)
-                self._touched = 0
-        return rows
+        if self._file is None or not isinstance(self.array, np.memmap):
+            return torch.from_numpy(np.asarray(self.array[indices.numpy()]))
+        rows = np.empty((len(indices), *self.array.shape[1:]), dtype=self.array.dtype)
+        size, start = rows[0].nbytes if len(rows) else 0, self.array.offset
+        file, pread = self._file, os.pread
+        found = b"".join([pread(file, size, start + i * size) for i in indices.tolist()])
+        if len(found) != rows.nbytes:
+            raise OSError(f"{self.array.filename} was cut short while it was read")
+        rows.view(np.uint8).reshape(-1)[:] = np.frombuffer(found, dtype=np.uint8)
+        return torch.from_numpy(rows)

@@ -1,49 +1,17 @@
-"""A run's figures: curves as values, then as SVG."""
+"""A run's curves, differences and seconds, as values."""
 
 from __future__ import annotations
 
-import io
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from saln.training.ledger import PHASES
+from saln.report.values import Bars, Curve, Drawing, Figure, Intervals
+from saln.training.ledger import ONCE, PHASES
 
-__all__ = ["Curve", "Figure", "draw", "run_figures"]
+__all__ = ["run_figures", "summary_figures"]
 
-# Okabe and Ito's colours, which colour-blind readers can tell apart.
-COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#8C6D31", "#000000")
 SPLITS = ("train", "validation", "test")
-
-
-class Curve(NamedTuple):
-    """One arm's line: means over seeds, and the seeds' range."""
-
-    arm: str
-    x: tuple[float, ...]
-    y: tuple[float, ...]
-    low: tuple[float, ...]
-    high: tuple[float, ...]
-
-
-class Figure(NamedTuple):
-    """What is drawn.
-
-    Attributes:
-        name: File name without its ending.
-        title: What it shows.
-        x_label: With unit.
-        y_label: With unit.
-        curves: One an arm.
-        description: The same in words, for those who cannot see it.
-    """
-
-    name: str
-    title: str
-    x_label: str
-    y_label: str
-    curves: tuple[Curve, ...]
-    description: str
 
 
 def _series(rows: list[dict[str, Any]], metric: str, x: str) -> tuple[Curve, ...]:
@@ -76,6 +44,10 @@ def _series(rows: list[dict[str, Any]], metric: str, x: str) -> tuple[Curve, ...
     return tuple(curves)
 
 
+# A name for people, where a row's is another.
+_FILES = {"examples_backward": "gradients"}
+
+
 def run_figures(rows: list[dict[str, Any]]) -> tuple[Figure, ...]:
     """The curves of a run, from the rows of ``epochs.jsonl``."""
     if not rows:
@@ -85,8 +57,9 @@ def run_figures(rows: list[dict[str, Any]]) -> tuple[Figure, ...]:
         "epoch": "epoch",
         "seconds": "seconds of load, score, select and train",
         "steps": "gradient steps",
+        "examples_backward": "examples with a gradient",
     }
-    plans = [("test", "accuracy", x) for x in ("seconds", "steps")]
+    plans = [("test", "accuracy", x) for x in ("seconds", "steps", "examples_backward")]
     plans += [(split, what, "epoch") for what in ("accuracy", "loss") for split in SPLITS]
     for split, what, x in plans:
         curves = _series(rows, f"{split}_{what}", x)
@@ -94,7 +67,7 @@ def run_figures(rows: list[dict[str, Any]]) -> tuple[Figure, ...]:
         title = f"{split.capitalize()} {what} over {axes[x].split(' of ')[0]}"
         figures.append(
             Figure(
-                f"{split}_{what}_over_{x}",
+                f"{split}_{what}_over_{_FILES.get(x, x)}",
                 title,
                 axes[x],
                 "accuracy" if what == "accuracy" else "cross-entropy",
@@ -102,34 +75,62 @@ def run_figures(rows: list[dict[str, Any]]) -> tuple[Figure, ...]:
                 f"{title}: one line an arm, mean over seeds with their range. {ends}.",
             )
         )
+    figures.append(
+        Figure(
+            "wrong_labels_over_epoch",
+            "Wrong labels among the kept over epoch",
+            "epoch",
+            "share of wrong labels",
+            _series(rows, "wrong_label_share_kept", "epoch"),
+            "Share of wrong labels among the examples that got a gradient: one line an arm.",
+        )
+    )
     return tuple(figures)
 
 
-def draw(figure: Figure, arms: tuple[str, ...]) -> str:
-    """Draws a figure as SVG text. ``arms`` fixes each arm's colour across figures."""
-    import matplotlib
-
-    # The object interface alone: pyplot would keep every figure and pick a window system.
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure as Canvas
-
-    style: Any = {"svg.hashsalt": figure.name, "svg.fonttype": "path", "font.size": 10}
-    with matplotlib.rc_context(style):
-        canvas = Canvas(figsize=(6.4, 4.0), layout="constrained")
-        FigureCanvasSVG(canvas)
-        axes = canvas.add_subplot()
-        for curve in figure.curves:
-            again, number = divmod(arms.index(curve.arm), len(COLOURS))
-            colour, line = COLOURS[number], ("-", "--", ":")[again % 3]
-            axes.plot(
-                curve.x, curve.y, line, color=colour, label=curve.arm, linewidth=1.8, marker="."
+def summary_figures(summary: dict[str, Any]) -> tuple[Drawing, ...]:
+    """The difference to the control with its interval, and where the seconds went."""
+    arms = {arm: entry for arm, entry in summary["arms"].items() if "error" not in entry}
+    figures: list[Drawing] = []
+    for baseline in ("uniform", "standard"):
+        against = {arm: e[f"versus_{baseline}"] for arm, e in arms.items()}
+        against = {arm: found for arm, found in against.items() if found is not None}
+        if not against:
+            continue
+        ends = [
+            (100 * v["ci95"][0], 100 * v["ci95"][1]) if v["ci95"] else (None, None)
+            for v in against.values()
+        ]
+        said = "; ".join(
+            f"{arm} {100 * v['difference']:+.1f}, {v['verdict']}" for arm, v in against.items()
+        )
+        title = f"Test accuracy against {baseline} after as many epochs"
+        figures.append(
+            Intervals(
+                f"difference_to_{baseline}",
+                title,
+                "points of test accuracy, with 95% interval over seeds",
+                tuple(against),
+                tuple(100 * v["difference"] for v in against.values()),
+                tuple(low for low, _ in ends),
+                tuple(high for _, high in ends),
+                f"{title}, in points: {said}.",
             )
-            if curve.low != curve.high:
-                axes.fill_between(curve.x, curve.low, curve.high, color=colour, alpha=0.15, lw=0)
-        axes.set(title=figure.title, xlabel=figure.x_label, ylabel=figure.y_label)
-        axes.grid(alpha=0.3)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(frameon=False)
-        text = io.StringIO()
-        canvas.savefig(text, format="svg", metadata={"Date": None})
-    return text.getvalue()
+        )
+    if arms:
+        parts = [
+            name for name in (*ONCE, *PHASES) if any(e["seconds"][name] > 0 for e in arms.values())
+        ]
+        totals = "; ".join(f"{arm} {e['seconds']['total']:.1f}" for arm, e in arms.items())
+        figures.append(
+            Bars(
+                "seconds",
+                "Where the seconds of a run went",
+                "seconds, mean over seeds",
+                tuple(arms),
+                tuple(parts),
+                tuple(tuple(e["seconds"][name] for e in arms.values()) for name in parts),
+                f"Seconds by phase, one stacked bar an arm. In all: {totals}.",
+            )
+        )
+    return tuple(figures)

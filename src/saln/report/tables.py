@@ -3,30 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
+from saln.report.values import Table
 from saln.training.ledger import ONCE, PHASES
 
-__all__ = ["Table", "arm_cells", "run_tables", "to_markdown", "verdicts"]
+__all__ = ["Table", "arm_cells", "joined_table", "run_tables", "to_markdown", "verdicts"]
 
 SPLITS = ("train", "validation", "test")
 SECONDS = ("total", *ONCE, *PHASES)
-
-
-class Table(NamedTuple):
-    """A table of text.
-
-    Attributes:
-        name: File name without its ending.
-        title: What it shows, with units.
-        columns: Headings.
-        rows: One tuple of texts a row, the arm's name first.
-    """
-
-    name: str
-    title: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
 
 
 def _percent(metric: dict[str, Any]) -> str:
@@ -136,6 +121,28 @@ def run_tables(summary: dict[str, Any]) -> tuple[Table, ...]:
             ],
         ),
     )
+
+
+def joined_table(runs: Sequence[tuple[str, dict[str, Any]]]) -> Table:
+    """All arms of several runs, a row each; the run's folder first."""
+    rows = [
+        (
+            folder,
+            summary["dataset"],
+            f"{100 * summary['label_noise']:.0f}",
+            arm,
+            _percent(entry["test_accuracy"]),
+            *_against(entry),
+            f"{entry['seconds']['per_epoch']:.3f}",
+        )
+        for folder, summary in runs
+        for arm, entry in _finished(summary).items()
+    ]
+    columns = (
+        "run", "data set", "wrong labels (%)", "arm", "test accuracy (%)",
+        "difference to uniform", "verdict", "seconds an epoch",
+    )  # fmt: skip
+    return Table("joined", "Test accuracy of every arm of every run", columns, tuple(rows))
 
 
 def to_markdown(table: Table) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from fractions import Fraction
 
 import torch
@@ -91,11 +92,11 @@ class Candidates:
                 f"candidates' indices are {self.indices.dtype} {tuple(self.indices.shape)}, "
                 "expected int64 (n,); indices lose digits in a float tensor"
             )
-        for field in fields(self):
-            for value in self._tensors(field.name):
+        for known in fields(self):
+            for value in self._tensors(known.name):
                 if value.ndim == 0 or len(value) != len(self):
                     raise InputError(
-                        f"candidates' {field.name} has shape {tuple(value.shape)}, expected "
+                        f"candidates' {known.name} has shape {tuple(value.shape)}, expected "
                         f"{len(self)} rows, one for each index"
                     )
 
@@ -150,11 +151,13 @@ class Selection:
         weights: floating, (k,): loss weights of the kept examples; None for equal ones.
         scores: floating, (n,): what the selector made of every candidate, for the
             report; None where it makes nothing of them.
+        facts: Name -> a number about the choice as a whole, for the report.
     """
 
     positions: Tensor
     weights: Tensor | None = None
     scores: Tensor | None = None
+    facts: Mapping[str, float] = field(default_factory=dict)
 
 
 def exact_ratio(filter_ratio: float | Fraction) -> Fraction:

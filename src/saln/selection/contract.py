@@ -10,7 +10,8 @@ ours or yours, must pass.
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Self, final
 
 import torch
@@ -45,6 +46,7 @@ class Selector(abc.ABC):
     is_joint: ClassVar[bool] = False
     observes_losses: ClassVar[bool] = False
     summary: ClassVar[str] = ""
+    _watcher: Callable[[Candidates, Selection], None] | None = None
 
     @classmethod
     def for_run(cls, *, epochs: int) -> Self:
@@ -87,7 +89,13 @@ class Selector(abc.ABC):
         with torch.no_grad():  # nothing is learned here, whatever the outputs carry
             selection = self.choose(candidates, k, generator)
         self._check_selection(selection, n, k)
+        if self._watcher is not None:
+            self._watcher(candidates, selection)
         return selection
+
+    def watch(self, told: Callable[[Candidates, Selection], None]) -> None:
+        """Has ``told`` called with every choice once it is checked, for records and reports."""
+        object.__setattr__(self, "_watcher", told)  # many selectors are frozen
 
     @abc.abstractmethod
     def choose(self, candidates: Candidates, k: int, generator: torch.Generator) -> Selection:
@@ -143,6 +151,9 @@ class Selector(abc.ABC):
             return
         if not value.is_floating_point():
             raise InputError(f"{who} needs floating {name}, not {value.dtype}; call .float()")
+        # A sum in wider numbers is finite only if all are; it is far quicker than to look at each.
+        if math.isfinite(float(value.detach().sum(dtype=torch.float64))):
+            return
         finite = torch.isfinite(value.reshape(len(value), -1)).all(dim=1)
         if not bool(finite.all()):
             row = int((~finite).nonzero()[0])

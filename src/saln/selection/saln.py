@@ -54,4 +54,8 @@ class SALN(Selector):
     def choose(self, candidates: Candidates, k: int, generator: torch.Generator) -> Selection:
         """Keeps the listing's set; nothing is random."""
         positions, result = saln_positions(candidates.need("features"), k)
-        return Selection(positions, scores=result.vector.abs().cpu())
+        facts = {
+            "eigenvalue_gap": float(result.gap),
+            "participation_ratio": float(result.participation_ratio),
+        }
+        return Selection(positions, scores=result.vector.abs().cpu(), facts=facts)

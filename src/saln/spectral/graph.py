@@ -347,7 +347,8 @@ def _check_finite(batch: Tensor, norms: Tensor) -> None:
 
 def _low(given: Tensor, factor: Tensor, scaling: Tensor) -> tuple[Tensor, Tensor]:
     """Float32 rows and factors, without a copy where the features are float32 already."""
-    if given.dtype == torch.float32 and given.is_contiguous():
+    if given.dtype in (torch.float32, torch.float16, torch.bfloat16):
+        given = given.float().contiguous()
         least, most = scaling.aminmax()
         if float(least) > _SAFE_NORMS[0] and float(most) < _SAFE_NORMS[1]:
             return given, scaling.float()

@@ -1,0 +1,185 @@
+"""Drawing in one clean style: SVG and PDF files, and SVG for a page in light or dark."""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from saln.report.values import Bars, Drawing, Figure, HeatMap, Intervals
+
+__all__ = ["COLOURS", "Drawn", "draw", "for_page", "page_colours"]
+
+# Okabe and Ito's colours, which colour-blind readers can tell apart.
+COLOURS = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#8c6d31", "#1c2330")
+INK, GRID, PAPER = "#1c2330", "#d9dee8", "#fefefe"
+# Drawn in these and named by the page's style, which has others for a dark screen.
+_NAMES = {INK: "--ink", GRID: "--grid", PAPER: "--paper-of-figures"} | {
+    colour: f"--colour-{number}" for number, colour in enumerate(COLOURS[:-1])
+}
+
+
+class Drawn(NamedTuple):
+    """A figure as SVG text and as the bytes of a PDF file with its fonts inside."""
+
+    svg: str
+    pdf: bytes
+
+
+def _style(name: str) -> Any:
+    return {
+        "svg.hashsalt": name,
+        "svg.fonttype": "path",
+        "pdf.fonttype": 42,  # whole TrueType fonts; journals refuse type 3
+        "font.size": 10,
+        "text.color": INK,
+        "axes.labelcolor": INK,
+        "axes.edgecolor": INK,
+        "axes.facecolor": "none",
+        "xtick.color": INK,
+        "ytick.color": INK,
+        "grid.color": GRID,
+        "text.parse_math": False,  # a class may be called $x
+    }
+
+
+def _look(arms: tuple[str, ...], arm: str) -> tuple[str, str]:
+    again, number = divmod(arms.index(arm), len(COLOURS))
+    return COLOURS[number], ("-", "--", ":")[again % 3]
+
+
+def _lines(axes: Any, figure: Figure, arms: tuple[str, ...]) -> None:
+    for curve in figure.curves:
+        colour, line = _look(arms, curve.arm)
+        marker = "." if len(curve.x) <= 30 else ""
+        axes.plot(curve.x, curve.y, line, color=colour, label=curve.arm, lw=1.8, marker=marker)
+        if curve.low != curve.high:
+            axes.fill_between(curve.x, curve.low, curve.high, color=colour, alpha=0.15, lw=0)
+    axes.set(xlabel=figure.x_label, ylabel=figure.y_label)
+    if all(float(place).is_integer() for curve in figure.curves for place in curve.x):
+        axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.grid()
+    if figure.curves:
+        axes.legend(frameon=False, fontsize=8)
+
+
+def _bars(axes: Any, figure: Bars) -> None:
+    places = np.arange(len(figure.arms))
+    left = np.zeros(len(figure.arms))
+    for number, (part, values) in enumerate(zip(figure.parts, figure.values, strict=True)):
+        # Hatching too: seven fills are more than some eyes tell apart.
+        hatch = ("", "//", "..", "\\\\", "xx", "--", "")[number % 7]
+        axes.barh(
+            places, values, left=left, label=part, color=COLOURS[number % len(COLOURS)],
+            hatch=hatch, edgecolor=PAPER, linewidth=0.5,
+        )  # fmt: skip
+        left += np.asarray(values)
+    axes.set_yticks(places, figure.arms)
+    axes.invert_yaxis()
+    axes.set(xlabel=figure.x_label)
+    axes.grid(axis="x")
+    axes.set_axisbelow(True)
+    axes.legend(frameon=False, ncols=4, loc="upper left", bbox_to_anchor=(0, -0.18), fontsize=8)
+
+
+def _intervals(axes: Any, figure: Intervals, arms: tuple[str, ...]) -> None:
+    places = np.arange(len(figure.arms))
+    axes.axvline(0, color=INK, lw=1)
+    for place, arm, value, low, high in zip(
+        places, figure.arms, figure.values, figure.low, figure.high, strict=True
+    ):
+        colour = _look(arms, arm)[0]
+        if low is not None and high is not None:
+            axes.plot([low, high], [place, place], color=colour, lw=3, alpha=0.55)
+        axes.plot([value], [place], "o", color=colour)
+    axes.set_yticks(places, figure.arms)
+    axes.set_ylim(len(places) - 0.5, -0.5)
+    axes.set(xlabel=figure.x_label)
+    axes.grid(axis="x")
+
+
+def _heat(canvas: Any, all_axes: list[Any], figure: HeatMap) -> None:
+    finite = [v for p in figure.panels for row in p.values for v in row if math.isfinite(v)]
+    low, high, colours = 0.0, max(finite, default=1.0), "cividis"
+    if figure.centre is not None:
+        reach = max((abs(value - figure.centre) for value in finite), default=1.0) or 1.0
+        low, high, colours = figure.centre - reach, figure.centre + reach, "PuOr"
+    for axes, panel in zip(all_axes, figure.panels, strict=True):
+        values = np.asarray(panel.values, dtype=float)
+        image = axes.imshow(
+            values, cmap=colours, vmin=low, vmax=high, aspect="auto", interpolation="nearest"
+        )
+        axes.set_title(panel.title, fontsize=9, loc="left")
+        if figure.rows:
+            axes.set_yticks(range(len(figure.rows)), figure.rows, fontsize=8)
+        if figure.columns:
+            size = 8 if len(figure.columns) <= 12 else 6
+            axes.set_xticks(range(len(figure.columns)), figure.columns, rotation=90, fontsize=size)
+        if values.shape[1] <= 12 and figure.rows and figure.columns:
+            for row, column in np.ndindex(*values.shape):
+                if not math.isfinite(values[row, column]):
+                    continue
+                red, green, blue, _ = image.cmap(image.norm(values[row, column]))
+                bright = 0.299 * red + 0.587 * green + 0.114 * blue
+                axes.text(
+                    column, row, f"{values[row, column]:.2f}", ha="center", va="center",
+                    fontsize=7, color="#000000" if bright > 0.5 else "#ffffff",
+                )  # fmt: skip
+        axes.set_ylabel(figure.y_label)
+    all_axes[-1].set_xlabel(figure.x_label)
+    canvas.colorbar(image, ax=all_axes, shrink=0.8)
+
+
+def draw(figure: Drawing, arms: tuple[str, ...]) -> Drawn:
+    """Draws a figure. ``arms`` fixes each arm's colour across figures."""
+    import matplotlib
+
+    # The object interface alone: pyplot would keep every figure and pick a window system.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure as Canvas
+
+    height = 4.0
+    panels = len(figure.panels) if isinstance(figure, HeatMap) else 1
+    if isinstance(figure, HeatMap):
+        each = max(0.9, 0.26 * len(figure.panels[0].values)) if figure.rows else 1.2
+        height = 1.6 + each * panels
+    elif not isinstance(figure, Figure):
+        height = 1.4 + 0.36 * len(figure.arms) + (0.4 if isinstance(figure, Bars) else 0)
+    with matplotlib.rc_context(_style(figure.name)):
+        canvas = Canvas(figsize=(6.4, height), layout="constrained", facecolor=PAPER)
+        FigureCanvasAgg(canvas)
+        axes = list(canvas.subplots(panels, 1, squeeze=False)[:, 0])
+        canvas.suptitle(figure.title, fontsize=11)
+        if isinstance(figure, HeatMap):
+            _heat(canvas, axes, figure)
+        else:
+            axes[0].spines[["top", "right"]].set_visible(False)
+            if isinstance(figure, Figure):
+                _lines(axes[0], figure, arms)
+            elif isinstance(figure, Bars):
+                _bars(axes[0], figure)
+            else:
+                _intervals(axes[0], figure, arms)
+        text, file = io.StringIO(), io.BytesIO()
+        canvas.savefig(text, format="svg", metadata={"Date": None})
+        canvas.set_layout_engine("none")  # it is laid out now; once is enough
+        canvas.savefig(file, format="pdf", metadata={"CreationDate": None})
+    return Drawn(text.getvalue().replace(PAPER, "#ffffff"), file.getvalue())
+
+
+def for_page(drawn: Drawn, name: str) -> str:
+    """The SVG for inside a page: the page's colours, and names that no other figure has."""
+    svg = drawn.svg[drawn.svg.index("<svg") :]  # no XML prologue inside HTML
+    svg = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", svg, flags=re.DOTALL)
+    svg = svg.replace("#ffffff", PAPER, 1)  # the sheet
+    for colour, variable in _NAMES.items():
+        svg = svg.replace(colour, f"var({variable})")
+    return re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", svg)
+
+
+def page_colours() -> dict[str, str]:
+    """The page's names of colours -> those of a saved figure."""
+    return {variable: colour for colour, variable in _NAMES.items()} | {_NAMES[PAPER]: "#ffffff"}
