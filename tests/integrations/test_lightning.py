@@ -11,7 +11,8 @@ from saln.integrations.lightning import ObserveLosses, SelectedDataModule, light
 from saln.randomness import seeded_globally
 
 pytestmark = pytest.mark.filterwarnings(
-    "ignore::UserWarning:lightning", "ignore::DeprecationWarning:lightning"
+    "ignore:.*LeafSpec.*is deprecated:FutureWarning",
+    "ignore:The dirpath has changed:UserWarning",
 )
 
 

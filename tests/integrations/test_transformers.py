@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import random
+
+import numpy as np
 import pytest
 import torch
 import transformers
@@ -28,9 +32,20 @@ class Model(nn.Module):
         return {"loss": self.network(position.float()[:, None]).square().mean()}
 
 
+@contextlib.contextmanager
+def untouched_generators():
+    before, python = np.random.get_state(), random.getstate()  # noqa: NPY002
+    try:
+        with seeded_globally("trainer"):
+            yield
+    finally:
+        np.random.set_state(before)  # noqa: NPY002
+        random.setstate(python)
+
+
 def fit(folder, name, *, steps=-1, checkpoint=None):
     model = Model()
-    with seeded_globally("trainer"):  # the Trainer seeds the global generators
+    with untouched_generators():  # the Trainer seeds the global ones
         arguments = transformers.TrainingArguments(
             str(folder),
             num_train_epochs=EPOCHS,

@@ -14,7 +14,7 @@ from saln.integrations.counting import CountingLoader, share_among
 from saln.loading.batches import SelectedBatches
 
 try:
-    import lightning
+    import lightning as lightning  # given on, so that it need not be imported before this
 except ImportError as error:
     raise MissingExtraError(
         "saln.integrations.lightning needs the package 'lightning', which is not installed; "

@@ -1,0 +1,48 @@
+"""torchdata's StatefulDataLoader on chosen digits: it counts what was trained on itself.
+
+python examples/stateful_dataloader.py
+"""
+
+from __future__ import annotations
+
+import torch
+from torch.utils.data import TensorDataset
+from torchdata.stateful_dataloader import StatefulDataLoader
+
+import saln
+from saln.data.datasets import load_dataset
+from saln.data.sources import ArrayImages
+
+
+def digits() -> tuple[TensorDataset, saln.SelectedBatches]:
+    """The embedded digits, and batches of them that ``saln`` chooses by their pixels."""
+    train = load_dataset("digits").train
+    source = train.images
+    if not isinstance(source, ArrayImages):
+        raise TypeError("the digits are held in memory")
+    pixels = torch.from_numpy(source.pixels[train.rows]).float().flatten(1) / 255
+    dataset = TensorDataset(pixels, torch.from_numpy(train.labels))
+    batches = saln.SelectedBatches(
+        pixels.numpy(), selector=saln.SALN(), batch_size=32, filter_ratio=0.5, seed=0
+    )
+    return dataset, batches
+
+
+def main(steps: int = 5) -> list[list[int]]:
+    """Stops after some steps of an epoch; another loader gives the labels that were left."""
+    dataset, batches = digits()
+    first = StatefulDataLoader(dataset, batch_sampler=batches, num_workers=2)
+    seen = iter(first)
+    for _ in range(steps):
+        next(seen)
+    state = first.state_dict()
+    del seen
+    again = StatefulDataLoader(dataset, batch_sampler=digits()[1], num_workers=2)
+    again.load_state_dict(state)
+    rest = [labels.tolist() for _, labels in again]
+    print(f"{steps} batches, a stop, and the {len(rest)} that were left")
+    return rest
+
+
+if __name__ == "__main__":
+    main()

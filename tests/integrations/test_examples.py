@@ -1,0 +1,37 @@
+"""The examples do what they say, each in a process of its own, as a reader runs them."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def run(name):
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLES / f"{name}.py")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["plain_pytorch", "accelerate_training", "lightning_training", "transformers_training"],
+)
+def test_an_example_learns(name):
+    loss = re.search(r"last loss ([\d.]+)", run(name))
+    assert loss is not None
+    assert 0 < float(loss[1]) < 1.5  # ln 10 = 2.3 before training
+
+
+def test_the_stateful_loader_goes_on_where_it_stopped():
+    assert "5 batches, a stop, and the" in run("stateful_dataloader")
