@@ -250,6 +250,8 @@ def build_network(
     # Of a linear layer (outputs, inputs), of a convolution (outputs, inputs, 1, 1).
     width = module.get_parameter(f"{head}.weight").shape[1]
     _set_module(module, head, nn.Identity())
+    # Channels beside one another: the same numbers, up to 1.5 times as fast on a CPU.
+    module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     network = Network(name, module, head, width, normalisation, image_size)
     _check_size(network)
     return network
