@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from saln.errors import DataError, InputError
+from saln.experiments import arms as arms_module
 from saln.experiments import progress as progress_module
-from saln.experiments import run as run_module
 from saln.experiments.config import Config, load_preset
 from saln.experiments.progress import RunProgress, read_settings
 from saln.experiments.run import compare
@@ -261,7 +261,7 @@ def test_what_a_selector_remembers_goes_on(config, tmp_path, monkeypatch):
         def load_state_dict(self, state):
             self.asked = state["asked"]
 
-    monkeypatch.setitem(run_module.SELECTORS, "saln", Remembering)
+    monkeypatch.setitem(arms_module.SELECTORS, "saln", Remembering)
     one = dataclasses.replace(config, methods=("saln",), seeds=(0,))
     whole = dataclasses.replace(one, out=tmp_path / "whole")
     compare(whole, Quiet())

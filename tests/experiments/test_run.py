@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from saln.errors import DataError, InputError
-from saln.experiments import run as run_module
+from saln.experiments import arms as arms_module
 from saln.experiments.config import ARMS, Config, load_preset
 from saln.experiments.run import compare
 from saln.features.store import FeatureStore
@@ -223,7 +223,7 @@ def test_label_noise_is_counted_among_the_kept(config):
 
 
 def test_a_diverging_arm_stops_alone_and_keeps_its_rows(config, monkeypatch):
-    original = run_module.train
+    original = arms_module.train
 
     def bursting(learner, batches, settings, **options):
         """Ruins saln's weights after its first epoch; leaves the other arms alone."""
@@ -235,7 +235,7 @@ def test_a_diverging_arm_stops_alone_and_keeps_its_rows(config, monkeypatch):
                     for parameter in learner.parameters():
                         parameter.fill_(float("nan"))
 
-    monkeypatch.setattr(run_module, "train", bursting)
+    monkeypatch.setattr(arms_module, "train", bursting)
     outcome = compare(dataclasses.replace(config, seeds=(0,)), Quiet())
     assert len(outcome.failures) == 1
     assert "saln, seed 0: the loss is nan in epoch 2, step 0" in outcome.failures[0]

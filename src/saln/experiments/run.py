@@ -3,59 +3,28 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import shlex
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from torch import Tensor, nn
-
-from saln.data.augmentation import EvaluationTransform, Normalisation
-from saln.data.datasets import DataSet, Examples, load_dataset, stratified_part
-from saln.data.views import EvaluationView, TrainingView, inference_batch_size
-from saln.errors import InputError, SalnError, TrainingError
-from saln.experiments.choices import ChoiceRecord, save_examples, save_sheets
-from saln.experiments.confidence import LabelConfidence, doubted_labels, judge_labels
+from saln.errors import SalnError, TrainingError
+from saln.experiments.arms import Comparison
+from saln.experiments.choices import save_examples, save_sheets
+from saln.experiments.confidence import doubted_labels
 from saln.experiments.config import Config
-from saln.experiments.environment import find_device, limited_threads
+from saln.experiments.environment import limited_threads
 from saln.experiments.progress import (
     RunProgress,
     finished_summary,
     free_folder,
     refuse_changes,
 )
-from saln.experiments.reference import Reference, cost_of, train_reference
-from saln.experiments.reporter import FeatureProgress, Reporter
+from saln.experiments.reference import Reference, cost_of
+from saln.experiments.reporter import Reporter
 from saln.experiments.summary import summarise
-from saln.features.backbones import build_backbone, feature_size
-from saln.features.extraction import extract_features
-from saln.features.neighbours import NeighbourTable, neighbour_table
-from saln.loading.batches import SelectedBatches
-from saln.loading.learner_selected import LearnerSelected
-from saln.loading.loader import (
-    EpochBatches,
-    LoadedBatches,
-    ScoredBatches,
-    evaluation_batches,
-)
-from saln.loading.reading import scoring
-from saln.randomness import derive_seed, seeded_globally
-from saln.selection import SELECTORS, Uniform, candidates_needed
-from saln.selection.coherence import NEIGHBOURS
-from saln.training.learners import build_learner
-from saln.training.ledger import Ledger
-from saln.training.loop import Measure, TrainSettings, TrainState, evaluate, train
 
 __all__ = ["Outcome", "Reporter", "compare"]
-
-# The share of the training data that trains reference models, when any arm needs one.
-REFERENCE_SHARE = 0.1
-# Training accuracy is measured on this many examples at most, the same for all arms.
-TRAIN_MEASURE_LIMIT = 1000
 
 
 @dataclass(frozen=True)
@@ -73,299 +42,6 @@ class Outcome:
     summary: dict[str, Any]
     failures: tuple[str, ...]
     nothing_to_do: bool = False
-
-
-@dataclass(frozen=True)
-class _Seed:
-    """What all arms of one seed share."""
-
-    seed: int
-    data: DataSet
-    learner: nn.Module
-    reference: Reference | None
-    confidence: LabelConfidence | None
-
-    @property
-    def reference_outputs(self) -> Tensor | None:
-        """The reference model's logits for every training example."""
-        return None if self.reference is None else self.reference.outputs
-
-
-class _Comparison:
-    """The shared parts of a comparison; :func:`compare` drives it."""
-
-    def __init__(self, config: Config, reporter: Reporter) -> None:
-        self.config = config
-        self.reporter = reporter
-        self.device = find_device(config.device)
-        selectors = {name: SELECTORS[name]() for name in config.methods if name != "standard"}
-        self.selectors = selectors
-        needs_reference = any(
-            requirement.startswith("reference_")
-            for selector in selectors.values()
-            for requirement in selector.requires
-        )
-        self.data = load_dataset(
-            config.dataset,
-            config.data_root.expanduser(),
-            limit=config.limit,
-            reference_share=REFERENCE_SHARE if needs_reference else 0.0,
-            split_seed=config.split_seed,
-            download=config.download,
-        )
-        self.image_size = config.image_size or self.data.default_image_size
-        k, f = config.batch_size, config.filter_ratio
-        n = candidates_needed(k, f) if selectors else k
-        if n > len(self.data.train):
-            raise InputError(
-                f"--batch-size {k} at --filter-ratio {f} needs {n} candidates for a step, but "
-                f"{config.dataset} has {len(self.data.train)} training images here; "
-                "lower one of the two"
-            )
-        self.n_candidates = n
-        self.neighbours: NeighbourTable | None = None
-        # Fails here, before the run folder is made, when weights or size do not fit.
-        self.first_learner, self.normalisation = self._build_learner(config.seeds[0])
-
-    def _build_learner(self, seed: int) -> tuple[nn.Module, Normalisation]:
-        config = self.config
-        return build_learner(
-            config.learner,
-            len(self.data.class_names),
-            image_size=self.image_size,
-            pretrained=config.pretrained,
-            weights=config.weights,
-            seed=seed,
-        )
-
-    def warm_up(self) -> None:
-        """One pass of every batch shape, so that the first arm does not pay for the kernels."""
-        learner = copy.deepcopy(self.first_learner).to(self.device)
-        size = self.image_size
-        labels = torch.zeros(self.config.batch_size, dtype=torch.int64, device=self.device)
-        images = torch.zeros(self.config.batch_size, 3, size, size, device=self.device)
-        with seeded_globally("warm up"):
-            learner.train()
-            torch.nn.functional.cross_entropy(learner(images), labels).backward()
-            torch.optim.SGD(learner.parameters(), lr=0.1).step()
-            with scoring(learner):
-                learner(images[: inference_batch_size(self.device)])
-
-    def features(self) -> tuple[np.ndarray[Any, np.dtype[np.float16]] | None, float]:
-        """The training examples' features and the seconds that they took when made.
-
-        Their neighbours too, where an arm asks how likely the labels are right.
-        """
-        required = {name for selector in self.selectors.values() for name in selector.requires}
-        if not required & {"features", "label_confidence"}:
-            return None, 0.0
-        config, data = self.config, self.data
-        size = config.feature_size or feature_size(config.backbone, self.image_size)
-        backbone = build_backbone(config.backbone, image_size=size, weights=config.backbone_weights)
-        # The reference part too, so that the store serves comparisons with and without it.
-        pool = data.train_and_reference
-        computed = FeatureProgress(self.reporter, f"features: {config.backbone} at {size} px")
-        store = extract_features(
-            pool,
-            backbone,
-            name=config.dataset,
-            cache_dir=config.cache_dir.expanduser(),
-            device=self.device,
-            workers=config.workers,
-            progress=computed,
-        )
-        if computed.rows == 0:
-            self.reporter.note(f"features: reused {store.path}")
-        rows = np.searchsorted(pool.rows, data.train.rows)
-        if "label_confidence" in required:
-            part = rows if len(rows) < len(pool) else None
-            self.neighbours = neighbour_table(store, NEIGHBOURS, rows=part)
-        return np.asarray(store.features[rows]), store.seconds
-
-    def settings(self, seed: int) -> TrainSettings:
-        config = self.config
-        return TrainSettings(
-            epochs=config.epochs,
-            learning_rate=config.learning_rate,
-            schedule=config.schedule,
-            seed=seed,
-        )
-
-    def training_view(self, examples: Examples, seed: int) -> TrainingView:
-        augmentation = self.data.augmentation(self.image_size, self.normalisation)
-        return TrainingView(examples, augmentation, seed)
-
-    def evaluation_view(self, examples: Examples) -> EvaluationView:
-        return EvaluationView(examples, EvaluationTransform(self.image_size, self.normalisation))
-
-    def seed(self, seed: int, reference: Reference | None = None) -> _Seed:
-        """Labels, initial weights and, where an arm needs it, the trained reference model.
-
-        A ``reference`` that is given is not trained again.
-        """
-        config = self.config
-        data = self.data.with_label_noise(config.label_noise, seed)
-        first = seed == config.seeds[0]
-        learner = self.first_learner if first else self._build_learner(seed)[0]
-        if len(data.reference) > 0 and reference is None:
-            reference = train_reference(
-                copy.deepcopy(learner).to(self.device),
-                self.training_view(data.reference, seed),
-                self.evaluation_view(data.train),
-                self.settings(seed),
-                epochs=config.reference_epochs,
-                steps=config.epochs * (len(data.train) // self.n_candidates),
-                batch_size=min(config.batch_size, len(data.reference)),
-                device=self.device,
-                workers=config.workers,
-                reporter=self.reporter,
-            )
-        confidence = None
-        if self.neighbours is not None:
-            confidence = judge_labels(self.neighbours, data, seed, self.reporter)
-        return _Seed(seed, data, learner, reference, confidence)
-
-    def batches(
-        self, arm: str, shared: _Seed, learner: nn.Module, features: Any, ledger: Ledger
-    ) -> EpochBatches:
-        """What gets a gradient in an arm. Every arm sees the same candidates in the same order."""
-        config = self.config
-        view = self.training_view(shared.data.train, shared.seed)
-        # A fresh one each time: some remember, and arms and seeds share nothing.
-        selector = SELECTORS.get(arm, Uniform).for_run(epochs=config.epochs)
-        before_loading = selector.chooses_before_loading()
-        sampler = SelectedBatches(
-            len(view) if features is None or not before_loading else features,
-            labels=shared.data.train.labels,
-            label_confidence=None if shared.confidence is None else shared.confidence.values,
-            selector=selector if before_loading else Uniform(),
-            batch_size=config.batch_size if before_loading else self.n_candidates,
-            filter_ratio=config.filter_ratio if before_loading and arm != "standard" else 0.0,
-            seed=shared.seed,
-            ahead=0,  # every second of choosing counts, none is hidden behind training
-            phase=ledger.phase,
-        )
-        loaded = LoadedBatches(view, sampler, config.workers)
-        if before_loading:
-            return loaded
-        selected = LearnerSelected(
-            loaded,
-            selector=selector,
-            batch_size=config.batch_size,
-            learner=learner,
-            seed=shared.seed,
-            inputs="images",
-            labels="labels",
-            indices="indices",
-            reference_outputs=shared.reference_outputs,
-            features=features,
-            device=self.device,
-            phase=ledger.phase,
-        )
-        return ScoredBatches(selected)
-
-    def arm(
-        self,
-        arm: str,
-        shared: _Seed,
-        features: Any,
-        save_epoch: Callable[[dict[str, Any], dict[str, Any]], None],
-        saved: dict[str, Any] | None = None,
-    ) -> tuple[nn.Module, Ledger, ChoiceRecord]:
-        """Trains one arm with one seed; gives the learner, what it cost and what it chose.
-
-        ``save_epoch`` is given each epoch's row and the state to go on from; ``saved`` is
-        such a state.
-        """
-        config, data = self.config, shared.data
-        ledger = Ledger(self.device)
-        with ledger.phase("load"):
-            learner = copy.deepcopy(shared.learner).to(self.device)
-            batches = self.batches(arm, shared, learner, features, ledger)
-        with ledger.phase("evaluate"):
-            random = np.random.Generator(np.random.PCG64(derive_seed(config.split_seed, "measure")))
-            count = min(TRAIN_MEASURE_LIMIT, len(data.train))
-            sample = data.train.part(stratified_part(data.train.true_labels, count, random))
-            splits = {"train": sample, "validation": data.validation, "test": data.test}
-            views = {name: self.evaluation_view(examples) for name, examples in splits.items()}
-
-        def measure() -> dict[str, Measure]:
-            return {
-                name: evaluate(
-                    learner, evaluation_batches(view, self.device, config.workers), self.device
-                )
-                for name, view in views.items()
-            }
-
-        selector = _selector_of(batches)
-        show = arm != "standard" and shared.seed == config.seeds[0]
-        record = ChoiceRecord(len(data.train), config.epochs, len(batches), show=show)
-        selector.watch(record.choice)
-        state, name = None, f"{arm}, seed {shared.seed}"
-        if saved is not None:
-            state = TrainState(**saved["training"])
-            ledger.load_state_dict(saved["ledger"])
-            record.load_state_dict(saved["choices"])
-            if "selector" in saved:
-                selector.load_state_dict(saved["selector"])
-            name += f", from epoch {state.epoch + 1}"
-        scored = 0
-        per_step = self.n_candidates if isinstance(batches, ScoredBatches) else config.batch_size
-        epochs_left = config.epochs - (state.epoch if state else 0)
-        if epochs_left:  # else it was ended between its last epoch and its checkpoint
-            self.reporter.begin(name, epochs_left * len(batches) * per_step)
-
-        def on_step(examples: int, step: int) -> None:
-            self.reporter.advance(per_step)
-
-        for result in train(
-            learner,
-            batches,
-            self.settings(shared.seed),
-            device=self.device,
-            ledger=ledger,
-            measure=measure,
-            on_step=on_step,
-            state=state,
-        ):
-            before = scored
-            scored = batches.selected.examples_scored if isinstance(batches, ScoredBatches) else 0
-            kept = result.indices.numpy()
-            ledger.count(
-                steps=result.steps, forward=len(kept) + scored - before, backward=len(kept)
-            )
-            wrong = data.train.labels[kept] != data.train.true_labels[kept]
-            row: dict[str, Any] = {
-                "arm": arm,
-                "seed": shared.seed,
-                "epoch": result.epoch,
-                "steps": ledger.counts.steps,
-                "examples_forward": ledger.counts.forward,
-                "examples_backward": ledger.counts.backward,
-            }
-            for split, value in result.measures.items():
-                row |= {f"{split}_accuracy": value.accuracy, f"{split}_loss": value.loss}
-            row["wrong_label_share_kept"] = float(wrong.mean())
-            row["seconds"] = {name: round(value, 6) for name, value in ledger.take().items()}
-            with ledger.phase("save"):
-                record.end_epoch(result.epoch, kept)
-                reached = {
-                    "training": result.state._asdict(),
-                    "ledger": ledger.state_dict(),
-                    "choices": record.state_dict(),
-                }
-                if hasattr(selector, "state_dict"):
-                    reached["selector"] = selector.state_dict()
-                save_epoch(row, reached)
-            self.reporter.epoch(row, config.epochs)
-        return learner, ledger, record
-
-
-def _selector_of(batches: EpochBatches) -> Any:
-    """The selector at work in an arm."""
-    if isinstance(batches, ScoredBatches):
-        return batches.selected.selector
-    return batches.sampler.selector if isinstance(batches, LoadedBatches) else None
 
 
 def compare(config: Config, reporter: Reporter) -> Outcome:
@@ -404,7 +80,7 @@ def compare(config: Config, reporter: Reporter) -> Outcome:
 
 
 def _compare(config: Config, reporter: Reporter, path: Path) -> Outcome:
-    comparison = _Comparison(config, reporter)
+    comparison = Comparison(config, reporter)
     data, device = comparison.data, comparison.device
     facts = {"data set's fingerprint": data.fingerprint, "device": device.type}
     progress = RunProgress.resume(path, config, device, facts) if config.resume else None
@@ -445,7 +121,7 @@ def _compare(config: Config, reporter: Reporter, path: Path) -> Outcome:
 
 
 def _train_arms(
-    comparison: _Comparison, progress: RunProgress, features: Any, feature_seconds: float
+    comparison: Comparison, progress: RunProgress, features: Any, feature_seconds: float
 ) -> None:
     """Trains every arm of every seed that is not done yet."""
     config, device = comparison.config, comparison.device
