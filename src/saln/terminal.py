@@ -34,11 +34,14 @@ WIDTH = 100
 
 def _epoch_line(row: dict[str, Any], epochs: int) -> str:
     seconds = sum(row["seconds"][name] for name in ("load", "score", "select", "train"))
-    return (
-        f"{row['arm']}, seed {row['seed']}: epoch {row['epoch']}/{epochs}  "
-        f"train {row['train_accuracy']:.1%}  validation {row['validation_accuracy']:.1%}  "
-        f"test {row['test_accuracy']:.1%}  loss {row['train_loss']:.3f}  {seconds:.2f} s"
-    )
+    measured = ""
+    if row["test_accuracy"] is not None:  # else --evaluate-every leaves this epoch out
+        measured = (
+            f"train {row['train_accuracy']:.1%}  validation {row['validation_accuracy']:.1%}  "
+            f"test {row['test_accuracy']:.1%}  loss {row['train_loss']:.3f}  "
+        )
+    where = f"{row['arm']}, seed {row['seed']}: epoch {row['epoch']}/{epochs}"
+    return f"{where}  {measured}{seconds:.2f} s"
 
 
 class _Plain:
@@ -69,6 +72,7 @@ class _Live:
         self.task: TaskID | None = None
         self.done = 0
         self.started = 0.0
+        self.measured = ""
 
     def note(self, text: str) -> None:
         self.progress.console.print(text, highlight=False, markup=False, soft_wrap=True)
@@ -77,6 +81,7 @@ class _Live:
         if self.task is not None:
             self.progress.remove_task(self.task)
         self.done, self.started = 0, time.perf_counter()
+        self.measured = ""
         self.task = self.progress.add_task(what, total=total, speed="", result="")
 
     def advance(self, examples: int) -> None:
@@ -89,7 +94,9 @@ class _Live:
     def epoch(self, row: dict[str, Any], epochs: int) -> None:
         if self.task is None:
             return
-        result = f"epoch {row['epoch']}/{epochs} test {row['test_accuracy']:.1%}"
+        if row["test_accuracy"] is not None:
+            self.measured = f" test {row['test_accuracy']:.1%}"
+        result = f"epoch {row['epoch']}/{epochs}{self.measured}"
         self.progress.update(self.task, result=result)
         if row["epoch"] == epochs:
             self.note(_epoch_line(row, epochs))

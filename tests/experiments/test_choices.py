@@ -21,7 +21,7 @@ from saln.selection.candidates import Candidates
 
 def record(selector, epochs=3, steps=4, n=10, show=True, stop=None, before=None):
     """Every epoch's choices among n * steps examples, in order."""
-    found = before or ChoiceRecord(n * steps, epochs, steps, show=show)
+    found = before or ChoiceRecord(n * steps, [steps] * epochs, show=show)
     selector.watch(found.choice)
     begin = found.choices // steps
     for epoch in range(begin + 1, (stop or epochs) + 1):
@@ -74,7 +74,7 @@ def test_a_record_goes_on_from_its_state(tmp_path):
     whole.save(tmp_path, "whole", 0)
     begun = record(SALN(), stop=1)
     torch.save(begun.state_dict(), tmp_path / "state.pt")
-    again = ChoiceRecord(40, 3, 4, show=True)
+    again = ChoiceRecord(40, [4] * 3, show=True)
     again.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
     record(SALN(), before=again).save(tmp_path, "again", 0)
     same(read_choices(tmp_path, "whole", 0, 40), read_choices(tmp_path, "again", 0, 40))

@@ -21,12 +21,14 @@ from saln.experiments.config import Config
 from saln.experiments.environment import find_device
 from saln.experiments.reference import Reference, train_reference
 from saln.experiments.reporter import FeatureProgress, Reporter
+from saln.experiments.summary import METRICS
 from saln.features.backbones import build_backbone, feature_size
 from saln.features.extraction import extract_features
 from saln.features.neighbours import NeighbourTable, neighbour_table
 from saln.loading.batches import SelectedBatches
 from saln.loading.learner_selected import LearnerSelected
 from saln.loading.loader import (
+    CandidateBatches,
     EpochBatches,
     LoadedBatches,
     ScoredBatches,
@@ -87,14 +89,15 @@ class Comparison:
             download=config.download,
         )
         self.image_size = config.image_size or self.data.default_image_size
-        k, f = config.batch_size, config.filter_ratio
-        n = candidates_needed(k, f) if selectors else k
+        k, f = config.batch_size, config.filter_schedule()
+        n = f.candidates(k) if selectors else k
         if n > len(self.data.train):
             raise InputError(
                 f"--batch-size {k} at --filter-ratio {f} needs {n} candidates for a step, but "
                 f"{config.dataset} has {len(self.data.train)} training images here; "
                 "lower one of the two"
             )
+        self.filter_schedule = f
         self.n_candidates = n
         self.neighbours: NeighbourTable | None = None
         # Fails here, before the run folder is made, when weights or size do not fit.
@@ -163,6 +166,7 @@ class Comparison:
             learning_rate=config.learning_rate,
             schedule=config.schedule,
             seed=seed,
+            evaluate_every=config.evaluate_every,
         )
 
     def training_view(self, examples: Examples, seed: int) -> TrainingView:
@@ -190,7 +194,7 @@ class Comparison:
                 self.evaluation_view(data.train),
                 self.settings(seed),
                 epochs=config.reference_epochs,
-                steps=config.epochs * (len(data.train) // self.n_candidates),
+                steps=self.filter_schedule.steps(len(data.train), config.batch_size),
                 batch_size=min(config.batch_size, len(data.reference)),
                 device=self.device,
                 workers=config.workers,
@@ -210,22 +214,24 @@ class Comparison:
         # A fresh one each time: some remember, and arms and seeds share nothing.
         selector = SELECTORS.get(arm, Uniform).for_run(epochs=config.epochs)
         before_loading = selector.chooses_before_loading()
-        sampler = SelectedBatches(
-            len(view) if features is None or not before_loading else features,
-            labels=shared.data.train.labels,
-            label_confidence=None if shared.confidence is None else shared.confidence.values,
-            selector=selector if before_loading else Uniform(),
-            batch_size=config.batch_size if before_loading else self.n_candidates,
-            filter_ratio=config.filter_ratio if before_loading and arm != "standard" else 0.0,
-            seed=shared.seed,
-            ahead=0,  # every second of choosing counts, none is hidden behind training
-            phase=ledger.phase,
-        )
-        loaded = LoadedBatches(view, sampler, config.workers)
         if before_loading:
-            return loaded
+            sampler = SelectedBatches(
+                len(view) if features is None else features,
+                labels=shared.data.train.labels,
+                label_confidence=None if shared.confidence is None else shared.confidence.values,
+                selector=selector,
+                batch_size=config.batch_size,
+                filter_ratio=0.0 if arm == "standard" else self.filter_schedule,
+                seed=shared.seed,
+                ahead=0,  # every second of choosing counts, none is hidden behind training
+                phase=ledger.phase,
+            )
+            return LoadedBatches(view, sampler, config.workers)
+        candidates = CandidateBatches(
+            len(view), config.batch_size, self.filter_schedule, shared.seed
+        )
         selected = LearnerSelected(
-            loaded,
+            LoadedBatches(view, candidates, config.workers),
             selector=selector,
             batch_size=config.batch_size,
             learner=learner,
@@ -239,6 +245,16 @@ class Comparison:
             phase=ledger.phase,
         )
         return ScoredBatches(selected)
+
+    def _plan(self, arm: str, batches: EpochBatches) -> tuple[list[int], list[int]]:
+        """Steps of every epoch of an arm, and how many candidates each step has."""
+        k, schedule = self.config.batch_size, self.filter_schedule
+        steps, sizes = [], []
+        for epoch in range(1, self.config.epochs + 1):
+            batches.set_epoch(epoch)
+            steps.append(len(batches))
+            sizes.append(k if arm == "standard" else candidates_needed(k, schedule.ratio(epoch)))
+        return steps, sizes
 
     def arm(
         self,
@@ -275,7 +291,13 @@ class Comparison:
 
         selector = _selector_of(batches)
         show = arm != "standard" and shared.seed == config.seeds[0]
-        record = ChoiceRecord(len(data.train), config.epochs, len(batches), show=show)
+        steps, sizes = self._plan(arm, batches)
+        # Nothing is chosen where nothing is dropped.
+        choices = [
+            count if size > config.batch_size else 0
+            for count, size in zip(steps, sizes, strict=True)
+        ]
+        record = ChoiceRecord(len(data.train), choices, show=show)
         selector.watch(record.choice)
         state, name = None, f"{arm}, seed {shared.seed}"
         if saved is not None:
@@ -286,13 +308,16 @@ class Comparison:
                 selector.load_state_dict(saved["selector"])
             name += f", from epoch {state.epoch + 1}"
         scored = 0
-        per_step = self.n_candidates if isinstance(batches, ScoredBatches) else config.batch_size
-        epochs_left = config.epochs - (state.epoch if state else 0)
-        if epochs_left:  # else it was ended between its last epoch and its checkpoint
-            self.reporter.begin(name, epochs_left * len(batches) * per_step)
+        # How much work a step is: what is loaded for it.
+        scores = isinstance(batches, ScoredBatches)
+        loaded = sizes if scores else [config.batch_size] * config.epochs
+        epoch = state.epoch if state else 0
+        if epoch < config.epochs:  # else it was ended between its last epoch and its checkpoint
+            left = zip(steps[epoch:], loaded[epoch:], strict=True)
+            self.reporter.begin(name, sum(count * size for count, size in left))
 
         def on_step(examples: int, step: int) -> None:
-            self.reporter.advance(per_step)
+            self.reporter.advance(loaded[epoch])
 
         for result in train(
             learner,
@@ -321,6 +346,8 @@ class Comparison:
             }
             for split, value in result.measures.items():
                 row |= {f"{split}_accuracy": value.accuracy, f"{split}_loss": value.loss}
+            if not result.measures:  # --evaluate-every
+                row |= dict.fromkeys(METRICS)
             row["wrong_label_share_kept"] = float(wrong.mean())
             row["seconds"] = {name: round(value, 6) for name, value in ledger.take().items()}
             with ledger.phase("save"):
@@ -334,6 +361,7 @@ class Comparison:
                     reached["selector"] = selector.state_dict()
                 save_epoch(row, reached)
             self.reporter.epoch(row, config.epochs)
+            epoch = result.epoch
         return learner, ledger, record
 
 
@@ -341,4 +369,6 @@ def _selector_of(batches: EpochBatches) -> Any:
     """The selector at work in an arm."""
     if isinstance(batches, ScoredBatches):
         return batches.selected.selector
-    return batches.sampler.selector if isinstance(batches, LoadedBatches) else None
+    if isinstance(batches, LoadedBatches) and isinstance(batches.batches, SelectedBatches):
+        return batches.batches.selector
+    return None

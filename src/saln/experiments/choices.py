@@ -19,7 +19,7 @@ import functools
 import re
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -98,23 +98,28 @@ class ChoiceRecord:
 
     Args:
         examples: ``N``.
-        epochs: Of the run.
-        steps: Choices an epoch.
+        steps: Choices in each epoch; 0 where everything is kept.
         show: Keep whole batches for the gallery.
     """
 
-    def __init__(self, examples: int, epochs: int, steps: int, *, show: bool) -> None:
-        self.steps = steps
-        self.kept = np.zeros((epochs, examples), dtype=np.bool_)
+    def __init__(self, examples: int, steps: Sequence[int], *, show: bool) -> None:
+        self.ends = np.cumsum(steps)
+        self.kept = np.zeros((len(steps), examples), dtype=np.bool_)
         self.facts: dict[str, list[float]] = {}
         self.shown: list[Shown] = []
         self.choices = 0
-        chosen_epochs = {1, (epochs + 1) // 2, epochs} if show else set()
-        self.wanted = {(epoch, step) for epoch in chosen_epochs for step in {0, 1, steps // 2}}
+        # The first, the middle and the last of the epochs in which anything is chosen.
+        epochs = [epoch for epoch, count in enumerate(steps, start=1) if count] if show else []
+        self.wanted = {
+            (epoch, step)
+            for epoch in {*epochs[:1], *epochs[(len(epochs) - 1) // 2 :][:1], *epochs[-1:]}
+            for step in {0, 1, steps[epoch - 1] // 2}
+        }
 
     def choice(self, candidates: Candidates, selection: Selection) -> None:
         """Takes one choice; for :meth:`Selector.watch`."""
-        epoch, step = self.choices // self.steps + 1, self.choices % self.steps
+        epoch = int(np.searchsorted(self.ends, self.choices, side="right")) + 1
+        step = self.choices - (int(self.ends[epoch - 2]) if epoch > 1 else 0)
         self.choices += 1
         for name, value in selection.facts.items():
             self.facts.setdefault(name, []).append(float(value))

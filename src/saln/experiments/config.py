@@ -17,6 +17,7 @@ from typing import Any, Literal
 from saln.data.datasets import DATASETS
 from saln.errors import InputError
 from saln.features.backbones import NETWORKS, network_names
+from saln.loading.schedules import FilterSchedule
 from saln.selection import SELECTORS, candidates_needed
 
 __all__ = ["ARMS", "Config", "from_mapping", "load_preset", "load_toml", "preset_names"]
@@ -70,6 +71,12 @@ class Config:
     """Examples that get a gradient in each step, in every arm."""
     filter_ratio: float = 0.8
     """The share of the candidates that is dropped, in [0, 1)."""
+    filter_ratio_end: float | None = None
+    """The share in the last epoch that drops any; it moves there linearly from --filter-ratio."""
+    full_first_epochs: int = 0
+    """In so many first epochs every arm trains on everything."""
+    full_last_epochs: int = 0
+    """In so many last epochs every arm trains on everything."""
     learning_rate: float = 0.001
     """The rate of SGD with momentum 0.9, or the highest of a schedule."""
     schedule: Literal["constant", "cosine", "onecycle"] = "constant"
@@ -78,6 +85,8 @@ class Config:
     """The share of training labels to replace by wrong ones, in [0, 1)."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """One run of every arm for each, with commas between."""
+    evaluate_every: int = 1
+    """Measure accuracy and loss after every so many epochs, and after the last."""
     limit: int | None = None
     """Use at most this many training and this many test images."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -126,8 +135,13 @@ class Config:
             if not values or len(set(values)) != len(values):
                 _refuse(field, ",".join(map(str, values)), "at least one, none of them twice")
         candidates_needed(self.batch_size, self.filter_ratio)  # raises for itself
+        if self.filter_ratio_end is not None and not 0 <= self.filter_ratio_end < 1:
+            _refuse("filter-ratio-end", self.filter_ratio_end, "a share in [0, 1), e.g. 0.5")
         for field, low in (
             ("epochs", 1),
+            ("evaluate_every", 1),
+            ("full_first_epochs", 0),
+            ("full_last_epochs", 0),
             ("workers", 0),
             ("limit", 1),
             ("threads", 1),
@@ -136,6 +150,13 @@ class Config:
             value = getattr(self, field)
             if value is not None and value < low:
                 _refuse(field, value, f"a whole number of at least {low}")
+        full = self.full_first_epochs + self.full_last_epochs
+        if full >= self.epochs and full > 0:
+            raise InputError(
+                f"--full-first-epochs {self.full_first_epochs} and --full-last-epochs "
+                f"{self.full_last_epochs} leave none of {self.epochs} epochs to choose in; "
+                "lower one of them"
+            )
         for field in ("image_size", "feature_size"):
             value = getattr(self, field)
             if value is not None and not 8 <= value <= 2048:
@@ -148,6 +169,17 @@ class Config:
             allowed = typing.get_args(typing.get_type_hints(Config)[field])
             if getattr(self, field) not in allowed:
                 _refuse(field, getattr(self, field), f"one of {', '.join(allowed)}")
+
+    def filter_schedule(self) -> FilterSchedule:
+        """The filter ratio of every epoch, from 1."""
+        return FilterSchedule(
+            self.filter_ratio,
+            self.filter_ratio_end,
+            epochs=self.epochs,
+            full_first=self.full_first_epochs,
+            full_last=self.full_last_epochs,
+            first_epoch=1,
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, paths as text."""

@@ -112,6 +112,7 @@ def _compare(config: Config, reporter: Reporter, path: Path) -> Outcome:
             "batch_size": config.batch_size,
             "candidates": comparison.n_candidates,
             "filter_ratio": config.filter_ratio,
+            "filter_schedule": str(comparison.filter_schedule),
             "label_noise": config.label_noise,
             "seeds": list(config.seeds),
         }

@@ -53,15 +53,19 @@ class _Run(NamedTuple):
         return float(sum(seconds) / self.epochs[-1]["steps"])
 
     def over_steps(self) -> Curve:
-        return Curve(tuple(row["steps"] for row in self.epochs), self._accuracies())
+        return self._curve([row["steps"] for row in self.epochs])
 
     def over_seconds(self) -> Curve:
         each = (sum(row["seconds"][phase] for phase in EPOCH_PHASES) for row in self.epochs)
         _, *ends = accumulate(each, initial=self.once())
-        return Curve(tuple(ends), self._accuracies())
+        return self._curve(ends)
 
-    def _accuracies(self) -> tuple[float, ...]:
-        return tuple(row["test_accuracy"] for row in self.epochs)
+    def _curve(self, costs: Sequence[float]) -> Curve:
+        """Test accuracy over costs, through the epochs that were evaluated."""
+        accuracies = [row["test_accuracy"] for row in self.epochs]
+        pairs = zip(costs, accuracies, strict=True)
+        measured = [(cost, value) for cost, value in pairs if value is not None]
+        return Curve(tuple(cost for cost, _ in measured), tuple(value for _, value in measured))
 
 
 def _arm(runs: Sequence[_Run]) -> dict[str, Any]:

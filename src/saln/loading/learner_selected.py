@@ -20,7 +20,7 @@ from saln.loading.reading import Field, Reader
 from saln.loading.sharding import refuse_double_sharding
 from saln.loading.structure import Key, cut, move
 from saln.randomness import derive_generator
-from saln.selection.candidates import Candidates, PairEmbeddings
+from saln.selection.candidates import Candidates, PairEmbeddings, Selection
 from saln.selection.contract import Selector
 
 __all__ = ["Kept", "LearnerSelected"]
@@ -277,12 +277,18 @@ class LearnerSelected:
                     indices = torch.arange(counted, counted + n)
                 counted += n
                 self._check_batch(batch, indices, n, step)
-                fields, batch, trained = self._score(batch, indices, n)
+                fields: dict[str, Any] = {}
+                trained: Tensor | None = None
+                choice = n > self.batch_size or self.reuse_forward
+                if choice:  # else there is nothing to drop, and so nothing to score
+                    fields, batch, trained = self._score(batch, indices, n)
                 self._check_finite(fields, step)
             with self.phase("select"):
-                candidates = self._candidates(batch, indices, fields)
-                generator = derive_generator(self.seed, "select", self.epoch, step)
-                chosen = self.selector(candidates, self.batch_size, generator=generator)
+                chosen = Selection(torch.arange(self.batch_size))
+                if choice:
+                    candidates = self._candidates(batch, indices, fields)
+                    generator = derive_generator(self.seed, "select", self.epoch, step)
+                    chosen = self.selector(candidates, self.batch_size, generator=generator)
                 share = slice(*share_bounds(self.batch_size, self.rank, self.world_size))
                 where = chosen.positions[share]
                 kept = Kept(

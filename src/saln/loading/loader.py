@@ -19,8 +19,16 @@ from saln.data.views import (
 )
 from saln.loading.batches import SelectedBatches
 from saln.loading.learner_selected import LearnerSelected
+from saln.loading.schedules import FilterSchedule
+from saln.selection.uniform import Uniform
 
-__all__ = ["EpochBatches", "LoadedBatches", "ScoredBatches", "evaluation_batches"]
+__all__ = [
+    "CandidateBatches",
+    "EpochBatches",
+    "LoadedBatches",
+    "ScoredBatches",
+    "evaluation_batches",
+]
 
 
 class EpochBatches(Protocol):
@@ -39,21 +47,52 @@ class EpochBatches(Protocol):
         """Takes the losses, (m,), of examples that were just trained, before any weights."""
 
 
+class CandidateBatches:
+    """The candidates of every step of an epoch, before anything is chosen.
+
+    Args:
+        length: Examples to take them from.
+        batch_size: ``k``, what will be kept of each batch of candidates.
+        schedule: How many candidates that takes, from epoch to epoch.
+        seed: Decides the order, which is that of :class:`SelectedBatches`.
+    """
+
+    def __init__(self, length: int, batch_size: int, schedule: FilterSchedule, seed: int) -> None:
+        self.sampler = SelectedBatches(
+            length, selector=Uniform(), batch_size=batch_size, filter_ratio=schedule, seed=seed
+        )
+
+    def set_epoch(self, epoch: int) -> None:
+        """Makes the next iteration the given epoch's."""
+        self.sampler.set_epoch(epoch)
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        n = self.sampler.n_candidates
+        order = self.sampler.order(self.sampler.epoch)
+        for step in range(len(self)):
+            yield order[step * n : (step + 1) * n].tolist()
+
+
 class LoadedBatches:
     """The batches that a sampler names, loaded and augmented.
 
     Args:
         view: What to read.
-        sampler: Which of it.
+        batches: Which of it.
         workers: Loader processes; 0 loads in this one.
     """
 
-    def __init__(self, view: TrainingView, sampler: SelectedBatches, workers: int = 0) -> None:
+    def __init__(
+        self, view: TrainingView, batches: SelectedBatches | CandidateBatches, workers: int = 0
+    ) -> None:
         self.view = view
-        self.sampler = sampler
+        self.batches = batches
         self.loader: DataLoader[Any] = DataLoader(
             view,
-            batch_sampler=sampler,
+            batch_sampler=batches,
             collate_fn=collate,
             num_workers=workers,
             persistent_workers=workers > 0,
@@ -63,19 +102,22 @@ class LoadedBatches:
     def set_epoch(self, epoch: int) -> None:
         """Makes the next iteration the given epoch's."""
         self.view.set_epoch(epoch)
-        self.sampler.set_epoch(epoch)
+        self.batches.set_epoch(epoch)
 
     def __len__(self) -> int:
-        return len(self.sampler)
+        return len(self.batches)
 
     def __iter__(self) -> Iterator[Batch]:
         """The batches of the epoch; a broken image raises DataError."""
         for batch in raise_broken(self.loader):
-            yield batch._replace(weights=self.sampler.weights_of(batch.indices))
+            if isinstance(self.batches, SelectedBatches):
+                batch = batch._replace(weights=self.batches.weights_of(batch.indices))
+            yield batch
 
     def observe(self, indices: Tensor, losses: Tensor) -> None:
-        """Hands the losses to the sampler's selector."""
-        self.sampler.observe(indices, losses)
+        """Hands the losses to the selector that chose."""
+        if isinstance(self.batches, SelectedBatches):
+            self.batches.observe(indices, losses)
 
 
 class ScoredBatches:

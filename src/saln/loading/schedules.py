@@ -69,6 +69,19 @@ class FilterSchedule:
             return start
         return start + (end - start) * (place - self.full_first) / (self.ramp - 1)
 
+    def candidates(self, batch_size: int) -> int:
+        """The most candidates that any batch of the run is chosen from."""
+        ratios = {self.ratio(self.first_epoch + place) for place in range(self.epochs)}
+        return max(candidates_needed(batch_size, ratio) for ratio in ratios)
+
+    def __str__(self) -> str:
+        """In words, such as ``0.8 to 0.5, all data in the last 2 epochs``."""
+        parts = [f"{self.start:g}" + (f" to {self.last:g}" if self.last != self.start else "")]
+        for where, epochs in (("first", self.full_first), ("last", self.full_last)):
+            if epochs:
+                parts.append(f"all data in the {where} {epochs} epoch{'s' * (epochs > 1)}")
+        return ", ".join(parts)
+
     def steps(self, examples: int, batch_size: int) -> int:
         """Gradient steps of the whole run."""
         ratios = (self.ratio(self.first_epoch + place) for place in range(self.epochs))

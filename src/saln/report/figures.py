@@ -23,7 +23,13 @@ def _series(rows: list[dict[str, Any]], metric: str, x: str) -> tuple[Curve, ...
             if row["arm"] == arm:
                 by_seed.setdefault(row["seed"], []).append(row)
         length = min(len(epochs) for epochs in by_seed.values())
-        values = np.array([[row[metric] for row in e[:length]] for e in by_seed.values()])
+        values = np.array(
+            [[row[metric] for row in e[:length]] for e in by_seed.values()], dtype=np.float64
+        )
+        # --evaluate-every leaves epochs out: None, which is NaN here.
+        measured = ~np.isnan(values).any(axis=0)
+        if not measured.any():
+            continue
         if x == "seconds":
             spent = [
                 [sum(row["seconds"][p] for p in PHASES if p != "evaluate") for row in e[:length]]
@@ -32,6 +38,7 @@ def _series(rows: list[dict[str, Any]], metric: str, x: str) -> tuple[Curve, ...
             places = np.cumsum(np.array(spent), axis=1).mean(axis=0)
         else:
             places = np.array([row[x] for row in next(iter(by_seed.values()))[:length]])
+        values, places = values[:, measured], places[measured]
         curves.append(
             Curve(
                 arm,

@@ -42,6 +42,7 @@ class TrainSettings:
         weight_decay: Of SGD.
         schedule: One of :data:`SCHEDULES`, stretched to the arm's own number of steps.
         seed: Of dropout and the like.
+        evaluate_every: Measure after so many epochs, and after the last.
     """
 
     epochs: int
@@ -50,6 +51,7 @@ class TrainSettings:
     weight_decay: float = 0.0
     schedule: str = "constant"
     seed: int = 0
+    evaluate_every: int = 1
 
 
 class Measure(NamedTuple):
@@ -84,7 +86,7 @@ class EpochResult(NamedTuple):
         epoch: From 1.
         steps: Gradient steps in this epoch.
         indices: int64: the examples that got a gradient in this epoch, in order.
-        measures: What ``measure`` gave after it.
+        measures: What ``measure`` gave after it; empty where it was not asked.
         state: What training goes on from.
     """
 
@@ -125,6 +127,15 @@ def _schedule(
     return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
 
 
+def _steps(batches: EpochBatches, epochs: int) -> int:
+    """Steps of the whole run; epochs may differ, where a schedule moves the filter ratio."""
+    count = 0
+    for epoch in range(1, epochs + 1):
+        batches.set_epoch(epoch)
+        count += len(batches)
+    return count
+
+
 def train(
     learner: nn.Module,
     batches: EpochBatches,
@@ -162,7 +173,7 @@ def train(
             momentum=settings.momentum,
             weight_decay=settings.weight_decay,
         )
-        scheduler = _schedule(optimizer, settings, settings.epochs * len(batches))
+        scheduler = _schedule(optimizer, settings, _steps(batches, settings.epochs))
         if state is not None:
             learner.load_state_dict(state.learner)
             optimizer.load_state_dict(state.optimizer)
@@ -200,8 +211,10 @@ def train(
                     kept.append(batch.indices)
                     batches.observe(batch.indices, observed)
                 on_step(len(batch.indices), len(kept))
-        with ledger.phase("evaluate"):
-            measures = measure()
+        measures: dict[str, Measure] = {}
+        if epoch % settings.evaluate_every == 0 or epoch == settings.epochs:
+            with ledger.phase("evaluate"):
+                measures = measure()
         reached = TrainState(
             epoch, learner.state_dict(), optimizer.state_dict(), scheduler.state_dict()
         )
