@@ -227,10 +227,10 @@ def test_a_diverging_arm_stops_alone_and_keeps_its_rows(config, monkeypatch):
 
     def bursting(learner, batches, settings, **options):
         """Ruins saln's weights after its first epoch; leaves the other arms alone."""
-        sampler = getattr(batches, "sampler", None)
+        sampler = getattr(batches, "batches", None)
         for result in original(learner, batches, settings, **options):
             yield result
-            if sampler is not None and isinstance(sampler.selector, SALN):
+            if isinstance(sampler, SelectedBatches) and isinstance(sampler.selector, SALN):
                 with torch.no_grad():
                     for parameter in learner.parameters():
                         parameter.fill_(float("nan"))

@@ -80,10 +80,11 @@ def _row(line: str, where: str) -> dict[str, Any]:
         raise DataError(f"{where} is no JSON ({error}); remove the line or run again") from error
     numbers = ["seed", "epoch", "steps", "examples_backward", "wrong_label_share_kept"]
     try:
+        found = [row[name] for name in numbers]
         measured = [row[name] for name in METRICS]
         if any(value is not None for value in measured):  # else --evaluate-every left them out
-            numbers += METRICS
-        found = [row[name] for name in numbers] + [row["seconds"][name] for name in PHASES]
+            found += measured
+        found += [row["seconds"][name] for name in PHASES]
         whole = isinstance(row["arm"], str) and all(isinstance(n, int | float) for n in found)
     except (KeyError, TypeError) as error:
         raise DataError(
