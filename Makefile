@@ -17,6 +17,10 @@ lint: .venv/installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# The site, in build/docs; any warning fails it.
+docs: .venv/installed-dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
 # Every figure in the README and the docs, from results/*.jsonl.
 evidence-tables: .venv/installed-dev
 	$(BIN)/python benchmarks/evidence.py

@@ -15,7 +15,7 @@ import re
 import sys
 from pathlib import Path
 
-from evidence_tables import RESULTS, TABLES
+from evidence_tables import PICTURES, RESULTS, TABLES
 
 from saln.files import write_text
 
@@ -76,13 +76,16 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="write nothing; fail on a difference")
     args = parser.parse_args()
     changed = 0
-    for path in documents():
-        before = path.read_text(encoding="utf-8")
-        after = rebuilt(before)
-        if before == after:
+    made = {path: rebuilt(path.read_text(encoding="utf-8")) for path in documents()}
+    for name, draw in PICTURES.items():
+        picture = draw(RESULTS)
+        if picture is not None:
+            made[ROOT / name] = picture
+    for path, after in made.items():
+        if path.exists() and path.read_text(encoding="utf-8") == after:
             continue
         changed += 1
-        name = path.relative_to(ROOT)
+        name = str(path.relative_to(ROOT))
         if args.check:
             print(f"{name} differs from its rows; run `make evidence-tables`")
         else:
