@@ -3,10 +3,10 @@
     python benchmarks/participation.py --data-root ../data --out results/participation.jsonl
 
 For batches of 320 candidates: the participation ratio (about how many examples the vector sits
-on), whether its largest entry is the example least like the others, and how many of the 64 that
-are kept are among the 64 least like the others. "Like the others" is the mean cosine similarity,
-the degree of the graph over the number of candidates. Of the first batch all entries are kept,
-for the picture.
+on), whether its largest entry is the example least like the others (by the mean of its cosines),
+how many of the 64 that are kept are among the 64 least like the others, and how many would be kept
+if the vector were that one example, less its mean, put into ``(d_i - value) v_i = (S v)_i``. Of the
+first batch all entries are kept, for the picture.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from typing import Any
 import torch
 from probe_data import load_probe_data
 from real_features import DATASETS, default_cache
-from scipy.stats import spearmanr
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -44,16 +43,28 @@ def look_at(features: Tensor) -> tuple[Row, Row]:
     found = saln.fiedler(features)
     weight = found.vector.abs()
     unit = normalize(features.double(), dim=1)
-    alike = (unit @ unit.sum(dim=0)) / len(unit)  # itself included
+    n = len(unit)
+    degrees = unit @ unit.sum(dim=0)  # with itself, as in the listing
+    alike = (degrees - 1) / (n - 1)
+    outlier = int(weight.argmax())
+    to_outlier = unit @ unit[outlier]
+    # Were the vector the outlier alone, less its mean, the others' entries would be these.
+    to_the_rest = (degrees - 1 - to_outlier) / (n - 2)
+    first_order = ((to_outlier - to_the_rest) / (degrees - found.value)).abs()
+    first_order[outlier] = torch.inf
+
+    def shared(order: Tensor) -> float:
+        best = set(order.argsort(descending=True, stable=True)[:KEPT].tolist())
+        return len(kept & best) / KEPT
+
     kept = set(weight.argsort(descending=True, stable=True)[:KEPT].tolist())
-    outliers = set(alike.argsort(stable=True)[:KEPT].tolist())
     facts = {
         "participation_ratio": float(found.participation_ratio),
         "largest_entry_squared": float(weight.max() ** 2),
-        "largest_is_least_alike": int(weight.argmax()) == int(alike.argmin()),
-        "kept_among_least_alike": len(kept & outliers) / KEPT,
-        "value_over_smallest_degree": float(found.value / (len(unit) * alike.min() - 1)),
-        "rank_correlation": float(spearmanr(weight.numpy(), -alike.numpy()).statistic),
+        "largest_is_least_alike": outlier == int(alike.argmin()),
+        "kept_among_least_alike": shared(-alike),
+        "kept_by_the_outlier_alone": shared(first_order),
+        "value_over_smallest_degree": float(found.value / (degrees.min() - 1)),
     }
     entries = {
         "alike": [round(value, 5) for value in alike.tolist()],

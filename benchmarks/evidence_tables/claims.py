@@ -131,20 +131,20 @@ def participation(results: Path) -> str:
                 f"{100 * mean('largest_entry_squared'):.0f}",
                 f"{100 * mean('largest_is_least_alike'):.0f}",
                 f"{100 * mean('kept_among_least_alike'):.0f}",
-                f"{mean('rank_correlation'):.2f}",
+                f"{100 * mean('kept_by_the_outlier_alone'):.0f}",
                 f"{mean('value_over_smallest_degree'):.3f}",
             ]
         )
     n, k = rows[0]["n"], rows[0]["k"]
     columns = (
         *("data", "batches", "participation ratio (median)", "largest entry's weight (%)"),
-        *("largest is the oddest (%)", "kept that are among the oddest (%)", "rank correlation"),
-        "eigenvalue over smallest degree",
+        *("largest is the oddest (%)", "kept that are among the oddest (%)"),
+        *("kept that the outlier alone decides (%)", "eigenvalue over smallest degree"),
     )
     return (
         markdown(columns, lines)
         + f"\n\nBatches of {n} candidates, of which {k} are kept: by chance {100 * k / n:.0f}% of "
-        f"the kept would be among the {k} oddest, those least like the others."
+        f"the kept would be among any {k}. The oddest are those least like the others."
     )
 
 
