@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -83,4 +84,10 @@ def test_every_selector_has_its_docstring(pages):
     (page,) = (path.read_text() for path in pages if path.name == "methods.html")
     for name, selector in SELECTORS.items():
         assert f'id="{name}"' in page
-        assert (selector.__doc__ or "").split()[1] in page.partition(f'id="{name}"')[2]
+        first = max(re.findall(r"\w+", (selector.__doc__ or "").splitlines()[0]), key=len)
+        assert first in page.partition(f'id="{name}"')[2].partition("<h2")[0], name
+
+
+def test_no_marks_of_another_markup_are_left(pages):
+    for path in pages:
+        assert not re.search(r":(class|meth|func|data|mod):<|::</p>", path.read_text()), path.name
