@@ -5,11 +5,21 @@ from __future__ import annotations
 import math
 import statistics
 from pathlib import Path
+from typing import NamedTuple
 
 from evidence_tables.criteria import DATASETS
-from evidence_tables.rows import NOTHING, Row, grouped, interval_text, markdown, read_rows
-from evidence_tables.study import NONE_YET, study_runs
-from saln.experiments.statistics import mean_interval
+from evidence_tables.rows import (
+    NOTHING,
+    Row,
+    grouped,
+    interval_text,
+    markdown,
+    paired,
+    points,
+    read_rows,
+)
+from evidence_tables.study import NONE_YET, condition, study_runs
+from saln.experiments.statistics import Difference, Interval, mean_interval, paired_difference
 from saln.report.paper import CLAIMS, UNREAD
 
 __all__ = ["TABLES", "eigenvector_svg"]
@@ -68,48 +78,87 @@ def claimed(_: Path) -> str:
     return "\n".join(lines)
 
 
-def _against(run: tuple[Row, dict[str, list[Row]], dict[str, Row]], other: str) -> list[str]:
-    """`saln` beside another arm: accuracy at equal epochs and seconds of each."""
-    about, seeds, _ = run
-    pair = {arm: {row["seed"]: row for row in seeds[arm]} for arm in ("saln", other)}
-    shared = [seed for seed in pair["saln"] if seed in pair[other]]
-    gains = [
-        100 * (pair["saln"][seed]["test_accuracy"] - pair[other][seed]["test_accuracy"])
-        for seed in shared
-    ]
-    times = [
-        pair[other][seed]["seconds"]["spent"] / pair["saln"][seed]["seconds"]["spent"]
-        for seed in shared
-    ]
-    gain, time = mean_interval(gains), mean_interval(times)
-    noise = about["label_noise"]
-    return [
-        about["dataset"].removeprefix("hf:"),
-        f"{100 * noise:.0f}% wrong" if noise else "clean",
-        f"{about['filter_ratio']:g}",
-        f"`{other}`",
-        str(len(shared)),
-        interval_text(gain.mean, gain.ci95, sign=True),
-        interval_text(time.mean, time.ci95, 2),
-    ]
+class _Beside(NamedTuple):
+    """`saln` beside another arm, seed by seed: points of accuracy, and the other's time over it."""
+
+    seeds: int
+    gain: Difference
+    times: Interval
+
+    def accuracy(self) -> str:
+        ci95 = self.gain.ci95
+        return points(self.gain.difference, ci95, self.gain.verdict)
+
+
+def _beside(seeds: dict[str, list[Row]], arm: str, other: str) -> _Beside:
+    accuracies = paired(seeds[arm], seeds[other], "test_accuracy")
+    spent = [{row["seed"]: row["seconds"]["spent"] for row in seeds[name]} for name in (other, arm)]
+    times = [spent[0][seed] / spent[1][seed] for seed in spent[0] if seed in spent[1]]
+    return _Beside(len(times), paired_difference(*accuracies), mean_interval(times))
 
 
 def found(results: Path) -> str:
     """Our `saln` arm beside the arms that the paper compares it with, and the control."""
-    lines = [
-        _against(run, other)
-        for run in study_runs(results)
-        if "saln" in run[1]
-        for other in ("standard", "jest", "uniform")
-        if other in run[1]
-    ]
+    lines = []
+    for about, seeds, _ in study_runs(results):
+        for other in ("standard", "jest", "uniform"):
+            if "saln" not in seeds or other not in seeds:
+                continue
+            beside = _beside(seeds, "saln", other)
+            lines.append(
+                [
+                    f"{condition(about)}",
+                    f"`{other}`",
+                    str(beside.seeds),
+                    beside.accuracy(),
+                    interval_text(*beside.times, 2),
+                ]
+            )
     if not lines:
         return NONE_YET
-    columns = (
-        *("data", "labels", "f", "beside", "seeds"),
-        *("accuracy, saln less it (points)", "seconds, it over saln"),
-    )
-    return markdown(columns, lines, left=4)
+    columns = ("run", "beside", "seeds", "accuracy, saln less it (points)", "time, it over saln")
+    return markdown(columns, lines, left=2)
+
+
+def _verdict(gain: Difference) -> str:
+    return {"better": "yes", "worse": "no, worse"}.get(gain.verdict, "not shown")
+
+
+def reading(results: Path) -> str:
+    """Each of the three claims on each stored run, in words."""
+    parts = []
+    for about, seeds, _ in study_runs(results):
+        if "saln" not in seeds:
+            continue
+        lines = [f"**{condition(about)}**", ""]
+        if "standard" in seeds:
+            beside = _beside(seeds, "saln", "standard")
+            without = ""
+            if "uniform" in seeds:
+                control = _beside(seeds, "uniform", "standard").times.mean
+                without = f"; `uniform`, which drops as much, takes {control:.1f} times less"
+            lines += [
+                f"- Less time than standard training, at equal epochs: {beside.times.mean:.1f} "
+                f"times less{without}.",
+                f"- More accurate than standard training: {_verdict(beside.gain)} "
+                f"({beside.accuracy()} points).",
+            ]
+        if "jest" in seeds:
+            beside = _beside(seeds, "saln", "jest")
+            faster = "faster" if beside.times.mean > 1 else "slower"
+            lines.append(
+                f"- Better and faster than JEST: better: {_verdict(beside.gain)} "
+                f"({beside.accuracy()} points); {faster}, JEST takes {beside.times.mean:.1f} "
+                "times as long."
+            )
+        if "uniform" in seeds:
+            beside = _beside(seeds, "saln", "uniform")
+            lines.append(
+                f"- Better than a random choice of as many: {_verdict(beside.gain)} "
+                f"({beside.accuracy()} points)."
+            )
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts) or NONE_YET
 
 
 def participation(results: Path) -> str:
@@ -196,5 +245,6 @@ TABLES = {
     "paper-printed": printed,
     "paper-claimed": claimed,
     "paper-found": found,
+    "paper-reading": reading,
     "participation": participation,
 }

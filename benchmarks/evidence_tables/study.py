@@ -18,7 +18,7 @@ from evidence_tables.rows import (
 )
 from saln.experiments.statistics import mean_interval
 
-__all__ = ["TABLES"]
+__all__ = ["NONE_YET", "TABLES", "condition", "study_runs"]
 
 NONE_YET = "No rows of this study are stored yet."
 DATASETS = {"oxford-pet": "Oxford-IIIT Pet", "cifar10": "CIFAR-10", "hf:cifar10": "CIFAR-10"}
@@ -36,17 +36,22 @@ def study_runs(results: Path) -> list[tuple[Row, dict[str, list[Row]], dict[str,
     return runs
 
 
-def _condition(about: Row) -> str:
-    """A run's settings in words."""
+def condition(about: Row) -> str:
+    """A run's data, labels and filter ratio."""
     noise = about["label_noise"]
+    labels = f"{100 * noise:.0f}% wrong labels" if noise else "clean labels"
+    dataset = DATASETS.get(about["dataset"], about["dataset"])
+    return f"{dataset}, {labels}, f = {about['filter_ratio']:g}"
+
+
+def _settings(about: Row) -> str:
+    """What else a run was made with."""
     device = about["made"].get("device_name") or f"{about['made']['processors']} CPU cores"
     counts = about["examples"]
     return (
-        f"{DATASETS.get(about['dataset'], about['dataset'])}, "
-        + (f"{100 * noise:.0f}% wrong labels" if noise else "clean labels")
-        + f", f = {about['filter_ratio']:g}: {about['learner']} at {about['image_size']} px, "
-        f"{about['epochs']} epochs, {about['batch_size']} kept of {about['candidates']}, learning "
-        f"rate {about['settings']['learning_rate']:g}, {counts['train']:,} training and "
+        f"{about['learner']} at {about['image_size']} px, {about['epochs']} epochs, "
+        f"{about['batch_size']} kept of {about['candidates']}, learning rate "
+        f"{about['settings']['learning_rate']:g}, {counts['train']:,} training and "
         f"{counts['test']:,} test images, seeds {', '.join(map(str, about['seeds']))}, {device}"
     )
 
@@ -129,7 +134,7 @@ def _sentences(about: Row, seeds: dict[str, list[Row]], compared: dict[str, Row]
 
 def _part(run: tuple[Row, dict[str, list[Row]], dict[str, Row]]) -> str:
     about, seeds, compared = run
-    parts = [f"**{_condition(about)}**", _run_table(seeds, compared)]
+    parts = [f"**{condition(about)}**: {_settings(about)}", _run_table(seeds, compared)]
     sentences = _sentences(*run)
     return "\n\n".join([*parts, "\n".join(sentences)] if sentences else parts)
 

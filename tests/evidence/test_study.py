@@ -18,7 +18,7 @@ def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("study") / "small"
     flags = [
         "--methods",
-        "standard,uniform,coherence",
+        "standard,uniform,saln,jest,coherence",
         "--limit",
         "200",
         "--epochs",
@@ -40,7 +40,7 @@ def rows(finished):
 
 def test_there_is_a_row_for_every_run_arm_and_seed(rows, finished):
     assert rows[0]["environment"]["command"][1] == "benchmarks/study.py"
-    assert [row["kind"] for row in rows[1:]] == ["run", *["seed", "seed", "arm"] * 3]
+    assert [row["kind"] for row in rows[1:]] == ["run", *["seed", "seed", "arm"] * 5]
     assert str(finished.parent) not in json.dumps(rows)  # no folders of this machine
     summary = json.loads((finished / "summary.json").read_text())
     for arm, entry in summary["arms"].items():
@@ -75,7 +75,7 @@ def test_the_tables_are_made_of_whatever_is_stored(rows, finished, tmp_path):
     assert TABLES["study"](tmp_path) == TABLES["study-headline"](tmp_path)
     assert "No rows" in TABLES["study"](tmp_path)
     text = TABLES["study"](finished.parent)
-    assert "40% wrong labels, f = 0.8: small-cnn at 16 px, 3 epochs" in text
+    assert "40% wrong labels, f = 0.8**: small-cnn at 16 px, 3 epochs" in text
     (line,) = (line for line in text.splitlines() if line.startswith("| `coherence`"))
     values = [
         100 * row["test_accuracy"]
@@ -84,6 +84,20 @@ def test_the_tables_are_made_of_whatever_is_stored(rows, finished, tmp_path):
     ]
     assert f"| {np.mean(values):.1f} ± " in line
     assert "`uniform` reaches `standard`'s" in text
+    spent, gained = (
+        [
+            [value(row) for row in rows if row.get("arm") == arm and row["kind"] == "seed"]
+            for arm in ("saln", "standard")
+        ]
+        for value in (lambda row: row["seconds"]["spent"], lambda row: row["test_accuracy"])
+    )
+    times = np.mean(np.divide(spent[1], spent[0]))
+    points = 100 * np.mean(np.subtract(*gained))
+    reading = TABLES["paper-reading"](finished.parent)
+    assert f"at equal epochs: {times:.1f} times less" in reading
+    assert f"({points:+.1f} ± " in reading
+    assert "JEST takes" in reading
+    assert TABLES["paper-found"](finished.parent).count("digits, 40% wrong labels, f = 0.8") == 3
     # The headline is that of pets alone.
     assert "No rows" in TABLES["study-headline"](finished.parent)
     pets = [rows[0], {**rows[1], "dataset": "oxford-pet"}, *rows[2:]]
