@@ -152,21 +152,22 @@ def _seed_row(arm: str, seed: int, epochs: list[Row], cost: Row) -> Row:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a comparison, or turn finished ones into rows."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    parser = argparse.ArgumentParser(
-        description=(__doc__ or "").splitlines()[0], allow_abbrev=False
-    )
-    parser.add_argument("folders", nargs="*", type=Path, help="finished runs to turn into rows")
-    parser.add_argument("--rows", type=Path, help="the file of the rows")
-    parser.add_argument("--run", choices=tuple(RUNS), help="train; further flags: saln compare's")
-    parser.add_argument("--out", type=Path, help="with --run: the run's folder")
-    if "--run" in given or any(text.startswith("--run=") for text in given):
+    about = (__doc__ or "").splitlines()[0]
+    if any(text.partition("=")[0] == "--run" for text in given):
+        # What this parser does not know is for `saln compare`.
+        parser = argparse.ArgumentParser(description=about, allow_abbrev=False)
+        parser.add_argument("--run", choices=tuple(RUNS), required=True)
+        parser.add_argument("--out", type=Path, required=True, help="the run's folder")
         args, flags = parser.parse_known_args(given)
-        if args.out is None or args.folders or args.rows:
-            parser.error("--run needs --out DIR, and neither folders nor --rows")
         return subprocess.run(compare_command(args.run, flags, args.out), check=False).returncode
+    parser = argparse.ArgumentParser(
+        description=about,
+        allow_abbrev=False,
+        epilog=f"--run {'|'.join(RUNS)} --out DIR [flags of saln compare]: train",
+    )
+    parser.add_argument("folders", nargs="+", type=Path, help="finished runs to turn into rows")
+    parser.add_argument("--rows", type=Path, required=True, help="the file of the rows")
     args = parser.parse_args(given)
-    if not args.folders or args.rows is None or args.out is not None:
-        parser.error("give folders of finished runs and --rows FILE")
     names = [folder.resolve().name for folder in args.folders]
     if len(set(names)) < len(names):
         parser.error(f"the folders' names must differ, not {', '.join(names)}")

@@ -10,25 +10,27 @@ import pytest
 import study
 from evidence_tables import TABLES
 
-from saln.cli import main, read_compare
+from saln.cli import read_compare
+
+FLAGS = (
+    *("--seeds", "0,1", "--limit", "200", "--epochs", "3", "--batch-size", "8"),
+    *("--label-noise", "0.4"),
+)
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("study") / "small"
-    flags = [
-        "--methods",
-        "standard,uniform,saln,jest,coherence",
-        "--limit",
-        "200",
-        "--epochs",
-        "3",
-        "--batch-size",
-        "8",
-    ]
-    noise = ["--seeds", "0,1", "--label-noise", "0.4", "--cache-dir", str(folder.parent / "cache")]
-    assert main(["compare", *flags, *noise, "--out", str(folder)]) == 0
+    cache = ["--cache-dir", str(folder.parent / "cache")]
+    assert study.main(["--run", "digits", *FLAGS, *cache, "--out", str(folder)]) == 0
     return folder
+
+
+def test_a_finished_run_is_left_alone(finished, capfd):
+    before = (finished / "summary.json").stat()
+    assert study.main(["--run", "digits", "--out", str(finished)]) == 0
+    assert "nothing to resume" in capfd.readouterr().out
+    assert (finished / "summary.json").stat() == before
 
 
 @pytest.fixture(scope="module")
