@@ -30,7 +30,7 @@ FIGURE = re.compile(
     r"|(?:milli)?seconds?\b|s\b|ms\b|minutes?\b|hours?\b|images/s\b|[KMGT]i?B\b)"
 )
 # What may stand in prose: settings and the confidence of the intervals.
-SETTINGS = frozenset({"95%", "40%", "90%"})
+SETTINGS = frozenset({"95%", "40%"})
 
 
 def documents(root: Path = ROOT) -> list[Path]:

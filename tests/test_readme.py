@@ -82,6 +82,17 @@ def test_the_readme_has_the_two_commands_and_calls_saln():
     assert sum(len(list(saln_calls(text))) for text in DOCUMENTS.values()) > 15
 
 
+def test_the_workflows_call_what_a_person_calls():
+    called = {
+        target
+        for path in (ROOT / ".github" / "workflows").glob("*.yml")
+        for target in re.findall(r"run: make ([\w-]+)", path.read_text())
+    }
+    assert called == {"compare", "test", "docs"}
+    for target in called:
+        assert re.search(rf"^{target}:", MAKEFILE, flags=re.MULTILINE)
+
+
 def test_extras_that_are_installed_exist():
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
         "optional-dependencies"

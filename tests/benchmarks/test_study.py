@@ -14,7 +14,7 @@ from saln.cli import read_compare
 
 FLAGS = (
     *("--seeds", "0,1", "--limit", "200", "--epochs", "3", "--batch-size", "8"),
-    *("--label-noise", "0.4"),
+    *("--label-noise", "0.4", "--reference-epochs", "2"),
 )
 
 
