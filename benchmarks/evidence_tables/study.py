@@ -41,7 +41,12 @@ def condition(about: Row) -> str:
     noise = about["label_noise"]
     labels = f"{100 * noise:.0f}% wrong labels" if noise else "clean labels"
     dataset = DATASETS.get(about["dataset"], about["dataset"])
-    return f"{dataset}, {labels}, f = {about['filter_ratio']:g}"
+    settings = about["settings"]
+    ratio = f"f = {about['filter_ratio']:g}"
+    if settings.get("filter_ratio_end") is not None:
+        ratio += f" to {settings['filter_ratio_end']:g}"
+    full = (settings.get("full_first_epochs") or 0) + (settings.get("full_last_epochs") or 0)
+    return f"{dataset}, {labels}, {ratio}" + (f", {full} epochs with everything" if full else "")
 
 
 def _settings(about: Row) -> str:
@@ -146,7 +151,7 @@ def headline(results: Path) -> str:
         for run in study_runs(results)
         if run[0]["dataset"] == "oxford-pet"
         and run[0]["label_noise"] == 0.4
-        and run[0]["filter_ratio"] == 0.8
+        and condition(run[0]).endswith("f = 0.8")
     ]
     return "\n\n".join(parts) or NONE_YET
 

@@ -105,6 +105,10 @@ def test_the_tables_are_made_of_whatever_is_stored(rows, finished, tmp_path):
     pets = [rows[0], {**rows[1], "dataset": "oxford-pet"}, *rows[2:]]
     (tmp_path / "study-pets.jsonl").write_text("\n".join(map(json.dumps, pets)))
     assert line in TABLES["study-headline"](tmp_path)
+    pets[1]["settings"] |= {"filter_ratio_end": 0.9, "full_first_epochs": 1}
+    (tmp_path / "study-pets.jsonl").write_text("\n".join(map(json.dumps, pets)))
+    assert "f = 0.8 to 0.9, 1 epochs with everything" in TABLES["study"](tmp_path)
+    assert "No rows" in TABLES["study-headline"](tmp_path)
 
 
 def test_an_unfinished_run_and_runs_of_one_name_are_refused(finished, tmp_path, capsys):
