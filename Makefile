@@ -1,5 +1,5 @@
 # Two commands do everything on a fresh machine: `make compare` and `make test`.
-.PHONY: compare test lint clean
+.PHONY: compare test lint docs evidence-tables clean
 
 PYTHON ?= python3
 BIN = .venv/bin
@@ -16,6 +16,14 @@ lint: .venv/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The site, in build/docs; any warning fails it.
+docs: .venv/installed-dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
+# Every figure in the README and the docs, from results/*.jsonl.
+evidence-tables: .venv/installed-dev
+	$(BIN)/python benchmarks/evidence.py
 
 $(BIN)/pip:
 	$(PYTHON) -m venv .venv

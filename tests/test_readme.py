@@ -1,4 +1,4 @@
-"""What the README shows must work as it stands there."""
+"""What the README and the docs show must work as it stands there."""
 
 from __future__ import annotations
 
@@ -6,53 +6,121 @@ import dataclasses
 import json
 import re
 import shlex
+import tomllib
 from pathlib import Path
 
 import pytest
 
-from saln.cli import _COMMANDS, read_compare, read_features
+from saln import cli
 from saln.experiments.config import Config, load_preset
+from saln.report import page
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
-MAKEFILE = (Path(__file__).parents[1] / "Makefile").read_text()
-COMMANDS = [
-    shlex.split(line, comments=True)
-    for block in re.findall(r"```bash\n(.*?)```", README, flags=re.DOTALL)
-    for line in block.splitlines()
-]
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+MAKEFILE = (ROOT / "Makefile").read_text()
+DOCUMENTS = {path.name: path.read_text() for path in sorted((ROOT / "docs").glob("*.md"))}
+DOCUMENTS["README.md"] = README
+SNIPPETS = {
+    f"{name}-{number}": block
+    for name, text in DOCUMENTS.items()
+    for number, block in enumerate(re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL), 1)
+}
 
 
-@pytest.mark.parametrize("block", re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL))
-def test_snippets_run(block):
-    exec(compile(block, "README.md", "exec"), {})
+def commands(text):
+    """Every line of every bash block, as the shell would split it."""
+    blocks = re.findall(r"```bash\n(.*?)```", text, flags=re.DOTALL)
+    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    return [found for line in lines if (found := shlex.split(line, comments=True))]
 
 
-def test_commands_exist_and_their_flags_are_allowed(tmp_path, monkeypatch):
-    # What `saln compare` has written before `--resume` and `report` are called.
-    (tmp_path / "runs" / "digits").mkdir(parents=True)
-    settings = json.dumps(load_preset("digits").to_json())
-    (tmp_path / "runs" / "digits" / "config.json").write_text(settings)
+def saln_calls(text):
+    """The arguments of `saln`, also where it is started by torchrun or python -m."""
+    for words in commands(text):
+        if words[0] == "saln":
+            yield words[1:]
+        elif "-m" in words and "saln" in words:
+            yield words[words.index("saln") + 1 :]
+
+
+@pytest.mark.parametrize("name", SNIPPETS)
+@pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")  # Lightning's own, of torch
+@pytest.mark.filterwarnings("ignore::UserWarning:lightning")  # advice about workers and logging
+def test_snippets_run(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    saln = [command[1:] for command in COMMANDS if command[0] == "saln"]
-    assert len(saln) >= 5
-    for name, *arguments in saln:
-        assert name in _COMMANDS
-        if name == "compare":
-            read_compare(arguments)
-        elif name == "features":
-            read_features(arguments)
-    targets = [command[1] for command in COMMANDS if command[0] == "make"]
-    assert targets == ["compare", "test"]
-    for target in targets:
+    exec(compile(SNIPPETS[name], name, "exec"), {"__name__": name})
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_commands_exist_and_their_flags_are_allowed(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(page, "write_report", lambda folder: folder)
+    monkeypatch.setattr(page, "write_joined", lambda folders, out: out)
+    for command, *arguments in saln_calls(DOCUMENTS[name]):
+        assert command in cli._COMMANDS
+        if "--resume" in arguments:  # what `saln compare` has written before
+            folder = Path(arguments[arguments.index("--out") + 1])
+            folder.mkdir(parents=True, exist_ok=True)
+            settings = json.dumps(load_preset("digits").to_json())
+            (folder / "config.json").write_text(settings)
+        read = getattr(cli, f"read_{command}", None)
+        if read is not None:
+            read(arguments)
+        else:
+            assert cli.main([command, *arguments]) == 0
+    for words in commands(DOCUMENTS[name]):
+        assert words[0] in ("saln", "pip", "make", "torchrun", "python", "accelerate", "cd", "git")
+        if words[0] == "make":
+            assert re.search(rf"^{words[1]}:", MAKEFILE, flags=re.MULTILINE)
+        for path in (word for word in words if word.endswith(".py")):
+            assert (ROOT / path).exists()
+
+
+def test_the_readme_has_the_two_commands_and_calls_saln():
+    assert [words[1] for words in commands(README) if words[0] == "make"] == ["compare", "test"]
+    assert len(list(saln_calls(README))) >= 5
+    assert sum(len(list(saln_calls(text))) for text in DOCUMENTS.values()) > 15
+
+
+def test_the_workflows_call_what_a_person_calls():
+    called = {
+        target
+        for path in (ROOT / ".github" / "workflows").glob("*.yml")
+        for target in re.findall(r"run: make ([\w-]+)", path.read_text())
+    }
+    assert called == {"compare", "test", "docs"}
+    for target in called:
         assert re.search(rf"^{target}:", MAKEFILE, flags=re.MULTILINE)
+
+
+def test_extras_that_are_installed_exist():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
+    shown = [
+        extra
+        for text in DOCUMENTS.values()
+        for names in re.findall(r"pip install[^\n]*\.\[([\w,]+)\]", text)
+        for extra in names.split(",")
+    ]
+    assert shown
+    assert set(shown) <= set(extras)
 
 
 def test_flags_in_the_text_exist():
     fields = {field.name.replace("_", "-") for field in dataclasses.fields(Config)}
-    prose = re.sub(r"```.*?```", "", README, flags=re.DOTALL)
-    shown = re.findall(r"--([a-z][a-z-]*)(?: (?!-)([\w.,-]*[\w]))?", prose)
+    shown = []
+    for text in DOCUMENTS.values():
+        prose = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+        shown += re.findall(r"--([a-z][a-z-]*)(?: (?!-)([\w.,-]*[\w]))?", prose)
     assert len(shown) > 8
     for name, value in shown:
         assert name.removeprefix("no-") in fields, name
         if value and not value.isupper() and not value.startswith("FILE"):
-            read_compare([f"--{name}", value])
+            cli.read_compare([f"--{name}", value])
+
+
+def test_files_that_are_named_exist():
+    for text in DOCUMENTS.values():
+        for path in re.findall(r"`((?:docs|examples|benchmarks|results)/[\w./-]+)`", text):
+            assert (ROOT / path).exists(), path

@@ -1,0 +1,27 @@
+"""What stands in the blocks of the README and the docs: one function a name.
+
+A function takes the folder of the rows and gives Markdown. A new table: write the function in
+the file of its topic (or a new file) and name it below.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from evidence_tables import claims, criteria, methods, speed, study
+from evidence_tables.claims import eigenvector_svg
+from evidence_tables.rows import RESULTS
+
+__all__ = ["PICTURES", "RESULTS", "TABLES"]
+
+TABLES: dict[str, Callable[[Path], str]] = {
+    **criteria.TABLES,
+    **speed.TABLES,
+    **study.TABLES,
+    **claims.TABLES,
+    **methods.TABLES,
+}
+
+# Pictures by their file, made of rows too; None while there are none.
+PICTURES: dict[str, Callable[[Path], str | None]] = {"docs/eigenvector.svg": eigenvector_svg}

@@ -1,0 +1,208 @@
+"""Tables of `criteria.py`: probes, from random weights, finders of wrong labels, a step's cost."""
+
+from __future__ import annotations
+
+import statistics
+from pathlib import Path
+
+from evidence_tables.rows import (
+    NOTHING,
+    Row,
+    grouped,
+    interval_text,
+    markdown,
+    paired,
+    percent,
+    read_rows,
+    versus,
+)
+
+__all__ = ["TABLES"]
+
+DATASETS = {"pets": "pets", "cifar10": "CIFAR-10"}
+NOISES = {
+    "clean": "clean",
+    "symmetric": "random",
+    "pair-flips": "next class",
+    "weak-model": "by image",
+}
+ORDER = ("uniform", "standard")
+
+
+def _labels(rows: list[Row]) -> str:
+    """The kind and mean share of wrong labels in words."""
+    if rows[0]["noise"] == "clean":
+        return "clean"
+    share = statistics.fmean(row["noise_rate"] for row in rows)
+    return f"{NOISES[rows[0]['noise']]}, {100 * share:.0f}%"
+
+
+def _selectors(groups: list[tuple[str, list[Row]]]) -> list[tuple[str, list[Row]]]:
+    """The control first, then standard, then the others."""
+    return sorted(groups, key=lambda entry: (entry[0] not in ORDER, entry[0] != "uniform"))
+
+
+def _probe_lines(rows: list[Row]) -> list[list[str]]:
+    trained = [row for row in rows if "selector" in row]
+    lines = []
+    for (dataset, _, _), group in grouped(trained, "dataset", "noise", "asked_rate").items():
+        arms = {name: found for (name,), found in grouped(group, "selector").items()}
+        for name, found in _selectors(list(arms.items())):
+            against = NOTHING
+            if name != "uniform":
+                against = versus(paired(found, arms["uniform"], "test_accuracy"))
+            lines.append(
+                [
+                    DATASETS[dataset],
+                    _labels(found),
+                    f"`{name}`",
+                    f"{found[0]['steps']:,}",
+                    percent([row["test_accuracy"] for row in found]),
+                    against,
+                    f"{100 * statistics.fmean(row['wrong_label_share_kept'] for row in found):.1f}",
+                ]
+            )
+    return lines
+
+
+PROBE_COLUMNS = (
+    *("data", "wrong labels", "selector", "steps", "test accuracy (%)"),
+    *("against uniform (points)", "wrong labels kept (%)"),
+)
+
+
+def probe(results: Path) -> str:
+    """Linear probes: every data set, noise and selector."""
+    return markdown(PROBE_COLUMNS, _probe_lines(read_rows(results, "criteria-probe")), left=3)
+
+
+def probe_short(results: Path) -> str:
+    """The probes on clean labels and with 40% of them replaced at random."""
+    rows = [
+        row
+        for row in read_rows(results, "criteria-probe")
+        if row["noise"] == "clean" or (row["noise"] == "symmetric" and row["asked_rate"] == 0.4)
+    ]
+    return markdown(PROBE_COLUMNS, _probe_lines(rows), left=3)
+
+
+def scratch(results: Path) -> str:
+    """ResNet-18 from random weights."""
+    rows = read_rows(results, "criteria-scratch")
+    lines = []
+    for (_, rate), group in grouped(rows, "noise", "asked_rate").items():
+        arms = {name: found for (name,), found in grouped(group, "selector").items()}
+        for name, found in arms.items():
+            against = (
+                NOTHING
+                if name == "uniform"
+                else versus(paired(found, arms["uniform"], "test_accuracy"))
+            )
+            kept = [row["wrong_label_share_kept"] for row in found]
+            lines.append(
+                [
+                    f"{100 * rate:.0f}% wrong" if rate else "clean",
+                    f"`{name}`",
+                    ", ".join(str(row["seed"]) for row in found),
+                    percent([row["test_accuracy"] for row in found]),
+                    against,
+                    f"{100 * statistics.fmean(kept):.1f}",
+                ]
+            )
+    columns = ("labels", "selector", "seeds", "test accuracy (%)")
+    return markdown((*columns, *PROBE_COLUMNS[-2:]), lines, left=3)
+
+
+def scratch_seeds(results: Path) -> str:
+    """By how much each seed gains from random weights, in a sentence."""
+    rows = [row for row in read_rows(results, "criteria-scratch") if row["asked_rate"]]
+    arms = {name: found for (name,), found in grouped(rows, "selector").items()}
+    pair = paired(arms["coherence"], arms["uniform"], "test_accuracy")
+    gains = [100 * (a - b) for a, b in zip(pair.values, pair.baseline, strict=True)]
+    shown = ", ".join(f"{gain:.1f}" for gain in sorted(gains))
+    return f"On wrong labels, `coherence` less `uniform` is {shown} points in the seeds."
+
+
+def finders(results: Path) -> str:
+    """How well wrong labels are ranked, ours beside cleanlab on the same features and labels."""
+    rows = [row for row in read_rows(results, "criteria-finders") if "finder" in row]
+    rows.sort(key=lambda row: (row["dataset"] == "cifar10", list(NOISES).index(row["noise"])))
+    lines = [
+        [
+            DATASETS[row["dataset"]],
+            NOISES[row["noise"]],
+            "`coherence`" if row["finder"] == "coherence" else row["finder"],
+            f"{row['auroc']:.3f}",
+            f"{100 * row['noise_rate']:.0f}",
+            f"{100 * row['estimated_noise_rate']:.0f}",
+            f"{row['seconds']:.1f}",
+        ]
+        for row in rows
+    ]
+    columns = ("data", "wrong labels", "finder", "AUROC", "wrong (%)", "estimated (%)", "seconds")
+    return markdown(columns, lines, left=3)
+
+
+def spectral(results: Path) -> str:
+    """Changed forms of the published criterion, as far as they were run."""
+    rows = [row for row in read_rows(results, "criteria-spectral") if "selector" in row]
+    lines = []
+    for (dataset, _, rate), group in grouped(rows, "dataset", "noise", "asked_rate").items():
+        arms = {name: found for (name,), found in grouped(group, "selector").items()}
+        for name, found in arms.items():
+            pair = paired(found, arms["uniform"], "test_accuracy")
+            gain = statistics.fmean(
+                100 * (a - b) for a, b in zip(pair.values, pair.baseline, strict=True)
+            )
+            lines.append(
+                [
+                    DATASETS[dataset],
+                    f"{100 * rate:.0f}% wrong" if rate else "clean",
+                    f"`{name}`",
+                    str(len(found)),
+                    f"{100 * statistics.fmean(row['test_accuracy'] for row in found):.1f}",
+                    NOTHING if name == "uniform" else interval_text(gain, None, sign=True),
+                    f"{100 * statistics.fmean(row['wrong_label_share_kept'] for row in found):.1f}",
+                ]
+            )
+    columns = ("data", "labels", "criterion", "seeds", "test accuracy (%)", *PROBE_COLUMNS[-2:])
+    return markdown(columns, lines, left=3)
+
+
+def cost(results: Path) -> str:
+    """A fine-tuning step with a criterion beside one with uniform."""
+    many = read_rows(results, "criteria-cost-40-pairs")
+    asked = {row["question"] for row in many}
+    rows = many + [
+        row for row in read_rows(results, "criteria-cost") if row["question"] not in asked
+    ]
+    lines = []
+    for row in rows:
+        name = row["question"].removeprefix("a training step with ").partition(" ")[0]
+        low, high = row.get("ratio_ci95") or (None, None)
+        interval = NOTHING if low is None else f"{low:.3f} to {high:.3f}"
+        lines.append(
+            [
+                f"`{name}`",
+                f"{1000 * row['value']:.0f}",
+                f"{1000 * row['baseline']:.0f}",
+                f"{row['ratio']:.3f}",
+                interval,
+            ]
+        )
+    columns = (
+        *("selector", "a step (ms)", "with uniform (ms)"),
+        *("median ratio", "95% interval"),
+    )
+    return markdown(columns, lines)
+
+
+TABLES = {
+    "probe": probe,
+    "probe-short": probe_short,
+    "scratch": scratch,
+    "scratch-seeds": scratch_seeds,
+    "finders": finders,
+    "spectral": spectral,
+    "cost": cost,
+}

@@ -1,0 +1,95 @@
+"""Stored rows, and how their figures are written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from saln.experiments.statistics import mean_interval, paired_difference
+
+__all__ = [
+    "RESULTS",
+    "Row",
+    "grouped",
+    "interval_text",
+    "markdown",
+    "paired",
+    "percent",
+    "points",
+    "read_rows",
+    "versus",
+]
+
+RESULTS = Path(__file__).resolve().parents[2] / "results"
+NOTHING = "–"
+
+Row = dict[str, Any]
+
+
+class Paired(NamedTuple):
+    """Two arms' values of the same seeds, in the same order."""
+
+    values: list[float]
+    baseline: list[float]
+
+
+def read_rows(results: Path, name: str) -> list[Row]:
+    """The rows of a file without its line about the environment; none where it is missing."""
+    path = results / f"{name}.jsonl"
+    if not path.exists():
+        return []
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [row for row in rows if set(row) != {"environment"}]
+
+
+def grouped(rows: Iterable[Row], *keys: str) -> dict[tuple[Any, ...], list[Row]]:
+    """Rows by the values of some keys, in the order of their first appearance."""
+    groups: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        groups.setdefault(tuple(row.get(key) for key in keys), []).append(row)
+    return groups
+
+
+def paired(rows: Sequence[Row], baseline: Sequence[Row], key: str) -> Paired:
+    """The values of the seeds that both have."""
+    mine, other = ({row["seed"]: row[key] for row in group} for group in (rows, baseline))
+    seeds = [seed for seed in mine if seed in other]
+    return Paired([mine[seed] for seed in seeds], [other[seed] for seed in seeds])
+
+
+def interval_text(
+    mean: float, ci95: Sequence[float] | None, digits: int = 1, sign: bool = False
+) -> str:
+    """``mean ± half of the interval``; the mean alone where there is no interval."""
+    # -0.04 is shown as 0.0: the sign of a rounded nothing says nothing.
+    shown = round(mean, digits) + 0.0
+    text = f"{shown:+.{digits}f}" if sign else f"{shown:.{digits}f}"
+    return text if ci95 is None else f"{text} ± {(ci95[1] - ci95[0]) / 2:.{digits}f}"
+
+
+def percent(values: Sequence[float], digits: int = 1) -> str:
+    """The mean of fractions in per cent, with Student's 95% interval over the seeds."""
+    mean, ci95 = mean_interval([100 * value for value in values])
+    return interval_text(mean, ci95, digits)
+
+
+def points(difference: float, ci95: Sequence[float] | None, verdict: str) -> str:
+    """A difference of fractions in percentage points, with its interval and verdict."""
+    text = interval_text(
+        100 * difference, None if ci95 is None else [100 * end for end in ci95], sign=True
+    )
+    return f"{text} ({verdict})" if verdict in ("better", "worse") else text
+
+
+def versus(pair: Paired) -> str:
+    """The paired difference in percentage points; a dash where no seed is in both."""
+    return points(*paired_difference(*pair)) if pair.values else NOTHING
+
+
+def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
+    """A Markdown table; the first ``left`` columns are text, the others figures."""
+    rule = ["---" if number < left else "---:" for number in range(len(columns))]
+    lines = [columns, rule, *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

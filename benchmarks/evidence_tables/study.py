@@ -1,0 +1,164 @@
+"""Tables of `study.py`: real training, from whatever `results/study-*.jsonl` there are."""
+
+from __future__ import annotations
+
+import statistics
+from pathlib import Path
+from typing import Any
+
+from evidence_tables.rows import (
+    NOTHING,
+    Row,
+    grouped,
+    interval_text,
+    markdown,
+    percent,
+    points,
+    read_rows,
+)
+from saln.experiments.statistics import mean_interval
+
+__all__ = ["NONE_YET", "TABLES", "condition", "study_runs"]
+
+NONE_YET = "No rows of this study are stored yet."
+DATASETS = {"oxford-pet": "Oxford-IIIT Pet", "cifar10": "CIFAR-10", "hf:cifar10": "CIFAR-10"}
+
+
+def study_runs(results: Path) -> list[tuple[Row, dict[str, list[Row]], dict[str, Row]]]:
+    """Every stored run: its row, the seeds' rows by arm, the comparisons by arm."""
+    runs = []
+    for path in sorted(results.glob("study-*.jsonl")):
+        for group in grouped(read_rows(results, path.stem), "run").values():
+            (about,) = (row for row in group if row["kind"] == "run")
+            seeds = grouped((row for row in group if row["kind"] == "seed"), "arm")
+            compared = {row["arm"]: row for row in group if row["kind"] == "arm"}
+            runs.append((about, {arm: rows for (arm,), rows in seeds.items()}, compared))
+    return runs
+
+
+def condition(about: Row) -> str:
+    """A run's data, labels and filter ratio."""
+    noise = about["label_noise"]
+    labels = f"{100 * noise:.0f}% wrong labels" if noise else "clean labels"
+    dataset = DATASETS.get(about["dataset"], about["dataset"])
+    settings = about["settings"]
+    ratio = f"f = {about['filter_ratio']:g}"
+    if settings.get("filter_ratio_end") is not None:
+        ratio += f" to {settings['filter_ratio_end']:g}"
+    full = (settings.get("full_first_epochs") or 0) + (settings.get("full_last_epochs") or 0)
+    return f"{dataset}, {labels}, {ratio}" + (f", {full} epochs with everything" if full else "")
+
+
+def _settings(about: Row) -> str:
+    """What else a run was made with."""
+    device = about["made"].get("device_name") or f"{about['made']['processors']} CPU cores"
+    counts = about["examples"]
+    return (
+        f"{about['learner']} at {about['image_size']} px, {about['epochs']} epochs, "
+        f"{about['batch_size']} kept of {about['candidates']}, learning rate "
+        f"{about['settings']['learning_rate']:g}, {counts['train']:,} training and "
+        f"{counts['test']:,} test images, seeds {', '.join(map(str, about['seeds']))}, {device}"
+    )
+
+
+def _difference(found: dict[str, Any] | None) -> str:
+    if found is None:
+        return NOTHING
+    return points(found["difference"], found["ci95"], found["verdict"])
+
+
+def _to_standard(compared: Row) -> str:
+    """Seconds to standard's accuracy, or the share of it that was reached."""
+    found = compared["seconds_to_standard"]
+    if found is None:
+        return NOTHING
+    if found["mean"] is None:
+        return f"not reached ({100 * found['share_reached']:.0f}% of it)"
+    return interval_text(found["mean"], found["ci95"], 0)
+
+
+def _run_table(seeds: dict[str, list[Row]], compared: dict[str, Row]) -> str:
+    lines = []
+    for arm, entry in compared.items():
+        if "error" in entry:
+            lines.append([f"`{arm}`", "stopped", *[NOTHING] * 7])
+            continue
+        rows = seeds[arm]
+        spent = mean_interval([row["seconds"]["spent"] for row in rows])
+        steps = entry["at_equal_steps"]["uniform"]
+        seconds = entry["at_equal_seconds"]["uniform"]
+        kept = statistics.fmean(row["wrong_label_share_kept"] for row in rows)
+        lines.append(
+            [
+                f"`{arm}`",
+                percent([row["test_accuracy"] for row in rows]),
+                _difference(entry["versus_uniform"]),
+                _difference(steps),
+                _difference(seconds),
+                _difference(entry["versus_standard"]),
+                interval_text(spent.mean, spent.ci95, 0),
+                _to_standard(entry),
+                f"{100 * kept:.1f}",
+            ]
+        )
+    columns = (
+        *("arm", "test accuracy (%)", "against uniform (points)", "at equal steps"),
+        *("at equal seconds", "against standard (points)", "seconds"),
+        *("seconds to standard's accuracy", "wrong labels kept (%)"),
+    )
+    return markdown(columns, lines)
+
+
+def _headline_sentence(arm: str, seeds: dict[str, list[Row]], compared: dict[str, Row]) -> str:
+    """Whether an arm reaches standard's accuracy, and in what share of its seconds."""
+    found = compared[arm]["seconds_to_standard"]
+    whole = statistics.fmean(row["seconds"]["spent"] for row in seeds["standard"])
+    target = 100 * found["target"]
+    if found["mean"] is None:
+        reached = sum(time is not None for time in found["per_seed"])
+        return (
+            f"- `{arm}` reaches `standard`'s {target:.1f}% in {reached} of "
+            f"{len(found['per_seed'])} seeds."
+        )
+    shares = [
+        time / row["seconds"]["spent"]
+        for time, row in zip(found["per_seed"], seeds["standard"], strict=True)
+    ]
+    return (
+        f"- `{arm}` reaches `standard`'s {target:.1f}% after {found['mean']:,.0f} of "
+        f"`standard`'s {whole:,.0f} seconds: {percent(shares, 0)}% of its time."
+    )
+
+
+def _sentences(about: Row, seeds: dict[str, list[Row]], compared: dict[str, Row]) -> list[str]:
+    arms = [arm for arm, entry in compared.items() if "error" not in entry and arm != "standard"]
+    if "standard" not in seeds:
+        return []
+    return [_headline_sentence(arm, seeds, compared) for arm in arms]
+
+
+def _part(run: tuple[Row, dict[str, list[Row]], dict[str, Row]]) -> str:
+    about, seeds, compared = run
+    parts = [f"**{condition(about)}**: {_settings(about)}", _run_table(seeds, compared)]
+    sentences = _sentences(*run)
+    return "\n\n".join([*parts, "\n".join(sentences)] if sentences else parts)
+
+
+def headline(results: Path) -> str:
+    """Pets with 40% wrong labels at f = 0.8."""
+    parts = [
+        _part(run)
+        for run in study_runs(results)
+        if run[0]["dataset"] == "oxford-pet"
+        and run[0]["label_noise"] == 0.4
+        and condition(run[0]).endswith("f = 0.8")
+    ]
+    return "\n\n".join(parts) or NONE_YET
+
+
+def conditions(results: Path) -> str:
+    """Every stored run."""
+    return "\n\n".join(map(_part, study_runs(results))) or NONE_YET
+
+
+TABLES = {"study-headline": headline, "study": conditions}

@@ -1,0 +1,91 @@
+"""Every figure in the README and the docs is that of its row."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import evidence
+import numpy as np
+import pytest
+from evidence_tables import RESULTS, TABLES
+from scipy import stats
+
+DOCUMENTS = evidence.documents()
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_figures_are_those_of_the_rows(path):
+    text = path.read_text()
+    assert evidence.rebuilt(text) == text, "run `make evidence-tables`"
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_prose_has_no_figures_of_its_own(path):
+    assert evidence.stray_figures(path.read_text()) == []
+
+
+def test_the_documents_show_every_table():
+    shown = {name for path in DOCUMENTS for _, name, _ in evidence.BLOCK.findall(path.read_text())}
+    assert shown == set(TABLES)
+
+
+def test_a_changed_figure_is_put_right_again():
+    text = (RESULTS / "README.md").read_text()
+    wrong = text.replace("57.3 ± 3.1", "67.3 ± 3.1", 1)
+    assert wrong != text
+    assert evidence.rebuilt(wrong) == text
+
+
+@pytest.mark.parametrize(
+    "prose", ["It wins by 11.6 points.", "8x faster", "takes 3 s", "88.2 ± 1 %"]
+)
+def test_figures_in_prose_are_found(prose):
+    assert evidence.stray_figures(prose)
+    assert not evidence.stray_figures(f"<!-- rows: probe -->\n{prose}\n<!-- end -->")
+    assert not evidence.stray_figures(f"```\n{prose}\n```\n`{prose}` with a 95% interval, f = 0.8")
+
+
+def test_a_marker_without_its_end_and_an_unknown_name_are_refused():
+    with pytest.raises(ValueError, match="needs one"):
+        evidence.rebuilt("<!-- rows: probe -->\n| 1 |")
+    with pytest.raises(KeyError, match="no-such"):
+        evidence.rebuilt("<!-- rows: no-such -->\n<!-- end -->")
+
+
+def test_a_probe_line_is_the_mean_and_interval_of_its_rows():
+    rows = [
+        json.loads(line) for line in (RESULTS / "criteria-probe.jsonl").read_text().splitlines()
+    ]
+    by_arm = {
+        arm: [
+            100 * row["test_accuracy"]
+            for row in rows
+            if (row.get("dataset"), row.get("noise"), row.get("asked_rate"), row.get("selector"))
+            == ("cifar10", "symmetric", 0.4, arm)
+        ]
+        for arm in ("uniform", "coherence")
+    }
+
+    def shown(values, sign=""):
+        half = stats.t.interval(0.95, 4, np.mean(values), stats.sem(values))[1] - np.mean(values)
+        return f"{np.mean(values):{sign}.1f} ± {half:.1f}"
+
+    gains = np.subtract(by_arm["coherence"], by_arm["uniform"])
+    (line,) = (
+        line
+        for line in TABLES["probe"](RESULTS).splitlines()
+        if re.match(r"\| CIFAR-10 \| random, 40% \| `coherence` \|", line)
+    )
+    cells = [cell.strip() for cell in line.split("|")]
+    assert cells[5] == shown(by_arm["coherence"])
+    assert cells[6] == f"{shown(gains, '+')} (better)"
+
+
+def test_the_command_checks_and_writes_nothing(capsys, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["evidence.py", "--check"])
+    assert evidence.main() == 0
+    monkeypatch.setattr(evidence, "rebuilt", lambda text: text + "!")
+    assert evidence.main() == 1
+    assert "README.md differs" in capsys.readouterr().out
+    assert not (evidence.ROOT / "README.md").read_text().endswith("!")

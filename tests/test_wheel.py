@@ -1,0 +1,85 @@
+"""The wheel holds what it needs and nothing else, and runs outside the checkout."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import sysconfig
+import zipfile
+from email.parser import Parser
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def call(*command, **options):
+    done = subprocess.run(
+        [*map(str, command)], capture_output=True, text=True, check=False, **options
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("dist")
+    call(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, ROOT)
+    (path,) = folder.glob("*.whl")
+    return path
+
+
+def test_the_wheel_holds_the_package_and_its_data_alone(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+    source = {
+        path.relative_to(ROOT / "src").as_posix()
+        for path in (ROOT / "src" / "saln").rglob("*")
+        if path.is_file() and path.suffix != ".pyc"
+    }
+    assert {name for name in names if ".dist-info/" not in name} == source
+    assert "saln/py.typed" in names
+    assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
+
+
+def test_the_metadata_are_complete(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = (name for name in archive.namelist() if name.endswith("/METADATA"))
+        found = Parser().parsestr(archive.read(name).decode())
+    assert found["Name"] == "saln"
+    assert found["License-Expression"] == "Apache-2.0"
+    assert found["Requires-Python"] == ">=3.11"
+    assert found["Description-Content-Type"] == "text/markdown"
+    assert found.get_payload().startswith("# SALN")
+    classifiers = found.get_all("Classifier")
+    assert "Typing :: Typed" in classifiers
+    assert "Programming Language :: Python :: 3.11" in classifiers
+
+
+def test_a_comparison_runs_outside_the_checkout(wheel, tmp_path):
+    """In an environment of its own that sees the dependencies, but not this checkout."""
+    clean = tmp_path / "env"
+    call(sys.executable, "-m", "venv", "--without-pip", clean)
+    python = clean / ("Scripts" if os.name == "nt" else "bin") / "python"
+    call(
+        sys.executable, "-m", "pip", "--python", python, "install", "--no-deps", "--no-index", wheel
+    )
+    ask = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    packages = Path(call(python, "-c", ask).strip())
+    # A path file's folders are searched, but their own path files, such as that of an
+    # editable install, are not read.
+    (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    home, place = tmp_path / "home", tmp_path / "place"
+    home.mkdir()
+    place.mkdir()
+    environment = {"HOME": str(home), "PATH": os.environ["PATH"], "OMP_NUM_THREADS": "1"}
+    options = {"cwd": place, "env": environment}
+    where = call(python, "-c", "import saln; print(saln.__file__)", **options)
+    assert Path(where.strip()).is_relative_to(packages)
+    flags = "--limit 80 --epochs 1 --seeds 0,1 --batch-size 8 --out run".split()  # noqa: SIM905
+    out = call(python.with_name("saln"), "compare", *flags, **options)
+    assert "report" in out
+    assert (place / "run" / "report.html").read_text().startswith("<!doctype html>")
+    assert str(ROOT) not in (place / "run" / "environment.json").read_text()
