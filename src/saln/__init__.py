@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from saln.loading.batches import SelectedBatches
     from saln.loading.learner_selected import LearnerSelected
     from saln.loading.schedules import FilterSchedule
+    from saln.loading.streams import SelectedStream, StreamBatch
     from saln.selection import (
         JEST,
         RS2,
@@ -65,8 +66,10 @@ __all__ = [
     "PairEmbeddings",
     "RHOLoss",
     "SelectedBatches",
+    "SelectedStream",
     "Selection",
     "Selector",
+    "StreamBatch",
     "TopLoss",
     "Uniform",
     "extract_features",
@@ -95,8 +98,10 @@ _HOMES = {
     "PairEmbeddings": "saln.selection.candidates",
     "RHOLoss": "saln.selection.rho_loss",
     "SelectedBatches": "saln.loading.batches",
+    "SelectedStream": "saln.loading.streams",
     "Selection": "saln.selection.candidates",
     "Selector": "saln.selection.contract",
+    "StreamBatch": "saln.loading.streams",
     "TopLoss": "saln.selection.top_loss",
     "Uniform": "saln.selection.uniform",
     "extract_features": "saln.features.extraction",

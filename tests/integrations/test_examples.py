@@ -35,3 +35,12 @@ def test_an_example_learns(name):
 
 def test_the_stateful_loader_goes_on_where_it_stopped():
     assert "5 batches, a stop, and the" in run("stateful_dataloader")
+
+
+def test_the_stream_decodes_what_it_keeps():
+    printed = run("stream_training")
+    loss, decoded, trained = re.search(
+        r"last loss ([\d.]+), (\d+) images decoded for (\d+) trained", printed
+    ).groups()
+    assert float(loss) < 1.5
+    assert int(decoded) == int(trained) > 0

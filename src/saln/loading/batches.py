@@ -25,7 +25,7 @@ from saln.selection.candidates import Candidates, Selection, candidates_needed
 from saln.selection.coherence import store_beliefs
 from saln.selection.contract import BEFORE_LOADING, Selector
 
-__all__ = ["BatchIterator", "Phase", "SelectedBatches", "no_phase"]
+__all__ = ["BatchIterator", "Phase", "SelectedBatches", "check_finite", "no_phase"]
 
 # Times a part of a step under a name; see saln.training.ledger.
 Phase = Callable[[str], AbstractContextManager[Any]]
@@ -143,7 +143,7 @@ class SelectedBatches(Sampler[list[int]]):
             if values is None:
                 raise InputError(f"{self._name} requires {name}; give them to SelectedBatches")
             if store is None or name != "features":  # a store holds nothing else
-                _check_finite(name, values)
+                check_finite(name, values)
             self.fields[name] = Rows(values)
 
     @property
@@ -371,7 +371,12 @@ class BatchIterator(Iterator[list[int]]):
         self._batches = None
 
 
-def _check_finite(name: str, values: npt.NDArray[Any]) -> None:
+def check_finite(name: str, values: npt.NDArray[Any]) -> None:
+    """Refuses an array (N, ...) with a value that is not finite, and names its row.
+
+    Raises:
+        InputError: With the name.
+    """
     if not np.issubdtype(values.dtype, np.floating):
         return
     for start in range(0, len(values), 65_536):

@@ -46,6 +46,18 @@ class Rows:
     def __len__(self) -> int:
         return len(self.array)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Sends a mapped file to another process by its name, not by its content."""
+        array = self.array
+        if (
+            isinstance(array, np.memmap)
+            and isinstance(array.base, mmap.mmap)
+            and array.filename is not None
+            and array.flags.c_contiguous
+        ):
+            return _mapped, (array.filename, array.dtype, array.offset, array.shape)
+        return Rows, (array,)
+
     def __getitem__(self, indices: Tensor) -> Tensor:
         """Copies rows: ``indices`` int64 (m,)."""
         if self._file is None or not isinstance(self.array, np.memmap):
@@ -58,3 +70,7 @@ class Rows:
             raise OSError(f"{self.array.filename} was cut short while it was read")
         rows.view(np.uint8).reshape(-1)[:] = np.frombuffer(found, dtype=np.uint8)
         return torch.from_numpy(rows)
+
+
+def _mapped(file: Any, dtype: Any, offset: int, shape: tuple[int, ...]) -> Rows:
+    return Rows(np.memmap(file, dtype=dtype, mode="r", offset=offset, shape=shape))
