@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import functools
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -169,6 +171,12 @@ class FeatureSettings:
     """Images a forward pass; what suits the device when not given."""
     cache_dir: Path | None = None
     """Where features are kept; when not given, where saln compare looks for them."""
+    engine: Literal["local", "ray"] = "local"
+    """Compute here, or in an actor a GPU or core of a Ray cluster."""
+    ray_address: str | None = None
+    """The cluster's, HOST:PORT or auto; with none given a cluster of this machine is started."""
+    ray_workers: int | None = None
+    """How many actors; when not given, one a GPU, or a core where there is none."""
     json: bool = False
     """Print one JSON object in the place of lines."""
 
@@ -210,6 +218,8 @@ def _features(arguments: list[str]) -> int:
         **shared | {"batch_size": 1, "cache_dir": settings.cache_dir or Config().cache_dir}
     )
     config.check()
+    if settings.engine != "ray" and (settings.ray_address or settings.ray_workers is not None):
+        raise InputError("--ray-address and --ray-workers are for --engine ray; give that too")
     data = load_dataset(
         settings.dataset,
         settings.data_root.expanduser(),
@@ -219,9 +229,23 @@ def _features(arguments: list[str]) -> int:
     )
     size = settings.feature_size or feature_size(settings.backbone, data.default_image_size)
     backbone = build_backbone(settings.backbone, image_size=size, weights=settings.backbone_weights)
-    with open_reporter() as reporter:
+    extract: Callable[..., Any] = extract_features
+    if settings.engine == "ray":
+        from saln.integrations.ray import TrainingPart, extract_features_on_ray
+
+        part = TrainingPart.of(
+            settings.dataset, settings.data_root, settings.limit, settings.split_seed
+        )
+        extract = functools.partial(
+            extract_features_on_ray,
+            load=part,
+            address=settings.ray_address,
+            actors=settings.ray_workers,
+        )
+    # Ray prints on standard output when an actor dies, which is the result's alone.
+    with open_reporter() as reporter, contextlib.redirect_stdout(sys.stderr):
         computed = FeatureProgress(reporter, f"features: {settings.backbone} at {size} px")
-        store = extract_features(
+        store = extract(
             data.train,
             backbone,
             name=settings.dataset,

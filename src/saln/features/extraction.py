@@ -29,7 +29,16 @@ from saln.features.backbones import Network, build_backbone, inference_mode_of, 
 from saln.features.store import FeatureStore, Manifest, read_manifest
 from saln.features.writing import StoreWriter, tidy
 
-__all__ = ["DEFAULT_IMAGE_SIZE", "SHARD_ROWS", "Progress", "extract_features"]
+__all__ = [
+    "DEFAULT_IMAGE_SIZE",
+    "SHARD_ROWS",
+    "Job",
+    "Plan",
+    "Progress",
+    "extract_features",
+    "plan_extraction",
+    "ready",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -171,8 +180,11 @@ def _find_backbone(
 
 
 @dataclass(frozen=True)
-class _Job:
-    """What one call computes by, and on."""
+class Job:
+    """What one call computes by, and on; see :func:`extract_features` for the fields.
+
+    ``world_size`` processes compute at once; ``precision`` is autocast's, None for none.
+    """
 
     dataset: MapStyle
     network: Network
@@ -183,7 +195,11 @@ class _Job:
     world_size: int
 
     def batches(self, shards: list[range]) -> Iterator[tuple[np.ndarray[Any, Any], Tensor, int]]:
-        """Gives (features float16 (b, d), labels int64 (b,), first row) in order."""
+        """Gives (features float16 (b, d), labels int64 (b,), first row) in order.
+
+        Args:
+            shards: Rows of the data set; a batch ends where one of them does.
+        """
         network = self.network
         on_gpu = self.device.type == "cuda"
         loader = DataLoader(
@@ -212,7 +228,7 @@ class _Job:
 
 
 def _compute(
-    job: _Job, writer: StoreWriter, claimed: list[int], advance: Callable[[int], None]
+    job: Job, writer: StoreWriter, claimed: list[int], advance: Callable[[int], None]
 ) -> None:
     """Computes shards; each is written in the background while the next is computed."""
     manifest = writer.manifest
@@ -245,7 +261,7 @@ def _compute(
 
 
 def _fill(
-    job: _Job, writer: StoreWriter, rank: int, progress: Callable[[Progress], None] | None
+    job: Job, writer: StoreWriter, rank: int, progress: Callable[[Progress], None] | None
 ) -> None:
     """Computes this rank's slice, then what no living process has taken, until all is done."""
     manifest = writer.manifest
@@ -279,6 +295,95 @@ def _fill(
             logger.warning("waiting for another process, which writes %s", writer.path)
         told = True
         time.sleep(_POLL_SECONDS)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What an extraction will do.
+
+    Attributes:
+        job: What is computed.
+        path: The store's folder.
+        manifest: What will be in it, with no shard done.
+        rank: This process's number.
+    """
+
+    job: Job
+    path: Path
+    manifest: Manifest
+    rank: int
+
+    def found(self) -> FeatureStore | None:
+        """The store, where it is there and whole."""
+        found = read_manifest(self.path)
+        if found is None or found.left:
+            return None
+        tidy(self.path)
+        return FeatureStore.open(self.path, expected=self.manifest.identity)
+
+
+def plan_extraction(
+    dataset: MapStyle,
+    backbone: str | Network | nn.Module,
+    *,
+    cache_dir: str | Path,
+    weights: str | Path | None = None,
+    image_size: int | None = None,
+    normalisation: Normalisation | None = None,
+    name: str | None = None,
+    device: torch.device | str | None = None,
+    batch_size: int | None = None,
+    workers: int = 0,
+    mixed_precision: bool | None = None,
+    rank: int | None = None,
+    world_size: int | None = None,
+    shard_rows: int = SHARD_ROWS,
+) -> Plan:
+    """Checks what :func:`extract_features` was given, and finds out what it means."""
+    check_map_style(dataset)
+    for field, value, low in (
+        ("batch_size", batch_size, 1),
+        ("shard_rows", shard_rows, 1),
+        ("workers", workers, 0),
+        ("image_size", image_size, 1),
+    ):
+        if value is not None and value < low:
+            raise InputError(f"{field}={value} is not allowed; give at least {low}")
+    rank, world_size = _find_ranks(rank, world_size)
+    device = _find_device(device, backbone.body if isinstance(backbone, Network) else backbone)
+    network = _find_backbone(backbone, weights, image_size, normalisation)
+    mixed = device.type == "cuda" if mixed_precision is None else mixed_precision
+    precision = None
+    if mixed:
+        brain = device.type != "cuda" or torch.cuda.is_bf16_supported()
+        precision = torch.bfloat16 if brain else torch.float16
+    read_item(dataset, 0)  # said now, not by a worker process later
+    identity = {
+        "rows": len(dataset),
+        "backbone": network.name,
+        "weights": network.identity(),
+        "width": network.width,
+        "preprocessing": {
+            "image_size": network.image_size,
+            "mean": list(network.normalisation.mean),
+            "std": list(network.normalisation.std),
+        },
+        "precision": "mixed" if mixed else "float32",
+        "dataset_fingerprint": fingerprint(dataset),
+    }
+    name = name or type(dataset).__name__
+    path = _store_path(Path(cache_dir).expanduser(), name, network, identity)
+    shards = -(-len(dataset) // shard_rows)
+    job = Job(
+        dataset,
+        network,
+        device,
+        batch_size or inference_batch_size(device),
+        workers,
+        precision,
+        world_size,
+    )
+    return Plan(job, path, Manifest(name, identity, shard_rows, (None,) * shards), rank)
 
 
 def extract_features(
@@ -341,62 +446,34 @@ def extract_features(
         WeightsError: The published weights cannot be downloaded.
         MissingExtraError: ``efficientnet-lite0`` without the extra ``offline``.
     """
-    check_map_style(dataset)
-    for field, value, low in (
-        ("batch_size", batch_size, 1),
-        ("shard_rows", shard_rows, 1),
-        ("workers", workers, 0),
-        ("image_size", image_size, 1),
-    ):
-        if value is not None and value < low:
-            raise InputError(f"{field}={value} is not allowed; give at least {low}")
-    rank, world_size = _find_ranks(rank, world_size)
-    device = _find_device(device, backbone.body if isinstance(backbone, Network) else backbone)
-    network = _find_backbone(backbone, weights, image_size, normalisation)
-    mixed = device.type == "cuda" if mixed_precision is None else mixed_precision
-    precision = None
-    if mixed:
-        brain = device.type != "cuda" or torch.cuda.is_bf16_supported()
-        precision = torch.bfloat16 if brain else torch.float16
-    read_item(dataset, 0)  # said now, not by a worker process later
-    identity = {
-        "rows": len(dataset),
-        "backbone": network.name,
-        "weights": network.identity(),
-        "width": network.width,
-        "preprocessing": {
-            "image_size": network.image_size,
-            "mean": list(network.normalisation.mean),
-            "std": list(network.normalisation.std),
-        },
-        "precision": "mixed" if mixed else "float32",
-        "dataset_fingerprint": fingerprint(dataset),
-    }
-    name = name or type(dataset).__name__
-    path = _store_path(Path(cache_dir).expanduser(), name, network, identity)
-    found = read_manifest(path)
-    if found is not None and not found.left:
-        tidy(path)
-        return FeatureStore.open(path, expected=identity)
-    shards = -(-len(dataset) // shard_rows)
-    job = _Job(
+    plan = plan_extraction(
         dataset,
-        network,
-        device,
-        batch_size or inference_batch_size(device),
-        workers,
-        precision,
-        world_size,
+        backbone,
+        cache_dir=cache_dir,
+        weights=weights,
+        image_size=image_size,
+        normalisation=normalisation,
+        name=name,
+        device=device,
+        batch_size=batch_size,
+        workers=workers,
+        mixed_precision=mixed_precision,
+        rank=rank,
+        world_size=world_size,
+        shard_rows=shard_rows,
     )
-    with StoreWriter(path, Manifest(name, identity, shard_rows, (None,) * shards)) as writer:
+    if (whole := plan.found()) is not None:
+        return whole
+    job = plan.job
+    with StoreWriter(plan.path, plan.manifest) as writer:
         try:
-            with _ready(network.body, device):
-                _fill(job, writer, rank, progress)
+            with ready(job.network.body, job.device):
+                _fill(job, writer, plan.rank, progress)
         except Exception:
-            if world_size == 1:  # else the others may be about to finish a shard
+            if job.world_size == 1:  # else the others may be about to finish a shard
                 writer.discard()
             raise
-    return FeatureStore.open(path, expected=identity)
+    return FeatureStore.open(plan.path, expected=plan.manifest.identity)
 
 
 def _store_path(cache_dir: Path, name: str, network: Network, identity: dict[str, Any]) -> Path:
@@ -408,7 +485,7 @@ def _store_path(cache_dir: Path, name: str, network: Network, identity: dict[str
 
 
 @contextlib.contextmanager
-def _ready(body: nn.Module, device: torch.device) -> Iterator[None]:
+def ready(body: nn.Module, device: torch.device) -> Iterator[None]:
     """Has a network on a device, in eval mode and without gradients; then as it was."""
     parameter = next(body.parameters(), None)
     home = device if parameter is None else parameter.device

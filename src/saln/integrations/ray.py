@@ -1,0 +1,369 @@
+"""Features computed by the actors of a Ray cluster, the same bytes as without.
+
+Each actor opens the data set itself, on its own machine, and computes whole shards; their
+rows come back to the driver, which alone writes the store. So no file system need be shared.
+Ray places the actors. The shards of an actor that died are computed again by another, and a
+driver that was killed goes on where it stopped, as a local extraction does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import socket
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from saln.data.augmentation import Normalisation
+from saln.data.datasets import load_dataset
+from saln.data.fingerprint import fingerprint
+from saln.data.items import MapStyle
+from saln.data.views import inference_batch_size
+from saln.errors import DataError, InputError, MissingExtraError, SalnError
+from saln.features.backbones import Network
+from saln.features.extraction import SHARD_ROWS, Job, Plan, Progress, plan_extraction, ready
+from saln.features.store import FeatureStore
+from saln.features.writing import StoreWriter
+
+__all__ = ["TrainingPart", "connected", "extract_features_on_ray"]
+
+# A shard whose actors keep dying is what kills them: an image too large for memory, say.
+_DEATHS = 3
+# Shards an actor holds at once, so that it does not wait while the driver writes.
+_IN_FLIGHT = 2
+_CONNECT_SECONDS = 5.0
+_POLL_SECONDS = 0.05
+_OBJECT_STORE = 200 * 2**20  # bytes; only rows and one network travel
+
+
+@dataclass(frozen=True)
+class TrainingPart:
+    """Opens a data set's training part by its name, on whatever machine it is called.
+
+    Attributes:
+        spec: As ``saln features --dataset`` takes it; paths absolute.
+        data_root: See :func:`saln.data.datasets.load_dataset`, as for the rest.
+        limit: At most so many training images.
+        split_seed: Decides which examples are for training.
+    """
+
+    spec: str
+    data_root: Path
+    limit: int | None
+    split_seed: int
+
+    @classmethod
+    def of(cls, spec: str, data_root: Path, limit: int | None, split_seed: int) -> TrainingPart:
+        """With paths made absolute: an actor works in another folder."""
+        kind, _, rest = spec.partition(":")
+        path = Path(rest).expanduser()
+        if rest and path.exists():
+            spec = f"{kind}:{path.absolute()}"
+        return cls(spec, data_root.expanduser().absolute(), limit, split_seed)
+
+    def __call__(self) -> MapStyle:
+        """The examples."""
+        data = load_dataset(self.spec, self.data_root, limit=self.limit, split_seed=self.split_seed)
+        return data.train
+
+
+def _import_ray() -> Any:
+    # Its default will change, and until then it warns.
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    try:
+        return importlib.import_module("ray")
+    except ImportError as error:
+        raise MissingExtraError("Ray is not installed; pip install 'saln[ray]'") from error
+
+
+def _check_reachable(address: str) -> None:
+    """Ray itself would try for most of a minute."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if address in ("auto", "local"):
+        return
+    if not host or not port.isdecimal():
+        raise InputError(
+            f"the Ray address {address!r} is not allowed; give HOST:PORT, ray://HOST:PORT or auto"
+        )
+    try:
+        socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise InputError(
+            f"no Ray cluster answers at {address} ({error}); start one with 'ray start --head', "
+            "check the address, or leave it out for a cluster of this machine alone"
+        ) from error
+
+
+@contextlib.contextmanager
+def connected(address: str | None, workers: int | None) -> Iterator[Any]:
+    """Gives the module ``ray``, connected; a connection that was there stays.
+
+    Args:
+        address: The cluster's; None starts one on this machine, for the block.
+        workers: Cores of a cluster that is started; those of the machine when not given.
+
+    Raises:
+        MissingExtraError: Ray is not installed.
+        InputError: No cluster at the address.
+    """
+    ray = _import_ray()
+    if ray.is_initialized():
+        yield ray
+        return
+    options: dict[str, Any] = {"logging_level": "error", "log_to_driver": False}
+    if address is None:
+        # "local", or RAY_ADDRESS in the environment would decide.
+        options |= {"address": "local", "num_cpus": workers, "include_dashboard": False}
+        options |= {"object_store_memory": _OBJECT_STORE}
+    else:
+        _check_reachable(address)
+        options |= {"address": address}
+    try:
+        ray.init(**options)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise InputError(
+            f"no Ray cluster can be used at {address or 'this machine'} "
+            f"({str(error).splitlines()[0] if str(error) else type(error).__name__}); check the "
+            "address, and that Ray and Python have the same versions there"
+        ) from error
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+Rows = tuple[npt.NDArray[np.float16], npt.NDArray[np.int64], float]
+
+
+class _Extractor:
+    """What an actor is; also without Ray."""
+
+    def __init__(self, job: Job, load: Callable[[], MapStyle] | None, wanted: str) -> None:
+        self.job = job
+        self.load = load
+        self.wanted = wanted
+        self.opened = load is None
+        if job.device.type == "cpu":
+            torch.set_num_threads(1)  # an actor a core
+
+    def compute(self, shard: range) -> Rows | SalnError:
+        """Features and labels of some rows, and the seconds they took; or why there are none."""
+        try:
+            if not self.opened:
+                self._open()
+            return self._compute(shard)
+        except SalnError as error:
+            return error
+
+    def _open(self) -> None:
+        if self.load is None:
+            return
+        dataset = self.load()
+        found = fingerprint(dataset)
+        if found != self.wanted:
+            raise DataError(
+                f"the data set on {socket.gethostname()} is another than the driver's (names, "
+                "sizes, order or labels of its examples differ); put the same files at the same "
+                "path on every machine"
+            )
+        self.job = replace(self.job, dataset=dataset)
+        self.opened = True
+
+    def _compute(self, shard: range) -> Rows:
+        job, started = self.job, time.perf_counter()
+        if job.device.type == "cuda" and job.precision is not None:
+            brain = torch.cuda.is_bf16_supported()
+            job = replace(job, precision=torch.bfloat16 if brain else torch.float16)
+        features = np.empty((len(shard), job.network.width), dtype=np.float16)
+        labels = np.empty(len(shard), dtype=np.int64)
+        with ready(job.network.body, job.device):
+            for rows, row_labels, first in job.batches([shard]):
+                place = slice(first - shard.start, first - shard.start + len(rows))
+                features[place], labels[place] = rows, row_labels.numpy()
+        return features, labels, time.perf_counter() - started
+
+
+class _Pool:
+    """Actors that compute shards, replaced when they die."""
+
+    def __init__(self, ray: Any, make: Callable[[], Any], actors: int) -> None:
+        self.ray = ray
+        self.make = make
+        self.actors = [make() for _ in range(actors)]
+        self.deaths: Counter[int] = Counter()
+
+    def compute(self, numbers: list[int], plan: Plan) -> Iterator[tuple[int, Rows]]:
+        """Gives every shard as it is done."""
+        waiting = deque(numbers)
+        running: dict[Any, tuple[int, int]] = {}  # a reference -> (actor, shard)
+        while waiting or running:
+            busy = Counter(place for place, _ in running.values())
+            for _ in range(_IN_FLIGHT):
+                for place, actor in enumerate(self.actors):
+                    if waiting and busy[place] < _IN_FLIGHT:
+                        number = waiting.popleft()
+                        reference = actor.compute.remote(plan.manifest.shard(number))
+                        running[reference] = place, number
+                        busy[place] += 1
+            done, _ = self.ray.wait(list(running), num_returns=1)
+            place, number = running[done[0]]
+            try:
+                result = self.ray.get(done[0])
+            except self.ray.exceptions.RayActorError as error:
+                # In the order in which it was given them: it died of the first.
+                lost = [shard for where, shard in running.values() if where == place]
+                running = {key: value for key, value in running.items() if value[0] != place}
+                self._replace(place, lost[0], error)
+                waiting.extendleft(reversed(lost))
+                continue
+            except self.ray.exceptions.RayTaskError as error:
+                raise error.cause from error
+            del running[done[0]]
+            if isinstance(result, SalnError):
+                raise result
+            yield number, result
+
+    def _replace(self, place: int, number: int, error: Exception) -> None:
+        self.deaths[number] += 1
+        if self.deaths[number] >= _DEATHS:
+            raise DataError(
+                f"{_DEATHS} actors died while computing shard {number} "
+                f"({str(error).splitlines()[0]}); give them more memory, or lower batch_size; "
+                "finished shards are kept"
+            ) from error
+        self.actors[place] = self.make()
+
+    def close(self) -> None:
+        """Ends the actors."""
+        for actor in self.actors:
+            self.ray.kill(actor)
+
+
+def extract_features_on_ray(  # noqa: D417 (the others are described there)
+    dataset: MapStyle,
+    backbone: str | Network | nn.Module = "resnet50",
+    *,
+    load: Callable[[], MapStyle] | None = None,
+    address: str | None = None,
+    actors: int | None = None,
+    cache_dir: str | Path = "features/",
+    weights: str | Path | None = None,
+    image_size: int | None = None,
+    normalisation: Normalisation | None = None,
+    name: str | None = None,
+    device: str | None = None,
+    batch_size: int | None = None,
+    workers: int = 0,
+    mixed_precision: bool | None = None,
+    shard_rows: int = SHARD_ROWS,
+    progress: Callable[[Progress], None] | None = None,
+) -> FeatureStore:
+    """As :func:`saln.extract_features`, computed by the actors of a Ray cluster.
+
+    The store is the one that a local extraction makes, and either goes on with what the
+    other has begun. The same bytes come out where device, batch size and threads are the
+    same; an actor without a GPU computes with one thread.
+
+    Args:
+        dataset: What the driver checks; sent to the actors where ``load`` is not given.
+        backbone: As there, and so are the arguments that are not here.
+        load: Called by each actor for the data set, on its own machine; it must be the
+            same one.
+        address: The cluster's, ``HOST:PORT``, ``ray://HOST:PORT`` or ``auto``; a connection
+            that is there is used, and with none given one is started on this machine.
+        actors: How many; when not given, one a GPU of the cluster, or a core.
+        device: ``"cpu"`` or ``"cuda"``, where an actor takes one GPU; when not given a GPU
+            where the cluster has one.
+        progress: Told after every shard, and once before the first.
+
+    Raises:
+        MissingExtraError: Ray is not installed.
+        InputError: As there; no cluster at the address; more actors than it has room for.
+        DataError: As there; a machine whose data set is another; actors that keep dying.
+    """
+    if actors is not None and actors < 1:
+        raise InputError(f"{actors} actors (--ray-workers) are not allowed; give at least 1")
+    with connected(address, actors) as ray:
+        has = ray.cluster_resources()
+        on_gpu = has.get("GPU", 0) >= 1 if device is None else torch.device(device).type == "cuda"
+        kind = "GPU" if on_gpu else "CPU"
+        room = int(has.get(kind, 0))
+        actors = actors or max(1, room)
+        if actors > room:
+            raise InputError(
+                f"{actors} actors (--ray-workers) need {actors} {kind}s, but the Ray cluster has "
+                f"{room}; give at most that many, or add machines"
+            )
+        plan = plan_extraction(
+            dataset,
+            backbone,
+            cache_dir=cache_dir,
+            weights=weights,
+            image_size=image_size,
+            normalisation=normalisation,
+            name=name,
+            device="cpu",  # the driver computes nothing and may have no GPU
+            batch_size=batch_size or inference_batch_size(_torch_device(on_gpu)),
+            workers=workers,
+            mixed_precision=on_gpu if mixed_precision is None else mixed_precision,
+            rank=0,
+            world_size=1,
+            shard_rows=shard_rows,
+        )
+        if (whole := plan.found()) is not None:
+            return whole
+        job = replace(plan.job, device=_torch_device(on_gpu))
+        if load is not None:
+            job = replace(job, dataset=())
+        sent = ray.put(job)
+        needs = {"num_gpus": 1} if on_gpu else {"num_cpus": 1}
+        remote = ray.remote(**needs)(_Extractor)
+        wanted = plan.manifest.identity["dataset_fingerprint"]
+        pool = _Pool(ray, lambda: remote.remote(sent, load, wanted), actors)
+        with StoreWriter(plan.path, plan.manifest) as writer:
+            try:
+                _fill(pool, plan, writer, progress)
+            except Exception:
+                writer.discard()
+                raise
+            finally:
+                pool.close()
+    return FeatureStore.open(plan.path, expected=plan.manifest.identity)
+
+
+def _torch_device(on_gpu: bool) -> torch.device:
+    return torch.device("cuda" if on_gpu else "cpu")
+
+
+def _fill(
+    pool: _Pool, plan: Plan, writer: StoreWriter, progress: Callable[[Progress], None] | None
+) -> None:
+    rows, done = writer.manifest.rows, writer.manifest.rows_done
+    computed, started = 0, time.perf_counter()
+
+    def advance(count: int) -> None:
+        nonlocal computed
+        computed += count
+        if progress is not None:
+            speed = computed / max(time.perf_counter() - started, 1e-9)
+            progress(Progress(done + computed, rows, computed, speed))
+
+    advance(0)
+    while left := writer.left():
+        claimed = writer.claim(left)
+        if not claimed:
+            time.sleep(_POLL_SECONDS)  # another process writes them
+        plan = replace(plan, manifest=writer.manifest)  # a store begun has its own shard size
+        for number, (features, labels, seconds) in pool.compute(claimed, plan):
+            writer.write(number, features, labels, seconds / len(pool.actors))
+            advance(len(labels))
