@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 import time
 
 import pytest
@@ -25,8 +26,15 @@ OPTIONS = {"shard_rows": 16, "batch_size": 8, "name": "digits"}
 
 @pytest.fixture(scope="module", autouse=True)
 def cluster():
-    with on_ray.connected(None, 2):
+    """Two nodes of one core each."""
+    from ray.cluster_utils import Cluster
+
+    node = {"num_cpus": 1, "object_store_memory": 100 * 2**20, "include_dashboard": False}
+    nodes = Cluster(initialize_head=True, head_node_args=node)
+    nodes.add_node(num_cpus=1, object_store_memory=100 * 2**20)
+    with on_ray.connected(nodes.address, None):
         yield
+    nodes.shutdown()
 
 
 @pytest.fixture(scope="module")
@@ -195,5 +203,18 @@ def test_an_address_where_nobody_is(monkeypatch, tmp_path, capsys):
     assert f"no Ray cluster answers at {address}" in capsys.readouterr().err
     assert cli.main([*flags, "--ray-address", "nowhere"]) == 2
     assert "'nowhere' is not allowed; give HOST:PORT" in capsys.readouterr().err
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+
+        def answer():
+            with mute.accept()[0] as caller:
+                caller.sendall(b"HTTP/1.1 400\r\n")
+                caller.recv(100)
+
+        answerer = threading.Thread(target=answer)
+        answerer.start()
+        address = f"127.0.0.1:{mute.getsockname()[1]}"
+        assert cli.main([*flags, "--ray-address", address]) == 2
+        answerer.join()
+    assert "what listens there is not Ray" in capsys.readouterr().err
     assert time.monotonic() - started < 8
     assert not list(tmp_path.iterdir())

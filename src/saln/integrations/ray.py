@@ -42,6 +42,9 @@ _DEATHS = 3
 # Shards an actor holds at once, so that it does not wait while the driver writes.
 _IN_FLIGHT = 2
 _CONNECT_SECONDS = 5.0
+# What a client of HTTP/2, and so of gRPC, says first, and the kind of frame it is answered with.
+_SETTINGS = b"\x04"
+_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + _SETTINGS + bytes(5)
 _POLL_SECONDS = 0.05
 _OBJECT_STORE = 200 * 2**20  # bytes; only rows and one network travel
 
@@ -96,7 +99,11 @@ def _check_reachable(address: str) -> None:
             f"the Ray address {address!r} is not allowed; give HOST:PORT, ray://HOST:PORT or auto"
         )
     try:
-        socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS).close()
+        with socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS) as found:
+            if not os.environ.get("RAY_USE_TLS"):  # else a handshake comes first
+                found.sendall(_GREETING)
+                if found.recv(4)[3:] != _SETTINGS:
+                    raise ConnectionError("what listens there is not Ray")
     except (OSError, OverflowError) as error:
         raise InputError(
             f"no Ray cluster answers at {address} ({error}); start one with 'ray start --head', "
