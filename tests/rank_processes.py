@@ -10,6 +10,9 @@ from saln.loading.batches import SelectedBatches
 from saln.loading.learner_selected import LearnerSelected
 from saln.randomness import derive_generator, seeded_globally
 from saln.selection import SALN, SELECTORS, TopLoss, Uniform
+from saln.training.learners import build_learner
+from saln.training.processes import Processes
+from saln.training.synchronised import SharedDraws, synchronise
 
 
 def sampler_of(name, rank=0, world_size=1):
@@ -140,3 +143,81 @@ def learn(rank, world_size, meeting):
         return seen
     finally:
         torch.distributed.destroy_process_group()
+
+
+def train_step(rank, world_size, meeting, results):
+    """One step with this rank's share of the whole batch."""
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{meeting}", rank=rank, world_size=world_size
+    )
+    processes = Processes(rank, world_size, rank)
+    network, images, goal = step_example()
+    synchronise(network, processes)
+    share = slice(rank * 4, rank * 4 + 4)
+    mine = images[share].clone().requires_grad_()
+    torch.manual_seed(5)
+    with SharedDraws(processes, 4):
+        outputs = network(mine)
+    ((outputs - goal[share]) ** 2).mean().backward()
+    processes.average_gradients(network)
+    torch.save(
+        {
+            "outputs": outputs.detach(),
+            # The mean over the ranks of the shares' means is the whole batch's mean.
+            "input": mine.grad / world_size,
+            "gradients": [p.grad for p in network.parameters()],
+            "state": network.state_dict(),
+        },
+        f"{results}-{rank}",
+    )
+    torch.distributed.destroy_process_group()
+
+
+class Drops(torch.nn.Module):
+    """Stochastic depth as EfficientNet-Lite0 draws it and as torchvision does."""
+
+    def forward(self, rows):
+        keep = torch.floor(0.7 + torch.rand([len(rows), 1, 1, 1], dtype=rows.dtype))
+        noise = torch.empty([len(rows), 1, 1, 1], dtype=rows.dtype).bernoulli_(0.8)
+        return rows * keep * noise
+
+
+def step_example():
+    torch.manual_seed(2)
+    network = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 5, 3), torch.nn.BatchNorm2d(5), torch.nn.ReLU(), Drops(),
+        torch.nn.BatchNorm2d(5, momentum=None), torch.nn.Flatten(), torch.nn.Dropout(0.4),
+        torch.nn.Linear(5 * 16, 4), torch.nn.BatchNorm1d(4, affine=False),
+    ).double()  # fmt: skip
+    return network, torch.randn(8, 3, 6, 6).double(), torch.randn(8, 4).double()
+
+
+def fine_tune(rank, world_size, meeting, results):
+    """The losses of some steps of EfficientNet-Lite0, in float64; written to a file."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    if world_size > 1:
+        torch.distributed.init_process_group(
+            "gloo", init_method=f"file://{meeting}", rank=rank, world_size=world_size
+        )
+    processes = Processes(rank, world_size, rank)
+    network, _ = build_learner("efficientnet-lite0", 37, image_size=32, pretrained=True)
+    network = synchronise(network.double().train(), processes)
+    images = torch.randn(8, 3, 32, 32, generator=derive_generator("images")).double()
+    share = slice(rank * 8 // world_size, (rank + 1) * 8 // world_size)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.001, momentum=0.9)
+    losses = []
+    for step in range(4):
+        with seeded_globally("step", step), SharedDraws(processes, 8 // world_size):
+            outputs = network(images[share])
+        loss = torch.nn.functional.cross_entropy(outputs, torch.arange(8)[share])
+        optimizer.zero_grad()
+        loss.backward()
+        processes.average_gradients(network)
+        optimizer.step()
+        losses.append(processes.total(loss.detach().clone()) / world_size)
+    torch.save(torch.stack(losses), f"{results}-{rank}")
+    if world_size > 1:
+        torch.distributed.destroy_process_group()
+    torch.set_num_threads(threads)

@@ -118,9 +118,13 @@ def _compare(arguments: list[str]) -> int:
     from saln.experiments.run import compare
     from saln.report.page import write_report
     from saln.terminal import open_reporter, print_summary
+    from saln.training.processes import Processes
 
-    with open_reporter() as reporter:
+    processes = Processes.from_environment()
+    with open_reporter(silent=not processes.first) as reporter:
         outcome = compare(config, reporter)
+    if not processes.first:
+        return 0  # under torchrun the first process writes and says it
     if outcome.nothing_to_do and not (outcome.path / "report.html").exists():
         write_report(outcome.path)  # ended just before it was drawn
     if config.json:

@@ -64,6 +64,13 @@ class _Plain:
         self._line(_epoch_line(row, epochs))
 
 
+class _Silent(_Plain):
+    """For the processes that leave the talking to the first."""
+
+    def _line(self, text: str) -> None:
+        pass
+
+
 class _Live:
     """A progress bar with images/s and time left; the last epoch's result beside it."""
 
@@ -103,8 +110,11 @@ class _Live:
 
 
 @contextmanager
-def open_reporter() -> Iterator[Reporter]:
-    """Gives a reporter that suits standard error."""
+def open_reporter(*, silent: bool = False) -> Iterator[Reporter]:
+    """Gives a reporter that suits standard error, or one that says nothing."""
+    if silent:
+        yield _Silent()
+        return
     if not sys.stderr.isatty():
         yield _Plain()
         return

@@ -18,7 +18,6 @@ from saln.errors import InputError
 from saln.experiments.choices import ChoiceRecord
 from saln.experiments.confidence import LabelConfidence, judge_labels
 from saln.experiments.config import Config
-from saln.experiments.environment import find_device
 from saln.experiments.reference import Reference, train_reference
 from saln.experiments.reporter import FeatureProgress, Reporter
 from saln.experiments.summary import METRICS
@@ -26,6 +25,7 @@ from saln.features.backbones import build_backbone, feature_size
 from saln.features.extraction import extract_features
 from saln.features.neighbours import NeighbourTable, neighbour_table
 from saln.loading.batches import SelectedBatches
+from saln.loading.gathering import share_bounds
 from saln.loading.learner_selected import LearnerSelected
 from saln.loading.loader import (
     CandidateBatches,
@@ -41,6 +41,8 @@ from saln.selection.coherence import NEIGHBOURS
 from saln.training.learners import build_learner
 from saln.training.ledger import Ledger
 from saln.training.loop import Measure, TrainSettings, TrainState, evaluate, train
+from saln.training.processes import Processes
+from saln.training.synchronised import synchronise
 
 __all__ = ["Comparison", "SharedBySeed"]
 
@@ -69,10 +71,13 @@ class SharedBySeed:
 class Comparison:
     """The shared parts of a comparison; :func:`compare` drives it."""
 
-    def __init__(self, config: Config, reporter: Reporter) -> None:
+    def __init__(
+        self, config: Config, reporter: Reporter, device: torch.device, processes: Processes
+    ) -> None:
         self.config = config
         self.reporter = reporter
-        self.device = find_device(config.device)
+        self.device = device
+        self.processes = processes
         selectors = {name: SELECTORS[name]() for name in config.methods if name != "standard"}
         self.selectors = selectors
         needs_reference = any(
@@ -200,6 +205,8 @@ class Comparison:
                 workers=config.workers,
                 reporter=self.reporter,
             )
+            # Every process trained it; the first one's outputs hold, to the last digit.
+            reference = self.processes.same(reference, self.device)
         confidence = None
         if self.neighbours is not None:
             confidence = judge_labels(self.neighbours, data, seed, self.reporter)
@@ -223,6 +230,8 @@ class Comparison:
                 batch_size=config.batch_size,
                 filter_ratio=0.0 if arm == "standard" else self.filter_schedule,
                 seed=shared.seed,
+                rank=self.processes.rank,
+                world_size=self.processes.world_size,
                 ahead=0,  # every second of choosing counts, none is hidden behind training
                 phase=ledger.phase,
             )
@@ -242,6 +251,8 @@ class Comparison:
             reference_outputs=shared.reference_outputs,
             features=features,
             device=self.device,
+            rank=self.processes.rank,
+            world_size=self.processes.world_size,
             phase=ledger.phase,
         )
         return ScoredBatches(selected)
@@ -273,18 +284,28 @@ class Comparison:
         ledger = Ledger(self.device)
         with ledger.phase("load"):
             learner = copy.deepcopy(shared.learner).to(self.device)
+            learner = synchronise(learner, self.processes)
             batches = self.batches(arm, shared, learner, features, ledger)
         with ledger.phase("evaluate"):
             random = np.random.Generator(np.random.PCG64(derive_seed(config.split_seed, "measure")))
             count = min(TRAIN_MEASURE_LIMIT, len(data.train))
             sample = data.train.part(stratified_part(data.train.true_labels, count, random))
             splits = {"train": sample, "validation": data.validation, "test": data.test}
-            views = {name: self.evaluation_view(examples) for name, examples in splits.items()}
+            rank, ranks = self.processes.rank, self.processes.world_size
+            views = {
+                name: self.evaluation_view(
+                    part.part(np.arange(*share_bounds(len(part), rank, ranks)))
+                )
+                for name, part in splits.items()
+            }
 
         def measure() -> dict[str, Measure]:
             return {
                 name: evaluate(
-                    learner, evaluation_batches(view, self.device, config.workers), self.device
+                    learner,
+                    evaluation_batches(view, self.device, config.workers),
+                    self.device,
+                    self.processes,
                 )
                 for name, view in views.items()
             }
@@ -328,13 +349,14 @@ class Comparison:
             measure=measure,
             on_step=on_step,
             state=state,
+            processes=self.processes,
         ):
             before = scored
             scored = batches.selected.examples_scored if isinstance(batches, ScoredBatches) else 0
             kept = result.indices.numpy()
-            ledger.count(
-                steps=result.steps, forward=len(kept) + scored - before, backward=len(kept)
-            )
+            by_all = torch.tensor([scored - before], device=self.device)
+            forward = len(kept) + int(self.processes.total(by_all))
+            ledger.count(steps=result.steps, forward=forward, backward=len(kept))
             wrong = data.train.labels[kept] != data.train.true_labels[kept]
             row: dict[str, Any] = {
                 "arm": arm,

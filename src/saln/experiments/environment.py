@@ -42,6 +42,7 @@ def environment(device: torch.device) -> dict[str, Any]:
         "platform": platform.platform(),
         "processors": os.cpu_count(),
         "torch_threads": torch.get_num_threads(),
+        "training_processes": int(os.environ.get("WORLD_SIZE", "1")),
         "device": str(device),
         "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
         "command": ["saln", *sys.argv[1:]],
@@ -49,8 +50,12 @@ def environment(device: torch.device) -> dict[str, Any]:
     }
 
 
-def find_device(name: str) -> torch.device:
+def find_device(name: str, local_rank: int = 0) -> torch.device:
     """The device that ``--device`` names; ``auto`` is a GPU where torch sees one.
+
+    Args:
+        name: ``auto``, ``cpu`` or ``cuda``.
+        local_rank: Which of this machine's processes asks: each has a GPU of its own.
 
     Raises:
         InputError: ``cuda`` without a GPU.
@@ -59,6 +64,14 @@ def find_device(name: str) -> torch.device:
         raise InputError("--device cuda is not allowed: torch sees no GPU here; give cpu or auto")
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and local_rank >= torch.cuda.device_count():
+        raise InputError(
+            f"there are {torch.cuda.device_count()} GPUs here but process {local_rank + 1} asks "
+            "for one; start as many processes with --nproc-per-node as there are GPUs"
+        )
+    if name == "cuda":
+        torch.cuda.set_device(local_rank)
+        return torch.device(name, local_rank)
     return torch.device(name)
 
 

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from saln.errors import SalnError, TrainingError
-from saln.experiments.arms import Comparison
+import torch
+
+from saln.errors import InputError, SalnError, TrainingError
+from saln.experiments.arms import Comparison, SharedBySeed
 from saln.experiments.choices import save_examples, save_sheets
 from saln.experiments.confidence import doubted_labels
 from saln.experiments.config import Config
-from saln.experiments.environment import limited_threads
+from saln.experiments.environment import find_device, limited_threads
 from saln.experiments.progress import (
     RunProgress,
     finished_summary,
@@ -23,6 +25,7 @@ from saln.experiments.progress import (
 from saln.experiments.reference import Reference, cost_of
 from saln.experiments.reporter import Reporter
 from saln.experiments.summary import summarise
+from saln.training.processes import Processes
 
 __all__ = ["Outcome", "Reporter", "compare"]
 
@@ -59,36 +62,55 @@ def compare(config: Config, reporter: Reporter) -> Outcome:
             is not finite is stopped alone: the others go on.
     """
     config.check()
-    if config.resume and config.out is not None:
-        path = config.out.expanduser()
-        refuse_changes(path, config)
-        summary = finished_summary(path)
-        if summary is not None:
-            return Outcome(path, summary, (), nothing_to_do=True)
-    else:
-        path = free_folder(config)
-    try:
-        with limited_threads(config.threads):
-            return _compare(config, reporter, path)
-    except (KeyboardInterrupt, SalnError):
-        if (path / "config.json").exists() and not (path / "summary.json").exists():
-            reporter.note(
-                f"the rows so far are in {path / 'epochs.jsonl'}; go on with: "
-                f"saln compare --resume --out {shlex.quote(str(path))}"
-            )
-        raise
+    processes = Processes.from_environment()
+    if config.batch_size % processes.world_size:
+        raise InputError(
+            f"--batch-size {config.batch_size} cannot be shared equally by "
+            f"{processes.world_size} processes; give a multiple of {processes.world_size}"
+        )
+    device = find_device(config.device, processes.local_rank)
+    path = _folder(config) if processes.first else Path()
+    with processes.connected(device):
+        summary = finished_summary(path) if processes.first and config.resume else None
+        if processes.same(summary is not None, device):
+            return Outcome(path, summary or {}, (), nothing_to_do=True)
+        try:
+            with limited_threads(config.threads):
+                return _compare(config, reporter, path, device, processes)
+        except (KeyboardInterrupt, SalnError):
+            if (path / "config.json").exists() and not (path / "summary.json").exists():
+                reporter.note(
+                    f"the rows so far are in {path / 'epochs.jsonl'}; go on with: "
+                    f"saln compare --resume --out {shlex.quote(str(path))}"
+                )
+            raise
 
 
-def _compare(config: Config, reporter: Reporter, path: Path) -> Outcome:
-    comparison = Comparison(config, reporter)
-    data, device = comparison.data, comparison.device
-    facts = {"data set's fingerprint": data.fingerprint, "device": device.type}
-    progress = RunProgress.resume(path, config, device, facts) if config.resume else None
+def _folder(config: Config) -> Path:
+    """The folder of the run, new or to go on with; nothing is written."""
+    if not config.resume or config.out is None:
+        return free_folder(config)
+    path = config.out.expanduser()
+    refuse_changes(path, config)
+    return path
+
+
+def _compare(
+    config: Config, reporter: Reporter, path: Path, device: torch.device, processes: Processes
+) -> Outcome:
+    comparison = Comparison(config, reporter, device, processes)
+    data = comparison.data
+    facts = {
+        "data set's fingerprint": data.fingerprint,
+        "device": device.type,
+        "number of processes": processes.world_size,
+    }
     with contextlib.ExitStack() as stack:
-        if progress is not None:
-            stack.enter_context(progress)
+        progress: RunProgress | None = None
+        if processes.first and config.resume:
+            progress = stack.enter_context(RunProgress.resume(path, config, device, facts))
         features, feature_seconds = comparison.features()
-        if progress is None:
+        if processes.first and progress is None:
             progress = stack.enter_context(RunProgress.start(path, config, device, facts))
         parts = {name: len(getattr(data, name)) for name in ("train", "reference", "validation")}
         counts = {**parts, "test": len(data.test)}
@@ -99,6 +121,8 @@ def _compare(config: Config, reporter: Reporter, path: Path) -> Outcome:
         )
         comparison.warm_up()
         _train_arms(comparison, progress, features, feature_seconds)
+        if progress is None:  # the first process has the rows
+            return Outcome(path, {}, ())
         about = {
             "dataset": config.dataset,
             "classes": len(data.class_names),
@@ -122,33 +146,43 @@ def _compare(config: Config, reporter: Reporter, path: Path) -> Outcome:
 
 
 def _train_arms(
-    comparison: Comparison, progress: RunProgress, features: Any, feature_seconds: float
+    comparison: Comparison, progress: RunProgress | None, features: Any, feature_seconds: float
 ) -> None:
-    """Trains every arm of every seed that is not done yet."""
-    config, device = comparison.config, comparison.device
+    """Trains every arm of every seed that is not done yet.
+
+    Every process does; the first alone has the ``progress`` and writes, and what it reads
+    there goes to all.
+    """
+    config, device, processes = comparison.config, comparison.device, comparison.processes
+
+    def save_epoch(row: dict[str, Any], state: dict[str, Any]) -> None:
+        if progress is not None:
+            progress.save_epoch(row, state)
+
+    # What is sent to other processes goes through memory that all of them have.
+    place = device if processes.world_size == 1 else torch.device("cpu")
     for seed in config.seeds:
-        waiting = [arm for arm in config.methods if not progress.done(arm, seed)]
+        waiting = [arm for arm in config.methods if progress and not progress.done(arm, seed)]
+        waiting = processes.same(waiting, device)
         if not waiting:
             continue
-        saved = progress.reference(seed)
+        saved = processes.same(progress.reference(seed) if progress else None, device)
         shared = comparison.seed(seed, None if saved is None else Reference.from_state(saved))
-        if saved is None and shared.reference is not None:
-            progress.save_reference(seed, shared.reference.to_state())
-        if seed == config.seeds[0] and shared.confidence is not None:
-            beliefs, noise = shared.confidence.beliefs, config.label_noise
-            found = doubted_labels(beliefs, shared.data, seed=seed, noise_share=noise)
-            progress.save_labels(found)
-        save_examples(progress.path, seed, shared.data.train, comparison.data.class_names)
+        if progress is not None:
+            _save_seed(comparison, progress, shared, new_reference=saved is None)
         for arm in waiting:
             requires = comparison.selectors[arm].requires if arm != "standard" else frozenset()
-            state = progress.state(arm, seed, device=device)
+            state = progress.state(arm, seed, device=place) if progress else None
+            state = processes.same(state, device)
             try:
-                learner, ledger, record = comparison.arm(
-                    arm, shared, features, progress.save_epoch, state
-                )
+                learner, ledger, record = comparison.arm(arm, shared, features, save_epoch, state)
             except TrainingError as error:
-                progress.fail(arm, seed, f"{arm}, seed {seed}: {error}")
-                comparison.reporter.note(f"stopped {progress.failures[arm, seed]}")
+                failure = f"{arm}, seed {seed}: {error}"
+                if progress is not None:
+                    progress.fail(arm, seed, failure)
+                comparison.reporter.note(f"stopped {failure}")
+                continue
+            if progress is None:
                 continue
             weights = {name: value.cpu() for name, value in learner.state_dict().items()}
             needs = any(name.startswith("reference_") for name in requires)
@@ -161,4 +195,19 @@ def _train_arms(
             record.save(progress.path, arm, seed)
             save_sheets(progress.path, shared.data.train, record.shown)
             progress.finish(arm, seed, weights, cost)
-        progress.drop_reference(seed)
+        if progress is not None:
+            progress.drop_reference(seed)
+
+
+def _save_seed(
+    comparison: Comparison, progress: RunProgress, shared: SharedBySeed, *, new_reference: bool
+) -> None:
+    """Keeps what the arms of a seed share."""
+    config, seed = comparison.config, shared.seed
+    if new_reference and shared.reference is not None:
+        progress.save_reference(seed, shared.reference.to_state())
+    if seed == config.seeds[0] and shared.confidence is not None:
+        beliefs, noise = shared.confidence.beliefs, config.label_noise
+        found = doubted_labels(beliefs, shared.data, seed=seed, noise_share=noise)
+        progress.save_labels(found)
+    save_examples(progress.path, seed, shared.data.train, comparison.data.class_names)

@@ -17,6 +17,8 @@ from saln.loading.loader import EpochBatches
 from saln.loading.reading import scoring
 from saln.randomness import seeded_globally
 from saln.training.ledger import Ledger
+from saln.training.processes import ALONE, Processes
+from saln.training.synchronised import SharedDraws
 
 __all__ = [
     "SCHEDULES",
@@ -97,9 +99,17 @@ class EpochResult(NamedTuple):
     state: TrainState
 
 
-def evaluate(learner: nn.Module, batches: Iterable[Batch], device: torch.device) -> Measure:
-    """Mean cross-entropy and accuracy over all examples of the batches."""
-    total, right, count = 0.0, 0, 0
+def evaluate(
+    learner: nn.Module,
+    batches: Iterable[Batch],
+    device: torch.device,
+    processes: Processes = ALONE,
+) -> Measure:
+    """Mean cross-entropy and accuracy over all examples of the batches.
+
+    With several processes, over all of theirs; each gives its own part.
+    """
+    total, right, count = 0.0, 0.0, 0.0
     with scoring(learner):
         for batch in batches:
             labels = batch.labels.to(device)
@@ -107,6 +117,8 @@ def evaluate(learner: nn.Module, batches: Iterable[Batch], device: torch.device)
             total += float(cross_entropy(outputs, labels, reduction="sum"))
             right += int((outputs.argmax(dim=1) == labels).sum())
             count += len(labels)
+    whole = torch.tensor([total, right, count], dtype=torch.float64, device=device)
+    total, right, count = processes.total(whole).tolist()
     return Measure(total / count, right / count)
 
 
@@ -146,6 +158,7 @@ def train(
     measure: Callable[[], dict[str, Measure]] = dict,
     on_step: Callable[[int, int], None] = lambda examples, step: None,
     state: TrainState | None = None,
+    processes: Processes = ALONE,
 ) -> Iterator[EpochResult]:
     """Trains with SGD on cross-entropy and yields after every epoch.
 
@@ -161,6 +174,7 @@ def train(
         measure: Evaluates the learner after an epoch; booked as evaluate.
         on_step: Called with (examples of the step, step in the epoch) after each.
         state: Goes on after the epoch of this state; the learner's part is loaded too.
+        processes: Those that train together; ``batches`` gives each its equal share.
 
     Raises:
         TrainingError: A loss that is not finite. What was yielded before stands.
@@ -194,18 +208,23 @@ def train(
                     break
                 with ledger.phase("train"):
                     images, labels = batch.images.to(device), batch.labels.to(device)
-                    losses = cross_entropy(learner(images), labels, reduction="none")
+                    with SharedDraws(processes, len(images)):
+                        outputs = learner(images)
+                    losses = cross_entropy(outputs, labels, reduction="none")
                     observed = losses.detach()
                     if batch.weights is not None:
                         losses = losses * batch.weights.to(device)
                     loss = losses.mean()
-                    if not math.isfinite(loss.item()):
+                    # Of all ranks, so that all of them stop, or none.
+                    mean = processes.total(loss.detach().clone()).item() / processes.world_size
+                    if not math.isfinite(mean):
                         raise TrainingError(
-                            f"the loss is {loss.item()} in epoch {epoch}, step {len(kept)}, at "
+                            f"the loss is {mean} in epoch {epoch}, step {len(kept)}, at "
                             f"learning rate {scheduler.get_last_lr()[0]:g}; lower --learning-rate"
                         )
                     optimizer.zero_grad(set_to_none=True)
                     loss.backward()
+                    processes.average_gradients(learner)
                     optimizer.step()
                     scheduler.step()
                     kept.append(batch.indices)
@@ -218,4 +237,5 @@ def train(
         reached = TrainState(
             epoch, learner.state_dict(), optimizer.state_dict(), scheduler.state_dict()
         )
-        yield EpochResult(epoch, len(kept), torch.cat(kept), measures, reached)
+        indices = processes.joined(torch.cat(kept), len(kept), device)
+        yield EpochResult(epoch, len(kept), indices, measures, reached)

@@ -1,0 +1,226 @@
+"""Several real processes that train together, as torchrun starts them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from rank_processes import fine_tune, step_example, train_step
+
+from saln.errors import InputError
+from saln.training.processes import ALONE, Processes
+from saln.training.synchronised import SynchronisedBatchNorm, synchronise
+
+SOURCE = Path(__file__).parents[2] / "src"
+TESTS = Path(__file__).parents[1]
+
+
+def saln(arguments, folder, processes=0, timeout=240):
+    """Runs the command line in one process, or in several under torchrun."""
+    environment = {name: text for name, text in os.environ.items() if name != "RANK"}
+    environment |= {"PYTHONPATH": str(SOURCE), "OMP_NUM_THREADS": "1"}
+    start = ["-m", "saln"]
+    if processes:
+        start = [
+            "-m", "torch.distributed.run", "--nproc-per-node", str(processes),
+            "--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0", "--local-addr", "127.0.0.1",
+            "-m", "saln",
+        ]  # fmt: skip
+    return subprocess.run(
+        [sys.executable, *start, "compare", *map(str, arguments)],
+        cwd=folder, env=environment, capture_output=True, text=True, timeout=timeout, check=False,
+    )  # fmt: skip
+
+
+def rows_of(folder):
+    return [json.loads(line) for line in (folder / "epochs.jsonl").read_text().splitlines()]
+
+
+def assert_alike(several, one, *, examples, rel=3e-3):
+    """The same work; the same results but for the order in which floats were added."""
+    assert len(several) == len(one) > 0
+    for mine, its in zip(several, one, strict=True):
+        for name, value in its.items():
+            if name == "seconds":
+                continue
+            if name.endswith("_loss"):
+                assert mine[name] == pytest.approx(value, rel=rel), (its["arm"], name)
+            elif name.endswith("_accuracy"):
+                # A few examples lie on the border between two classes.
+                assert abs(mine[name] - value) <= max(0.025, 1.01 / examples[name.split("_")[0]])
+            else:
+                assert mine[name] == value, (its["arm"], name)
+
+
+DIGITS = (
+    "--limit", "300", "--epochs", "2", "--reference-epochs", "2", "--batch-size", "8",
+    "--learning-rate", "0.005", "--seeds", "0", "--cache-dir", "cache",
+)  # fmt: skip
+
+
+def test_two_processes_train_what_one_does(tmp_path):
+    methods = "standard,uniform,saln,jest,infobatch,top-loss"
+    flags = (*DIGITS, "--methods", methods, "--filter-ratio", "0.6", "--full-last-epochs", "1")
+    alone = saln((*flags, "--out", "one"), tmp_path)
+    assert alone.returncode == 0, alone.stderr
+    both = saln((*flags, "--out", "two"), tmp_path, processes=2)
+    assert both.returncode == 0, both.stderr
+    counts = json.loads((tmp_path / "one" / "summary.json").read_text())["examples"]
+    assert_alike(rows_of(tmp_path / "two"), rows_of(tmp_path / "one"), examples=counts)
+    # One of them writes and speaks.
+    assert both.stdout.count("epochs.jsonl") == 1
+    assert both.stderr.count("uniform, seed 0: epoch 1/2") == 1
+    assert (tmp_path / "two" / "report.html").exists()
+    environment = json.loads((tmp_path / "two" / "environment.json").read_text())
+    assert environment["training_processes"] == 2
+    one, two = (
+        torch.load(tmp_path / run / "checkpoints" / "saln-seed0.pt", weights_only=True)
+        for run in ("one", "two")
+    )
+    assert one.keys() == two.keys()
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, rtol=0.02, atol=2e-3)
+
+
+def test_two_processes_fine_tune_pets_as_one_does(tmp_path, data_root):
+    """With BatchNorm, dropout and stochastic depth: EfficientNet-Lite0.
+
+    At a low rate: at the usual one, rounding errors of float32 grow tenfold every few steps,
+    with few images a batch and few pixels a map. The test below has no rounding to speak of.
+    """
+    pytest.importorskip("efficientnet_lite_pytorch")
+    flags = (
+        "--preset", "offline-oxford-pet", "--data-root", data_root, "--limit", "120",
+        "--epochs", "1", "--image-size", "64", "--feature-size", "64", "--batch-size", "8",
+        "--methods", "standard,saln,jest", "--seeds", "0", "--reference-epochs", "1",
+        "--learning-rate", "1e-5",
+        "--cache-dir", "cache",
+    )  # fmt: skip
+    alone = saln((*flags, "--out", "one"), tmp_path)
+    assert alone.returncode == 0, alone.stderr
+    both = saln((*flags, "--out", "two"), tmp_path, processes=2)
+    assert both.returncode == 0, both.stderr
+    counts = json.loads((tmp_path / "one" / "summary.json").read_text())["examples"]
+    assert_alike(rows_of(tmp_path / "two"), rows_of(tmp_path / "one"), examples=counts)
+
+
+def test_steps_of_efficientnet_lite0_are_those_of_one_process(tmp_path):
+    """In float64, at the usual learning rate."""
+    pytest.importorskip("efficientnet_lite_pytorch")
+    meeting, results = tmp_path / "meeting", tmp_path / "losses"
+    torch.multiprocessing.spawn(fine_tune, args=(2, meeting, results), nprocs=2, join=True)
+    found = torch.load(f"{results}-0", weights_only=True)
+    assert torch.equal(found, torch.load(f"{results}-1", weights_only=True))
+    fine_tune(0, 1, meeting, results)
+    torch.testing.assert_close(found, torch.load(f"{results}-0", weights_only=True))
+
+
+def test_an_interrupted_run_goes_on_with_two_processes(tmp_path):
+    flags = (*DIGITS, "--methods", "uniform,jest")
+    assert saln((*flags, "--out", "whole"), tmp_path, processes=2).returncode == 0
+    code = (
+        "import os, sys\n"
+        "from saln.experiments.progress import RunProgress\n"
+        "from saln.cli import main\n"
+        "save = RunProgress.save_epoch\n"
+        "def dies(self, row, state):\n"
+        "    save(self, row, state)\n"
+        "    if (row['arm'], row['epoch']) == ('jest', 1):\n"
+        "        os._exit(9)\n"  # as a kill: nothing is tidied up
+        "RunProgress.save_epoch = dies\n"
+        "sys.exit(main(sys.argv[1:]))\n"
+    )
+    (tmp_path / "dies.py").write_text(code)
+    environment = {**os.environ, "PYTHONPATH": str(SOURCE), "OMP_NUM_THREADS": "1"}
+    killed = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2",
+         "--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0", "--local-addr", "127.0.0.1",
+         "dies.py", "compare", *flags, "--out", "run"],
+        cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    # The other process is ended too; nothing hangs.
+    assert killed.returncode != 0
+    assert [row["epoch"] for row in rows_of(tmp_path / "run")] == [1, 2, 1]
+    alone = saln(("--resume", "--out", "run"), tmp_path)
+    assert alone.returncode == 2
+    assert "the number of processes was 2" in alone.stderr
+    again = saln(("--resume", "--out", "run"), tmp_path, processes=2)
+    assert again.returncode == 0, again.stderr
+    keep = [{k: v for k, v in row.items() if k != "seconds"} for row in rows_of(tmp_path / "run")]
+    whole = [
+        {k: v for k, v in row.items() if k != "seconds"} for row in rows_of(tmp_path / "whole")
+    ]
+    assert keep == whole
+
+
+def test_a_batch_that_cannot_be_shared_is_refused(tmp_path):
+    flags = (*DIGITS, "--methods", "uniform", "--batch-size", "9", "--out", "run")
+    found = saln(flags, tmp_path, processes=2)
+    assert found.returncode == 1  # torchrun's own
+    assert "--batch-size 9 cannot be shared equally by 2 processes" in found.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_step_of_two_ranks_is_that_of_the_whole_batch(tmp_path):
+    """Outputs, gradients and running statistics, against torch's own layers."""
+    torch.multiprocessing.spawn(
+        train_step, args=(2, tmp_path / "meeting", tmp_path / "found"), nprocs=2, join=True
+    )
+    found = [torch.load(tmp_path / f"found-{rank}", weights_only=True) for rank in (0, 1)]
+    with torch.random.fork_rng():
+        network, images, goal = step_example()
+        images.requires_grad_()
+        torch.manual_seed(5)
+        outputs = network(images)
+    ((outputs - goal) ** 2).mean().backward()
+    close = torch.testing.assert_close
+    close(torch.cat([one["outputs"] for one in found]), outputs.detach())
+    close(torch.cat([one["input"] for one in found]), images.grad)
+    for one in found:
+        for mine, its in zip(one["gradients"], network.parameters(), strict=True):
+            close(mine, its.grad)
+        assert one["state"].keys() == network.state_dict().keys()
+        for name, value in network.state_dict().items():
+            close(one["state"][name], value)
+
+
+def test_one_process_is_left_as_it_is():
+    network = torch.nn.Sequential(torch.nn.BatchNorm1d(3))
+    assert synchronise(network, ALONE) is network
+    assert type(network[0]) is torch.nn.BatchNorm1d
+    assert ALONE.same("text", torch.device("cpu")) == "text"
+    assert not torch.distributed.is_initialized()
+
+
+def test_batch_norm_in_eval_mode_is_torchs():
+    with torch.random.fork_rng():
+        plain = torch.nn.BatchNorm2d(3)
+        plain(torch.randn(9, 3, 2, 2))
+        rows = torch.randn(4, 3, 2, 2)
+    network = torch.nn.Sequential(plain).eval()
+    expected = plain(rows)
+    synchronised = synchronise(network, Processes(0, 2))[0]
+    assert isinstance(synchronised, SynchronisedBatchNorm)
+    assert torch.equal(synchronised(rows), expected)
+
+
+@pytest.mark.parametrize(
+    ("environment", "found"),
+    [
+        ({}, Processes(0, 1, 0)),
+        ({"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1"}, Processes(3, 4, 1)),
+    ],
+)
+def test_what_torchrun_says(environment, found):
+    assert Processes.from_environment(environment) == found
+
+
+@pytest.mark.parametrize("environment", [{"RANK": "2", "WORLD_SIZE": "2"}, {"RANK": "x"}])
+def test_what_torchrun_would_not_say(environment):
+    with pytest.raises(InputError, match=r"which is not allowed; unset them, or start with"):
+        Processes.from_environment(environment)
