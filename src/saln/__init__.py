@@ -75,6 +75,7 @@ __all__ = [
     "extract_features",
     "fiedler",
     "label_beliefs",
+    "select",
     "suspicious_labels",
     "testing",
     "write_store",
@@ -107,6 +108,7 @@ _HOMES = {
     "extract_features": "saln.features.extraction",
     "fiedler": "saln.spectral.fiedler",
     "label_beliefs": "saln.selection.coherence",
+    "select": "saln.curation.select",
     "suspicious_labels": "saln.selection.coherence",
     "write_store": "saln.features.given",
 }

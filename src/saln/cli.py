@@ -1,4 +1,4 @@
-"""The command line: ``saln compare | features | report | list``."""
+"""The command line: ``saln compare | features | select | report | list``."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ Choose, from every batch of candidates, the few examples worth a gradient.
 commands:
   compare   train the arms side by side and write a report (the main job)
   features  run a frozen backbone over a data set and keep the rows
+  select    choose once, offline, from stored features; write what is kept
   report    redraw the report of a run, or join several
   list      data sets, networks, selectors and presets
 
@@ -281,6 +282,12 @@ def _features(arguments: list[str]) -> int:
     return 0
 
 
+def _select(arguments: list[str]) -> int:
+    from saln.cli_select import run_select
+
+    return run_select(arguments)
+
+
 def _report(arguments: list[str]) -> int:
     """Redraws tables, figures and report.html of runs; several are joined on one page too."""
     import tyro
@@ -326,11 +333,20 @@ def _list(arguments: list[str]) -> int:
     return 0
 
 
-_COMMANDS = {"compare": _compare, "features": _features, "report": _report, "list": _list}
+_COMMANDS = {
+    "compare": _compare,
+    "features": _features,
+    "select": _select,
+    "report": _report,
+    "list": _list,
+}
 
 
 # What is left after Ctrl-C; a comparison says itself how it goes on.
-_KEPT = {"features": "; finished shards are kept, and the same command goes on after them"}
+_KEPT = {
+    "features": "; finished shards are kept, and the same command goes on after them",
+    "select": "; finished parts are kept, and the same command goes on after them",
+}
 
 
 def _run(arguments: list[str]) -> int:

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import threadpoolctl
 import torch
 
 import saln
 from saln._torchvision import torchvision
 from saln.errors import InputError
 
-__all__ = ["environment", "find_device", "limited_threads"]
+__all__ = ["environment", "find_device"]
 
 
 def environment(device: torch.device) -> dict[str, Any]:
@@ -73,15 +70,3 @@ def find_device(name: str, local_rank: int = 0) -> torch.device:
         torch.cuda.set_device(local_rank)
         return torch.device(name, local_rank)
     return torch.device(name)
-
-
-@contextlib.contextmanager
-def limited_threads(count: int | None) -> Iterator[None]:
-    """Bounds torch's threads and those of NumPy's and SciPy's linear algebra."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count or before)
-    try:
-        with threadpoolctl.threadpool_limits(count, user_api="blas"):
-            yield
-    finally:
-        torch.set_num_threads(before)

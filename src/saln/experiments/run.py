@@ -15,7 +15,7 @@ from saln.experiments.arms import Comparison, SharedBySeed
 from saln.experiments.choices import save_examples, save_sheets
 from saln.experiments.confidence import doubted_labels
 from saln.experiments.config import Config
-from saln.experiments.environment import find_device, limited_threads
+from saln.experiments.environment import find_device
 from saln.experiments.progress import (
     RunProgress,
     finished_summary,
@@ -25,6 +25,7 @@ from saln.experiments.progress import (
 from saln.experiments.reference import Reference, cost_of
 from saln.experiments.reporter import Reporter
 from saln.experiments.summary import summarise
+from saln.threads import limited_threads
 from saln.training.processes import Processes
 
 __all__ = ["Outcome", "Reporter", "compare"]

@@ -1,0 +1,1 @@
+"""Choosing once, offline, what a data set keeps."""

@@ -1,0 +1,178 @@
+"""One partition's choice: the same in any process, on any machine."""
+
+from __future__ import annotations
+
+import copy
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from saln.curation.sources import Source, import_pyarrow
+from saln.errors import DataError, InputError
+from saln.randomness import derive_generator
+from saln.selection.candidates import Candidates, kept_count
+from saln.selection.contract import Selector
+from saln.threads import limited_threads
+
+__all__ = ["ADDED", "Job", "content_of"]
+
+# What the output has beside the input's columns.
+ADDED = ("score", "weight", "batch")
+BELIEFS = ("label_confidence", "believed_label")
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every partition is chosen by.
+
+    Attributes:
+        source: The rows.
+        selector: Copied for every partition, so that none knows of another.
+        candidates: Rows that are looked at together.
+        filter_ratio: The share of them to drop.
+        seed: Decides every random choice.
+        partition_rows: Rows of a partition, a multiple of ``candidates``.
+        beliefs: ``.npy`` with (n, 2) float64: how likely each label is right, and the label
+            that is believed; None for selectors that do not ask.
+    """
+
+    source: Source
+    selector: Selector
+    candidates: int
+    filter_ratio: float
+    seed: int
+    partition_rows: int
+    beliefs: Path | None = None
+
+    def __len__(self) -> int:
+        """Partitions."""
+        return -(-len(self.source) // self.partition_rows)
+
+    def bounds(self, number: int) -> tuple[int, int]:
+        """The first row of a partition and the one after its last."""
+        start = number * self.partition_rows
+        return start, min(start + self.partition_rows, len(self.source))
+
+    def kept(self, rows: int) -> int:
+        """How many of so many candidates stay; 0 of a few left-over ones."""
+        return int(kept_count(rows, self.filter_ratio)) if rows else 0
+
+    def choose(self, number: int) -> Any:
+        """The kept rows of a partition, a ``pyarrow.Table``, batch by batch.
+
+        The partition's rows are put in a random order, and every ``candidates`` of them are
+        a batch; the last batch of the last partition may have fewer.
+
+        Raises:
+            DataError: A row that cannot be read, or features that are not finite.
+        """
+        arrow, _ = import_pyarrow()
+        start, stop = self.bounds(number)
+        part = self.source.read(start, stop)
+        finite = np.isfinite(part.features).all(axis=1)
+        if not finite.all():
+            raise DataError(
+                f"row {start + int((~finite).argmax()):,} of {self.source.path}: its features are "
+                "NaN or infinite; repair that row or leave it out"
+            )
+        known = {"features": torch.from_numpy(np.array(part.features))}
+        if part.labels is not None:
+            known["labels"] = torch.from_numpy(part.labels)
+        beliefs = None
+        if self.beliefs is not None:
+            beliefs = np.array(np.load(self.beliefs, mmap_mode="r")[start:stop])
+            known["label_confidence"] = torch.from_numpy(beliefs[:, 0].copy())
+        order = torch.randperm(stop - start, generator=derive_generator(self.seed, "order", number))
+        selector = copy.deepcopy(self.selector)
+        selector.begin_epoch(0)
+        first_batch = start // self.candidates
+        places, scores, weights, batches = [], [], [], []
+        for step, positions in enumerate(order.split(self.candidates)):
+            k = self.kept(len(positions))
+            if k == 0:
+                continue
+            fields: dict[str, Any] = {name: known[name][positions] for name in selector.requires}
+            batch = first_batch + step
+            chosen = selector(
+                Candidates(indices=positions + start, **fields),
+                k,
+                generator=derive_generator(self.seed, "select", batch),
+            )
+            places.append(positions[chosen.positions])
+            nothing = torch.full((len(positions),), torch.nan)
+            found = nothing if chosen.scores is None else chosen.scores.cpu()
+            scores.append(found[chosen.positions].double())
+            given = torch.ones(k) if chosen.weights is None else chosen.weights.cpu()
+            weights.append(given.double())
+            batches.append(torch.full((k,), batch))
+        empty = torch.empty(0)
+        kept = torch.cat(places or [empty.long()])
+        table = part.columns.take(arrow.array(kept.numpy()))
+        scored = torch.cat(scores or [empty.double()]).numpy()
+        table = table.append_column("score", arrow.array(scored, mask=np.isnan(scored)))
+        table = table.append_column(
+            "weight", arrow.array(torch.cat(weights or [empty.double()]).numpy())
+        )
+        table = table.append_column(
+            "batch", arrow.array(torch.cat(batches or [empty.long()]).numpy())
+        )
+        if beliefs is not None:
+            mine = beliefs[kept.numpy()]
+            table = table.append_column("label_confidence", arrow.array(mine[:, 0]))
+            table = table.append_column("believed_label", arrow.array(mine[:, 1].astype(np.int64)))
+        return table
+
+    def check(self) -> None:
+        """Refuses what cannot work, before anything is written.
+
+        Raises:
+            InputError: A selector that needs what is not there, or sizes that do not fit.
+        """
+        name = type(self.selector).__name__
+        if not self.selector.chooses_before_loading() or self.selector.observes_losses:
+            raise InputError(
+                f"{name} needs a network in training, and offline there is none; choose a selector "
+                "that needs features and labels alone ('saln list' says which)"
+            )
+        if self.candidates < 1:
+            raise InputError(f"--candidates {self.candidates} is not allowed; give at least 1")
+        if self.candidates > len(self.source):
+            raise InputError(
+                f"--candidates {self.candidates} is more than the {len(self.source):,} rows of "
+                f"{self.source.path}; give fewer"
+            )
+        if self.kept(self.candidates) < 1:
+            raise InputError(
+                f"--filter-ratio {self.filter_ratio} of --candidates {self.candidates} keeps "
+                "nothing; lower the ratio or give more candidates"
+            )
+        first = self.source.read(0, 1)
+        if "labels" in self.selector.requires and first.labels is None:
+            raise InputError(f"{name} requires labels; give --labels-column NAME")
+        taken = [
+            column
+            for column in (*ADDED, *(BELIEFS if self.beliefs else ()))
+            if column in first.columns.column_names
+        ]
+        if taken:
+            raise InputError(
+                f"{self.source.path} has columns named {', '.join(taken)}, which the output adds; "
+                "rename them"
+            )
+
+
+def content_of(job: Job, number: int) -> bytes:
+    """A partition's kept rows as the bytes of a Parquet file.
+
+    On one thread: sums of floats then come in the same order on every machine.
+    """
+    _, parquet = import_pyarrow()
+    with limited_threads(1):
+        table = job.choose(number)
+    content = io.BytesIO()
+    parquet.write_table(table, content)
+    return content.getvalue()

@@ -1,0 +1,64 @@
+"""Partitions chosen from on a Ray cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from saln.curation.choosing import Job, content_of
+from saln.errors import DataError, InputError
+from saln.integrations.ray import connected
+
+__all__ = ["contents_on_ray"]
+
+
+def contents_on_ray(
+    job: Job, left: list[int], address: str | None, workers: int | None
+) -> Iterator[tuple[int, bytes]]:
+    """Chooses from partitions by Ray Data: numbers go out, Parquet bytes come back.
+
+    The driver alone writes, so the output's folder need not be shared; the input must be
+    at the same path on every machine. Ray gives the work of a process that died to another.
+
+    Args:
+        job: What to choose from, and by what.
+        left: The partitions.
+        address: The cluster's; one is started on this machine when None.
+        workers: How many partitions at once; as many as the cluster has cores when None.
+
+    Raises:
+        InputError: ``workers``, or no cluster at the address.
+        DataError: A row that cannot be read, or a task that keeps failing.
+        MissingExtraError: Ray is not installed.
+    """
+    if workers is not None and workers < 1:
+        raise InputError(f"--ray-workers {workers} is not allowed; give at least 1")
+    if not left:
+        return
+    with connected(address, workers) as ray:
+        from ray.data import DataContext, from_items
+
+        context = DataContext.get_current()
+        context.enable_progress_bars = False
+        context.print_on_execution_start = False
+
+        def choose(batch: dict[str, Any]) -> dict[str, Any]:
+            contents = np.empty(len(batch["number"]), dtype=object)
+            contents[:] = [content_of(job, int(number)) for number in batch["number"]]
+            return {"number": batch["number"], "content": contents}
+
+        numbers = from_items([{"number": number} for number in left], override_num_blocks=len(left))
+        options: dict[str, Any] = {} if workers is None else {"concurrency": workers}
+        try:
+            for row in numbers.map_batches(choose, batch_size=1, **options).iter_rows():
+                yield int(row["number"]), bytes(row["content"])
+        except ray.exceptions.RayError as error:
+            cause = error.cause if isinstance(error, ray.exceptions.RayTaskError) else None
+            if isinstance(cause, DataError | InputError):
+                raise cause from None
+            raise DataError(
+                f"a Ray task failed ({str(error).splitlines()[-1]}); run the same command again: "
+                "it goes on where it stopped"
+            ) from error
