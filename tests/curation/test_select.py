@@ -3,12 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +11,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from select_processes import command, killed_and_again
 
 import saln
 from saln.cli import main
@@ -27,7 +22,6 @@ from saln.errors import DataError, InputError
 from saln.randomness import derive_generator
 from saln.selection import SELECTORS, kept_count
 
-SOURCE = Path(__file__).parents[2] / "src"
 ROWS, WIDTH = 230, 6
 
 
@@ -217,47 +211,12 @@ def test_a_stopped_run_goes_on_with_the_same_bytes(store, tmp_path, monkeypatch)
     assert out.read_bytes() == whole.read_bytes()
 
 
-def command(store, out, *more):
-    return [
-        sys.executable, "-c",
-        "from saln.curation import select; select.PARTITION_ROWS = 400; "
-        "import sys; from saln.cli import main; "
-        "select.select.__kwdefaults__['partition_rows'] = 400; sys.exit(main(sys.argv[1:]))",
-        "select", str(store), "--selector", "saln", "--candidates", "100", "--out", str(out), *more,
-    ]  # fmt: skip
-
-
 @pytest.fixture
 def large(tmp_path):
     random = np.random.default_rng(0)
     features = random.random((12_000, 16)).astype(np.float16)
     saln.write_store(tmp_path / "large", features, np.zeros(12_000, dtype=np.int64))
     return tmp_path / "large"
-
-
-def environment():
-    return {**os.environ, "PYTHONPATH": str(SOURCE), "OMP_NUM_THREADS": "1"}
-
-
-def killed_and_again(arguments, parts, out):
-    """Kills the command once some parts are there, and runs it again."""
-    running = subprocess.Popen(
-        arguments, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )  # fmt: skip
-    deadline = time.monotonic() + 100
-    while len(list(parts.glob("part-*"))) < 3 and running.poll() is None:
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-    os.killpg(running.pid, signal.SIGKILL)
-    running.wait()
-    assert not out.exists()
-    assert len(list(parts.glob("part-*"))) >= 3
-    done = subprocess.run(
-        [*arguments, "--json"], env=environment(), capture_output=True, text=True, check=True,
-        timeout=200,
-    )  # fmt: skip
-    return json.loads(done.stdout)
 
 
 def test_a_killed_run_goes_on_with_the_same_bytes(large, tmp_path):

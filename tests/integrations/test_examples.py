@@ -44,3 +44,11 @@ def test_the_stream_decodes_what_it_keeps():
     ).groups()
     assert float(loss) < 1.5
     assert int(decoded) == int(trained) > 0
+
+
+def test_a_cluster_of_two_nodes_keeps_what_one_process_keeps():
+    pytest.importorskip("ray")
+    printed = run("ray_select")
+    assert "rows, the same locally" in printed
+    share = int(re.search(r"(\d+)% of the kept", printed)[1])
+    assert share < 12  # of 20

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from saln.curation.choosing import Job, content_of
-from saln.errors import DataError, InputError
+from saln.errors import DataError, InputError, SalnError
 from saln.integrations.ray import connected
 
 __all__ = ["contents_on_ray"]
@@ -45,19 +45,24 @@ def contents_on_ray(
         context.print_on_execution_start = False
 
         def choose(batch: dict[str, Any]) -> dict[str, Any]:
-            contents = np.empty(len(batch["number"]), dtype=object)
-            contents[:] = [content_of(job, int(number)) for number in batch["number"]]
-            return {"number": batch["number"], "content": contents}
+            numbers = [int(number) for number in batch["number"]]
+            contents, errors = (np.empty(len(numbers), dtype=object) for _ in range(2))
+            for place, number in enumerate(numbers):
+                contents[place], errors[place] = b"", ""
+                try:
+                    contents[place] = content_of(job, number)
+                except SalnError as error:  # Ray would bury it in its own
+                    errors[place] = str(error)
+            return {"number": batch["number"], "content": contents, "error": errors}
 
         numbers = from_items([{"number": number} for number in left], override_num_blocks=len(left))
         options: dict[str, Any] = {} if workers is None else {"concurrency": workers}
         try:
             for row in numbers.map_batches(choose, batch_size=1, **options).iter_rows():
+                if row["error"]:
+                    raise DataError(row["error"])
                 yield int(row["number"]), bytes(row["content"])
         except ray.exceptions.RayError as error:
-            cause = error.cause if isinstance(error, ray.exceptions.RayTaskError) else None
-            if isinstance(cause, DataError | InputError):
-                raise cause from None
             raise DataError(
                 f"a Ray task failed ({str(error).splitlines()[-1]}); run the same command again: "
                 "it goes on where it stopped"

@@ -1,0 +1,129 @@
+"""The same choice on a Ray cluster of two nodes, whoever dies on the way."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import time
+
+import numpy as np
+import pytest
+from select_processes import command, killed_and_again
+
+import saln
+from saln.cli import main
+from saln.errors import DataError
+from saln.integrations.ray import connected
+
+ray = pytest.importorskip("ray")
+OPTIONS = {"candidates": 100, "filter_ratio": 0.8, "partition_rows": 400}
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("store")
+    features = np.random.default_rng(0).random((4_050, 16)).astype(np.float16)
+    saln.write_store(folder / "store", features, np.arange(4_050) % 3)
+    saln.select(folder / "store", selector=saln.SALN(), out=folder / "local.parquet", **OPTIONS)
+    return folder / "store"
+
+
+@pytest.fixture(scope="module")
+def local(store):
+    return (store.parent / "local.parquet").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    from ray.cluster_utils import Cluster
+
+    node = {"num_cpus": 1, "object_store_memory": 100 * 2**20, "include_dashboard": False}
+    nodes = Cluster(initialize_head=True, head_node_args=node)
+    nodes.add_node(num_cpus=1, object_store_memory=100 * 2**20)
+    with connected(nodes.address, None):
+        yield nodes.address
+    nodes.shutdown()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_bytes_are_those_of_the_local_engine(cluster, store, local, tmp_path, workers):
+    told = []
+    result = saln.select(
+        store, selector=saln.SALN(), out=tmp_path / "kept.parquet", engine="ray",
+        ray_workers=workers, progress=lambda done, rows: told.append((done, rows)), **OPTIONS,
+    )  # fmt: skip
+    assert (tmp_path / "kept.parquet").read_bytes() == local
+    assert result.computed == 4_050
+    assert told == sorted(told)
+    assert told[-1] == (4_050, 4_050)
+
+
+class Deadly(saln.Selector):
+    """SALN, but whoever first looks at row 1234 dies of it, by SIGKILL."""
+
+    requires = frozenset({"features"})
+
+    def __init__(self, scar):
+        self.scar = scar
+
+    def choose(self, candidates, k, generator):
+        if 1234 in candidates.indices.tolist() and not self.scar.exists():
+            self.scar.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return saln.SALN().choose(candidates, k, generator)
+
+
+@pytest.fixture
+def by_value():
+    """Workers cannot import tests."""
+    cloudpickle = pytest.importorskip("ray.cloudpickle")
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    yield
+    cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+
+
+def test_the_parts_of_a_killed_worker_are_chosen_again(cluster, store, local, tmp_path, by_value):
+    scar = tmp_path / "scar"
+    saln.select(
+        store, selector=Deadly(scar), out=tmp_path / "kept.parquet", engine="ray",
+        ray_workers=2, **OPTIONS,
+    )  # fmt: skip
+    assert scar.exists()
+    assert (tmp_path / "kept.parquet").read_bytes() == local
+
+
+def test_a_broken_row_is_named_from_afar(cluster, tmp_path):
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    features = np.random.default_rng(0).random((900, 4)).astype(np.float32)
+    features[777, 2] = np.nan
+    pq.write_table(pa.table({"features": list(features)}), tmp_path / "rows.parquet")
+    with pytest.raises(DataError, match="row 777 of"):
+        saln.select(
+            tmp_path / "rows.parquet", selector=saln.SALN(), out=tmp_path / "kept.parquet",
+            engine="ray", **OPTIONS,
+        )  # fmt: skip
+    assert not (tmp_path / "kept.parquet").exists()
+
+
+def test_an_address_where_no_cluster_is(store, tmp_path, capsys):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    started = time.monotonic()
+    flags = ["--selector", "saln", "--engine", "ray", "--ray-address", address]
+    ray.shutdown()  # a connection that is there would be taken
+    code = main(["select", str(store), *flags, "--out", str(tmp_path / "kept.parquet")])
+    assert code == 2
+    assert f"no Ray cluster answers at {address}" in capsys.readouterr().err
+    assert time.monotonic() - started < 60
+    assert not (tmp_path / "kept.parquet").exists()
+
+
+def test_a_killed_driver_goes_on_with_the_same_bytes(store, local, tmp_path):
+    out = tmp_path / "kept.parquet"
+    arguments = command(store, out, "--engine", "ray", "--ray-workers", "2")
+    found = killed_and_again(arguments, tmp_path / "kept.parquet.parts", out)
+    assert found["computed"] < found["rows"] == 4_050
+    assert out.read_bytes() == local
