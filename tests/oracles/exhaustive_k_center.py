@@ -17,7 +17,8 @@ def greedy(features: np.ndarray, k: int) -> list[int]:
     features = np.asarray(features, dtype=np.float64)
     apart = distances(features)
     centre = features.mean(axis=0)
-    kept = [int(np.argmin([np.linalg.norm(row - centre) for row in features]))]
+    away = np.array([np.linalg.norm(row - centre) for row in features])
+    kept = [int(np.flatnonzero(away <= away.min() * (1 + 1e-12))[0])]
     while len(kept) < k:
         best, best_distance = -1, -1.0
         for i in range(len(features)):

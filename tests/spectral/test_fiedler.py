@@ -495,3 +495,19 @@ def test_real_features_of_images(data_root, tmp_path):
         assert result.participation_ratio < 3.0
         for k in (1, n // 5, n // 2):
             assert positions(result, k) == oracle.chosen(given_values, k)
+
+
+@pytest.mark.parametrize("n", [23, 45, 300, 391])
+@pytest.mark.parametrize("seed", range(6))
+def test_parallel_rows_never_give_the_constant_vector(n, seed):
+    """All similarities are 1: every vector beside the constant one belongs to eigenvalue n."""
+    random = np.random.default_rng(seed)
+    features = torch.from_numpy(np.outer(random.random(n) + 0.1, random.random(5)))
+    result = fiedler(features)
+    assert result.value == pytest.approx(n)
+    assert abs(float(result.vector.sum())) < 1e-6
+    try:
+        result = fiedler(features, solver="davidson")
+    except ConvergenceError:
+        return  # it may give up, but not be wrong
+    assert result.value == pytest.approx(n)

@@ -38,7 +38,9 @@ def k_center_positions(features: Tensor, k: int) -> tuple[Tensor, Tensor]:
     features = features - features.mean(dim=0)
     squares = features.square().sum(dim=1)
     to_centre = _squared_distances(features, squares)
-    centres = [int(squares.argmin())]
+    # The lowest of those that are equally near, but for rounding: of two rows, the first.
+    near = squares <= squares.min() * (1 + 64 * torch.finfo(features.dtype).eps)
+    centres = [int(near.to(torch.int8).argmax())]
     nearest = to_centre(centres[0])
     nearest[centres[0]] = -1.0
     while len(centres) < k:

@@ -156,11 +156,26 @@ class _Search:
             rows = torch.where(lost.unsqueeze(2), fresh, rows)
         rows = _orthonormal(rows)
         rows = torch.baddbmm(rows, torch.bmm(rows, columns), against, alpha=-1)
+        if float(rows.square().sum(-1).amin()) < 0.5:
+            # Rows that lay in each other, made orthogonal, are rounding, which may be the kernel.
+            rows = self._replaced(rows, against)
         rows = _orthonormal(rows)
         room = rows.shape[2] - against.shape[1]
         rows = rows[:, :room] if rows.shape[1] > room else rows
         self.basis = torch.cat([self.basis, rows], 1)
         self.images = torch.cat([self.images, self.apply(rows)], 1)
+
+    def _replaced(self, rows: Tensor, against: Tensor) -> Tensor:
+        """The rows with random ones for those that lie in ``against``; beside it, orthonormal."""
+        count, n = rows.shape[1:]
+        lost = rows.square().sum(-1) < 0.5
+        # Not the probes that stood for lost rows before.
+        fresh = _probes(2 * count, n, rows.device)[count:].double()
+        rows = torch.where(lost.unsqueeze(2), fresh, rows)
+        for _ in range(3):
+            rows = torch.baddbmm(rows, torch.bmm(rows, against.mT), against, alpha=-1)
+            rows = _orthonormal(rows)
+        return rows
 
     def rayleigh_ritz(self) -> None:
         """The best pairs in the basis; a basis grown too long is cut back to its best part."""
