@@ -37,14 +37,13 @@ def main() -> None:
         partition_rows=2_000,
         **shared,
     )
-    cluster.shutdown()
+    cluster.shutdown()  # type: ignore[no-untyped-call]
     saln.select(folder / "store", out=folder / "local.parquet", partition_rows=2_000, **shared)
 
     same = (folder / "ray.parquet").read_bytes() == (folder / "local.parquet").read_bytes()
     kept = pq.read_table(result.path)["id"].to_numpy()
-    print(
-        f"kept {result.kept} of {result.rows} rows, {'the same' if same else 'other ones'} locally"
-    )
+    which = "the same" if same else "other ones"
+    print(f"kept {result.kept} of {result.rows} rows, {which} locally")
     print(f"{np.mean(kept < 4_000):.0%} of the kept are among the fifth with the wrong labels")
 
 

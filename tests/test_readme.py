@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from saln import cli
+from saln.cli_select import SelectSettings
 from saln.experiments.config import Config, load_preset
 from saln.report import page
 
@@ -108,15 +109,18 @@ def test_extras_that_are_installed_exist():
 
 
 def test_flags_in_the_text_exist():
-    fields = {field.name.replace("_", "-") for field in dataclasses.fields(Config)}
+    kinds = (Config, SelectSettings, cli.FeatureSettings)
+    config, select, features = (
+        {field.name.replace("_", "-") for field in dataclasses.fields(kind)} for kind in kinds
+    )
     shown = []
     for text in DOCUMENTS.values():
         prose = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
         shown += re.findall(r"--([a-z][a-z-]*)(?: (?!-)([\w.,-]*[\w]))?", prose)
     assert len(shown) > 8
     for name, value in shown:
-        assert name.removeprefix("no-") in fields, name
-        if value and not value.isupper() and not value.startswith("FILE"):
+        assert name.removeprefix("no-") in config | select | features, name
+        if name in config and value and not value.isupper() and not value.startswith("FILE"):
             cli.read_compare([f"--{name}", value])
 
 

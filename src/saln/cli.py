@@ -16,9 +16,10 @@ import saln
 from saln.errors import InputError, SalnError
 
 if TYPE_CHECKING:
+    from saln.cli_select import SelectSettings
     from saln.experiments.config import Config
 
-__all__ = ["FeatureSettings", "main", "read_compare", "read_features"]
+__all__ = ["FeatureSettings", "main", "read_compare", "read_features", "read_select"]
 
 _OVERVIEW = """\
 usage: saln COMMAND [FLAGS]
@@ -280,6 +281,13 @@ def _features(arguments: list[str]) -> int:
     sys.stdout.write(f"rows     {rows:,} of {width:,} features{reused}\n")
     sys.stdout.write(f"took     {store.seconds:,.1f} s, {speed:,.0f} images/s\n")
     return 0
+
+
+def read_select(arguments: Sequence[str]) -> SelectSettings:
+    """See :func:`saln.cli_select.read_select`."""
+    from saln.cli_select import read_select
+
+    return read_select(arguments)
 
 
 def _select(arguments: list[str]) -> int:

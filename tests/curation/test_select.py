@@ -61,10 +61,9 @@ def select(source, out, *, selector="saln", **options):
 def by_hand(selector, features, labels, *, n, f, seed, partition):
     """What the docstring says, row by row."""
     kept = []
-    for number, start in enumerate(range(0, len(features), partition)):
-        stop = min(start + partition, len(features))
-        order = torch.randperm(stop - start, generator=derive_generator(seed, "order", number))
-        order = (order + start).tolist()
+    shuffled = torch.randperm(len(features), generator=derive_generator(seed, "order")).tolist()
+    for start in range(0, len(features), partition):
+        order = shuffled[start : start + partition]
         for step in range(0, len(order), n):
             indices = torch.tensor(order[step : step + n])
             batch = (start + step) // n
@@ -142,11 +141,22 @@ def test_parquet_columns_are_kept(parquet, tmp_path):
     assert pq.read_table(tmp_path / "again.parquet").equals(table)
 
 
-def test_parquet_and_store_give_the_same_rows(parquet, store, tmp_path):
-    select(parquet, tmp_path / "a.parquet", selector="k-center")
-    select(store, tmp_path / "b.parquet", selector="k-center")
-    one, two = (pq.read_table(tmp_path / f"{name}.parquet") for name in "ab")
-    assert one["id"].equals(two["id"])
+def test_parquet_is_taken_in_the_order_of_its_rows(parquet, tmp_path):
+    select(parquet, tmp_path / "kept.parquet", seed=5)
+    table = pq.read_table(tmp_path / "kept.parquet")
+    features, _ = examples()
+    kept = []
+    for start in range(0, ROWS, 80):
+        stop = min(start + 80, ROWS)
+        order = torch.randperm(stop - start, generator=derive_generator(5, "order", start)) + start
+        for step, indices in enumerate(order.split(40)):
+            chosen = saln.SALN()(
+                saln.Candidates(indices=indices, features=torch.from_numpy(features)[indices]),
+                kept_count(len(indices), 0.8),
+                generator=derive_generator(5, "select", start // 40 + step),
+            )
+            kept += indices[chosen.positions].tolist()
+    assert table["id"].to_pylist() == kept
 
 
 def test_coherence_says_which_labels_it_distrusts(tmp_path, capsys):

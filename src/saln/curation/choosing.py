@@ -64,19 +64,20 @@ class Job:
     def choose(self, number: int) -> Any:
         """The kept rows of a partition, a ``pyarrow.Table``, batch by batch.
 
-        The partition's rows are put in a random order, and every ``candidates`` of them are
-        a batch; the last batch of the last partition may have fewer.
+        Every ``candidates`` rows of the partition's random order are a batch; the last batch
+        of the last partition may have fewer.
 
         Raises:
             DataError: A row that cannot be read, or features that are not finite.
         """
         arrow, _ = import_pyarrow()
         start, stop = self.bounds(number)
-        part = self.source.read(start, stop)
+        rows = self.source.order(start, stop, self.seed)
+        part = self.source.read(rows)
         finite = np.isfinite(part.features).all(axis=1)
         if not finite.all():
             raise DataError(
-                f"row {start + int((~finite).argmax()):,} of {self.source.path}: its features are "
+                f"row {rows[~finite].min():,} of {self.source.path}: its features are "
                 "NaN or infinite; repair that row or leave it out"
             )
         known = {"features": torch.from_numpy(np.array(part.features))}
@@ -84,21 +85,21 @@ class Job:
             known["labels"] = torch.from_numpy(part.labels)
         beliefs = None
         if self.beliefs is not None:
-            beliefs = np.array(np.load(self.beliefs, mmap_mode="r")[start:stop])
+            beliefs = np.array(np.load(self.beliefs, mmap_mode="r")[rows])
             known["label_confidence"] = torch.from_numpy(beliefs[:, 0].copy())
-        order = torch.randperm(stop - start, generator=derive_generator(self.seed, "order", number))
         selector = copy.deepcopy(self.selector)
         selector.begin_epoch(0)
         first_batch = start // self.candidates
         places, scores, weights, batches = [], [], [], []
-        for step, positions in enumerate(order.split(self.candidates)):
+        numbers = torch.from_numpy(rows)
+        for step, positions in enumerate(torch.arange(len(rows)).split(self.candidates)):
             k = self.kept(len(positions))
             if k == 0:
                 continue
             fields: dict[str, Any] = {name: known[name][positions] for name in selector.requires}
             batch = first_batch + step
             chosen = selector(
-                Candidates(indices=positions + start, **fields),
+                Candidates(indices=numbers[positions], **fields),
                 k,
                 generator=derive_generator(self.seed, "select", batch),
             )
@@ -150,7 +151,7 @@ class Job:
                 f"--filter-ratio {self.filter_ratio} of --candidates {self.candidates} keeps "
                 "nothing; lower the ratio or give more candidates"
             )
-        first = self.source.read(0, 1)
+        first = self.source.read(np.zeros(1, dtype=np.int64))
         if "labels" in self.selector.requires and first.labels is None:
             raise InputError(f"{name} requires labels; give --labels-column NAME")
         taken = [

@@ -1,10 +1,10 @@
 """Choosing once, offline: from stored features to a Parquet file of the kept rows.
 
-The rows are taken in partitions, in the order of the input. Each partition is chosen from
-by itself and kept beside the output, in ``OUT.parts/``, whole or not at all; so a run that
-was killed goes on with the partitions that are left. At the end they are joined in order
-and the folder goes. What is kept depends on the rows, the settings and the seed: not on the
-engine, the number of workers, or how often the run was killed.
+The rows are taken in partitions: of a store in a random order, of Parquet in the order of the
+files. Each partition is chosen from by itself and kept beside the output, in ``OUT.parts/``,
+whole or not at all; so a run that was killed goes on with the partitions that are left. At the
+end they are joined in order and the folder goes. What is kept depends on the rows, the settings
+and the seed: not on the engine, the number of workers, or how often the run was killed.
 """
 
 from __future__ import annotations
@@ -213,7 +213,7 @@ class _Table:
 
     def __init__(self, source: ParquetSource) -> None:
         self.source = source
-        width = source.read(0, 1).features.shape[1]
+        width = source.read(np.zeros(1, dtype=np.int64)).features.shape[1]
         self.shape = (len(source), width)
         self.ndim = 2
         self.size = len(source) * width
@@ -223,7 +223,7 @@ class _Table:
 
     def __getitem__(self, part: slice) -> npt.NDArray[Any]:
         start, stop, _ = part.indices(len(self))
-        return self.source.read(start, stop).features
+        return self.source.read(np.arange(start, stop)).features
 
 
 def _judge(job: Job, work: Path) -> tuple[LabelBeliefs, Job]:
@@ -295,7 +295,7 @@ def _list_labels(
             "confidence": entry.confidence,
         }
         if id_column is not None:
-            found = source.read(entry.example, entry.example + 1).columns
+            found = source.read(np.array([entry.example])).columns
             row["id"] = found[id_column][0].as_py()
         listed.append(row)
     doubted = int((beliefs.believed != given).sum())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib
 from bisect import bisect_right
@@ -15,6 +16,7 @@ import torch
 from saln.errors import DataError, InputError, MissingExtraError
 from saln.features.store import FeatureStore
 from saln.loading.rows import Rows
+from saln.randomness import derive_generator
 
 __all__ = ["ParquetSource", "Part", "Source", "StoreSource", "import_pyarrow", "open_source"]
 
@@ -35,7 +37,7 @@ def import_pyarrow() -> tuple[Any, Any]:
 
 
 class Part(NamedTuple):
-    """Rows that follow one another.
+    """Some rows.
 
     Attributes:
         features: floating, (m, d).
@@ -61,8 +63,11 @@ class Source(Protocol):
     def identity(self) -> dict[str, Any]:
         """What must be the same for a selection to go on."""
 
-    def read(self, start: int, stop: int) -> Part:
-        """The rows from ``start`` to ``stop``.
+    def order(self, start: int, stop: int, seed: int) -> npt.NDArray[np.int64]:
+        """Which rows a partition has, and in which random order."""
+
+    def read(self, rows: npt.NDArray[np.int64]) -> Part:
+        """Rows, in the order asked for.
 
         Raises:
             DataError: A row that cannot be read or is no row of features.
@@ -97,13 +102,16 @@ class StoreSource:
         """The manifest's: its checksums are of every byte."""
         return self.store.manifest
 
-    def read(self, start: int, stop: int) -> Part:
+    def order(self, start: int, stop: int, seed: int) -> npt.NDArray[np.int64]:
+        """From everywhere: stores are often sorted by class, and any row is quick to read."""
+        return _shuffled(len(self), seed)[start:stop]
+
+    def read(self, rows: npt.NDArray[np.int64]) -> Part:
         """See :class:`Source`."""
         arrow, _ = import_pyarrow()
-        numbers = np.arange(start, stop)
-        labels = np.array(self.store.labels[start:stop])
-        columns = arrow.table({"id": numbers, "label": labels})
-        return Part(self._rows[torch.from_numpy(numbers)].numpy(), labels, columns)
+        labels = np.array(self.store.labels[rows])
+        columns = arrow.table({"id": rows, "label": labels})
+        return Part(self._rows[torch.from_numpy(rows)].numpy(), labels, columns)
 
     def labels(self) -> npt.NDArray[np.int64]:
         """See :class:`Source`."""
@@ -214,8 +222,19 @@ class ParquetSource:
                 ) from error
         return self._cached[1]
 
-    def read(self, start: int, stop: int) -> Part:
-        """See :class:`Source`."""
+    def order(self, start: int, stop: int, seed: int) -> npt.NDArray[np.int64]:
+        """Rows that lie together: reading single rows would read whole row groups."""
+        generator = derive_generator(seed, "order", start)
+        return start + torch.randperm(stop - start, generator=generator).numpy()
+
+    def read(self, rows: npt.NDArray[np.int64]) -> Part:
+        """See :class:`Source`; reads all that lies between the first and the last."""
+        part = self._range(int(rows.min()), int(rows.max()) + 1)
+        places = rows - rows.min()
+        labels = None if part.labels is None else part.labels[places]
+        return Part(part.features[places], labels, part.columns.take(places))
+
+    def _range(self, start: int, stop: int) -> Part:
         arrow, _ = import_pyarrow()
         parts = []
         at = start
@@ -287,6 +306,14 @@ class ParquetSource:
             return None
         parts = [self._labels(file.read(columns=[name]), 0) for file in self.files]
         return np.concatenate([part for part in parts if part is not None])
+
+
+@functools.lru_cache(maxsize=1)
+def _shuffled(length: int, seed: int) -> npt.NDArray[np.int64]:
+    order: npt.NDArray[np.int64] = torch.randperm(
+        length, generator=derive_generator(seed, "order")
+    ).numpy()
+    return order
 
 
 def _short(error: Exception) -> str:
