@@ -103,6 +103,8 @@ class Config:
     """The run's folder; a new one under runs/ when not given."""
     resume: bool = False
     """Go on with the unfinished run in --out, with its settings."""
+    tensorboard: bool = False
+    """Write every epoch's numbers for TensorBoard, too, into tensorboard/ of the run's folder."""
     json: bool = False
     """Print the content of summary.json and nothing else."""
 

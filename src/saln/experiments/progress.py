@@ -46,8 +46,18 @@ __all__ = ["RunProgress", "finished_summary", "free_folder", "read_settings", "r
 FORMAT_VERSION = 2
 # What may differ when a run goes on: none of these changes a row.
 FREE = frozenset(
-    {"config", "data_root", "download", "workers", "cache_dir", "out", "resume", "json"}
-)
+    {
+        "config",
+        "data_root",
+        "download",
+        "workers",
+        "cache_dir",
+        "out",
+        "resume",
+        "json",
+        "tensorboard",
+    }
+)  # fmt: skip
 
 Row = dict[str, Any]
 

@@ -16,6 +16,7 @@ from saln.experiments.choices import save_examples, save_sheets
 from saln.experiments.confidence import doubted_labels
 from saln.experiments.config import Config
 from saln.experiments.environment import find_device
+from saln.experiments.event_log import EventLog
 from saln.experiments.progress import (
     RunProgress,
     finished_summary,
@@ -106,7 +107,10 @@ def _compare(
         "device": device.type,
         "number of processes": processes.world_size,
     }
+    log = EventLog(path / "tensorboard") if config.tensorboard and processes.first else None
     with contextlib.ExitStack() as stack:
+        if log is not None:
+            stack.callback(log.close)
         progress: RunProgress | None = None
         if processes.first and config.resume:
             progress = stack.enter_context(RunProgress.resume(path, config, device, facts))
@@ -121,7 +125,7 @@ def _compare(
             + f"), {len(data.test):,} test images, {len(data.class_names)} classes"
         )
         comparison.warm_up()
-        _train_arms(comparison, progress, features, feature_seconds)
+        _train_arms(comparison, progress, log, features, feature_seconds)
         if progress is None:  # the first process has the rows
             return Outcome(path, {}, ())
         about = {
@@ -147,7 +151,11 @@ def _compare(
 
 
 def _train_arms(
-    comparison: Comparison, progress: RunProgress | None, features: Any, feature_seconds: float
+    comparison: Comparison,
+    progress: RunProgress | None,
+    log: EventLog | None,
+    features: Any,
+    feature_seconds: float,
 ) -> None:
     """Trains every arm of every seed that is not done yet.
 
@@ -159,6 +167,8 @@ def _train_arms(
     def save_epoch(row: dict[str, Any], state: dict[str, Any]) -> None:
         if progress is not None:
             progress.save_epoch(row, state)
+            if log is not None:
+                log.add(row, progress.rows)
 
     # What is sent to other processes goes through memory that all of them have.
     place = device if processes.world_size == 1 else torch.device("cpu")
