@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from evidence_tables import claims, criteria, methods, speed, study
+from evidence_tables import claims, criteria, methods, scale, speed, study
 from evidence_tables.claims import eigenvector_svg
 from evidence_tables.rows import RESULTS
 
@@ -19,6 +19,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     **criteria.TABLES,
     **speed.TABLES,
     **study.TABLES,
+    **scale.TABLES,
     **claims.TABLES,
     **methods.TABLES,
 }

@@ -86,6 +86,16 @@ def probe_short(results: Path) -> str:
     return markdown(PROBE_COLUMNS, _probe_lines(rows), left=3)
 
 
+def probe_ratios(results: Path) -> str:
+    """Linear probes that keep more or less than a fifth."""
+    lines = []
+    for (ratio,), group in grouped(
+        [row for row in read_rows(results, "criteria-ratios") if "selector" in row], "filter_ratio"
+    ).items():
+        lines += [[f"{ratio:g}", *line] for line in _probe_lines(group)]
+    return markdown(("f", *PROBE_COLUMNS), lines, left=4)
+
+
 def scratch(results: Path) -> str:
     """ResNet-18 from random weights."""
     rows = read_rows(results, "criteria-scratch")
@@ -200,6 +210,7 @@ def cost(results: Path) -> str:
 TABLES = {
     "probe": probe,
     "probe-short": probe_short,
+    "probe-ratios": probe_ratios,
     "scratch": scratch,
     "scratch-seeds": scratch_seeds,
     "finders": finders,

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from oracles import dense_coherence
 
 from saln.errors import DataError, InputError, MissingExtraError
-from saln.features import neighbours
+from saln.features import neighbours, unit_rows
 from saln.features.given import write_store
 from saln.features.neighbours import nearest_neighbours, neighbour_table
 
@@ -45,8 +45,10 @@ def test_every_floating_dtype(dtype):
 def test_block_sizes_and_memory_change_nothing(monkeypatch):
     features = draw(150, 12)
     whole = nearest_neighbours(features, 9)
-    for name, value in (("QUERIES", 7), ("KEYS", 11), ("RESIDENT_BYTES", 0)):
-        monkeypatch.setattr(neighbours, name, value)
+    for module in (neighbours, unit_rows):
+        monkeypatch.setattr(module, "QUERIES", 7)
+        monkeypatch.setattr(module, "KEYS", 11)
+    monkeypatch.setattr(unit_rows, "RESIDENT_BYTES", 0)
     parts = nearest_neighbours(features, 9)
     assert np.array_equal(whole.indices, parts.indices)
     assert np.array_equal(whole.similarities, parts.similarities)

@@ -4,7 +4,8 @@ Exact, and sure of it: float32 products propose some more neighbours than are as
 float64 products of the proposed pairs rank them, and a bound on the error of the first
 tells whether an example that was not proposed could belong among the nearest. The rows
 where it could are searched again in float64. Memory is bounded by blocks; no matrix
-between all examples is ever formed.
+between all examples is ever formed. Large tables are approximate, with the share of the
+exact neighbours that they hold measured: see :mod:`saln.features.approximate`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ import json
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -25,23 +25,21 @@ import torch
 from torch import Tensor
 
 from saln.errors import DataError, InputError, MissingExtraError
+from saln.features.approximate import approximate_neighbours
 from saln.features.store import FeatureStore
+from saln.features.unit_rows import KEYS, QUERIES, UnitRows, blocks, propose
 
 __all__ = ["NeighbourTable", "nearest_neighbours", "neighbour_table"]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 # Similarities that agree to so many decimals are equal: then the lower index comes first.
 DECIMALS = 9
 # Neighbours proposed beyond those asked for.
 SPARE = 12
-# Examples whose neighbours are searched at once, and those they are compared with at once:
-# 1,024 x 16,384 float32 products are 64 MiB.
-QUERIES = 1024
-KEYS = 16_384
-# Unit rows are kept in memory up to this size, and made anew for every block above it.
-RESIDENT_BYTES = 2**30
+# Above so many rows "auto" is approximate: an exact search takes minutes here, on two cores.
+EXACT_ROWS = 150_000
 
-Engine = Literal["exact", "faiss"]
+Engine = Literal["auto", "exact", "approximate", "faiss"]
 Array = npt.NDArray[Any]
 
 
@@ -53,80 +51,20 @@ class NeighbourTable:
         indices: int32, (n, k).
         similarities: float32, (n, k): cosines of mean-centred features.
         seconds: How long the search took, when it was made.
+        recall: The share of the exact neighbours that it holds, measured on a sample; 1
+            for an exact search.
     """
 
     indices: npt.NDArray[np.int32]
     similarities: npt.NDArray[np.float32]
     seconds: float
+    recall: float = 1.0
 
     def __len__(self) -> int:
         return len(self.indices)
 
 
-class _UnitRows:
-    """Mean-centred rows of unit length, block by block; rows without length stay zero."""
-
-    def __init__(self, features: Array) -> None:
-        self.features = features
-        self.n, self.d = features.shape
-        total = np.zeros(self.d)
-        for start, stop in _blocks(self.n, KEYS):
-            block = np.asarray(features[start:stop], dtype=np.float64)
-            finite = np.isfinite(block).all(axis=1)
-            if not finite.all():
-                raise InputError(
-                    f"features of example {start + int(np.argmin(finite))} are NaN or infinite; "
-                    "find what made them so, or leave that example out"
-                )
-            total += block.sum(axis=0)
-        self.mean = total / self.n
-        self.resident: Tensor | None = None
-        if self.n * self.d * 4 <= RESIDENT_BYTES:
-            self.resident = torch.empty(self.n, self.d)
-            for start, stop in _blocks(self.n, KEYS):
-                self.resident[start:stop] = torch.from_numpy(self.exact(slice(start, stop)))
-
-    def exact(self, rows: slice | npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-        """Rows in float64."""
-        block = np.asarray(self.features[rows], dtype=np.float64) - self.mean
-        length = np.linalg.norm(block, axis=1, keepdims=True)
-        # What centring leaves of rows that are all the same is rounding, not a direction.
-        floor = 1e-12 * max(float(np.linalg.norm(self.mean)), np.finfo(np.float64).tiny)
-        unit: npt.NDArray[np.float64] = np.where(
-            length > floor, block / np.maximum(length, floor), 0.0
-        )
-        return unit
-
-    def quick(self, start: int, stop: int) -> Tensor:
-        """Rows in float32."""
-        if self.resident is not None:
-            return self.resident[start:stop]
-        return torch.from_numpy(self.exact(slice(start, stop)).astype(np.float32))
-
-
-def _blocks(n: int, size: int) -> Iterator[tuple[int, int]]:
-    for start in range(0, n, size):
-        yield start, min(start + size, n)
-
-
-def _propose(rows: _UnitRows, start: int, stop: int, count: int) -> tuple[Tensor, Tensor]:
-    """The ``count`` largest float32 similarities of the queries, and whose they are."""
-    queries = rows.quick(start, stop)
-    best = torch.full((stop - start, 0), -torch.inf)
-    where = torch.empty((stop - start, 0), dtype=torch.int64)
-    for low, high in _blocks(rows.n, KEYS):
-        products = queries @ rows.quick(low, high).T
-        own = torch.arange(max(start, low), max(start, low, min(stop, high)))
-        products[own - start, own - low] = -torch.inf
-        near = torch.topk(products, min(count, high - low), dim=1)
-        best = torch.cat([best, near.values], dim=1)
-        where = torch.cat([where, near.indices + low], dim=1)
-        best, order = torch.topk(best, min(count, best.shape[1]), dim=1)
-        where = where.gather(1, order)
-    return best, where
-
-
-def _faiss_index(rows: _UnitRows) -> Any:
+def _faiss_index(rows: UnitRows) -> Any:
     try:
         import faiss
     except ImportError as error:
@@ -135,15 +73,15 @@ def _faiss_index(rows: _UnitRows) -> Any:
             "run: pip install 'saln[faiss]', or use engine 'exact'"
         ) from error
     index = faiss.IndexFlatIP(rows.d)
-    for start, stop in _blocks(rows.n, KEYS):
+    for start, stop in blocks(rows.n, KEYS):
         index.add(np.ascontiguousarray(rows.quick(start, stop).numpy()))
     return index
 
 
 def _propose_by_faiss(
-    index: Any, rows: _UnitRows, start: int, stop: int, count: int
+    index: Any, rows: UnitRows, start: int, stop: int, count: int
 ) -> tuple[Tensor, Tensor]:
-    """As :func:`_propose`, by a flat FAISS index over the unit rows."""
+    """As :func:`propose`, by a flat FAISS index over the unit rows."""
     found = index.search(np.ascontiguousarray(rows.quick(start, stop).numpy()), count + 1)
     best, where = (torch.from_numpy(array) for array in found)
     best[where == torch.arange(start, stop)[:, None]] = -torch.inf
@@ -158,12 +96,12 @@ def _rank(similarities: Array, indices: Array, k: int) -> tuple[Array, Array]:
     return np.take_along_axis(similarities, order, 1), np.take_along_axis(indices, order, 1)
 
 
-def _search_in_float64(rows: _UnitRows, queries: Array, k: int) -> tuple[Array, Array]:
+def _search_in_float64(rows: UnitRows, queries: Array, k: int) -> tuple[Array, Array]:
     """The k nearest of some examples, by float64 products with all the others."""
     own = rows.exact(queries)
     best = np.empty((len(queries), 0))
     where = np.empty((len(queries), 0), dtype=np.int64)
-    for low, high in _blocks(rows.n, KEYS):
+    for low, high in blocks(rows.n, KEYS):
         products = own @ rows.exact(slice(low, high)).T
         inside = np.flatnonzero((queries >= low) & (queries < high))
         products[inside, queries[inside] - low] = -np.inf
@@ -174,10 +112,16 @@ def _search_in_float64(rows: _UnitRows, queries: Array, k: int) -> tuple[Array, 
     return best, where
 
 
-def nearest_neighbours(features: Array, k: int = 20, *, engine: Engine = "exact") -> NeighbourTable:
+def _resolve(engine: Engine, n: int) -> Literal["exact", "approximate"]:
+    """How the table comes out."""
+    approximate = engine == "approximate" or (engine == "auto" and n > EXACT_ROWS)
+    return "approximate" if approximate else "exact"
+
+
+def nearest_neighbours(features: Array, k: int = 20, *, engine: Engine = "auto") -> NeighbourTable:
     """The ``k`` nearest examples of each, by the cosine of mean-centred features.
 
-    The same table whatever the engine, the number of threads and the block sizes:
+    The same table for both exact engines, any number of threads and any block sizes:
     similarities that agree to nine decimals are equal, and of equals the lower index
     comes first.
 
@@ -185,7 +129,9 @@ def nearest_neighbours(features: Array, k: int = 20, *, engine: Engine = "exact"
         features: floating, (n, d), in memory or memory-mapped.
         k: At least 1; where there are fewer other examples, all of them.
         engine: ``exact``: blocked products; ``faiss``: proposals from a flat FAISS index
-            (extra ``faiss``), which holds a float32 copy of the features.
+            (extra ``faiss``), which holds a float32 copy of the features;
+            ``approximate``: inverted lists, nearly all neighbours in a small part of the
+            time; ``auto``: exact up to 150,000 rows.
 
     Raises:
         InputError: Features of another shape or not finite, ``k`` below 1, or an engine
@@ -198,8 +144,8 @@ def nearest_neighbours(features: Array, k: int = 20, *, engine: Engine = "exact"
         )
     if k < 1:
         raise InputError(f"k={k} neighbours are not allowed; give at least 1")
-    if engine not in ("exact", "faiss"):
-        raise InputError(f"unknown engine {engine!r}; choose exact or faiss")
+    if engine not in ("auto", "exact", "approximate", "faiss"):
+        raise InputError(f"unknown engine {engine!r}; choose auto, exact, approximate or faiss")
     started = time.perf_counter()
     n = len(features)
     k = min(k, max(n - 1, 0))
@@ -207,21 +153,25 @@ def nearest_neighbours(features: Array, k: int = 20, *, engine: Engine = "exact"
     similarities = np.empty((n, k), dtype=np.float32)
     if k == 0:
         return NeighbourTable(indices, similarities, time.perf_counter() - started)
-    rows = _UnitRows(features)
+    rows = UnitRows(features)
+    if _resolve(engine, n) == "approximate":
+        most = approximate_neighbours(rows, k)
+        indices[:], similarities[:] = most.indices, most.similarities
+        return NeighbourTable(indices, similarities, time.perf_counter() - started, most.recall)
     index = _faiss_index(rows) if engine == "faiss" else None
     count = min(k + SPARE, n - 1)
     # A float32 product of unit rows is off by less than this, whatever the order of the sum.
     error = (rows.d + 8) * float(np.finfo(np.float32).eps)
-    for start, stop in _blocks(n, QUERIES):
+    for start, stop in blocks(n, QUERIES):
         if index is None:
-            quick, proposed = _propose(rows, start, stop, count)
+            quick, proposed = propose(rows, start, stop, count)
         else:
             quick, proposed = _propose_by_faiss(index, rows, start, stop, count)
         where = proposed.numpy()
         own = rows.exact(slice(start, stop))
         exact = np.empty(where.shape)
         # In pieces: the rows of all proposals at once would be QUERIES * count * d doubles.
-        for low, high in _blocks(stop - start, 64):
+        for low, high in blocks(stop - start, 64):
             others = rows.exact(where[low:high].reshape(-1))
             shape = (high - low, count, rows.d)
             exact[low:high] = np.einsum("qd,qcd->qc", own[low:high], others.reshape(shape))
@@ -229,7 +179,7 @@ def nearest_neighbours(features: Array, k: int = 20, *, engine: Engine = "exact"
         if count < n - 1:
             beaten = quick[:, -1].numpy().astype(np.float64) + error < near[:, -1]
             doubtful = np.flatnonzero(~beaten)
-            for low, high in _blocks(len(doubtful), 64):
+            for low, high in blocks(len(doubtful), 64):
                 again = doubtful[low:high]
                 near[again], found[again] = _search_in_float64(rows, start + again, k)
         indices[start:stop] = found
@@ -242,7 +192,7 @@ def neighbour_table(
     k: int = 20,
     *,
     rows: npt.NDArray[np.int64] | None = None,
-    engine: Engine = "exact",
+    engine: Engine = "auto",
 ) -> NeighbourTable:
     """The neighbour table of a feature store, from the store's folder where it is there.
 
@@ -272,6 +222,7 @@ def neighbour_table(
         "features": made_of.hexdigest(),
         "rows": count,
         "neighbours": min(k, max(count - 1, 0)),
+        "search": _resolve(engine, count),
     }
     path = store.path / name
     kept = _read(path, fits)
@@ -279,7 +230,7 @@ def neighbour_table(
         return kept
     features = store.features if rows is None else store.features[rows]
     table = nearest_neighbours(features, k, engine=engine)
-    _write(path, table, {**fits, "seconds": round(table.seconds, 3)})
+    _write(path, table, {**fits, "seconds": round(table.seconds, 3), "recall": table.recall})
     return table
 
 
@@ -291,7 +242,7 @@ def _read(path: Path, fits: dict[str, Any]) -> NeighbourTable | None:
             np.load(path / f"{name}.npy", mmap_mode="r", allow_pickle=False)
             for name in ("indices", "similarities")
         ]
-        seconds = float(manifest["seconds"])
+        seconds, recall = float(manifest["seconds"]), float(manifest["recall"])
     except (OSError, ValueError, KeyError, TypeError):
         return None  # whatever ails it, it is made again from the features
     shape = (fits["rows"], fits["neighbours"])
@@ -299,7 +250,7 @@ def _read(path: Path, fits: dict[str, Any]) -> NeighbourTable | None:
         return None
     if [(a.shape, a.dtype) for a in arrays] != [(shape, np.int32), (shape, np.float32)]:
         return None
-    return NeighbourTable(arrays[0], arrays[1], seconds)
+    return NeighbourTable(arrays[0], arrays[1], seconds, recall)
 
 
 def _write(path: Path, table: NeighbourTable, manifest: dict[str, Any]) -> None:

@@ -1,0 +1,86 @@
+"""Tables of `scale.py`: what each part costs as the data grows."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+from evidence_tables.rows import NOTHING, Row, markdown, read_rows
+
+__all__ = ["TABLES"]
+
+BEYOND = 10_000_000
+
+
+def _rows(results: Path) -> list[Row]:
+    return [row for row in read_rows(results, "scale") if "question" in row]
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds:,.1f} s" if seconds < 90 else f"{seconds / 60:,.1f} min"
+
+
+def _seconds(row: Row) -> float:
+    """For all rows."""
+    return float(row["value"] * (row["n"] / 1e6 if "candidates" in row["unit"] else 1.0))
+
+
+def scale(results: Path) -> str:
+    """Seconds for all rows at every size, and what the last two sizes say of ten times more."""
+    rows = _rows(results)
+    sizes = sorted({row["n"] for row in rows if row["question"] == "neighbour table"})
+    questions = [
+        name
+        for name in dict.fromkeys(row["question"] for row in rows)
+        if sum(row["question"] == name for row in rows) == len(sizes)
+    ]
+    lines = []
+    for name in questions:
+        found = {row["n"]: row for row in rows if row["question"] == name}
+        seconds = [_seconds(found[n]) for n in sizes]
+        power = math.log(seconds[-1] / seconds[-2]) / math.log(sizes[-1] / sizes[-2])
+        if name == "neighbour table":  # the law of the approximate search, not of the change to it
+            power = 1.5
+        beyond = seconds[-1] * (BEYOND / sizes[-1]) ** power
+        peak = found[sizes[-1]]["peak_bytes"] / 2**30
+        lines.append([name, *map(_minutes, seconds), f"{_minutes(beyond)} ({power:.2f})",
+                      f"{peak:.2f}"])  # fmt: skip
+    columns = ("part", *(f"{n:,}" for n in sizes), f"{BEYOND:,}, extrapolated (power of n)")
+    return markdown((*columns, f"peak at {sizes[-1]:,} (GiB)"), lines)
+
+
+def scale_flat(results: Path) -> str:
+    """Whether a candidate costs the same in a larger store."""
+    rows = [row for row in _rows(results) if "pairs" in row]
+    lines = [
+        [row["question"], f"{row['baseline']:.1f}", f"{row['value']:.1f}", f"{row['ratio']:.3f}"]
+        for row in rows
+    ]
+    columns = ("question", "smaller (s a million)", "larger (s a million)", "ratio, median of pairs")
+    return markdown(columns, lines)
+
+
+def scale_bytes(results: Path) -> str:
+    """Memory, disk and network for a million examples."""
+    rows = _rows(results)
+
+    def last(question: str) -> Row:
+        return max((row for row in rows if row["question"] == question), key=lambda row: row["n"])
+
+    table, kept = last("neighbour table"), last("saln select by saln")
+    stored = last("extraction on disk")["value"]
+    speed = last("extraction")["value"]
+    lines = [
+        ["features of EfficientNet-Lite0 and labels, on disk", f"{stored / 1e3:.2f} GB", NOTHING],
+        ["neighbour table, on disk", f"{table['bytes_a_row'] / 1e3:.2f} GB",
+         f"recall {table['recall']:.3f} at {table['n']:,} rows"],
+        ["kept rows of a store at f = 0.8 (ids and scores), on disk and from Ray's workers",
+         f"{1e3 * kept['bytes_a_row'] / 1e3:.1f} MB", NOTHING],
+        ["features sent by Ray's extraction", f"{stored / 1e3:.2f} GB", NOTHING],
+        ["one forward pass of EfficientNet-Lite0 at 96 pixels", _minutes(1e6 / speed),
+         f"{speed:,.0f} images/s on this machine"],
+    ]  # fmt: skip
+    return markdown(("for a million examples", "costs", "note"), lines)
+
+
+TABLES = {"scale": scale, "scale-flat": scale_flat, "scale-bytes": scale_bytes}

@@ -1,0 +1,88 @@
+"""Mean-centred rows of unit length, whose products are the cosines that neighbours have."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from saln.errors import InputError
+
+__all__ = ["KEYS", "QUERIES", "UnitRows", "blocks", "propose"]
+
+# Examples whose neighbours are searched at once, and those they are compared with at once:
+# 1,024 x 16,384 float32 products are 64 MiB.
+QUERIES = 1024
+KEYS = 16_384
+# Unit rows are kept in memory up to this size, and made anew for every block above it.
+RESIDENT_BYTES = 2**30
+
+Array = npt.NDArray[Any]
+
+
+class UnitRows:
+    """Mean-centred rows of unit length, block by block; rows without length stay zero."""
+
+    def __init__(self, features: Array) -> None:
+        self.features = features
+        self.n, self.d = features.shape
+        total = np.zeros(self.d)
+        for start, stop in blocks(self.n, KEYS):
+            block = np.asarray(features[start:stop], dtype=np.float64)
+            finite = np.isfinite(block).all(axis=1)
+            if not finite.all():
+                raise InputError(
+                    f"features of example {start + int(np.argmin(finite))} are NaN or infinite; "
+                    "find what made them so, or leave that example out"
+                )
+            total += block.sum(axis=0)
+        self.mean = total / self.n
+        self.resident: Tensor | None = None
+        if self.n * self.d * 4 <= RESIDENT_BYTES:
+            self.resident = torch.empty(self.n, self.d)
+            for start, stop in blocks(self.n, KEYS):
+                self.resident[start:stop] = torch.from_numpy(self.exact(slice(start, stop)))
+
+    def exact(self, rows: slice | npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+        """Rows in float64."""
+        block = np.asarray(self.features[rows], dtype=np.float64) - self.mean
+        length = np.linalg.norm(block, axis=1, keepdims=True)
+        # What centring leaves of rows that are all the same is rounding, not a direction.
+        floor = 1e-12 * max(float(np.linalg.norm(self.mean)), np.finfo(np.float64).tiny)
+        unit: npt.NDArray[np.float64] = np.where(
+            length > floor, block / np.maximum(length, floor), 0.0
+        )
+        return unit
+
+    def quick(self, start: int, stop: int) -> Tensor:
+        """Rows in float32."""
+        if self.resident is not None:
+            return self.resident[start:stop]
+        return torch.from_numpy(self.exact(slice(start, stop)).astype(np.float32))
+
+
+def blocks(n: int, size: int) -> Iterator[tuple[int, int]]:
+    """(start, stop) pairs that cover ``range(n)``."""
+    for start in range(0, n, size):
+        yield start, min(start + size, n)
+
+
+def propose(rows: UnitRows, start: int, stop: int, count: int) -> tuple[Tensor, Tensor]:
+    """The ``count`` largest float32 similarities of the queries, and whose they are."""
+    queries = rows.quick(start, stop)
+    best = torch.full((stop - start, 0), -torch.inf)
+    where = torch.empty((stop - start, 0), dtype=torch.int64)
+    for low, high in blocks(rows.n, KEYS):
+        products = queries @ rows.quick(low, high).T
+        own = torch.arange(max(start, low), max(start, low, min(stop, high)))
+        products[own - start, own - low] = -torch.inf
+        near = torch.topk(products, min(count, high - low), dim=1)
+        best = torch.cat([best, near.values], dim=1)
+        where = torch.cat([where, near.indices + low], dim=1)
+        best, order = torch.topk(best, min(count, best.shape[1]), dim=1)
+        where = where.gather(1, order)
+    return best, where

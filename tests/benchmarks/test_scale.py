@@ -1,0 +1,60 @@
+"""The benchmark of scale, small: every question gets its row."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import scale
+
+BENCHMARK = Path(scale.__file__)
+
+
+def test_every_question_has_rows(tmp_path, monkeypatch):
+    """One size, so that nothing is compared."""
+    monkeypatch.setattr(scale, "IMAGES", (20,))
+    rows = []
+    scale.rows_of((700,), tmp_path, rows.append)
+    assert [row["question"] for row in rows] == [
+        "extraction", "extraction on disk", "batches named by uniform", "batches named by saln",
+        "batches named by coherence-batch", "batches named by k-center", "saln select by saln",
+        "saln select by coherence-batch", "neighbour table",
+    ]  # fmt: skip
+    for row in rows:
+        assert row["value"] > 0
+        assert {"question", "value", "unit", "baseline", "ratio"} <= row.keys()
+    assert rows[-1]["recall"] == 1.0
+
+
+def test_costs_are_compared_in_turns(tmp_path, monkeypatch):
+    monkeypatch.setattr(scale, "PARTITION", 640)
+    monkeypatch.setattr(scale, "PAIRS", 2)
+    monkeypatch.setattr(scale, "CHOOSING", ("uniform", "saln"))
+    stores = [tmp_path / "small", tmp_path / "large"]
+    for path, rows in zip(stores, (2000, 4000), strict=True):
+        store = scale.make_store(path, rows, 16)
+        assert store.features.shape == (rows, 16)
+        assert (store.features[:50] >= 0).all()
+    found = scale.measure_flat([str(path) for path in stores])
+    assert found.keys() == {"uniform", "saln"}
+    assert all(len(pairs) == 2 and min(map(min, pairs)) > 0 for pairs in found.values())
+
+
+def test_sizes_that_cannot_be_compared_are_refused():
+    done = subprocess.run(
+        [sys.executable, str(BENCHMARK), "--json", "--sizes", "100,200"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "--sizes must be" in done.stderr
+    assert not done.stdout
+
+
+def test_rows_of_the_stored_run():
+    rows = [json.loads(line) for line in (BENCHMARK.parents[1] / "results" / "scale.jsonl")
+            .read_text().splitlines()][1:]  # fmt: skip
+    flat = [row for row in rows if "pairs" in row]
+    assert {row["n"] for row in rows if row["question"] == "neighbour table"} >= {1_000_000}
+    assert flat

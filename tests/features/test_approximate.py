@@ -1,0 +1,116 @@
+"""Nearly all neighbours in a small part of the time: how nearly is measured, not hoped for."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+import saln
+from saln.features import neighbours as module
+from saln.features.approximate import RECALL, approximate_neighbours
+from saln.features.neighbours import nearest_neighbours, neighbour_table
+from saln.features.unit_rows import UnitRows
+
+
+def clustered(n, d=48, classes=30, seed=0):
+    """Classes with a spectrum that falls, and no negative numbers, as pooled features."""
+    random = np.random.default_rng(seed)
+    scale = np.arange(1, d + 1) ** -0.7
+    means = 1.5 * random.normal(size=(classes, d)) * scale
+    labels = random.integers(0, classes, n)
+    rows = means[labels] + random.normal(size=(n, d)) * scale
+    return np.maximum(rows + 0.2, 0).astype(np.float32), labels
+
+
+def recall_of(found, exact):
+    return np.mean(
+        [len(np.intersect1d(mine, its)) / len(its) for mine, its in zip(found, exact, strict=True)]
+    )
+
+
+@pytest.mark.parametrize("n", [3000, 6000])
+def test_it_holds_nearly_all_neighbours_and_knows_how_many(n):
+    features, _ = clustered(n)
+    exact = nearest_neighbours(features, 20, engine="exact")
+    table = nearest_neighbours(features, 20, engine="approximate")
+    true = recall_of(table.indices, exact.indices)
+    assert true > RECALL - 0.03
+    assert table.recall == pytest.approx(true, abs=0.02)
+    assert exact.recall == 1.0
+    # What it says of a pair is true, and the nearest comes first.
+    rows = UnitRows(features)
+    own = rows.exact(np.arange(n))
+    for row in range(0, n, 97):
+        others = table.indices[row]
+        assert row not in others
+        assert len(set(others.tolist())) == 20
+        np.testing.assert_allclose(table.similarities[row], own[others] @ own[row], atol=2e-6)
+        assert (np.diff(table.similarities[row]) <= 1e-6).all()
+
+
+def test_it_is_the_same_every_time():
+    features, _ = clustered(2000)
+    first, second = (nearest_neighbours(features, 10, engine="approximate") for _ in range(2))
+    assert np.array_equal(first.indices, second.indices)
+    assert np.array_equal(first.similarities, second.similarities)
+    assert first.recall == second.recall
+
+
+@pytest.mark.parametrize("n", [2, 3, 25, 90])
+def test_small_and_equal_rows(n):
+    """Every row has its k neighbours, also where lists are short or all rows are equal."""
+    random = np.random.default_rng(n)
+    for features in (random.random((n, 3)), np.ones((n, 3)), np.repeat(np.eye(3), n, axis=0)[:n]):
+        table = nearest_neighbours(features, 7, engine="approximate")
+        k = min(7, n - 1)
+        assert table.indices.shape == (n, k)
+        assert np.isfinite(table.similarities).all()
+        for row in range(n):
+            assert row not in table.indices[row]
+            assert len(set(table.indices[row].tolist())) == k
+
+
+def test_rows_that_do_not_stay_in_memory(monkeypatch):
+    features, _ = clustered(1500)
+    resident = approximate_neighbours(UnitRows(features), 10)
+    monkeypatch.setattr("saln.features.unit_rows.RESIDENT_BYTES", 0)
+    rows = UnitRows(features)
+    assert rows.resident is None
+    assert np.array_equal(approximate_neighbours(rows, 10).indices, resident.indices)
+
+
+def test_auto_is_approximate_for_many_rows_alone(tmp_path, monkeypatch):
+    features, labels = clustered(700)
+    store = saln.write_store(tmp_path / "store", features, labels)
+    exact = neighbour_table(store, 5)
+    assert exact.recall == 1.0
+    monkeypatch.setattr(module, "EXACT_ROWS", 500)
+    table = neighbour_table(store, 5)  # the kept one does not fit any more
+    manifest = json.loads((store.path / "neighbours-5" / "manifest.json").read_text())
+    assert manifest["search"] == "approximate"
+    assert manifest["recall"] == table.recall > 0.9
+    again = neighbour_table(store, 5)
+    assert (again.seconds, again.recall) == (manifest["seconds"], table.recall)
+
+
+def test_beliefs_about_labels_hardly_change():
+    """What the table is for: whose labels look wrong."""
+    import torch
+
+    features, labels = clustered(4000, classes=12)
+    random = np.random.default_rng(1)
+    wrong = random.random(4000) < 0.3
+    given = np.where(wrong, (labels + random.integers(1, 12, 4000)) % 12, labels)
+    rates = []
+    for engine in ("exact", "approximate"):
+        table = nearest_neighbours(features, 20, engine=engine)
+        beliefs = saln.label_beliefs(
+            torch.from_numpy(table.indices), torch.from_numpy(table.similarities),
+            torch.from_numpy(given), 12,
+        )  # fmt: skip
+        doubted = beliefs.confidence.numpy() < 0.5
+        rates.append((beliefs.noise_rate, (doubted & wrong).sum() / wrong.sum()))
+    assert rates[1][0] == pytest.approx(rates[0][0], abs=0.02)
+    assert rates[1][1] == pytest.approx(rates[0][1], abs=0.02)
