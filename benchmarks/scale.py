@@ -6,16 +6,14 @@
 Features are generated: a spectrum that falls as a power, classes, no negative numbers, as a
 network's pooled features have them; 512 wide for choosing, 256 for neighbours. Every
 measurement runs in a process of its own, whose peak memory is told. Whether the cost of
-choosing is flat is measured in turns on the smaller and the larger store, since the machine
-may be busy: the ratio is the median of the pairs.
+choosing is flat is measured in turns, part by part, on a smaller and a larger store, since the
+machine may be busy.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import resource
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -42,8 +40,7 @@ SIZES = (10_000, 100_000, 1_000_000)
 WIDTH, NEIGHBOUR_WIDTH, CLASSES = 512, 256, 1000
 CANDIDATES, FILTER_RATIO = 320, 0.8
 CHOOSING = ("uniform", "saln", "coherence-batch", "k-center")
-# Rows that a cost is measured on, of whatever store; and pairs of measurements.
-PARTITION, PAIRS = 8_000, 7
+PARTITION = 8_000  # rows of a part, when two stores take turns
 IMAGES = (400, 1600)
 
 
@@ -67,27 +64,38 @@ def make_store(path: Path, n: int, d: int, seed: int = 0) -> FeatureStore:
 
 
 def _peak() -> int:
-    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    """Bytes. Not by getrusage, whose peak a process inherits from the one that started it."""
+    status = Path("/proc/self/status").read_text()
+    return 1024 * int(status.split("VmHWM:")[1].split()[0])
 
 
-def measure_flat(stores: list[str]) -> Row:
-    """Seconds to choose from equal parts of a smaller and a larger store, in turns."""
-    found: Row = {}
-    for name in CHOOSING:
-        jobs = [
-            Job(StoreSource(Path(path)), SELECTORS[name](), CANDIDATES, FILTER_RATIO, 0, PARTITION)
-            for path in stores
-        ]
-        pairs = []
-        for turn in range(PAIRS + 1):
-            seconds = []
-            for job in jobs if turn % 2 else jobs[::-1]:
-                started = time.perf_counter()
-                content_of(job, turn % (len(job) - 1))
-                seconds.append(time.perf_counter() - started)
-            pairs.append(seconds if turn % 2 else seconds[::-1])
-        found[name] = pairs[1:]  # the first one warms up
-    return found
+def measure_flat(arguments: list[str]) -> Row:
+    """Seconds to choose from all parts of a larger store, in turns with parts of a smaller one.
+
+    The smaller is opened anew whenever its parts are used up, so that both touch every page of
+    their file once for the first time.
+    """
+    paths, name = arguments[:2], arguments[2]
+    small, large = (_job(path, name) for path in paths)
+    sums, rows, parts = [0.0, 0.0], [0, 0], len(large)
+    for number in range(parts):
+        if number and number % len(small) == 0:
+            small = _job(paths[0], name)
+        turn = ((0, small, number % len(small)), (1, large, number))
+        for place, job, part in turn if number % 2 else turn[::-1]:
+            # A run draws its order once, not once a part; turns would draw it every time.
+            job.source.order(0, 1, job.seed)
+            started = time.perf_counter()
+            content_of(job, part)
+            sums[place] += time.perf_counter() - started
+            first, stop = job.bounds(part)
+            rows[place] += stop - first
+    return {"seconds": sums, "rows": rows, "parts": parts}
+
+
+def _job(path: str, name: str) -> Job:
+    source = StoreSource(Path(path))
+    return Job(source, SELECTORS[name](), CANDIDATES, FILTER_RATIO, 0, PARTITION)
 
 
 def measure_select(arguments: list[str]) -> Row:
@@ -219,19 +227,18 @@ def rows_of(sizes: tuple[int, ...], scratch: Path, report: Callable[[Row], None]
             )  # fmt: skip
     if len(sizes) > 1:
         small, large = sizes[-2:]
-        for name, pairs in measured("flat", stores[small], stores[large]).items():
-            ratios = [after / before for before, after in pairs]
-            report(
-                {
-                    "question": f"cost of a candidate by {name}, {large:,} rows beside {small:,}",
-                    "n": large,
-                    "value": statistics.median(after for _, after in pairs) / PARTITION * 1e6,
-                    "unit": "s a million candidates",
-                    "baseline": statistics.median(before for before, _ in pairs) / PARTITION * 1e6,
-                    "ratio": statistics.median(ratios),
-                    "pairs": ratios,
-                }
+        for name in CHOOSING:
+            found = measured("flat", stores[small], stores[large], name)
+            before, after = (
+                1e6 * seconds / rows
+                for seconds, rows in zip(found["seconds"], found["rows"], strict=True)
             )
+            report(
+                _row(
+                    f"cost of a candidate by {name}, {large:,} rows beside {small:,}", large,
+                    after, "s a million candidates", baseline=before, parts=found["parts"],
+                )
+            )  # fmt: skip
     for n in sizes:
         path = scratch / f"narrow-{n}"
         make_store(path, n, NEIGHBOUR_WIDTH)
@@ -257,8 +264,8 @@ def main() -> None:
         print(json.dumps(MEASURES[args.measure[0]](args.measure[1:])))
         return
     sizes = tuple(sorted(int(size) for size in args.sizes.split(",")))
-    if min(sizes) < 2 * PARTITION and len(sizes) > 1 and sizes[-2] < 2 * PARTITION:
-        parser.error(f"the two largest of --sizes must be {2 * PARTITION:,} or more")
+    if sizes[0] < CANDIDATES:
+        parser.error(f"--sizes must be {CANDIDATES} rows or more each, not {sizes[0]:,}")
     about = {"environment": environment(torch.device("cpu"))}
     about["environment"]["command"] = ["python", *sys.argv]
     if args.out is not None:

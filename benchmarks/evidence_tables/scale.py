@@ -50,13 +50,13 @@ def scale(results: Path) -> str:
 
 
 def scale_flat(results: Path) -> str:
-    """Whether a candidate costs the same in a larger store."""
-    rows = [row for row in _rows(results) if "pairs" in row]
+    """Whether a candidate costs the same in a larger store, measured in turns."""
+    rows = [row for row in _rows(results) if "parts" in row]
     lines = [
         [row["question"], f"{row['baseline']:.1f}", f"{row['value']:.1f}", f"{row['ratio']:.3f}"]
         for row in rows
     ]
-    columns = ("question", "smaller (s a million)", "larger (s a million)", "ratio, median of pairs")
+    columns = ("question", "smaller (s a million)", "larger (s a million)", "ratio")
     return markdown(columns, lines)
 
 

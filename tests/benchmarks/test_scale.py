@@ -30,16 +30,16 @@ def test_every_question_has_rows(tmp_path, monkeypatch):
 
 def test_costs_are_compared_in_turns(tmp_path, monkeypatch):
     monkeypatch.setattr(scale, "PARTITION", 640)
-    monkeypatch.setattr(scale, "PAIRS", 2)
-    monkeypatch.setattr(scale, "CHOOSING", ("uniform", "saln"))
     stores = [tmp_path / "small", tmp_path / "large"]
     for path, rows in zip(stores, (2000, 4000), strict=True):
         store = scale.make_store(path, rows, 16)
         assert store.features.shape == (rows, 16)
         assert (store.features[:50] >= 0).all()
-    found = scale.measure_flat([str(path) for path in stores])
-    assert found.keys() == {"uniform", "saln"}
-    assert all(len(pairs) == 2 and min(map(min, pairs)) > 0 for pairs in found.values())
+    found = scale.measure_flat([*map(str, stores), "saln"])
+    # Seven parts of the larger; of the smaller all four, then the first three again.
+    assert found["rows"] == [2000 + 3 * 640, 4000]
+    assert found["parts"] == 7
+    assert min(found["seconds"]) > 0
 
 
 def test_sizes_that_cannot_be_compared_are_refused():
@@ -55,6 +55,6 @@ def test_sizes_that_cannot_be_compared_are_refused():
 def test_rows_of_the_stored_run():
     rows = [json.loads(line) for line in (BENCHMARK.parents[1] / "results" / "scale.jsonl")
             .read_text().splitlines()][1:]  # fmt: skip
-    flat = [row for row in rows if "pairs" in row]
+    flat = [row for row in rows if "parts" in row]
     assert {row["n"] for row in rows if row["question"] == "neighbour table"} >= {1_000_000}
     assert flat

@@ -56,7 +56,10 @@ def contents_on_ray(
             return {"number": batch["number"], "content": contents, "error": errors}
 
         numbers = from_items([{"number": number} for number in left], override_num_blocks=len(left))
-        options: dict[str, Any] = {} if workers is None else {"concurrency": workers}
+        options: dict[str, Any] = {}
+        if workers is not None:
+            strategy = getattr(ray.data, "TaskPoolStrategy", None)  # since Ray 2.51
+            options = {"compute": strategy(size=workers)} if strategy else {"concurrency": workers}
         try:
             for row in numbers.map_batches(choose, batch_size=1, **options).iter_rows():
                 if row["error"]:
