@@ -29,8 +29,8 @@ FIGURE = re.compile(
     r"(?:%|per cent\b|(?:percentage )?points?\b|times\b|x\b|×"
     r"|(?:milli)?seconds?\b|s\b|ms\b|minutes?\b|hours?\b|images/s\b|[KMGT]i?B\b)"
 )
-# What may stand in prose: settings and the confidence of the intervals.
-SETTINGS = frozenset({"95%", "40%"})
+# What may stand in prose: settings, bounds in the code and the confidence of the intervals.
+SETTINGS = frozenset({"95%", "40%", "256 MiB", "1 GiB"})
 
 
 def documents(root: Path = ROOT) -> list[Path]:
