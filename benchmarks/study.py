@@ -4,11 +4,12 @@
     python benchmarks/study.py runs/noise runs/clean --rows results/study-pets.jsonl
 
 ``--run`` calls `saln compare` with the settings below (flags go over them) and, where the folder
-holds an unfinished run, goes on with it. Without it, finished run folders become rows: a line with
-this command and the machine, then for every run a row ``run`` (settings, environment, data),
-a row ``seed`` for each arm and seed, with its evaluated epochs as [epoch, steps, seconds, test
-accuracy], and a row ``arm`` with what the run's summary says of it. The seconds of an epoch are
-those of features, reference, loading, scoring, selecting and training up to its end.
+holds a run, goes on with it; ``--seeds`` may then name more seeds. Without it, finished run
+folders become rows: a line with this command and the machine, then for every run a row ``run``
+(settings, environment, data), a row ``seed`` for each arm and seed, with its evaluated epochs as
+[epoch, steps, seconds, test accuracy], and a row ``arm`` with what the run's summary says of it.
+The seconds of an epoch are those of features, reference, loading, scoring, selecting and training
+up to its end.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ def compare_command(name: str, flags: Sequence[str], out: Path) -> list[str]:
     """The call of `saln compare`: a new run, or the rest of the one in ``out``."""
     start = [sys.executable, "-m", "saln", "compare"]
     if (out / "config.json").exists():
-        return [*start, "--resume", "--out", str(out)]
+        return [*start, "--resume", *flags, "--out", str(out)]
     return [*start, *RUNS[name], *flags, "--out", str(out)]
 
 

@@ -133,4 +133,5 @@ def test_a_run_calls_compare_and_then_goes_on_with_it(name, tmp_path):
     assert (config.label_noise, config.filter_ratio, config.seeds) == (0.4, 0.9, (0,))
     assert config.methods == ("standard", "uniform", "saln", "jest", "coherence")
     (tmp_path / "config.json").write_text("{}")
-    assert study.compare_command(name, flags, tmp_path)[4:] == ["--resume", "--out", str(tmp_path)]
+    rest = study.compare_command(name, flags, tmp_path)[4:]
+    assert rest == ["--resume", *flags, "--out", str(tmp_path)]

@@ -296,6 +296,27 @@ def test_a_finished_run_is_left_alone(config):
     assert {path: path.stat().st_mtime_ns for path in config.out.rglob("*")} == before
 
 
+def test_seeds_are_added_to_a_finished_run(config, tmp_path):
+    """A run of two seeds and one more is the run of three, even when stopped on the way."""
+    whole = dataclasses.replace(config, seeds=(0, 1, 2), out=tmp_path / "whole")
+    compare(whole, Quiet())
+    compare(config, Quiet())
+    weights = config.out / "checkpoints" / "jest-seed1.pt"
+    before = weights.stat().st_mtime_ns
+    first = stopped(again(config, seeds=(0, 1, 2)), 2)
+    assert first.epochs == [("uniform", 2, 1), ("uniform", 2, 2)]
+    assert not (config.out / "summary.json").exists()
+    second = Quiet()
+    compare(again(read_settings(config.out)), second)  # as the command does without --seeds
+    assert second.epochs[0] == ("uniform", 2, 3)
+    assert rows_of(config.out) == rows_of(whole.out)
+    assert summary_of(config.out) == summary_of(whole.out)
+    assert weights.stat().st_mtime_ns == before
+    with pytest.raises(InputError, match=r"--seeds was 0,1,2 .* give 0,1,2 and further"):
+        compare(again(config), Quiet())
+    assert compare(again(read_settings(config.out)), Quiet()).nothing_to_do
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -102,7 +102,7 @@ class Config:
     out: Path | None = None
     """The run's folder; a new one under runs/ when not given."""
     resume: bool = False
-    """Go on with the unfinished run in --out, with its settings."""
+    """Go on with the unfinished run in --out, with its settings; --seeds may name more seeds."""
     tensorboard: bool = False
     """Write every epoch's numbers for TensorBoard, too, into tensorboard/ of the run's folder."""
     json: bool = False

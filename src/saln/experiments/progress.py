@@ -21,6 +21,7 @@ and costs are written before its state is removed.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import datetime
 import functools
 import json
@@ -30,7 +31,6 @@ import shutil
 import sys
 import typing
 from collections.abc import Mapping
-from dataclasses import fields
 from pathlib import Path
 from typing import IO, Any
 
@@ -103,17 +103,21 @@ def read_settings(path: Path) -> Config:
 def refuse_changes(path: Path, asked: Config) -> None:
     """Checks that a run would go on with the settings that it began with.
 
+    More seeds may follow its own: that adds rows and changes none.
+
     Raises:
         InputError: A setting differs, or the folder holds no run.
         DataError: The folder's ``config.json`` cannot be read.
     """
     saved = read_settings(path)
-    for field in fields(Config):
+    for field in dataclasses.fields(Config):
         before, now = getattr(saved, field.name), getattr(asked, field.name)
         if field.name in FREE | {"device"}:  # for the device see RunProgress.resume
             continue
         if isinstance(now, Path):
             now = now.expanduser()
+        if field.name == "seeds" and asked.seeds[: len(saved.seeds)] == saved.seeds:
+            continue
         if before != now:
             _refuse(path, field.name, _text(before), _text(now))
 
@@ -124,20 +128,22 @@ def _text(value: object) -> str:
 
 def _refuse(path: Path, name: str, before: str, now: str) -> typing.NoReturn:
     flag = "--" + name.replace("_", "-")
+    more = f", give {before} and further seeds after them" if name == "seeds" else ""
     raise InputError(
         f"--resume: {flag} was {before} when the run in {path} began and is {now} now; leave "
-        f"{flag} out to go on with {before}, or begin a new run in another folder with --out"
+        f"{flag} out to go on with {before}{more}, or begin a new run in another folder with --out"
     )
 
 
-def finished_summary(path: Path) -> dict[str, Any] | None:
-    """The content of ``summary.json``; None while the run is not finished.
+def finished_summary(path: Path, config: Config) -> dict[str, Any] | None:
+    """The content of ``summary.json``; None while the run lacks a seed that is asked for.
 
     Raises:
         DataError: It cannot be read.
     """
     source = path / "summary.json"
-    return _read_json(source) if source.exists() else None
+    summary = _read_json(source) if source.exists() else None
+    return summary if summary and summary.get("seeds") == list(config.seeds) else None
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -247,6 +253,7 @@ class RunProgress(contextlib.AbstractContextManager["RunProgress"]):
             if (path / "progress.json").exists():
                 progress._read()
             progress._settle_rows()
+            progress._add_seeds(config)
             progress._note_resumed(device)
             progress._write()
         except BaseException:
@@ -291,6 +298,17 @@ class RunProgress(contextlib.AbstractContextManager["RunProgress"]):
         }
         text = json.dumps(saved, indent=2) + "\n"
         write_text(self.path / "progress.json", text, durable=True)
+
+    def _add_seeds(self, config: Config) -> None:
+        """Makes the folder that of an unfinished run of all the seeds."""
+        saved = read_settings(self.path)
+        if saved.seeds == config.seeds:
+            return
+        # First: without it, whatever happens after this, the run is one that can go on.
+        (self.path / "summary.json").unlink(missing_ok=True)
+        settings = dataclasses.replace(saved, seeds=config.seeds).to_json()
+        text = json.dumps(settings, indent=2) + "\n"
+        write_text(self.path / "config.json", text, durable=True)
 
     def _note_resumed(self, device: torch.device) -> None:
         """What a run goes on upon stands beside what it began on."""

@@ -73,7 +73,8 @@ def compare(config: Config, reporter: Reporter) -> Outcome:
     device = find_device(config.device, processes.local_rank)
     path = _folder(config) if processes.first else Path()
     with processes.connected(device):
-        summary = finished_summary(path) if processes.first and config.resume else None
+        resumes = processes.first and config.resume
+        summary = finished_summary(path, config) if resumes else None
         if processes.same(summary is not None, device):
             return Outcome(path, summary or {}, (), nothing_to_do=True)
         try:
