@@ -5,6 +5,10 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from scipy.optimize import brentq
+from scipy.stats import binomtest, norm
+
+LEVEL_OF_ONE_SE = float(norm.cdf(1) - norm.cdf(-1))
 
 
 def neighbours(features: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -37,6 +41,7 @@ def beliefs(
     classes: int,
     shared_noise: float = 0.0,
     rounds: int = 3,
+    calibrated: bool = True,
 ) -> tuple[np.ndarray, np.ndarray, float]:
     """Posterior (n, C), transition (C, C) and the share of wrong labels, entry by entry."""
     n = len(labels)
@@ -83,7 +88,29 @@ def beliefs(
             after[i] = [value / math.fsum(said) for value in said]
         # The library keeps beliefs in float32 from one round to the next.
         belief = after.astype(np.float32).astype(np.float64)
+    if calibrated:
+        widest = sorted(range(n), key=lambda i: -margin[i])[: math.ceil(0.1 * n)]
+        disagree = sum(1 for i in widest if labels[i] != majority[i])
+        wrong = disagree / len(widest)
+        upper = (
+            binomtest(disagree, len(widest)).proportion_ci(LEVEL_OF_ONE_SE, method="wilson").high
+        )
+        after = with_doubt(after, labels, upper)
     return after, transition, wrong
+
+
+def with_doubt(posterior: np.ndarray, labels: np.ndarray, doubt: float) -> np.ndarray:
+    """The posteriors with the odds of the labels times what brings the mean doubt down to it."""
+    own = np.eye(posterior.shape[1], dtype=bool)[labels]
+
+    def raised(log_odds: float) -> np.ndarray:
+        weights = np.where(own, posterior * math.exp(log_odds), posterior)
+        return weights / weights.sum(axis=1, keepdims=True)
+
+    def surplus(log_odds: float) -> float:
+        return float(1 - raised(log_odds)[own].mean() - doubt)
+
+    return posterior if surplus(0.0) <= 0 else raised(brentq(surplus, 0.0, 200.0, xtol=1e-12))
 
 
 def keep_probabilities(confidence: np.ndarray, k: int) -> dict[frozenset[int], float]:

@@ -39,8 +39,8 @@ def with_flips(labels, share, classes, seed=0, to_next=False):
     return noisy
 
 
-def judge(features, labels, classes, k=15):
-    return label_beliefs(*candidate_neighbours(features, k), labels, classes)
+def judge(features, labels, classes, k=15, **settings):
+    return label_beliefs(*candidate_neighbours(features, k), labels, classes, **settings)
 
 
 @settings(max_examples=40, deadline=None)
@@ -49,9 +49,10 @@ def judge(features, labels, classes, k=15):
     classes=st.integers(1, 4),
     k=st.integers(1, 6),
     shared_noise=st.sampled_from([0.0, 2.5]),
+    calibrated=st.booleans(),
     seed=st.integers(0, 10_000),
 )
-def test_beliefs_are_those_of_the_definition(n, classes, k, shared_noise, seed):
+def test_beliefs_are_those_of_the_definition(n, classes, k, shared_noise, calibrated, seed):
     random = np.random.Generator(np.random.PCG64(seed))
     # Small integers: ties between neighbours, equal rows and rows of no length occur.
     features = random.integers(0, 3, (n, 3)).astype(np.float64)
@@ -60,7 +61,7 @@ def test_beliefs_are_those_of_the_definition(n, classes, k, shared_noise, seed):
     indices = indices.reshape(n, -1).astype(np.int64)
     similarities = similarities.reshape(n, -1)
     posterior, transition, wrong = dense_coherence.beliefs(
-        indices, similarities, labels, classes, shared_noise
+        indices, similarities, labels, classes, shared_noise, calibrated=calibrated
     )
     found = label_beliefs(
         torch.from_numpy(indices),
@@ -68,6 +69,7 @@ def test_beliefs_are_those_of_the_definition(n, classes, k, shared_noise, seed):
         torch.from_numpy(labels),
         classes,
         shared_noise=shared_noise,
+        calibrated=calibrated,
     )
     np.testing.assert_allclose(found.transition.numpy(), transition, atol=1e-6)
     np.testing.assert_allclose(found.confidence.numpy(), posterior[np.arange(n), labels], atol=1e-5)
@@ -106,6 +108,26 @@ def test_on_clean_labels_it_is_next_to_uniform():
     assert found.noise_rate < 0.02
     assert float(found.confidence.median()) > 0.99
     assert float(found.confidence.mean()) > 0.93
+
+
+def test_right_labels_are_kept_where_features_tell_classes_apart_badly():
+    features, labels = clusters(n=1200, classes=6, d=8, spread=2.5)
+    plain, found = (judge(features, labels, 6, calibrated=flag) for flag in (False, True))
+    assert float(1 - plain.confidence.mean()) > 0.08  # of right labels
+    assert found.noise_rate < plain.noise_rate
+    assert float(1 - found.confidence.mean()) < 0.02
+    assert int((found.believed != labels).sum()) < int((plain.believed != labels).sum()) / 2
+    # None overtakes another.
+    order = torch.argsort(plain.confidence)
+    assert bool((found.confidence[order].diff() >= 0).all())
+
+
+def test_doubt_that_the_noise_calls_for_stays():
+    features, labels = clusters(n=900, spread=0.5)
+    noisy = with_flips(labels, 0.4, 3)
+    plain, found = (judge(features, noisy, 3, calibrated=flag) for flag in (False, True))
+    wrong = noisy != labels
+    assert float(found.confidence[wrong].mean()) < float(plain.confidence[wrong].mean()) + 0.05
 
 
 def test_renaming_the_classes_renames_the_beliefs():

@@ -5,11 +5,14 @@ do not carry its label is its part of the Dirichlet energy ``y' L y``: the rough
 label signal on the Laplacian that the published method uses without labels. From the votes
 of the neighbours a transition matrix of the label noise is learned, and Bayes' rule gives
 the probability that a label is right. Nothing is told about the noise: where there is none,
-the matrix comes out next to the identity and the choice next to uniform.
+the matrix comes out next to the identity and the choice next to uniform. Where features tell
+classes apart badly, neighbours disagree with right labels too; so no more doubt is spent than
+the examples whose neighbours agree best call for.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
@@ -39,7 +42,8 @@ __all__ = [
 
 # Votes count for the beliefs by their fourth power: neighbours agree with each other.
 SHARPNESS = 4.0
-# The share of a majority class, widest margins first, that the noise is learned from.
+# The share of a majority class, and of all examples, widest margins first, that the noise is
+# learned from.
 CONFIDENT_SHARE = 0.1
 # Added to the votes and to the matrix's rows, spread over the classes: nothing is impossible.
 VOTE_SMOOTHING = 0.05
@@ -141,6 +145,33 @@ def _transition(counts: Tensor, noise_rate: float, shared_noise: float) -> Tenso
     return (rows + TRANSITION_SMOOTHING / classes) / (1 + TRANSITION_SMOOTHING)
 
 
+def _widest_disagree(majority: Tensor, margin: Tensor, labels: Tensor) -> tuple[int, int]:
+    """How many of all examples' tenth of widest margins are not labelled as the majority."""
+    widest = torch.argsort(margin, descending=True, stable=True)
+    widest = widest[: math.ceil(CONFIDENT_SHARE * len(labels))]
+    return int((majority[widest] != labels[widest]).sum()), len(widest)
+
+
+def _wilson_upper(hits: int, trials: int) -> float:
+    """A share and one standard error, as Wilson's interval: above 0 where there are no hits."""
+    middle = (hits + 0.5) / (trials + 1)
+    return middle + math.sqrt(hits * (trials - hits) / trials + 0.25) / (trials + 1)
+
+
+def _odds_for_doubt(logits: Tensor, doubt: float) -> float:
+    """The logarithm, at least 0, of what the odds must be multiplied by for this mean doubt."""
+    low, high = 0.0, 0.0
+    while float(torch.sigmoid(-logits - high).mean()) > doubt:
+        low, high = high, 2.0 * high + 1.0
+    for _ in range(50):
+        middle = (low + high) / 2
+        if float(torch.sigmoid(-logits - middle).mean()) > doubt:
+            low = middle
+        else:
+            high = middle
+    return high
+
+
 def label_beliefs(
     neighbour_indices: Tensor,
     neighbour_similarities: Tensor,
@@ -148,6 +179,7 @@ def label_beliefs(
     classes: int,
     *,
     shared_noise: float = 0.0,
+    calibrated: bool = True,
 ) -> LabelBeliefs:
     """How likely each label is right, by the labels of its neighbours.
 
@@ -165,6 +197,13 @@ def label_beliefs(
     4. Bayes: the belief that i is of class ``c`` is in proportion to ``Q_i(c) T(c, y_i)``,
        and the label's confidence is the belief in ``y_i``.
 
+    Last, the level of the noise: among the tenth of *all* examples with the widest margins, the
+    share whose label is not the majority; classes that the features tell apart badly have little
+    part in it. Where the mean doubt, one less the confidence, is above that share by more than
+    its standard error (Wilson's upper bound), the odds of all labels are multiplied by the one
+    number that brings it there: the order of the confidences stays, but hard examples with
+    right labels are kept.
+
     A neighbour with a wrong label so comes to vote for the class that its own neighbours
     tell, in the place of falling silent.
 
@@ -176,6 +215,8 @@ def label_beliefs(
         shared_noise: How many more confident examples each row of ``T`` is given, that
             carry wrong labels at the rate of all classes together and each other class
             equally often. For few examples, whose tenth tells little about single classes.
+        calibrated: Whether to do the last step. Too few examples tell no level; the noise rate
+            is then what the confident of the classes show.
 
     Returns:
         The beliefs. Memory: two (n, C) matrices of float32 beside blocks.
@@ -199,6 +240,7 @@ def label_beliefs(
         return _votes(neighbour_indices[block].long(), weights, beliefs)
 
     transition, noise_rate = torch.empty(0), 0.0
+    majority, margin = torch.empty(0), torch.empty(0)
     confidence = torch.empty(n, dtype=torch.float64, device=device)
     for _ in range(ROUNDS):
         majority = torch.empty(n, dtype=torch.int64, device=device)
@@ -224,6 +266,14 @@ def label_beliefs(
             confidence[block] = posterior.gather(1, labels[block, None]).squeeze(1)
             after[block] = posterior.float()
         beliefs = after
+    if calibrated:
+        disagree, widest = _widest_disagree(majority, margin, labels)
+        noise_rate = disagree / widest
+        logits = torch.logit(confidence, eps=1e-15)
+        log_odds = _odds_for_doubt(logits, _wilson_upper(disagree, widest))
+        if log_odds > 0:
+            confidence = torch.sigmoid(logits + log_odds)
+            beliefs[everyone, labels] *= math.exp(log_odds)
     return LabelBeliefs(confidence, beliefs.argmax(dim=1), transition, noise_rate)
 
 
@@ -362,6 +412,7 @@ class BatchCoherence(Selector):
         # The classes that are there, numbered anew: others could get no vote.
         present, numbered = torch.unique(labels, return_inverse=True)
         beliefs = label_beliefs(
-            indices, similarities, numbered, len(present), shared_noise=CANDIDATE_SHARED_NOISE
-        )
+            indices, similarities, numbered, len(present),
+            shared_noise=CANDIDATE_SHARED_NOISE, calibrated=False,
+        )  # fmt: skip
         return _keep(beliefs.confidence, k, generator)
