@@ -59,20 +59,16 @@ Row = dict[str, Any]
 
 
 class Rows:
-    """Rows on disk, each written once."""
+    """Rows on disk, each written once; those of a later run follow a line about that run."""
 
     def __init__(self, path: Path | None, as_json: bool) -> None:
         self.path = path
         self.as_json = as_json
         self.rows: list[Row] = []
+        self.begun = False
         if path is not None and path.exists():
             lines = path.read_text(encoding="utf-8").splitlines()
             self.rows = [row for row in map(json.loads, lines) if "environment" not in row]
-        elif path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            command = {"command": ["python", "benchmarks/criteria.py", *sys.argv[1:]]}
-            about = {"environment": environment(torch.device("cpu")) | command}
-            path.write_text(json.dumps(about) + "\n", encoding="utf-8")
 
     def has(self, **key: Any) -> bool:
         """Whether there is a row with this key."""
@@ -83,10 +79,16 @@ class Rows:
         self.rows.append(row)
         line = json.dumps(row)
         if self.path is not None:
+            if not self.begun:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                command = {"command": ["python", "benchmarks/criteria.py", *sys.argv[1:]]}
+                about = {"environment": environment(torch.device("cpu")) | command}
+                line = f"{json.dumps(about)}\n{line}"
+                self.begun = True
             with self.path.open("a", encoding="utf-8") as stream:
                 stream.write(line + "\n")
         if self.as_json:
-            print(line, flush=True)
+            print(json.dumps(row), flush=True)
 
 
 def build(name: str) -> Selector:
