@@ -12,12 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from saln.data.augmentation import EvaluationTransform, Normalisation
-from saln.data.datasets import DataSet, Examples, load_dataset, stratified_part
+from saln.data.datasets import DataSet, Examples, load_dataset
 from saln.data.views import EvaluationView, TrainingView, inference_batch_size
 from saln.errors import InputError
 from saln.experiments.choices import ChoiceRecord
 from saln.experiments.confidence import LabelConfidence, judge_labels
 from saln.experiments.config import Config
+from saln.experiments.measuring import Measuring
 from saln.experiments.reference import Reference, train_reference
 from saln.experiments.reporter import FeatureProgress, Reporter
 from saln.experiments.summary import METRICS
@@ -25,22 +26,20 @@ from saln.features.backbones import build_backbone, feature_size
 from saln.features.extraction import extract_features
 from saln.features.neighbours import NeighbourTable, neighbour_table
 from saln.loading.batches import SelectedBatches
-from saln.loading.gathering import share_bounds
 from saln.loading.learner_selected import LearnerSelected
 from saln.loading.loader import (
     CandidateBatches,
     EpochBatches,
     LoadedBatches,
     ScoredBatches,
-    evaluation_batches,
 )
 from saln.loading.reading import scoring
-from saln.randomness import derive_seed, seeded_globally
+from saln.randomness import seeded_globally
 from saln.selection import SELECTORS, Uniform, candidates_needed
 from saln.selection.coherence import NEIGHBOURS
-from saln.training.learners import build_learner
+from saln.training.learners import FrozenBody, build_head, build_learner
 from saln.training.ledger import Ledger
-from saln.training.loop import Measure, TrainSettings, TrainState, evaluate, train
+from saln.training.loop import Measure, TrainSettings, TrainState, train
 from saln.training.processes import Processes
 from saln.training.synchronised import synchronise
 
@@ -48,17 +47,19 @@ __all__ = ["Comparison", "SharedBySeed"]
 
 # The share of the training data that trains reference models, when any arm needs one.
 REFERENCE_SHARE = 0.1
-# Training accuracy is measured on this many examples at most, the same for all arms.
-TRAIN_MEASURE_LIMIT = 1000
 
 
 @dataclass(frozen=True)
 class SharedBySeed:
-    """What all arms of one seed share."""
+    """What all arms of one seed share.
+
+    ``learner`` is a head, and ``body`` what it is on, where the head alone is trained.
+    """
 
     seed: int
     data: DataSet
     learner: nn.Module
+    body: FrozenBody | None
     reference: Reference | None
     confidence: LabelConfidence | None
 
@@ -66,6 +67,12 @@ class SharedBySeed:
     def reference_outputs(self) -> Tensor | None:
         """The reference model's logits for every training example."""
         return None if self.reference is None else self.reference.outputs
+
+    def whole(self, learner: nn.Module) -> dict[str, Tensor]:
+        """The state dict of the whole network with what was trained."""
+        network = learner if self.body is None else self.body.with_head(learner)
+        state: dict[str, Tensor] = network.state_dict()
+        return state
 
 
 class Comparison:
@@ -106,25 +113,36 @@ class Comparison:
         self.n_candidates = n
         self.neighbours: NeighbourTable | None = None
         # Fails here, before the run folder is made, when weights or size do not fit.
-        self.first_learner, self.normalisation = self._build_learner(config.seeds[0])
-
-    def _build_learner(self, seed: int) -> tuple[nn.Module, Normalisation]:
-        config = self.config
-        return build_learner(
-            config.learner,
-            len(self.data.class_names),
-            image_size=self.image_size,
-            pretrained=config.pretrained,
-            weights=config.weights,
-            seed=seed,
+        self.first_learner, self.normalisation, self.first_body = self._build_learner(
+            config.seeds[0]
         )
+        self.measuring = Measuring(
+            self.evaluation_view, config.split_seed, device, config.workers, processes
+        )
+
+    def _build_learner(self, seed: int) -> tuple[nn.Module, Normalisation, FrozenBody | None]:
+        """What is trained, the normalisation of images, and what is below where it is frozen."""
+        config = self.config
+        options: dict[str, Any] = {
+            "image_size": self.image_size,
+            "pretrained": config.pretrained,
+            "weights": config.weights,
+            "seed": seed,
+        }
+        classes = len(self.data.class_names)
+        if not config.head_only:
+            return *build_learner(config.learner, classes, **options), None
+        head, body = build_head(config.learner, classes, **options)
+        return head, body.network.normalisation, body.to(self.device)
 
     def warm_up(self) -> None:
         """One pass of every batch shape, so that the first arm does not pay for the kernels."""
         learner = copy.deepcopy(self.first_learner).to(self.device)
-        size = self.image_size
+        body, size = self.first_body, self.image_size
         labels = torch.zeros(self.config.batch_size, dtype=torch.int64, device=self.device)
         images = torch.zeros(self.config.batch_size, 3, size, size, device=self.device)
+        if body is not None:
+            images = body(images)
         with seeded_globally("warm up"):
             learner.train()
             torch.nn.functional.cross_entropy(learner(images), labels).backward()
@@ -190,8 +208,12 @@ class Comparison:
         """
         config = self.config
         data = self.data.with_label_noise(config.label_noise, seed)
-        first = seed == config.seeds[0]
-        learner = self.first_learner if first else self._build_learner(seed)[0]
+        learner, body = self.first_learner, self.first_body
+        if seed != config.seeds[0]:
+            learner, _, body = self._build_learner(seed)
+        first_body = self.first_body
+        if body and first_body and body.network.identity() == first_body.network.identity():
+            body = first_body  # what is kept of its outputs serves every seed
         if len(data.reference) > 0 and reference is None:
             reference = train_reference(
                 copy.deepcopy(learner).to(self.device),
@@ -204,13 +226,14 @@ class Comparison:
                 device=self.device,
                 workers=config.workers,
                 reporter=self.reporter,
+                through=None if body is None else lambda images: body(images.to(self.device)),
             )
             # Every process trained it; the first one's outputs hold, to the last digit.
             reference = self.processes.same(reference, self.device)
         confidence = None
         if self.neighbours is not None:
             confidence = judge_labels(self.neighbours, data, seed, self.reporter)
-        return SharedBySeed(seed, data, learner, reference, confidence)
+        return SharedBySeed(seed, data, learner, body, reference, confidence)
 
     def batches(
         self, arm: str, shared: SharedBySeed, learner: nn.Module, features: Any, ledger: Ledger
@@ -221,6 +244,12 @@ class Comparison:
         # A fresh one each time: some remember, and arms and seeds share nothing.
         selector = SELECTORS.get(arm, Uniform).for_run(epochs=config.epochs)
         before_loading = selector.chooses_before_loading()
+        body, use = shared.body, "train" if before_loading else "score"
+
+        def through(images: Tensor) -> Tensor:
+            with ledger.phase(use):
+                return images if body is None else body(images.to(self.device))
+
         if before_loading:
             sampler = SelectedBatches(
                 len(view) if features is None else features,
@@ -235,12 +264,12 @@ class Comparison:
                 ahead=0,  # every second of choosing counts, none is hidden behind training
                 phase=ledger.phase,
             )
-            return LoadedBatches(view, sampler, config.workers)
+            return LoadedBatches(view, sampler, config.workers, through)
         candidates = CandidateBatches(
             len(view), config.batch_size, self.filter_schedule, shared.seed
         )
         selected = LearnerSelected(
-            LoadedBatches(view, candidates, config.workers),
+            LoadedBatches(view, candidates, config.workers, through),
             selector=selector,
             batch_size=config.batch_size,
             learner=learner,
@@ -287,28 +316,10 @@ class Comparison:
             learner = synchronise(learner, self.processes)
             batches = self.batches(arm, shared, learner, features, ledger)
         with ledger.phase("evaluate"):
-            random = np.random.Generator(np.random.PCG64(derive_seed(config.split_seed, "measure")))
-            count = min(TRAIN_MEASURE_LIMIT, len(data.train))
-            sample = data.train.part(stratified_part(data.train.true_labels, count, random))
-            splits = {"train": sample, "validation": data.validation, "test": data.test}
-            rank, ranks = self.processes.rank, self.processes.world_size
-            views = {
-                name: self.evaluation_view(
-                    part.part(np.arange(*share_bounds(len(part), rank, ranks)))
-                )
-                for name, part in splits.items()
-            }
+            splits = self.measuring.splits(data)
 
         def measure() -> dict[str, Measure]:
-            return {
-                name: evaluate(
-                    learner,
-                    evaluation_batches(view, self.device, config.workers),
-                    self.device,
-                    self.processes,
-                )
-                for name, view in views.items()
-            }
+            return self.measuring.measure(learner, splits, shared.body)
 
         selector = _selector_of(batches)
         show = arm != "standard" and shared.seed == config.seeds[0]

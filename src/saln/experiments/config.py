@@ -59,6 +59,8 @@ class Config:
     """The backbone's state dict, in the place of a download."""
     pretrained: bool = True
     """Start the learner from published weights, where there are any."""
+    head_only: bool = False
+    """Train the learner's last layer alone; the layers below stay as they are loaded."""
     image_size: int | None = None
     """Pixels that the learner sees; the data set's own default when not given."""
     feature_size: int | None = None

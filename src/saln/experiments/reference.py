@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -56,6 +57,7 @@ def train_reference(
     device: torch.device,
     workers: int,
     reporter: Reporter,
+    through: Callable[[Tensor], Tensor] | None = None,
 ) -> Reference:
     """Trains a reference model like a learner, on every example of its part.
 
@@ -70,6 +72,7 @@ def train_reference(
         device: Where the model is.
         workers: Loader processes.
         reporter: Told of every step.
+        through: What images are put through before the model.
 
     Raises:
         TrainingError: A loss that is not finite.
@@ -93,7 +96,7 @@ def train_reference(
 
     for result in train(
         model,
-        LoadedBatches(view, sampler, workers),
+        LoadedBatches(view, sampler, workers, through),
         dataclasses.replace(settings, epochs=epochs),
         device=device,
         ledger=ledger,
@@ -104,7 +107,8 @@ def train_reference(
     outputs = []
     with scoring(model):
         for batch in evaluation_batches(asked, device, workers):
-            outputs.append(model(batch.images.to(device)).float().cpu())
+            images = batch.images.to(device)
+            outputs.append(model(images if through is None else through(images)).float().cpu())
             ledger.count(forward=len(batch.images))
             reporter.advance(len(batch.images))
     # Outside inference mode again: a copy that autograd may meet.

@@ -196,7 +196,7 @@ def _train_arms(
                 continue
             if progress is None:
                 continue
-            weights = {name: value.cpu() for name, value in learner.state_dict().items()}
+            weights = {name: value.cpu() for name, value in shared.whole(learner).items()}
             needs = any(name.startswith("reference_") for name in requires)
             once = (0.0, 0)
             if requires & {"features", "label_confidence"}:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import torch
@@ -84,13 +84,19 @@ class LoadedBatches:
         view: What to read.
         batches: Which of it.
         workers: Loader processes; 0 loads in this one.
+        through: What each batch's images are put through; what comes out takes their place.
     """
 
     def __init__(
-        self, view: TrainingView, batches: SelectedBatches | CandidateBatches, workers: int = 0
+        self,
+        view: TrainingView,
+        batches: SelectedBatches | CandidateBatches,
+        workers: int = 0,
+        through: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         self.view = view
         self.batches = batches
+        self.through = through
         self.loader: DataLoader[Any] = DataLoader(
             view,
             batch_sampler=batches,
@@ -111,6 +117,8 @@ class LoadedBatches:
     def __iter__(self) -> Iterator[Batch]:
         """The batches of the epoch; a broken image raises DataError."""
         for batch in raise_broken(self.loader):
+            if self.through is not None:
+                batch = batch._replace(images=self.through(batch.images))
             if isinstance(self.batches, SelectedBatches):
                 batch = batch._replace(weights=self.batches.weights_of(batch.indices))
             yield batch

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from saln.data.augmentation import Normalisation
-from saln.features.backbones import build_network
+from saln.data.views import inference_batch_size
+from saln.errors import InputError
+from saln.features.backbones import Network, build_network
 from saln.randomness import seeded_globally
 
-__all__ = ["build_learner"]
+__all__ = ["FrozenBody", "build_head", "build_learner"]
 
 
 def build_learner(
@@ -45,8 +49,72 @@ def build_learner(
     network = build_network(
         name, image_size=image_size, pretrained=pretrained, weights=weights, seed=seed
     )
+    return network.with_head(_new_head(network, n_classes, seed)), network.normalisation
+
+
+def _new_head(network: Network, n_classes: int, seed: int) -> nn.Module:
     with seeded_globally(seed, "head"):
         head: nn.Module = nn.Linear(network.width, n_classes)
-        if name.startswith("squeezenet"):  # its head acts on a map, before the pooling
+        if _acts_on_map(network.name):
             head = nn.Conv2d(network.width, n_classes, kernel_size=1)
-    return network.with_head(head), network.normalisation
+    return head
+
+
+def _acts_on_map(name: str) -> bool:
+    """Whether the head comes before the pooling."""
+    return name.startswith("squeezenet")
+
+
+def build_head(
+    name: str,
+    n_classes: int,
+    *,
+    image_size: int,
+    pretrained: bool,
+    weights: Path | None = None,
+    seed: int = 0,
+) -> tuple[nn.Module, FrozenBody]:
+    """Builds the same network as :func:`build_learner` in two parts: to train the head alone.
+
+    The arguments and what is raised are those of :func:`build_learner`; a network whose last
+    layer is not a linear one after the pooling is refused with InputError.
+
+    Returns:
+        The head, (b, width) to (b, n_classes), and what gives it its input.
+    """
+    if _acts_on_map(name):
+        raise InputError(
+            f"the head of {name} comes before its pooling and cannot be trained alone; "
+            "leave --head-only out, or give another --learner, e.g. resnet18"
+        )
+    network = build_network(
+        name, image_size=image_size, pretrained=pretrained, weights=weights, seed=seed
+    )
+    return _new_head(network, n_classes, seed), FrozenBody(network)
+
+
+class FrozenBody:
+    """A network below its head, in eval mode and without gradients.
+
+    Args:
+        network: Changed in place.
+    """
+
+    def __init__(self, network: Network) -> None:
+        self.network = network
+        network.body.eval().requires_grad_(False)
+
+    def to(self, device: torch.device) -> FrozenBody:
+        """Moves the weights."""
+        self.network.body.to(device)
+        return self
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Float images (b, 3, image_size, image_size) to what the head sees, (b, width)."""
+        with torch.no_grad():
+            parts = images.split(inference_batch_size(images.device))
+            return torch.cat([self.network.body(part) for part in parts])
+
+    def with_head(self, head: nn.Module) -> nn.Module:
+        """A copy of the whole network with a copy of a head."""
+        return copy.deepcopy(self.network).with_head(copy.deepcopy(head))

@@ -1,0 +1,93 @@
+"""How good a learner is: on part of the training data, on validation and on test images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from saln.data.datasets import DataSet, Examples, stratified_part
+from saln.data.views import Batch, EvaluationView
+from saln.loading.gathering import share_bounds
+from saln.loading.loader import evaluation_batches
+from saln.randomness import derive_seed
+from saln.training.learners import FrozenBody
+from saln.training.loop import Measure, evaluate
+from saln.training.processes import Processes
+
+__all__ = ["Measuring"]
+
+# Training accuracy is measured on this many examples at most, the same for all arms.
+TRAIN_LIMIT = 1000
+
+
+class Measuring:
+    """Evaluates learners on the same images.
+
+    What a frozen body makes of them is kept: every head is measured on the same.
+
+    Args:
+        view: Gives examples as they are evaluated.
+        split_seed: Decides which training examples are measured.
+        device: Where the learners are.
+        workers: Loader processes.
+        processes: Those that share the images out.
+    """
+
+    def __init__(
+        self,
+        view: Callable[[Examples], EvaluationView],
+        split_seed: int,
+        device: torch.device,
+        workers: int,
+        processes: Processes,
+    ) -> None:
+        self.view = view
+        self.split_seed = split_seed
+        self.device = device
+        self.workers = workers
+        self.processes = processes
+        self._body: FrozenBody | None = None
+        self._outputs: dict[str, Tensor] = {}
+
+    def splits(self, data: DataSet) -> dict[str, Examples]:
+        """What this process measures on; the same examples for every seed's labels."""
+        random = np.random.Generator(np.random.PCG64(derive_seed(self.split_seed, "measure")))
+        count = min(TRAIN_LIMIT, len(data.train))
+        sample = data.train.part(stratified_part(data.train.true_labels, count, random))
+        rank, ranks = self.processes.rank, self.processes.world_size
+        return {
+            name: part.part(np.arange(*share_bounds(len(part), rank, ranks)))
+            for name, part in (
+                ("train", sample), ("validation", data.validation), ("test", data.test)
+            )
+        }  # fmt: skip
+
+    def measure(
+        self, learner: nn.Module, splits: Mapping[str, Examples], body: FrozenBody | None
+    ) -> dict[str, Measure]:
+        """Loss and accuracy by split.
+
+        Args:
+            learner: A whole network, or the head of one.
+            splits: Of :meth:`splits`.
+            body: What the head is on.
+        """
+        return {
+            name: evaluate(learner, self._batches(name, part, body), self.device, self.processes)
+            for name, part in splits.items()
+        }
+
+    def _batches(self, name: str, part: Examples, body: FrozenBody | None) -> Iterable[Batch]:
+        loaded = evaluation_batches(self.view(part), self.device, self.workers)
+        if body is None:
+            return loaded
+        if body is not self._body:
+            self._body, self._outputs = body, {}
+        if name not in self._outputs:
+            outputs = [body(batch.images.to(self.device)) for batch in loaded]
+            self._outputs[name] = torch.cat(outputs) if outputs else torch.empty(0)
+        labels = torch.from_numpy(part.labels)
+        return [Batch(self._outputs[name], labels, torch.arange(len(labels)))] if len(part) else []
