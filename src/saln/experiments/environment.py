@@ -42,9 +42,14 @@ def environment(device: torch.device) -> dict[str, Any]:
         "training_processes": int(os.environ.get("WORLD_SIZE", "1")),
         "device": str(device),
         "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
-        "command": ["saln", *sys.argv[1:]],
+        "command": [_program(sys.argv[0]), *sys.argv[1:]],
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
+
+
+def _program(path: str) -> str:
+    name = Path(path).name
+    return "saln" if name == "__main__.py" else name
 
 
 def find_device(name: str, local_rank: int = 0) -> torch.device:

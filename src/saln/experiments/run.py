@@ -49,13 +49,18 @@ class Outcome:
     nothing_to_do: bool = False
 
 
-def compare(config: Config, reporter: Reporter) -> Outcome:
+def compare(config: Config, reporter: Reporter, parts: type[Comparison] = Comparison) -> Outcome:
     """Trains the arms side by side, seed by seed, and writes the run folder.
 
     Every arm sees the same splits, candidates, augmentation and initial weights for a
     seed; the batch that gets a gradient has the same size in every arm. Rows go to
     ``epochs.jsonl`` as they come, each after the state that training goes on from, so
     that an interrupted run keeps what it has and, with ``config.resume``, goes on.
+
+    Args:
+        config: The settings.
+        reporter: Told what happens.
+        parts: What the arms are made of; another class may, for one, read its images elsewhere.
 
     Raises:
         InputError: Settings that cannot work, or other ones than those of the run to go
@@ -79,7 +84,8 @@ def compare(config: Config, reporter: Reporter) -> Outcome:
             return Outcome(path, summary or {}, (), nothing_to_do=True)
         try:
             with limited_threads(config.threads):
-                return _compare(config, reporter, path, device, processes)
+                comparison = parts(config, reporter, device, processes)
+                return _compare(comparison, path)
         except (KeyboardInterrupt, SalnError):
             if (path / "config.json").exists() and not (path / "summary.json").exists():
                 reporter.note(
@@ -98,11 +104,9 @@ def _folder(config: Config) -> Path:
     return path
 
 
-def _compare(
-    config: Config, reporter: Reporter, path: Path, device: torch.device, processes: Processes
-) -> Outcome:
-    comparison = Comparison(config, reporter, device, processes)
-    data = comparison.data
+def _compare(comparison: Comparison, path: Path) -> Outcome:
+    config, data = comparison.config, comparison.data
+    reporter, device, processes = comparison.reporter, comparison.device, comparison.processes
     facts = {
         "data set's fingerprint": data.fingerprint,
         "device": device.type,

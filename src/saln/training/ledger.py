@@ -98,6 +98,11 @@ class Ledger:
         done = self.counts
         self.counts = Counts(done.steps + steps, done.forward + forward, done.backward + backward)
 
+    def charge(self, name: str, seconds: float) -> None:
+        """Books seconds that were spent before: what is made once counts for all who use it."""
+        self.seconds[name] += seconds
+        self._started -= seconds
+
     def total(self) -> float:
         """Seconds since the ledger was made, whatever they were spent on."""
         return self._now() - self._started

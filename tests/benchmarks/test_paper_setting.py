@@ -1,0 +1,86 @@
+"""The study whose frozen layers run once: the results of the command, the seconds of each arm."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+
+import numpy as np
+import paper_setting
+import pytest
+from paper_setting import StoredComparison, make
+
+from saln.experiments.config import load_preset
+from saln.experiments.run import compare
+
+ARMS = ("standard", "uniform", "saln", "jest", "coherence")
+
+
+class Quiet:
+    def note(self, text):
+        pass
+
+    def begin(self, what, total):
+        pass
+
+    def advance(self, examples):
+        pass
+
+    def epoch(self, row, epochs):
+        pass
+
+
+@pytest.fixture
+def config(tmp_path):
+    return dataclasses.replace(
+        load_preset("digits"), methods=ARMS, limit=300, epochs=2, seeds=(0, 1), batch_size=8,
+        reference_epochs=2, head_only=True, label_noise=0.4, cache_dir=tmp_path / "cache",
+        out=tmp_path / "whole",
+    )  # fmt: skip
+
+
+def rows_of(path):
+    return [json.loads(line) for line in (path / "epochs.jsonl").read_text().splitlines()]
+
+
+def test_it_gives_the_rows_of_the_command(config, tmp_path):
+    compare(config, Quiet())
+    stored = dataclasses.replace(config, out=tmp_path / "stored")
+    parts = functools.partial(StoredComparison, cache=tmp_path / "outputs")
+    outcome = compare(stored, Quiet(), parts)
+    assert outcome.failures == ()
+    whole, fast = rows_of(config.out), rows_of(stored.out)
+    assert len(whole) == len(fast) == 2 * 2 * len(ARMS)
+    for one, other in zip(whole, fast, strict=True):
+        for name, value in one.items():
+            if name.endswith("_loss"):
+                # The frozen layers see other images together: the last digit may differ.
+                assert other[name] == pytest.approx(value, rel=1e-4), (one["arm"], name)
+            elif name != "seconds":
+                assert other[name] == value, (one["arm"], name)
+
+
+def test_arms_are_charged_for_what_they_read(config, tmp_path, monkeypatch):
+    def made(view, body, path):
+        found = make(view, body, path)
+        count = len(found.outputs)
+        return found._replace(load_seconds=np.full(count, 10.0), body_seconds=np.full(count, 3.0))
+
+    monkeypatch.setattr(paper_setting, "make", made)
+    config = dataclasses.replace(config, seeds=(0,))
+    compare(config, Quiet(), functools.partial(StoredComparison, cache=tmp_path / "outputs"))
+    for row in rows_of(config.out):
+        steps = row["steps"] // row["epoch"]
+        kept, scored = 8 * steps, 40 * steps if row["arm"] == "jest" else 0
+        seconds = row["seconds"]
+        assert seconds["load"] == pytest.approx(10 * (scored or kept), abs=5)
+        assert seconds["score"] == pytest.approx(3 * scored, abs=3)
+        assert seconds["train"] == pytest.approx(0 if scored else 3 * kept, abs=3)
+    (jest,) = (
+        cost for cost in json.loads((config.out / "progress.json").read_text())["costs"]
+        if cost["arm"] == "jest"
+    )  # fmt: skip
+    trained, asked = jest["reference_examples_backward"], jest["reference_examples_forward"]
+    assert trained < asked
+    assert jest["reference"] == pytest.approx(13 * asked, abs=5)
