@@ -18,7 +18,7 @@ from evidence_tables.rows import (
     points,
     read_rows,
 )
-from evidence_tables.study import NONE_YET, condition, study_runs
+from evidence_tables.study import NONE_YET, PAPER_SETTING, Run, condition, study_runs
 from saln.experiments.statistics import Difference, Interval, mean_interval, paired_difference
 from saln.report.paper import CLAIMS, UNREAD
 
@@ -97,17 +97,25 @@ def _beside(seeds: dict[str, list[Row]], arm: str, other: str) -> _Beside:
     return _Beside(len(times), paired_difference(*accuracies), mean_interval(times))
 
 
+def _runs(results: Path) -> list[Run]:
+    return study_runs(results, PAPER_SETTING) + study_runs(results)
+
+
+def _name(about: Row) -> str:
+    return f"{condition(about)}, {about['epochs']} epochs"
+
+
 def found(results: Path) -> str:
     """Our `saln` arm beside the arms that the paper compares it with, and the control."""
     lines = []
-    for about, seeds, _ in study_runs(results):
+    for about, seeds, _ in _runs(results):
         for other in ("standard", "jest", "uniform"):
             if "saln" not in seeds or other not in seeds:
                 continue
             beside = _beside(seeds, "saln", other)
             lines.append(
                 [
-                    f"{condition(about)}",
+                    _name(about),
                     f"`{other}`",
                     str(beside.seeds),
                     beside.accuracy(),
@@ -125,12 +133,12 @@ def _verdict(gain: Difference) -> str:
 
 
 def reading(results: Path) -> str:
-    """Each of the three claims on each stored run, in words."""
+    """Each of the three claims on each stored run at the paper's filter ratio, in words."""
     parts = []
-    for about, seeds, _ in study_runs(results):
-        if "saln" not in seeds:
+    for about, seeds, _ in _runs(results):
+        if "saln" not in seeds or about["filter_ratio"] != 0.8:
             continue
-        lines = [f"**{condition(about)}**", ""]
+        lines = [f"**{_name(about)}**", ""]
         if "standard" in seeds:
             beside = _beside(seeds, "saln", "standard")
             without = ""

@@ -1,4 +1,8 @@
-"""Tables of `study.py`: real training, from whatever `results/study-*.jsonl` there are."""
+"""Tables of real training, from whatever rows of `study.py` there are.
+
+Runs of `saln compare` are in `results/study-*.jsonl`, those of `paper_setting.py` in
+`results/paper-setting-*.jsonl`.
+"""
 
 from __future__ import annotations
 
@@ -18,16 +22,21 @@ from evidence_tables.rows import (
 )
 from saln.experiments.statistics import mean_interval
 
-__all__ = ["NONE_YET", "TABLES", "condition", "study_runs"]
+__all__ = ["NONE_YET", "PAPER_SETTING", "TABLES", "Run", "condition", "study_runs"]
 
 NONE_YET = "No rows of this study are stored yet."
+PAPER_SETTING = "paper-setting-*.jsonl"
 DATASETS = {"oxford-pet": "Oxford-IIIT Pet", "cifar10": "CIFAR-10", "hf:cifar10": "CIFAR-10"}
 
 
-def study_runs(results: Path) -> list[tuple[Row, dict[str, list[Row]], dict[str, Row]]]:
-    """Every stored run: its row, the seeds' rows by arm, the comparisons by arm."""
+# A run's row, the seeds' rows by arm, the comparisons by arm.
+Run = tuple[Row, dict[str, list[Row]], dict[str, Row]]
+
+
+def study_runs(results: Path, files: str = "study-*.jsonl") -> list[Run]:
+    """Every stored run."""
     runs = []
-    for path in sorted(results.glob("study-*.jsonl")):
+    for path in sorted(results.glob(files)):
         for group in grouped(read_rows(results, path.stem), "run").values():
             (about,) = (row for row in group if row["kind"] == "run")
             seeds = grouped((row for row in group if row["kind"] == "seed"), "arm")
@@ -49,13 +58,17 @@ def condition(about: Row) -> str:
     return f"{dataset}, {labels}, {ratio}" + (f", {full} epochs with everything" if full else "")
 
 
-def _settings(about: Row) -> str:
-    """What else a run was made with."""
-    device = about["made"].get("device_name") or f"{about['made']['processors']} CPU cores"
+def _settings(about: Row, kept: bool = True) -> str:
+    """What else a run was made with; ``kept``: the sizes that the filter ratio decides too."""
+    made = about["made"]
+    cores = f"{made['torch_threads']} of {made['processors']} CPU cores"
+    device = made.get("device_name") or cores
     counts = about["examples"]
+    of = f" of {about['candidates']}" if kept else " a step"
+    trained = ", last layer trained" if about["settings"].get("head_only") else ""
     return (
-        f"{about['learner']} at {about['image_size']} px, {about['epochs']} epochs, "
-        f"{about['batch_size']} kept of {about['candidates']}, learning rate "
+        f"{about['learner']} at {about['image_size']} px{trained}, {about['epochs']} epochs, "
+        f"{about['batch_size']} kept{of}, learning rate "
         f"{about['settings']['learning_rate']:g}, {counts['train']:,} training and "
         f"{counts['test']:,} test images, seeds {', '.join(map(str, about['seeds']))}, {device}"
     )
@@ -109,6 +122,11 @@ def _run_table(seeds: dict[str, list[Row]], compared: dict[str, Row]) -> str:
     return markdown(columns, lines)
 
 
+def _shares(times: list[float], standard: list[Row]) -> list[float]:
+    """Times as shares of what `standard` took in all, seed by seed."""
+    return [time / row["seconds"]["spent"] for time, row in zip(times, standard, strict=True)]
+
+
 def _headline_sentence(arm: str, seeds: dict[str, list[Row]], compared: dict[str, Row]) -> str:
     """Whether an arm reaches standard's accuracy, and in what share of its seconds."""
     found = compared[arm]["seconds_to_standard"]
@@ -120,10 +138,7 @@ def _headline_sentence(arm: str, seeds: dict[str, list[Row]], compared: dict[str
             f"- `{arm}` reaches `standard`'s {target:.1f}% in {reached} of "
             f"{len(found['per_seed'])} seeds."
         )
-    shares = [
-        time / row["seconds"]["spent"]
-        for time, row in zip(found["per_seed"], seeds["standard"], strict=True)
-    ]
+    shares = _shares(found["per_seed"], seeds["standard"])
     return (
         f"- `{arm}` reaches `standard`'s {target:.1f}% after {found['mean']:,.0f} of "
         f"`standard`'s {whole:,.0f} seconds: {percent(shares, 0)}% of its time."
@@ -137,7 +152,7 @@ def _sentences(about: Row, seeds: dict[str, list[Row]], compared: dict[str, Row]
     return [_headline_sentence(arm, seeds, compared) for arm in arms]
 
 
-def _part(run: tuple[Row, dict[str, list[Row]], dict[str, Row]]) -> str:
+def _part(run: Run) -> str:
     about, seeds, compared = run
     parts = [f"**{condition(about)}**: {_settings(about)}", _run_table(seeds, compared)]
     sentences = _sentences(*run)
@@ -161,4 +176,71 @@ def conditions(results: Path) -> str:
     return "\n\n".join(map(_part, study_runs(results))) or NONE_YET
 
 
-TABLES = {"study-headline": headline, "study": conditions}
+def _paper_setting(results: Path, ratios: tuple[float, ...]) -> str:
+    """A table a data set, one line an arm and condition."""
+    parts = []
+    runs = study_runs(results, PAPER_SETTING)
+    datasets = dict.fromkeys(DATASETS.get(about["dataset"], "") for about, _, _ in runs)
+    for dataset in datasets:
+        own = [run for run in runs if DATASETS.get(run[0]["dataset"], "") == dataset]
+        own = [run for run in own if run[0]["filter_ratio"] in ratios]
+        own.sort(key=lambda run: (run[0]["label_noise"], run[0]["filter_ratio"]))
+        lines = [
+            _paper_line(about, arm, seeds, compared)
+            for about, seeds, compared in own
+            for arm in compared
+            if arm in seeds
+        ]
+        columns = (
+            *("labels", "f", "arm", "test accuracy (%)", "against uniform (points)"),
+            *("at equal seconds", "against standard (points)", "seconds"),
+            *("to standard's accuracy (% of its seconds)", "wrong labels kept (%)"),
+        )
+        parts += [f"**{dataset}**: {_settings(own[0][0], kept=False)}", markdown(columns, lines, 3)]
+    return "\n\n".join(parts) or NONE_YET
+
+
+def _paper_line(
+    about: Row, arm: str, seeds: dict[str, list[Row]], compared: dict[str, Row]
+) -> list[str]:
+    rows, entry = seeds[arm], compared[arm]
+    spent = mean_interval([row["seconds"]["spent"] for row in rows])
+    kept = statistics.fmean(row["wrong_label_share_kept"] for row in rows)
+    noise = about["label_noise"]
+    return [
+        f"{100 * noise:.0f}% wrong" if noise else "clean",
+        f"{about['filter_ratio']:g}",
+        f"`{arm}`",
+        percent([row["test_accuracy"] for row in rows]),
+        _difference(entry["versus_uniform"]),
+        _difference(entry["at_equal_seconds"]["uniform"]),
+        _difference(entry["versus_standard"]),
+        interval_text(spent.mean, spent.ci95, 0),
+        _share_of_standard(entry, seeds["standard"]),
+        f"{100 * kept:.1f}",
+    ]
+
+
+def _share_of_standard(compared: Row, standard: list[Row]) -> str:
+    found = compared["seconds_to_standard"]
+    if found["mean"] is None:
+        return f"not reached ({100 * found['share_reached']:.0f}% of it)"
+    return percent(_shares(found["per_seed"], standard), 0)
+
+
+def paper_setting(results: Path) -> str:
+    """Every condition in the paper's setting."""
+    return _paper_setting(results, (0.5, 0.8, 0.9))
+
+
+def paper_setting_short(results: Path) -> str:
+    """Those at the paper's filter ratio."""
+    return _paper_setting(results, (0.8,))
+
+
+TABLES = {
+    "study-headline": headline,
+    "study": conditions,
+    "paper-setting": paper_setting,
+    "paper-setting-short": paper_setting_short,
+}

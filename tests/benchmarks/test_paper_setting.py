@@ -9,26 +9,13 @@ import json
 import numpy as np
 import paper_setting
 import pytest
+from comparisons import Quiet, rows_of
 from paper_setting import StoredComparison, make
 
 from saln.experiments.config import load_preset
 from saln.experiments.run import compare
 
 ARMS = ("standard", "uniform", "saln", "jest", "coherence")
-
-
-class Quiet:
-    def note(self, text):
-        pass
-
-    def begin(self, what, total):
-        pass
-
-    def advance(self, examples):
-        pass
-
-    def epoch(self, row, epochs):
-        pass
 
 
 @pytest.fixture
@@ -38,10 +25,6 @@ def config(tmp_path):
         reference_epochs=2, head_only=True, label_noise=0.4, cache_dir=tmp_path / "cache",
         out=tmp_path / "whole",
     )  # fmt: skip
-
-
-def rows_of(path):
-    return [json.loads(line) for line in (path / "epochs.jsonl").read_text().splitlines()]
 
 
 def test_it_gives_the_rows_of_the_command(config, tmp_path):

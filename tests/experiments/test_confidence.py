@@ -7,25 +7,12 @@ import json
 
 import numpy as np
 import pytest
+from comparisons import Quiet
 
 from saln.data.datasets import load_dataset
 from saln.experiments import progress as progress_module
 from saln.experiments.config import Config, load_preset
 from saln.experiments.run import compare
-
-
-class Quiet:
-    def note(self, text):
-        pass
-
-    def begin(self, what, total):
-        pass
-
-    def advance(self, examples):
-        pass
-
-    def epoch(self, row, epochs):
-        pass
 
 
 class Killed(BaseException):

@@ -8,6 +8,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from comparisons import Quiet, rows_of
 
 from saln.errors import DataError, InputError
 from saln.experiments import arms as arms_module
@@ -20,23 +21,6 @@ from saln.selection import SALN, SELECTORS
 from saln.training.ledger import ONCE, PHASES
 
 
-class Quiet:
-    def __init__(self):
-        self.notes = []
-
-    def note(self, text):
-        self.notes.append(text)
-
-    def begin(self, what, total):
-        pass
-
-    def advance(self, examples):
-        pass
-
-    def epoch(self, row, epochs):
-        pass
-
-
 @pytest.fixture
 def config(tmp_path) -> Config:
     return dataclasses.replace(
@@ -44,10 +28,6 @@ def config(tmp_path) -> Config:
         methods=("standard", "uniform", "saln", "jest"),
         out=tmp_path / "run", cache_dir=tmp_path / "cache",
     )  # fmt: skip
-
-
-def rows_of(path):
-    return [json.loads(line) for line in (path / "epochs.jsonl").read_text().splitlines()]
 
 
 def without_seconds(rows):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from comparisons import Quiet
 from PIL import Image
 from sklearn.datasets import load_digits
 
@@ -95,12 +96,6 @@ def report(tmp_path_factory) -> Path:
     datasets.disable_progress_bars()
     made = datasets.Dataset.from_dict(table, features=features)
     made.to_parquet(str(folder / "data" / "train.parquet"))
-
-    class Quiet:
-        def note(self, text):
-            pass
-
-        begin = advance = epoch = lambda self, first, second=None: None
 
     config = dataclasses.replace(
         Config(), dataset=f"hf:{folder / 'data'}", learner="small-cnn", backbone="pixels",

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from comparisons import rows_of
 from rank_processes import fine_tune, step_example, train_step
 
 from saln.errors import InputError
@@ -35,10 +36,6 @@ def saln(arguments, folder, processes=0, timeout=240):
         [sys.executable, *start, "compare", *map(str, arguments)],
         cwd=folder, env=environment, capture_output=True, text=True, timeout=timeout, check=False,
     )  # fmt: skip
-
-
-def rows_of(folder):
-    return [json.loads(line) for line in (folder / "epochs.jsonl").read_text().splitlines()]
 
 
 def assert_alike(several, one, *, examples, rel=3e-3):
