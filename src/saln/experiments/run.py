@@ -140,6 +140,7 @@ def _compare(comparison: Comparison, path: Path) -> Outcome:
             "examples": counts,
             "methods": list(config.methods),
             "learner": config.learner,
+            "head_only": config.head_only,
             "backbone": config.backbone,
             "image_size": comparison.image_size,
             "epochs": config.epochs,
