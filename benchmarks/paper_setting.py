@@ -169,37 +169,45 @@ class StoredComparison(Comparison):
 
     def training_view(self, examples: Examples, seed: int) -> Any:
         """Examples as they were augmented and put through the frozen layers."""
-        pool = self.data.train_and_reference
-        plain = super().training_view(pool, seed)
-
-        @functools.lru_cache(maxsize=2)
-        def made(epoch: int) -> Made:
-            plain.set_epoch(epoch)
-            self.reporter.note(f"outputs of the frozen layers: seed {seed}, epoch {epoch}")
-            return make(plain, self.frozen, self._folder() / f"seed{seed}-epoch{epoch:03}.npy")
-
-        rows = np.searchsorted(pool.rows, examples.rows)
+        rows = np.searchsorted(self.data.train_and_reference.rows, examples.rows)
+        made = functools.lru_cache(maxsize=2)(functools.partial(self._epoch, seed))
         return StoredView(made, rows, examples.labels, self._count_before)
+
+    def _epoch(self, seed: int, epoch: int) -> Made:
+        view = super().training_view(self.data.train_and_reference, seed)
+        view.set_epoch(epoch)
+        return make(view, self.frozen, self._folder() / f"seed{seed}-epoch{epoch:03}.npy")
+
+    def _evaluated(self) -> dict[str, Examples]:
+        data = self.data
+        return {
+            "test": data.test, "validation": data.validation, "train": data.train_and_reference
+        }  # fmt: skip
 
     def evaluation_view(self, examples: Examples) -> Any:
         """Examples as they were put through the frozen layers without augmentation."""
-        data = self.data
-        test = examples.images is data.test.images and np.isin(examples.rows, data.test.rows).all()
-        whole = data.test if test else data.train_and_reference
-        name = "test" if test else "train"
-        if not test and not np.isin(examples.rows, whole.rows).all():
-            whole, name = data.validation, "validation"
+        name, whole = next(
+            (name, part)
+            for name, part in self._evaluated().items()
+            if part.images is examples.images and np.isin(examples.rows, part.rows).all()
+        )
+        path = self._folder() / f"{name}.npy"
         view = super().evaluation_view(whole)
-
-        @functools.lru_cache(maxsize=1)
-        def made(epoch: int) -> Made:
-            return make(view, self.frozen, self._folder() / f"{name}.npy")
-
         rows = np.searchsorted(whole.rows, examples.rows)
+        made = functools.lru_cache(maxsize=1)(lambda epoch: make(view, self.frozen, path))
         return StoredView(made, rows, examples.labels, self._count_before)
 
     def seed(self, seed: int, reference: Reference | None = None) -> SharedBySeed:
         """As of the base class; a reference model is charged for the images that it reads."""
+        # Whatever the frozen layers have to do is done before any clock runs.
+        if seed != self.config.seeds[0]:
+            self._build_learner(seed)
+        for part in self._evaluated().values():
+            if len(part):
+                self.evaluation_view(part).made(0)
+        for epoch in range(1, self.config.epochs + 1):
+            self.reporter.note(f"outputs of the frozen layers: seed {seed}, epoch {epoch}")
+            self._epoch(seed, epoch)
         self.before = 0.0
         shared = super().seed(seed, reference)
         if reference is None and shared.reference is not None:

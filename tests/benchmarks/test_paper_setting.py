@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import time
 
 import numpy as np
 import paper_setting
@@ -46,6 +47,8 @@ def test_it_gives_the_rows_of_the_command(config, tmp_path):
 
 def test_arms_are_charged_for_what_they_read(config, tmp_path, monkeypatch):
     def made(view, body, path):
+        if not path.exists():
+            time.sleep(1)  # what it takes now counts for nobody
         found = make(view, body, path)
         count = len(found.outputs)
         return found._replace(load_seconds=np.full(count, 10.0), body_seconds=np.full(count, 3.0))
@@ -66,4 +69,4 @@ def test_arms_are_charged_for_what_they_read(config, tmp_path, monkeypatch):
     )  # fmt: skip
     trained, asked = jest["reference_examples_backward"], jest["reference_examples_forward"]
     assert trained < asked
-    assert jest["reference"] == pytest.approx(13 * asked, abs=5)
+    assert jest["reference"] == pytest.approx(13 * asked, abs=3)
