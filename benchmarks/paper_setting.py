@@ -34,9 +34,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from saln.data.augmentation import Normalisation
 from saln.data.datasets import Examples
-from saln.data.views import EvaluationView, TrainingView, collate, raise_broken
+from saln.data.views import Batch, EvaluationView, TrainingView, collate, raise_broken
 from saln.experiments.arms import Comparison, SharedBySeed
 from saln.experiments.config import Config, load_preset
+from saln.experiments.measuring import Measuring
 from saln.experiments.reference import Reference
 from saln.experiments.reporter import Reporter
 from saln.experiments.run import compare
@@ -135,6 +136,16 @@ class StoredView(Dataset[Any]):
         return torch.from_numpy(made.outputs[row]), int(self.labels[index]), index
 
 
+class StoredMeasuring(Measuring):
+    """Measures heads on all stored outputs of a split at once."""
+
+    def _batches(self, name: str, part: Examples, body: FrozenBody | None) -> list[Batch]:
+        view: Any = self.view(part)
+        outputs = torch.from_numpy(view.made(0).outputs[view.rows])
+        labels = torch.from_numpy(part.labels)
+        return [Batch(outputs, labels, torch.arange(len(labels)))] if len(labels) else []
+
+
 class StoredComparison(Comparison):
     """A comparison of last layers whose images went through the frozen layers before.
 
@@ -145,7 +156,11 @@ class StoredComparison(Comparison):
     def __init__(self, *args: Any, cache: Path) -> None:
         self.cache = cache
         self.before = 0.0
+        self.evaluated: dict[str, Made] = {}
         super().__init__(*args)
+        self.measuring = StoredMeasuring(
+            self.evaluation_view, self.config.split_seed, self.device, 0, self.processes
+        )
 
     def _build_learner(self, seed: int) -> tuple[nn.Module, Normalisation, FrozenBody | None]:
         head, self.frozen = build_head(
@@ -155,14 +170,13 @@ class StoredComparison(Comparison):
             pretrained=self.config.pretrained,
             seed=seed,
         )
-        return head, self.frozen.network.normalisation, None
+        network = self.frozen.network
+        name = f"{self.data.fingerprint}-{network.identity()}-{self.image_size}"
+        self.folder = self.cache / name
+        return head, network.normalisation, None
 
     def warm_up(self) -> None:
         """The last layer alone has nothing to warm up."""
-
-    def _folder(self) -> Path:
-        name = f"{self.data.fingerprint}-{self.frozen.network.identity()}-{self.image_size}"
-        return self.cache / name
 
     def _count_before(self, load: float, body: float) -> None:
         self.before += load + body
@@ -176,7 +190,7 @@ class StoredComparison(Comparison):
     def _epoch(self, seed: int, epoch: int) -> Made:
         view = super().training_view(self.data.train_and_reference, seed)
         view.set_epoch(epoch)
-        return make(view, self.frozen, self._folder() / f"seed{seed}-epoch{epoch:03}.npy")
+        return make(view, self.frozen, self.folder / f"seed{seed}-epoch{epoch:03}.npy")
 
     def _evaluated(self) -> dict[str, Examples]:
         data = self.data
@@ -191,10 +205,15 @@ class StoredComparison(Comparison):
             for name, part in self._evaluated().items()
             if part.images is examples.images and np.isin(examples.rows, part.rows).all()
         )
-        path = self._folder() / f"{name}.npy"
+        path = self.folder / f"{name}.npy"
         view = super().evaluation_view(whole)
         rows = np.searchsorted(whole.rows, examples.rows)
-        made = functools.lru_cache(maxsize=1)(lambda epoch: make(view, self.frozen, path))
+
+        def made(epoch: int) -> Made:
+            if str(path) not in self.evaluated:
+                self.evaluated[str(path)] = make(view, self.frozen, path)
+            return self.evaluated[str(path)]
+
         return StoredView(made, rows, examples.labels, self._count_before)
 
     def seed(self, seed: int, reference: Reference | None = None) -> SharedBySeed:
