@@ -43,6 +43,7 @@ from saln.experiments.reporter import Reporter
 from saln.experiments.run import compare
 from saln.files import write_with
 from saln.loading.loader import EpochBatches, LoadedBatches, ScoredBatches
+from saln.randomness import derive_seed
 from saln.training.learners import FrozenBody, build_head
 from saln.training.ledger import Ledger
 
@@ -171,8 +172,8 @@ class StoredComparison(Comparison):
             seed=seed,
         )
         network = self.frozen.network
-        name = f"{self.data.fingerprint}-{network.identity()}-{self.image_size}"
-        self.folder = self.cache / name
+        images = derive_seed(*(part.fingerprint() for part in self._evaluated().values()))
+        self.folder = self.cache / f"{images:016x}-{network.identity()}-{self.image_size}"
         return head, network.normalisation, None
 
     def warm_up(self) -> None:
@@ -224,7 +225,7 @@ class StoredComparison(Comparison):
         for part in self._evaluated().values():
             if len(part):
                 self.evaluation_view(part).made(0)
-        for epoch in range(1, self.config.epochs + 1):
+        for epoch in range(1, max(self.config.epochs, self.config.reference_epochs or 0) + 1):
             self.reporter.note(f"outputs of the frozen layers: seed {seed}, epoch {epoch}")
             self._epoch(seed, epoch)
         self.before = 0.0
