@@ -64,7 +64,8 @@ def _extra_milliseconds(results: Path, name: str) -> str:
     for dataset in DATASETS:
         for noise, rate in CONDITIONS:
             own, base = (_rows(results, dataset, noise, rate, arm) for arm in (name, "uniform"))
-            pair = paired(own, base, "seconds")
+            sessions = {row["session"] for row in base}
+            pair = paired([row for row in own if row["session"] in sessions], base, "seconds")
             extra += [
                 1000 * (mine - other) / own[0]["steps"]
                 for mine, other in zip(pair.values, pair.baseline, strict=True)

@@ -36,12 +36,22 @@ class Paired(NamedTuple):
 
 
 def read_rows(results: Path, name: str) -> list[Row]:
-    """The rows of a file without its line about the environment; none where it is missing."""
+    """The rows of a file without its lines about environments; none where it is missing.
+
+    Each row is given ``session``: the number of the line about an environment that it follows.
+    Seconds of two sessions may be those of two machines.
+    """
     path = results / f"{name}.jsonl"
     if not path.exists():
         return []
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    return [row for row in rows if set(row) != {"environment"}]
+    rows: list[Row] = []
+    session = 0
+    for row in map(json.loads, path.read_text(encoding="utf-8").splitlines()):
+        if set(row) == {"environment"}:
+            session += 1
+        else:
+            rows.append({**row, "session": session})
+    return rows
 
 
 def grouped(rows: Iterable[Row], *keys: str) -> dict[tuple[Any, ...], list[Row]]:
