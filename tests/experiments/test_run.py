@@ -157,9 +157,9 @@ def test_arms_see_the_same_candidates_images_and_weights(config, monkeypatch):
     views = []
     init = LoadedBatches.__init__
 
-    def remember(self, view, sampler, workers=0):
+    def remember(self, view, sampler, *rest):
         views.append(view)
-        init(self, view, sampler, workers)
+        init(self, view, sampler, *rest)
 
     monkeypatch.setattr(LoadedBatches, "__init__", remember)
     one_seed = dataclasses.replace(config, seeds=(0,))
