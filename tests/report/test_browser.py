@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -103,7 +104,9 @@ def report(tmp_path_factory) -> Path:
         methods=("standard", "uniform", "saln", "jest", "coherence"), out=folder / "run",
         cache_dir=folder / "cache", preset="digits",
     )  # fmt: skip
-    compare(config, Quiet())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["/usr/bin/saln", "compare", "--preset", "digits"])
+        compare(config, Quiet())
     path = write_report(folder / "run")
     assert path.stat().st_size < 5 * 2**20
     # Alone in a folder: a page that leans on other files would show it.
@@ -262,7 +265,7 @@ def test_the_verdict_comes_first_and_it_prints(open_page):
         for part in ("#verdict", "figure", "table", "#gallery", "#repeat")
     }
     assert list(tops) == sorted(tops, key=tops.get)
-    assert page.locator("#repeat ~ pre").inner_text().startswith("saln")
+    assert page.locator("#repeat ~ pre").inner_text() == "saln compare --preset digits"
     assert page.pdf()[:5] == b"%PDF-"
     page.emulate_media(media="print")
     assert not page.locator("nav").is_visible()
