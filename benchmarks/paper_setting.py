@@ -22,7 +22,7 @@ import dataclasses
 import functools
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,9 +35,11 @@ from torch.utils.data import DataLoader, Dataset
 from saln.data.augmentation import Normalisation
 from saln.data.datasets import Examples
 from saln.data.views import Batch, EvaluationView, TrainingView, collate, raise_broken
+from saln.errors import SalnError
 from saln.experiments.arms import Comparison, SharedBySeed
 from saln.experiments.config import Config, load_preset
 from saln.experiments.measuring import Measuring
+from saln.experiments.progress import read_settings
 from saln.experiments.reference import Reference
 from saln.experiments.reporter import Reporter
 from saln.experiments.run import compare
@@ -297,7 +299,7 @@ class _Lines:
         pass
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run every condition, seed by seed."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--dataset", choices=("pets", "cifar10"), required=True)
@@ -308,14 +310,22 @@ def main() -> int:
     parser.add_argument("--epochs", type=int, default=25, help="default %(default)s")
     parser.add_argument("--limit", type=int, default=5000, help="images of CIFAR-10, at most")
     parser.add_argument("--threads", type=int, default=1, help="default %(default)s")
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     seeds = tuple(int(text) for text in args.seeds.split(","))
     reporter: Reporter = _Lines()
+    parts: Any = functools.partial(StoredComparison, cache=args.cache)
     for count in range(1, len(seeds) + 1):  # so that every condition has the same seeds soon
         args.seeds = seeds[:count]
         for noise, ratio in CONDITIONS:
-            parts: Any = functools.partial(StoredComparison, cache=args.cache)
-            compare(settings(args, noise, ratio), reporter, parts)
+            config = settings(args, noise, ratio)
+            kept = read_settings(config.out).seeds if config.resume and config.out else ()
+            if len(kept) > count and kept[:count] == args.seeds:
+                continue  # it has these, and goes on with its own further ones below
+            try:
+                compare(config, reporter, parts)
+            except SalnError as error:
+                print(f"paper_setting.py: error: {error}", file=sys.stderr)
+                return error.exit_code
     return 0
 
 

@@ -70,3 +70,30 @@ def test_arms_are_charged_for_what_they_read(config, tmp_path, monkeypatch):
     trained, asked = jest["reference_examples_backward"], jest["reference_examples_forward"]
     assert trained < asked
     assert jest["reference"] == pytest.approx(13 * asked, abs=3)
+
+
+def test_further_seeds_join_those_of_before(tmp_path, monkeypatch, capsys, config):
+    """Every condition, with the learner of the digits."""
+
+    def small(args, noise, ratio):
+        out = args.out / f"{noise:g}-{ratio:g}"
+        return dataclasses.replace(
+            config, methods=("uniform",), limit=150, epochs=1, batch_size=4, label_noise=noise,
+            filter_ratio=ratio, seeds=args.seeds, out=out, resume=(out / "config.json").exists(),
+        )  # fmt: skip
+
+    monkeypatch.setattr(paper_setting, "settings", small)
+    monkeypatch.setattr(paper_setting, "CONDITIONS", [(0.4, 0.8), (0.0, 0.5)])
+    flags = ["--dataset", "pets", "--data-root", ".", "--cache", str(tmp_path / "outputs"),
+             "--out", str(tmp_path)]  # fmt: skip
+    assert paper_setting.main([*flags, "--seeds", "0,1"]) == 0
+    before = {name: rows_of(tmp_path / name) for name in ("0.4-0.8", "0-0.5")}
+    assert paper_setting.main([*flags, "--seeds", "0,1,2"]) == 0
+    for name, rows in before.items():
+        assert rows_of(tmp_path / name)[: len(rows)] == rows
+        assert [row["seed"] for row in rows_of(tmp_path / name)] == [0, 1, 2]
+    assert paper_setting.main([*flags, "--seeds", "0"]) == 0
+    capsys.readouterr()
+    assert paper_setting.main([*flags, "--seeds", "5"]) == 2
+    assert "--seeds was 0,1,2" in capsys.readouterr().err
+    assert {name: len(rows_of(tmp_path / name)) for name in before} == dict.fromkeys(before, 3)
