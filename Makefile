@@ -3,6 +3,10 @@
 
 PYTHON ?= python3
 BIN = .venv/bin
+# Processes of the tests, which use one thread each; a file's tests stay together.
+WORKERS ?= 2
+# Compiling every module of torch takes longer than those that are imported, when they are.
+INSTALL = $(BIN)/pip install --quiet --no-compile --constraint constraints.txt
 # What an installed environment depends on; a change installs again.
 PROJECT = pyproject.toml constraints.txt
 
@@ -10,7 +14,7 @@ compare: .venv/installed
 	$(BIN)/saln compare
 
 test: .venv/installed-dev lint
-	$(BIN)/pytest
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .
@@ -29,11 +33,11 @@ $(BIN)/pip:
 	$(PYTHON) -m venv .venv
 
 .venv/installed: $(PROJECT) | $(BIN)/pip
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable .
+	$(INSTALL) --editable .
 	touch $@
 
 .venv/installed-dev: $(PROJECT) | $(BIN)/pip
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(INSTALL) --editable '.[dev]'
 	touch $@ .venv/installed
 
 clean:

@@ -61,7 +61,7 @@ DIGITS = (
 
 
 def test_two_processes_train_what_one_does(tmp_path):
-    methods = "standard,uniform,saln,jest,infobatch,top-loss"
+    methods = "uniform,saln,jest,infobatch"
     flags = (*DIGITS, "--methods", methods, "--filter-ratio", "0.6", "--full-last-epochs", "1")
     alone = saln((*flags, "--out", "one"), tmp_path)
     assert alone.returncode == 0, alone.stderr
@@ -92,11 +92,10 @@ def test_two_processes_fine_tune_pets_as_one_does(tmp_path, data_root):
     """
     pytest.importorskip("efficientnet_lite_pytorch")
     flags = (
-        "--preset", "offline-oxford-pet", "--data-root", data_root, "--limit", "120",
+        "--preset", "offline-oxford-pet", "--data-root", data_root, "--limit", "80",
         "--epochs", "1", "--image-size", "64", "--feature-size", "64", "--batch-size", "8",
-        "--methods", "standard,saln,jest", "--seeds", "0", "--reference-epochs", "1",
-        "--learning-rate", "1e-5",
-        "--cache-dir", "cache",
+        "--methods", "saln,jest", "--seeds", "0", "--reference-epochs", "1",
+        "--learning-rate", "1e-5", "--cache-dir", "cache",
     )  # fmt: skip
     alone = saln((*flags, "--out", "one"), tmp_path)
     assert alone.returncode == 0, alone.stderr
@@ -138,7 +137,7 @@ def test_an_interrupted_run_goes_on_with_two_processes(tmp_path):
         [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2",
          "--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0", "--local-addr", "127.0.0.1",
          "dies.py", "compare", *flags, "--out", "run"],
-        cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120, check=False,
+        cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240, check=False,
     )  # fmt: skip
     # The other process is ended too; nothing hangs.
     assert killed.returncode != 0
