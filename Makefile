@@ -5,8 +5,9 @@ PYTHON ?= python3
 BIN = .venv/bin
 # Processes of the tests, which use one thread each; a file's tests stay together.
 WORKERS ?= 2
-# Compiling every module of torch takes longer than those that are imported, when they are.
-INSTALL = $(BIN)/pip install --quiet --no-compile --constraint constraints.txt
+INSTALL = $(BIN)/pip install --quiet --constraint constraints.txt
+# The tests start hundreds of processes: what one of them compiles is there for the next.
+unexport PYTHONDONTWRITEBYTECODE
 # What an installed environment depends on; a change installs again.
 PROJECT = pyproject.toml constraints.txt
 
@@ -37,7 +38,7 @@ $(BIN)/pip:
 	touch $@
 
 .venv/installed-dev: $(PROJECT) | $(BIN)/pip
-	$(INSTALL) --editable '.[dev]'
+	$(INSTALL) --no-compile --editable '.[dev]' # most of it is never imported
 	touch $@ .venv/installed
 
 clean:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
+from scipy import special  # scipy.stats takes a second to import
 
 __all__ = [
     "Curve",
@@ -66,7 +66,9 @@ def mean_interval(values: Sequence[float]) -> Interval:
     mean = float(np.mean(values))
     if m < 2:
         return Interval(mean, None)
-    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, m - 1) * np.std(values, ddof=1) / math.sqrt(m))
+    half = float(
+        special.stdtrit(m - 1, (1 + CONFIDENCE) / 2) * np.std(values, ddof=1) / math.sqrt(m)
+    )
     return Interval(mean, (mean - half, mean + half))
 
 
