@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import numpy as np
 import torch
@@ -21,12 +21,15 @@ __all__ = ["Measuring"]
 
 # Training accuracy is measured on this many examples at most, the same for all arms.
 TRAIN_LIMIT = 1000
+# A split whose images take no more is read once and kept: every arm measures it every epoch.
+KEPT_BYTES = 2**27
 
 
 class Measuring:
     """Evaluates learners on the same images.
 
-    What a frozen body makes of them is kept: every head is measured on the same.
+    What a frozen body makes of them is kept: every head is measured on the same. So are the
+    images of a small split.
 
     Args:
         view: Gives examples as they are evaluated.
@@ -51,6 +54,7 @@ class Measuring:
         self.processes = processes
         self._body: FrozenBody | None = None
         self._outputs: dict[str, Tensor] = {}
+        self._images: dict[str, tuple[Examples, list[Batch]]] = {}
 
     def splits(self, data: DataSet) -> dict[str, Examples]:
         """What this process measures on; the same examples for every seed's labels."""
@@ -81,13 +85,30 @@ class Measuring:
         }
 
     def _batches(self, name: str, part: Examples, body: FrozenBody | None) -> Iterable[Batch]:
-        loaded = evaluation_batches(self.view(part), self.device, self.workers)
         if body is None:
-            return loaded
+            return self._loaded(name, part)
         if body is not self._body:
             self._body, self._outputs = body, {}
         if name not in self._outputs:
+            loaded = evaluation_batches(self.view(part), self.device, self.workers)
             outputs = [body(batch.images.to(self.device)) for batch in loaded]
             self._outputs[name] = torch.cat(outputs) if outputs else torch.empty(0)
         labels = torch.from_numpy(part.labels)
         return [Batch(self._outputs[name], labels, torch.arange(len(labels)))] if len(part) else []
+
+    def _loaded(self, name: str, part: Examples) -> Iterator[Batch]:
+        """A split's images, from memory where they were kept; its labels are those of now."""
+        of, kept = self._images.get(name, (part, []))
+        if kept and of.images is part.images and np.array_equal(of.rows, part.rows):
+            labels = torch.from_numpy(part.labels)
+            yield from (batch._replace(labels=labels[batch.indices]) for batch in kept)
+            return
+        kept, size = [], 0
+        for batch in evaluation_batches(self.view(part), self.device, self.workers):
+            size += batch.images.nbytes
+            if size <= KEPT_BYTES:
+                kept.append(batch)
+            else:
+                kept.clear()
+            yield batch
+        self._images[name] = part, kept
