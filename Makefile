@@ -37,8 +37,9 @@ $(BIN)/pip:
 	$(INSTALL) --editable .
 	touch $@
 
+# Not compiled: most of it is never imported, and what is stays compiled then.
 .venv/installed-dev: $(PROJECT) | $(BIN)/pip
-	$(INSTALL) --no-compile --editable '.[dev]' # most of it is never imported
+	$(INSTALL) --no-compile --editable '.[dev]'
 	touch $@ .venv/installed
 
 clean:

@@ -318,8 +318,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         args.seeds = seeds[:count]
         for noise, ratio in CONDITIONS:
             config = settings(args, noise, ratio)
-            kept = read_settings(config.out).seeds if config.resume and config.out else ()
-            if len(kept) > count and kept[:count] == args.seeds:
+            begun = read_settings(config.out).seeds if config.resume and config.out else ()
+            if len(begun) > count and begun[:count] == args.seeds:
                 continue  # it has these, and goes on with its own further ones below
             try:
                 compare(config, reporter, parts)
