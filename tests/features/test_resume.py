@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from feature_examples import (
     BATCH,
+    BEFORE,
     FEW_ROWS,
     ROWS,
     SHARD_ROWS,
@@ -30,7 +31,8 @@ from torch import nn
 
 from saln.errors import DataError
 from saln.features import writing
-from saln.features.store import FeatureStore, read_manifest
+from saln.features.manifest import read_manifest
+from saln.features.store import FeatureStore
 
 
 @pytest.fixture(scope="module")
@@ -59,10 +61,6 @@ def read_together(pipe, count):
     for _ in range(count):
         pipe.send_bytes(b".")
         pipe.recv_bytes()
-
-
-# The first example is checked and 32 are fingerprinted before the first is computed.
-BEFORE = 33
 
 
 @pytest.mark.parametrize("moment", range(20))

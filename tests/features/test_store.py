@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import pickle
 import shutil
+import time
 import tracemalloc
 
 import numpy as np
 import pytest
 import torch
-from feature_examples import ROWS, WIDTH, Pictures, content, extract, tiny_backbone
+from feature_examples import (
+    BEFORE,
+    ROWS,
+    SHARD_ROWS,
+    WIDTH,
+    Pictures,
+    content,
+    extract,
+    tiny_backbone,
+)
 
 from saln.errors import DataError, InputError
+from saln.features import verification
 from saln.features.backbones import build_network
-from saln.features.store import FORMAT_VERSION, FeatureStore
+from saln.features.manifest import FORMAT_VERSION, read_manifest, shard_checksum, signed
+from saln.features.store import FeatureStore
 
 
 @pytest.fixture
@@ -24,7 +38,7 @@ def path(tmp_path):
 
 def change_manifest(path, **changes):
     manifest = json.loads((path / "manifest.json").read_text())
-    (path / "manifest.json").write_text(json.dumps(manifest | changes))
+    (path / "manifest.json").write_text(json.dumps(signed(manifest | changes)))
 
 
 def test_a_store_opens_as_it_was_made(path):
@@ -98,63 +112,222 @@ def cut(path, name, keep):
     (path / name).write_bytes(data[: int(len(data) * keep)])
 
 
-DAMAGES = {
-    "half the features": lambda path: cut(path, "features.npy", 0.9),
-    "no features": lambda path: (path / "features.npy").unlink(),
-    "empty labels": lambda path: cut(path, "labels.npy", 0),
-    "half the labels": lambda path: cut(path, "labels.npy", 0.8),
-    "too many features": lambda path: (path / "features.npy").write_bytes(
-        (path / "features.npy").read_bytes() + b"more"
+def flip(path, name, place):
+    data = bytearray((path / name).read_bytes())
+    data[place] ^= 1
+    (path / name).write_bytes(data)
+
+
+# Row 36 is in the fifth shard of six.
+IN_THE_FIFTH = -2 * WIDTH * 10
+ARRAYS = {
+    "a changed row": ("features.npy", 1, lambda path: flip(path, "features.npy", IN_THE_FIFTH)),
+    "a changed label": ("labels.npy", 1, lambda path: flip(path, "labels.npy", -8 * 10)),
+    "a huge label": ("labels.npy", 1, lambda path: flip(path, "labels.npy", -8 * 10 + 6)),
+    "a changed header": ("features.npy", 0, lambda path: flip(path, "features.npy", 20)),
+    "a header of nothing": ("labels.npy", 0, lambda path: flip(path, "labels.npy", 8)),
+    "most of the features": ("features.npy", 1, lambda path: cut(path, "features.npy", 0.9)),
+    "no features": ("features.npy", 6, lambda path: (path / "features.npy").unlink()),
+    "empty labels": ("labels.npy", 6, lambda path: cut(path, "labels.npy", 0)),
+    "most of the labels": ("labels.npy", 2, lambda path: cut(path, "labels.npy", 0.8)),
+    "too many features": (
+        "features.npy",
+        0,
+        lambda path: (path / "features.npy").write_bytes(
+            (path / "features.npy").read_bytes() + b"more"
+        ),
     ),
-    "a column less": lambda path: np.save(path / "features.npy", np.zeros((ROWS, 4), np.float16)),
-    "float32": lambda path: np.save(path / "features.npy", np.zeros((ROWS, WIDTH), np.float32)),
-    "a pickle": lambda path: np.save(path / "labels.npy", np.array([None] * ROWS)),
-    "other labels": lambda path: np.save(path / "labels.npy", np.zeros(3, dtype=np.int64)),
+    "a column less": (
+        "features.npy",
+        6,
+        lambda path: np.save(path / "features.npy", np.zeros((ROWS, 4), np.float16)),
+    ),
+    "float32": (
+        "features.npy",
+        6,
+        lambda path: np.save(path / "features.npy", np.zeros((ROWS, WIDTH), np.float32)),
+    ),
+    "a pickle": ("labels.npy", 6, lambda path: np.save(path / "labels.npy", np.array([None] * 9))),
+    "other labels": (
+        "labels.npy",
+        6,
+        lambda path: np.save(path / "labels.npy", np.zeros(3, dtype=np.int64)),
+    ),
+}
+MANIFESTS = {
     "half a manifest": lambda path: cut(path, "manifest.json", 0.5),
+    "an empty manifest": lambda path: cut(path, "manifest.json", 0),
     "no object": lambda path: (path / "manifest.json").write_text("[]"),
+    "too deep": lambda path: (path / "manifest.json").write_text("[" * 100_000),
+    "no UTF-8": lambda path: (path / "manifest.json").write_bytes(b"\xff\xfe{}"),
     "no manifest": lambda path: (path / "manifest.json").unlink(),
-    "no timing": lambda path: (path / "timing.json").unlink(),
     "a lacking key": lambda path: (path / "manifest.json").write_text(
         json.dumps({"format_version": FORMAT_VERSION})
     ),
     "a wrong count": lambda path: change_manifest(path, rows_done=7),
     "no rows": lambda path: change_manifest(path, rows=0),
+    "rows beyond counting": lambda path: change_manifest(path, rows=10**30, shard_rows=10**30),
     "a checksum less": lambda path: change_manifest(path, checksums=["0"]),
+    "a checksum that is none": lambda path: change_manifest(path, checksums=[1] * 6),
+    "a changed letter": lambda path: (path / "manifest.json").write_text(
+        (path / "manifest.json").read_text().replace("tiny", "tony")
+    ),
 }
 
 
-@pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_store_is_refused_with_the_cure(path, damage):
-    DAMAGES[damage](path)
-    with pytest.raises(DataError, match=r"delete the folder|Delete the folder"):
+@pytest.mark.parametrize("damage", MANIFESTS)
+def test_a_broken_manifest_is_refused_with_the_cure(path, damage):
+    MANIFESTS[damage](path)
+    with pytest.raises(DataError, match=r"manifest.json.*(delete the folder|Delete the folder)"):
         FeatureStore.open(path)
     before = content(path)
-    with pytest.raises(DataError, match=r"delete the folder|Delete the folder"):
+    with pytest.raises(DataError, match=r"manifest.json.*(delete the folder|Delete the folder)"):
         extract(path.parent)
     assert content(path) == before  # nothing is overwritten
 
 
-def test_a_damaged_part_of_an_unfinished_store_is_refused(path):
+@pytest.mark.parametrize("damage", ARRAYS)
+def test_a_damaged_array_is_refused_and_only_its_damaged_shards_are_made_anew(path, damage):
+    whole = content(path)
+    name, shards, change = ARRAYS[damage]
+    change(path)
+    with pytest.raises(DataError, match=rf"is damaged \({name}.*run .*extract_features.* again"):
+        FeatureStore.open(path)
+    seen = []
+    store = extract(path.parent, Pictures(read=seen.append))
+    assert content(store.path) == whole
+    computed = seen[BEFORE:]
+    if shards == 1:
+        assert computed == list(range(40, ROWS) if "most" in damage else range(32, 40))
+    assert len({row // SHARD_ROWS for row in computed}) == shards
+    assert store.labels.tolist() == [index % 3 for index in range(ROWS)]
+
+
+def test_the_message_says_which_shard_is_damaged(path):
+    flip(path, "features.npy", IN_THE_FIFTH)
+    for again in range(2):  # what was found out once is not forgotten, nor taken for granted
+        with pytest.raises(
+            DataError, match=r"features.npy: rows 32 to 39 are not .* shard 4 of 0 to 5\)"
+        ):
+            FeatureStore.open(path)
+        assert again in (0, 1)
+
+
+def test_a_damaged_part_of_an_unfinished_store_is_made_anew(path):
+    whole = content(path)
     manifest = json.loads((path / "manifest.json").read_text())
-    checksums = [*manifest["checksums"][:3], None, None, None]
-    change_manifest(path, checksums=checksums, rows_done=24)
-    cut(path, "features.npy", 0.9)
-    with pytest.raises(DataError, match=r"is damaged .* delete the folder"):
-        extract(path.parent)
+    checksums = [*manifest["checksums"][:5], None]
+    change_manifest(path, checksums=checksums, rows_done=40)
+    cut(path, "features.npy", 0.8)
+    seen = []
+    assert content(extract(path.parent, Pictures(read=seen.append)).path) == whole
+    assert seen[BEFORE:] == list(range(32, ROWS))
 
 
-def test_verify_finds_a_changed_byte(path):
-    FeatureStore.open(path).verify()
-    data = bytearray((path / "features.npy").read_bytes())
-    data[-2 * WIDTH * 10] ^= 1  # ten rows before the end, in the fifth shard
-    (path / "features.npy").write_bytes(data)
+def test_rows_are_read_once_and_again_when_their_file_has_changed(path, monkeypatch):
+    read = []
+    agree = verification._rows_agree
+
+    def counted(manifest, number, *arrays):
+        read.append(number)
+        return agree(manifest, number, *arrays)
+
+    monkeypatch.setattr(verification, "_rows_agree", counted)
+    FeatureStore.open(path)
+    FeatureStore.open(path)
+    assert read == [*range(6), *range(6)]  # a file just written may change within a tick
+    assert not (path / "verified.json").exists()
+    monkeypatch.setattr(verification, "_TICK_NS", -1)
+    FeatureStore.open(path)
+    del read[:]
+    FeatureStore.open(path)
+    assert read == []
+    verification._known.clear()  # as in another process
+    FeatureStore.open(path)
+    assert read == []
+    time.sleep(0.05)  # more than a tick of the clock
+    flip(path, "features.npy", IN_THE_FIFTH)
+    with pytest.raises(DataError, match="shard 4 of 0 to 5"):
+        FeatureStore.open(path)
+    (path / "verified.json").write_text("[" * 100_000)
+    time.sleep(0.05)  # more than a tick of the clock
+    flip(path, "features.npy", IN_THE_FIFTH)
+    assert len(FeatureStore.open(path)) == ROWS
+    stamp = (path / "features.npy").stat()
+    time.sleep(0.05)  # more than a tick of the clock
+    flip(path, "features.npy", IN_THE_FIFTH)
+    os.utime(path / "features.npy", ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    with pytest.raises(DataError, match="shard 4 of 0 to 5"):  # the time of the change is kept
+        FeatureStore.open(path)
+
+
+def test_on_a_disk_that_is_only_read_what_was_verified_is_known_to_the_process(path, monkeypatch):
+    monkeypatch.setattr(verification, "_TICK_NS", -1)
+
+    def read_only(place, *arguments, **options):
+        raise DataError(f"{place} cannot be written (Read-only file system)")
+
+    monkeypatch.setattr(verification, "write_text", read_only)
+    FeatureStore.open(path)
+    assert not (path / "verified.json").exists()
+    monkeypatch.setattr(verification, "_rows_agree", None)
+    assert len(FeatureStore.open(path)) == ROWS
+
+
+def test_verify_reads_every_row_again(path, monkeypatch):
+    monkeypatch.setattr(verification, "_TICK_NS", -1)
+    store = FeatureStore.open(path)
+    store.verify()
+    agree = []
+    monkeypatch.setattr(verification, "_rows_agree", lambda *of: agree.append(of[1]) or of[1] != 4)
     with pytest.raises(DataError, match="rows 32 to 39 are not what was written"):
-        FeatureStore.open(path).verify()
+        store.verify()
+    assert agree == list(range(6))
+
+
+def test_a_store_of_the_format_before_is_opened_and_mended(path):
+    manifest = json.loads((path / "manifest.json").read_text())
+    features, labels = (np.load(path / f"{name}.npy") for name in ("features", "labels"))
+    for key in ("skipped", "class_names", "manifest_checksum"):
+        del manifest[key]
+    shards = [slice(first, first + SHARD_ROWS) for first in range(0, ROWS, SHARD_ROWS)]
+    manifest["checksums"] = [
+        hashlib.blake2b(features[s].tobytes() + labels[s].tobytes(), digest_size=8).hexdigest()
+        for s in shards
+    ]
+    manifest["format_version"] = 2
+    (path / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
+    whole = content(path)
+    store = FeatureStore.open(path)
+    store.verify()
+    assert np.array_equal(store.features, features)
+    assert store.manifest == manifest
+    assert extract(path.parent).path == path
+    flip(path, "labels.npy", -8 * 10)
+    with pytest.raises(DataError, match=r"features.npy or labels.npy: rows 32 to 39"):
+        FeatureStore.open(path)
+    assert content(extract(path.parent).path) == whole
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"seconds": 5}', '{"seconds": {"0": "long"}}', None])
+def test_seconds_that_are_lost_stop_nothing(path, text, caplog):
+    if text is None:
+        (path / "timing.json").unlink()
+    else:
+        (path / "timing.json").write_text(text)
+    store = FeatureStore.open(path)
+    assert len(store) == ROWS
+    assert store.seconds == 0
+    assert "does not say how long 6 of 6 shards took; its features count as 0 s" in caplog.text
+    (path / "timing.json").write_text('{"seconds": {"0": 1.5, "2": 0.5}}')
+    assert FeatureStore.open(path).seconds == 6.0
 
 
 def test_another_format_version_is_refused(path):
     change_manifest(path, format_version=99)
-    with pytest.raises(DataError, match=f"has format version 99, this SALN reads {FORMAT_VERSION}"):
+    with pytest.raises(
+        DataError, match=r"has format version 99 .* this SALN reads 2 and 3; delete"
+    ):
         FeatureStore.open(path)
 
 
@@ -184,10 +357,15 @@ def test_a_store_as_large_as_imagenet_opens_without_being_read(path):
             np.lib.format.write_array_header_1_0(stream, header)
             stream.truncate(stream.tell() + int(np.prod(shape)) * np.dtype(dtype).itemsize)
     shards = -(-rows // shard_rows)
+    nothing = shard_checksum(np.zeros(0, np.float16), np.zeros(shard_rows, np.int64))
+    checksums = [nothing] * (shards - 1)
+    checksums.append(shard_checksum(np.zeros(0, np.float16), np.zeros(rows % shard_rows, np.int64)))
     change_manifest(
-        path, rows=rows, width=width, shard_rows=shard_rows, rows_done=rows,
-        checksums=["0" * 16] * shards,
-    )  # fmt: skip
+        path, rows=rows, width=width, shard_rows=shard_rows, rows_done=rows, checksums=checksums
+    )
+    # As it is noted when the rows have been read once.
+    stamp = verification._stamp_of(read_manifest(path), [path / "features.npy"])
+    (path / "verified.json").write_text(json.dumps(stamp))
     tracemalloc.start()
     store = FeatureStore.open(path)
     _, peak = tracemalloc.get_traced_memory()

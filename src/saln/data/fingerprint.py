@@ -17,12 +17,13 @@ import numpy as np
 import torch
 
 from saln.data.items import IMAGE_KEYS, MapStyle, check_map_style, read_item
+from saln.data.names import PATHS
 from saln.data.sources import ArrayImages, FileImages, TableImages
+from saln.errors import DataError
 
 __all__ = ["fingerprint"]
 
 # Where torchvision's data sets (and those written like them) keep what they hold.
-PATHS = ("samples", "imgs", "_samples", "_images", "_image_files", "_image_paths", "paths", "files")
 ARRAYS = ("data", "images", "tensors")
 LABELS = ("targets", "labels", "_labels", "y")
 # Of a data set of unknown kind so many examples are opened.
@@ -128,7 +129,11 @@ def _spread(length: int) -> Any:
 
 def _sample(dataset: MapStyle, digest: _Digest) -> None:
     for index in _spread(len(dataset)).tolist():
-        image, label = read_item(dataset, index)
+        try:
+            image, label = read_item(dataset, index)
+        except DataError:  # who needs it says so; the others are the data set, too
+            digest.text("unreadable")
+            continue
         digest.text(image.size, label)
         digest.array(np.asarray(image))
 
@@ -173,8 +178,7 @@ def fingerprint(dataset: MapStyle) -> str:
 
     Raises:
         InputError: No map-style data set, an empty one, or one of examples that are not
-            an image with a label.
-        DataError: One of the examples opened cannot be read.
+            an image with a label. One that cannot be read is hashed as such.
     """
     digest = _Digest()
     _feed(dataset, digest)

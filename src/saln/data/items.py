@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from saln.data.names import name_of
 from saln.errors import DataError, InputError
 
 __all__ = ["IMAGE_KEYS", "LABEL_KEYS", "MapStyle", "check_map_style", "read_item"]
@@ -117,15 +118,19 @@ def read_item(dataset: MapStyle, index: int) -> tuple[Image.Image, int]:
         InputError: The example is of another form; the message says which.
         DataError: It cannot be read at all.
     """
-    where = f"example {index} of {type(dataset).__name__}"
     try:
         return _parse(dataset[index])
     except InputError as error:
-        raise InputError(f"{where} cannot be used: {error}") from error
+        raise InputError(f"{_where(dataset, index)} cannot be used: {error}") from error
     except DataError:
         raise
     except Exception as error:  # a data set may raise anything; it all means the same here
         raise DataError(
-            f"{where} cannot be read ({type(error).__name__}: {error}); "
+            f"{_where(dataset, index)} cannot be read ({type(error).__name__}: {error}); "
             "repair it, or leave it out with torch.utils.data.Subset"
         ) from error
+
+
+def _where(dataset: MapStyle, index: int) -> str:
+    name = name_of(dataset, index)
+    return f"example {index} of {type(dataset).__name__}" + (f" ({name})" if name else "")

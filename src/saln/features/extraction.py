@@ -2,42 +2,40 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import logging
 import os
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.utils.data import DataLoader, Sampler
+from torch import nn
 
-from saln.data.augmentation import IMAGENET, EvaluationTransform, Normalisation
+from saln.data.augmentation import IMAGENET, Normalisation
 from saln.data.fingerprint import fingerprint
 from saln.data.items import MapStyle, check_map_style, read_item
-from saln.data.views import EvaluationView, collate, inference_batch_size, raise_broken
+from saln.data.views import inference_batch_size
 from saln.errors import DataError, InputError
-from saln.features.backbones import Network, build_backbone, inference_mode_of, wrap_backbone
-from saln.features.store import FeatureStore, Manifest, read_manifest
+from saln.features.arguments import as_path, as_whole
+from saln.features.backbones import Network, build_backbone, wrap_backbone
+from saln.features.job import Job, Rows, joined, ready
+from saln.features.manifest import Manifest, read_manifest
+from saln.features.store import DamagedStoreError, FeatureStore
 from saln.features.writing import StoreWriter, tidy
 
 __all__ = [
     "DEFAULT_IMAGE_SIZE",
     "SHARD_ROWS",
-    "Job",
     "Plan",
     "Progress",
     "extract_features",
     "plan_extraction",
-    "ready",
 ]
 
 logger = logging.getLogger(__name__)
@@ -74,44 +72,6 @@ class Progress:
         if self.images_per_second == 0:
             return None
         return (self.rows - self.rows_done) / self.images_per_second
-
-
-class _ShardBatches(Sampler[list[int]]):
-    """Batches that end where shards do, so that a resumed run forms the same ones."""
-
-    def __init__(self, shards: list[range], batch_size: int) -> None:
-        self.shards = shards
-        self.batch_size = batch_size
-
-    def __len__(self) -> int:
-        return sum(-(-len(shard) // self.batch_size) for shard in self.shards)
-
-    def __iter__(self) -> Iterator[list[int]]:
-        for shard in self.shards:
-            for start in range(shard.start, shard.stop, self.batch_size):
-                yield list(range(start, min(start + self.batch_size, shard.stop)))
-
-
-def _to_float16(rows: Tensor, first: int, backbone: str) -> np.ndarray[Any, Any]:
-    """Gives float16, (b, d), on the CPU.
-
-    Raises:
-        DataError: A row that float16 cannot hold; the message names it.
-    """
-    small = rows.to(torch.float16).cpu()
-    finite = torch.isfinite(small).all(dim=1)
-    if not bool(finite.all()):
-        row = int((~finite).nonzero()[0])
-        values = rows[row].float()
-        if bool(torch.isfinite(values).all()):
-            problem = f"reach {float(values.abs().max()):.4g}, more than float16 holds (65504)"
-            cure = "scale them down, for example with a LayerNorm behind the backbone"
-        else:
-            problem = "hold NaN or infinity"
-            cure = "check that example and the backbone's weights"
-        raise DataError(f"the features of example {first + row} by {backbone} {problem}; {cure}")
-    array: np.ndarray[Any, Any] = small.numpy()
-    return array
 
 
 def _find_device(device: torch.device | str | None, backbone: str | nn.Module) -> torch.device:
@@ -158,7 +118,7 @@ def _find_backbone(
         if image_size is None and backbone in ("pixels", "small-cnn"):
             raise InputError(f"{backbone} has no usual image size; give image_size, e.g. 32")
         size = image_size or DEFAULT_IMAGE_SIZE
-        file = None if weights is None else Path(weights)
+        file = None if weights is None else as_path(weights, "weights")
         return build_backbone(backbone, image_size=size, weights=file)
     if weights is not None:
         raise InputError("weights are for a backbone that is a name; load the module's before")
@@ -179,54 +139,6 @@ def _find_backbone(
     return wrap_backbone(backbone, image_size=image_size, normalisation=normalisation or IMAGENET)
 
 
-@dataclass(frozen=True)
-class Job:
-    """What one call computes by, and on; see :func:`extract_features` for the fields.
-
-    ``world_size`` processes compute at once; ``precision`` is autocast's, None for none.
-    """
-
-    dataset: MapStyle
-    network: Network
-    device: torch.device
-    batch_size: int
-    workers: int
-    precision: torch.dtype | None
-    world_size: int
-
-    def batches(self, shards: list[range]) -> Iterator[tuple[np.ndarray[Any, Any], Tensor, int]]:
-        """Gives (features float16 (b, d), labels int64 (b,), first row) in order.
-
-        Args:
-            shards: Rows of the data set; a batch ends where one of them does.
-        """
-        network = self.network
-        on_gpu = self.device.type == "cuda"
-        loader = DataLoader(
-            EvaluationView(
-                self.dataset, EvaluationTransform(network.image_size, network.normalisation)
-            ),
-            batch_sampler=_ShardBatches(shards, self.batch_size),
-            collate_fn=collate,
-            num_workers=self.workers,
-            pin_memory=on_gpu,
-            generator=torch.Generator(),  # else the loader draws from the global one
-        )
-        for batch in raise_broken(loader):
-            images = batch.images.to(self.device, non_blocking=on_gpu)
-            first = int(batch.indices[0])
-            with torch.autocast(
-                self.device.type, self.precision, enabled=self.precision is not None
-            ):
-                rows = network.body(images)
-            if rows.shape != (len(images), network.width):
-                raise InputError(
-                    f"{network.name} gives {tuple(rows.shape)} for {len(images)} images, "
-                    f"expected ({len(images)}, {network.width}); one row an image"
-                )
-            yield _to_float16(rows, first, network.name), batch.labels, first
-
-
 def _compute(
     job: Job, writer: StoreWriter, claimed: list[int], advance: Callable[[int], None]
 ) -> None:
@@ -236,26 +148,21 @@ def _compute(
     queue = iter(zip(claimed, shards, strict=True))
     pending: Future[None] | None = None
     number, shard = next(queue)
-    features = np.empty((len(shard), manifest.width), dtype=np.float16)
-    labels = np.empty(len(shard), dtype=np.int64)
+    parts: list[Rows] = []
     started = time.perf_counter()
     with ThreadPoolExecutor(max_workers=1) as background:
-        for rows, row_labels, first in job.batches(shards):
-            place = slice(first - shard.start, first - shard.start + len(rows))
-            features[place], labels[place] = rows, row_labels.numpy()
-            advance(len(rows))
-            if place.stop < len(shard):
+        for part in job.batches(shards):
+            parts.append(part)
+            advance(len(part.labels))
+            if part.first + len(part.labels) < shard.stop:
                 continue
             if pending is not None:
                 pending.result()  # a failed write ends the run here
             now = time.perf_counter()
             seconds = (now - started) / job.world_size
-            pending = background.submit(writer.write, number, features, labels, seconds)
-            started = now
-            if (following := next(queue, None)) is not None:
-                number, shard = following
-                features = np.empty((len(shard), manifest.width), dtype=np.float16)
-                labels = np.empty(len(shard), dtype=np.int64)
+            pending = background.submit(writer.write, number, *joined(parts), seconds)
+            started, parts = now, []
+            number, shard = next(queue, (number, shard))
         if pending is not None:
             pending.result()
 
@@ -319,7 +226,50 @@ class Plan:
         if found is None or found.left:
             return None
         tidy(self.path)
-        return FeatureStore.open(self.path, expected=self.manifest.identity)
+        try:
+            store = FeatureStore.open(self.path, expected=self.manifest.identity)
+        except DamagedStoreError:
+            return None  # whoever writes it makes what is damaged anew
+        self.check_skipped(found)
+        if len(store.skipped) == len(store):
+            return self.finished()  # raises
+        return store
+
+    def check_skipped(self, found: Manifest) -> None:
+        """Refuses a store without rows for some examples, where that is not asked for.
+
+        Raises:
+            DataError: The message names the first example and the cure.
+        """
+        if found.skipped and not self.job.skip:
+            one = found.skipped[0]
+            raise DataError(
+                f"the feature store {self.path} lacks {len(found.skipped):,} examples that could "
+                f"not be read, the first {one.file} ({one.reason}); go on without them with "
+                "unreadable='skip' (--skip-unreadable), or repair or remove their files and run "
+                "again"
+            )
+
+    def finished(self) -> FeatureStore:
+        """The store, opened after it was written.
+
+        Raises:
+            DataError: It is damaged, or holds no row that could be read.
+        """
+        store = FeatureStore.open(self.path, expected=self.manifest.identity)
+        if store.skipped:
+            one = store.skipped[0]
+            if len(store.skipped) == len(store):
+                raise DataError(
+                    f"no example of the data set can be read, the first {one.file} "
+                    f"({one.reason}); give another data set"
+                )
+            logger.warning(
+                "%d of %d examples could not be read and are left out, the first %s (%s); %s "
+                "lists them",
+                len(store.skipped), len(store), one.file, one.reason, self.path / "manifest.json",
+            )  # fmt: skip
+        return store
 
 
 def plan_extraction(
@@ -338,17 +288,16 @@ def plan_extraction(
     rank: int | None = None,
     world_size: int | None = None,
     shard_rows: int = SHARD_ROWS,
+    unreadable: Literal["raise", "skip"] = "raise",
 ) -> Plan:
     """Checks what :func:`extract_features` was given, and finds out what it means."""
     check_map_style(dataset)
-    for field, value, low in (
-        ("batch_size", batch_size, 1),
-        ("shard_rows", shard_rows, 1),
-        ("workers", workers, 0),
-        ("image_size", image_size, 1),
-    ):
-        if value is not None and value < low:
-            raise InputError(f"{field}={value} is not allowed; give at least {low}")
+    if unreadable not in ("raise", "skip"):
+        raise InputError(f"unreadable={unreadable!r} is not allowed; give 'raise' or 'skip'")
+    shard_rows = as_whole(shard_rows, "shard_rows", 1)
+    workers = as_whole(workers, "workers", 0)
+    batch_size = None if batch_size is None else as_whole(batch_size, "batch_size", 1)
+    image_size = None if image_size is None else as_whole(image_size, "image_size", 1)
     rank, world_size = _find_ranks(rank, world_size)
     device = _find_device(device, backbone.body if isinstance(backbone, Network) else backbone)
     network = _find_backbone(backbone, weights, image_size, normalisation)
@@ -357,7 +306,11 @@ def plan_extraction(
     if mixed:
         brain = device.type != "cuda" or torch.cuda.is_bf16_supported()
         precision = torch.bfloat16 if brain else torch.float16
-    read_item(dataset, 0)  # said now, not by a worker process later
+    try:
+        read_item(dataset, 0)  # said now, not by a worker process later
+    except DataError:
+        if unreadable == "raise":
+            raise
     identity = {
         "rows": len(dataset),
         "backbone": network.name,
@@ -372,7 +325,7 @@ def plan_extraction(
         "dataset_fingerprint": fingerprint(dataset),
     }
     name = name or type(dataset).__name__
-    path = _store_path(Path(cache_dir).expanduser(), name, network, identity)
+    path = _store_path(as_path(cache_dir, "cache_dir"), name, network, identity)
     shards = -(-len(dataset) // shard_rows)
     job = Job(
         dataset,
@@ -382,6 +335,7 @@ def plan_extraction(
         workers,
         precision,
         world_size,
+        unreadable == "skip",
     )
     return Plan(job, path, Manifest(name, identity, shard_rows, (None,) * shards), rank)
 
@@ -402,13 +356,15 @@ def extract_features(
     rank: int | None = None,
     world_size: int | None = None,
     shard_rows: int = SHARD_ROWS,
+    unreadable: Literal["raise", "skip"] = "raise",
     progress: Callable[[Progress], None] | None = None,
 ) -> FeatureStore:
     """Gives the features of every example, from the cache where they are there.
 
     Images are resized, centre-cropped and normalised as the backbone expects. A run that
-    was stopped, by a kill too, goes on where it stopped. Several processes may make one
-    store together; each computes its slice and returns when the store is whole.
+    was stopped, by a kill too, goes on where it stopped; a store that is damaged is made
+    anew where it is. Several processes may make one store together; each computes its slice
+    and returns when the store is whole.
 
     Args:
         dataset: Any map-style data set that gives ``(image, label)`` or a dict with the
@@ -433,6 +389,10 @@ def extract_features(
             of ``torch.distributed`` or ``torchrun`` when not given.
         world_size: See ``rank``.
         shard_rows: How many rows are made durable at once.
+        unreadable: What to do about examples that cannot be read: ``"raise"`` ends at the
+            first, and finished shards are kept; ``"skip"`` lists them in the store's
+            ``skipped`` and manifest, by file and reason. Their rows are NaN and their labels
+            -1, and neither ``SelectedBatches`` nor ``select`` chooses them.
         progress: Told after every batch, and once before the first.
 
     Returns:
@@ -461,11 +421,13 @@ def extract_features(
         rank=rank,
         world_size=world_size,
         shard_rows=shard_rows,
+        unreadable=unreadable,
     )
     if (whole := plan.found()) is not None:
         return whole
     job = plan.job
     with StoreWriter(plan.path, plan.manifest) as writer:
+        plan.check_skipped(writer.manifest)
         try:
             with ready(job.network.body, job.device):
                 _fill(job, writer, plan.rank, progress)
@@ -473,7 +435,7 @@ def extract_features(
             if job.world_size == 1:  # else the others may be about to finish a shard
                 writer.discard()
             raise
-    return FeatureStore.open(plan.path, expected=plan.manifest.identity)
+    return plan.finished()
 
 
 def _store_path(cache_dir: Path, name: str, network: Network, identity: dict[str, Any]) -> Path:
@@ -482,16 +444,3 @@ def _store_path(cache_dir: Path, name: str, network: Network, identity: dict[str
     key = hashlib.blake2b(json.dumps(identity).encode(), digest_size=6).hexdigest()
     slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[-40:]
     return cache_dir / f"{slug}-{network.name}-{network.image_size}px-{key}"
-
-
-@contextlib.contextmanager
-def ready(body: nn.Module, device: torch.device) -> Iterator[None]:
-    """Has a network on a device, in eval mode and without gradients; then as it was."""
-    parameter = next(body.parameters(), None)
-    home = device if parameter is None else parameter.device
-    body.to(device)  # not in inference mode, where the weights could never be trained again
-    try:
-        with inference_mode_of(body):
-            yield
-    finally:
-        body.to(home)

@@ -2,11 +2,13 @@
 
 The system releases them when the process ends, also by SIGKILL. They belong to the
 process, not to the file object: a loader's forked workers do not hold them, and inside
-one process they exclude nobody.
+one process they exclude nobody. They hold over NFS, too. Libraries such as filelock lock
+whole files: one a shard, of which a large store has more than a process may open.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import time
@@ -14,7 +16,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["ByteLocks"]
+__all__ = ["ByteLocks", "LocksNotKnownError"]
+
+
+class LocksNotKnownError(OSError):
+    """A disk that gives no locks, as some that lie on a network."""
+
 
 if sys.platform == "win32":  # pragma: no cover
     import msvcrt
@@ -39,6 +46,10 @@ else:
             fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, position)
         except (BlockingIOError, PermissionError):  # POSIX leaves open which of the two
             return False
+        except OSError as error:
+            if error.errno in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL):
+                raise LocksNotKnownError(error.errno, error.strerror) from error
+            raise
         return True
 
     def _unlock(descriptor: int, position: int) -> None:
@@ -58,6 +69,7 @@ class ByteLocks:
     """
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
 
     def try_lock(self, position: int) -> bool:
@@ -70,13 +82,33 @@ class ByteLocks:
 
     @contextmanager
     def hold(self, position: int) -> Iterator[None]:
-        """Waits for a byte, and releases it after the block."""
-        while not self.try_lock(position):
-            time.sleep(0.002)
+        """Waits for a byte, and releases it after the block.
+
+        Where the file has been removed or replaced meanwhile, as by a process that finished
+        the store, it is the byte of the new one: of two files, two processes could each hold
+        "the" byte.
+        """
+        self._wait(position)
+        while not self._is_current():
+            self.close()
+            self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
+            self._wait(position)
         try:
             yield
         finally:
             self.unlock(position)
+
+    def _wait(self, position: int) -> None:
+        seconds = 0.001
+        while not self.try_lock(position):
+            time.sleep(seconds)
+            seconds = min(2 * seconds, 0.05)
+
+    def _is_current(self) -> bool:
+        try:
+            return os.path.samestat(os.fstat(self._descriptor), self._path.stat())
+        except FileNotFoundError:
+            return False
 
     def close(self) -> None:
         """Releases everything."""

@@ -6,15 +6,16 @@
     labels.npy      int64, (n,)
     manifest.json   what the rows were made of, how many are done, each shard's checksum
     timing.json     the seconds that each shard took
+    verified.json   that the rows were compared with their checksums, and when they changed last
 
-Everything but ``timing.json`` is the same, byte by byte, however often the extraction was
+Everything but the last two is the same, byte by byte, however often the extraction was
 interrupted. :mod:`saln.features.writing` writes it.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
+import logging
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,195 +27,83 @@ import numpy.typing as npt
 from saln.data.fingerprint import fingerprint
 from saln.data.items import MapStyle
 from saln.errors import DataError, InputError
+from saln.features.arguments import as_path
+from saln.features.manifest import (
+    FORMAT_VERSION,
+    IDENTITY,
+    Manifest,
+    Skipped,
+    damaged,
+    read_json,
+    read_manifest,
+)
+from saln.features.verification import DamagedArrayError, find_damage, open_array
 
 __all__ = [
     "FORMAT_VERSION",
+    "DamagedStoreError",
     "FeatureStore",
-    "Manifest",
-    "open_array",
-    "read_json",
-    "read_manifest",
-    "shard_checksum",
+    "read_seconds",
+    "read_shards",
 ]
 
-FORMAT_VERSION = 2
-# What must be the same for rows to be the rows asked for, and how a message names it.
-IDENTITY = {
-    "rows": "the number of examples",
-    "backbone": "the backbone",
-    "weights": "the backbone's weights",
-    "width": "the number of features",
-    "preprocessing": "the preprocessing",
-    "precision": "the precision",
-    "dataset_fingerprint": "the data set (names, sizes, order or labels of its examples)",
-}
+logger = logging.getLogger(__name__)
 
 
-def shard_checksum(features: npt.NDArray[np.float16], labels: npt.NDArray[np.int64]) -> str:
-    """A hash of a shard's rows and labels."""
-    digest = hashlib.blake2b(np.ascontiguousarray(features).data, digest_size=8)
-    digest.update(np.ascontiguousarray(labels).data)
-    return digest.hexdigest()
+class DamagedStoreError(DataError):
+    """Rows or labels of a store are not what was written, and can be made anew."""
 
 
-@dataclass(frozen=True)
-class Manifest:
-    """The content of ``manifest.json``.
+def read_shards(
+    path: Path, manifest: Manifest, *, again: bool = False
+) -> tuple[npt.NDArray[np.float16], npt.NDArray[np.int64]]:
+    """Maps a store's arrays into memory, once they are what was written.
 
-    Attributes:
-        dataset: The data set's name, for people.
-        identity: What the rows were made of; the keys of ``IDENTITY``.
-        shard_rows: Rows of every shard but the last.
-        checksums: One a shard; None where it is not written yet.
-    """
-
-    dataset: str
-    identity: Mapping[str, Any]
-    shard_rows: int
-    checksums: tuple[str | None, ...]
-
-    @property
-    def rows(self) -> int:
-        """The number of examples."""
-        return int(self.identity["rows"])
-
-    @property
-    def width(self) -> int:
-        """The number of features."""
-        return int(self.identity["width"])
-
-    @property
-    def rows_done(self) -> int:
-        """How many rows are written and durable."""
-        return sum(len(self.shard(i)) for i, done in enumerate(self.checksums) if done)
-
-    @property
-    def left(self) -> list[int]:
-        """The shards that are not written yet."""
-        return [i for i, done in enumerate(self.checksums) if done is None]
-
-    def shard(self, number: int) -> range:
-        """The rows of a shard."""
-        start = number * self.shard_rows
-        return range(start, min(start + self.shard_rows, self.rows))
-
-    def to_json(self) -> dict[str, Any]:
-        """As on disk."""
-        return {
-            "format_version": FORMAT_VERSION,
-            "dataset": self.dataset,
-            **{key: self.identity[key] for key in IDENTITY},
-            "rows_done": self.rows_done,
-            "shard_rows": self.shard_rows,
-            "checksums": list(self.checksums),
-        }
-
-    def check(self, identity: Mapping[str, Any], path: Path) -> None:
-        """Refuses a store that is not what is asked for.
-
-        Raises:
-            DataError: The message says what differs, from what to what, and the cure.
-        """
-        # Both by way of JSON: a tuple is a list there.
-        mine, wanted = (json.loads(json.dumps(dict(part))) for part in (self.identity, identity))
-        differing = [key for key in IDENTITY if key in wanted and mine[key] != wanted[key]]
-        if differing:
-            reasons = "; ".join(
-                f"{IDENTITY[key]} was {_short(mine[key])} and is {_short(wanted[key])} now"
-                for key in differing
-            )
-            raise DataError(
-                f"the feature store {path} does not hold what is asked for: {reasons}. "
-                f"Ask for what it holds, give another cache_dir (--cache-dir), or {_delete(path)}"
-            )
-
-
-def _short(value: Any) -> str:
-    return json.dumps(value) if not isinstance(value, str) else value[:40]
-
-
-def _delete(path: Path) -> str:
-    return f"delete the folder {path} and run again"
-
-
-def _damaged(path: Path, reason: object) -> DataError:
-    return DataError(f"the feature store {path} is damaged ({reason}); {_delete(path)}")
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Reads one of a store's JSON files.
+    Args:
+        path: The store's folder.
+        manifest: Its manifest.
+        again: Compare the rows although their file has not changed since that was done last.
 
     Raises:
-        DataError: It cannot be read, or holds no object.
+        DamagedStoreError: They are not; the message names the file, the rows and the cure.
     """
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise _damaged(path.parent, f"{path.name}: {error}") from error
-    if not isinstance(values, dict):
-        raise _damaged(path.parent, f"{path.name} holds no JSON object")
-    return values
-
-
-def read_manifest(path: Path) -> Manifest | None:
-    """Reads the manifest of the store in a folder; None where there is none.
-
-    Raises:
-        DataError: It is broken or of another format version.
-    """
-    if not (path / "manifest.json").exists():
-        return None
-    values = read_json(path / "manifest.json")
-    version = values.get("format_version")
-    if version != FORMAT_VERSION:
-        raise DataError(
-            f"the feature store {path} has format version {version}, this SALN reads "
-            f"{FORMAT_VERSION}; {_delete(path)}, or read it with the SALN that wrote it"
+        features = open_array(path / "features.npy", (manifest.rows, manifest.width), np.float16)
+        labels = open_array(path / "labels.npy", (manifest.rows,), np.int64)
+    except DamagedArrayError as error:
+        raise DamagedStoreError(_mendable(path, str(error))) from error
+    found = find_damage(path, manifest, features, labels, again=again)
+    if found is not None:
+        rows = manifest.shard(found.shards[0])
+        more = f", and {len(found.shards) - 1:,} more" if len(found.shards) > 1 else ""
+        raise DamagedStoreError(
+            _mendable(
+                path,
+                f"{found.name}: rows {rows.start:,} to {rows.stop - 1:,} are not what was written; "
+                f"shard {found.shards[0]:,} of 0 to {len(manifest.checksums) - 1:,}{more}",
+            )
         )
-    missing = [key for key in (*IDENTITY, "dataset", "shard_rows", "checksums", "rows_done")
-               if key not in values]  # fmt: skip
-    if missing:
-        raise _damaged(path, f"manifest.json lacks {', '.join(missing)}")
-    counts = [values[key] for key in ("rows", "width", "shard_rows")]
-    if not all(type(count) is int and count > 0 for count in counts):
-        raise _damaged(path, "manifest.json: rows, width and shard_rows must be above 0")
-    checksums = values["checksums"]
-    shards = -(-values["rows"] // values["shard_rows"])
-    if not isinstance(checksums, list) or len(checksums) != shards:
-        raise _damaged(path, f"manifest.json must hold {shards} checksums")
-    manifest = Manifest(
-        str(values["dataset"]),
-        {key: values[key] for key in IDENTITY},
-        values["shard_rows"],
-        tuple(checksums),
+    return features, labels
+
+
+def _mendable(path: Path, reason: str) -> str:
+    return (
+        f"the feature store {path} is damaged ({reason}); run the saln.extract_features, "
+        "'saln features' or saln.write_store that made it again, which makes what is damaged "
+        "anew and keeps the rest, or delete the folder"
     )
-    if manifest.rows_done != values["rows_done"]:
-        raise _damaged(
-            path,
-            f"manifest.json counts {values['rows_done']:,} rows, its shards {manifest.rows_done:,}",
-        )
-    return manifest
 
 
-def open_array(path: Path, shape: tuple[int, ...], dtype: type) -> Any:
-    """Maps an array of a store into memory, read-only.
+def read_seconds(path: Path) -> dict[str, float]:
+    """The seconds of each shard, by its number as text; what is not known is left out.
 
-    Raises:
-        DataError: It is missing, cut short, too long or of another shape.
+    They are told beside the features and no part of them: a broken file is no reason to stop.
     """
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-        size = path.stat().st_size
-    except (OSError, ValueError, EOFError) as error:
-        raise _damaged(path.parent, f"{path.name}: {error}") from error
-    if array.shape != shape or array.dtype != dtype:
-        raise _damaged(
-            path.parent,
-            f"{path.name} holds {array.dtype} {array.shape}, expected {np.dtype(dtype)} {shape}",
-        )
-    if size != array.offset + array.nbytes:
-        raise _damaged(path.parent, f"{path.name} is {size - array.offset - array.nbytes} too long")
-    return array
+        seconds = read_json(path)["seconds"]
+        return {str(shard): float(value) for shard, value in seconds.items()}
+    except (DataError, KeyError, TypeError, ValueError, AttributeError, OverflowError):
+        return {}
 
 
 @dataclass(frozen=True)
@@ -228,7 +117,11 @@ class FeatureStore:
         manifest: The content of ``manifest.json``: backbone, weights' hash,
             preprocessing, data set fingerprint, rows, shards' checksums.
         seconds: What the extraction took, all its runs together; with several ranks each
-            second of one of them counts for its share of a second on the clock.
+            second of one of them counts for its share of a second on the clock. Shards whose
+            entry in ``timing.json`` is lost count as long as the others on average.
+        skipped: The examples that could not be read, where leaving them out was asked for:
+            their rows hold NaN and the label -1, and whatever chooses from the store leaves
+            them out.
     """
 
     path: Path
@@ -236,6 +129,7 @@ class FeatureStore:
     labels: npt.NDArray[np.int64]
     manifest: dict[str, Any]
     seconds: float
+    skipped: tuple[Skipped, ...] = ()
 
     def __len__(self) -> int:
         return len(self.features)
@@ -244,9 +138,29 @@ class FeatureStore:
         # To another process goes the path, not gigabytes of rows.
         return (FeatureStore.open, (self.path,))
 
+    @property
+    def readable(self) -> npt.NDArray[np.int64] | None:
+        """The rows that are not skipped, int64 (m,), in order; None where that is all of them."""
+        if not self.skipped:
+            return None
+        kept = np.ones(len(self), dtype=bool)
+        kept[[entry.row for entry in self.skipped]] = False
+        return np.flatnonzero(kept)
+
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """The names of classes 0, 1, ..., where the labels were given as names."""
+        names = self.manifest.get("class_names")
+        return None if names is None else tuple(names)
+
     @classmethod
-    def open(cls, path: str | Path, *, expected: Mapping[str, Any] | None = None) -> FeatureStore:
-        """Opens a store; nothing is read but the manifest and the labels.
+    def open(
+        cls, path: str | os.PathLike[str], *, expected: Mapping[str, Any] | None = None
+    ) -> FeatureStore:
+        """Opens a store.
+
+        Its labels are read and compared with their checksums; its rows are, too, when they
+        have changed on the disk since that was done last (:mod:`saln.features.verification`).
 
         Args:
             path: The folder.
@@ -256,9 +170,9 @@ class FeatureStore:
         Raises:
             DataError: There is no store, it is damaged, unfinished, of another format
                 version or not what is expected.
-            InputError: ``expected`` has a key that no manifest has.
+            InputError: ``expected`` has a key that no manifest has; ``path`` is no path.
         """
-        path = Path(path)
+        path = as_path(path, "path")
         unknown = [key for key in expected or () if key not in IDENTITY]
         if unknown:
             raise InputError(
@@ -268,7 +182,7 @@ class FeatureStore:
         manifest = read_manifest(path)
         if manifest is None:
             if path.is_dir() and any(path.glob("*.npy")):
-                raise _damaged(path, "manifest.json is missing")
+                raise damaged(path, "manifest.json is missing")
             raise DataError(
                 f"{path} holds no feature store; make one with saln.extract_features or "
                 "'saln features', and give the folder that it names"
@@ -280,16 +194,20 @@ class FeatureStore:
                 f"{manifest.rows:,} rows are done. Run the same saln.extract_features or "
                 "'saln features' again: it goes on where it stopped"
             )
-        features = open_array(path / "features.npy", (manifest.rows, manifest.width), np.float16)
-        labels = open_array(path / "labels.npy", (manifest.rows,), np.int64)
-        timing = read_json(path / "timing.json")
-        try:
-            seconds = round(sum(map(float, timing["seconds"].values())), 3)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise _damaged(path, f"timing.json: {error!r}") from error
-        labels = np.array(labels)
+        features, mapped = read_shards(path, manifest)
+        labels = np.array(mapped)
         labels.flags.writeable = False
-        return cls(path, features, labels, manifest.to_json(), seconds)
+        taken = read_seconds(path / "timing.json")
+        shards = len(manifest.checksums)
+        known = [taken[str(shard)] for shard in range(shards) if str(shard) in taken]
+        if len(known) < shards:
+            logger.warning(
+                "%s does not say how long %d of %d shards took; %s",
+                path / "timing.json", shards - len(known), shards,
+                "they count as the others do" if known else "its features count as 0 s",
+            )  # fmt: skip
+        seconds = round(sum(known) * shards / max(len(known), 1), 3)
+        return cls(path, features, labels, manifest.to_json(), seconds, manifest.skipped)
 
     def check(self, dataset: MapStyle) -> None:
         """Refuses a data set that is not the one whose features these are.
@@ -310,16 +228,14 @@ class FeatureStore:
             )
 
     def verify(self) -> None:
-        """Reads every row and compares it with the checksum of its shard.
+        """Reads every row again and compares it with the checksum of its shard.
+
+        Opening does so where the file has changed; this, whatever its times say.
 
         Raises:
-            DataError: The first rows that are not what was written.
+            DataError: Rows that are not what was written.
         """
         manifest = read_manifest(self.path)
-        for number, checksum in enumerate(manifest.checksums if manifest else ()):
-            rows = manifest.shard(number) if manifest else range(0)
-            part = slice(rows.start, rows.stop)
-            if shard_checksum(self.features[part], self.labels[part]) != checksum:
-                raise _damaged(
-                    self.path, f"rows {rows.start:,} to {rows.stop - 1:,} are not what was written"
-                )
+        if manifest is None:
+            raise damaged(self.path, "manifest.json is missing")
+        read_shards(self.path, manifest, again=True)

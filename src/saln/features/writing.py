@@ -5,6 +5,9 @@ anything is computed. A shard's rows are written to their place and fsynced; the
 manifest that counts them is written beside the old one, fsynced and renamed. After a kill
 at any moment every counted shard is whole, and every other one is computed again.
 
+A store that is finished and damaged is written again where it is damaged: what differs from
+its checksums is counted no more, and so is left to be done.
+
 Any number of processes may write one store: each locks the shards that it computes
 (:mod:`saln.features.locks`), and the manifest while it changes it.
 """
@@ -15,6 +18,7 @@ import contextlib
 import dataclasses
 import errno
 import json
+import logging
 import os
 import threading
 from collections import defaultdict
@@ -27,14 +31,22 @@ import numpy as np
 import numpy.typing as npt
 
 from saln.errors import DataError
-from saln.features.locks import ByteLocks
-from saln.features.store import Manifest, open_array, read_json, read_manifest, shard_checksum
+from saln.features.locks import ByteLocks, LocksNotKnownError
+from saln.features.manifest import Manifest, Skipped, read_manifest, shard_checksum
+from saln.features.store import read_seconds
+from saln.features.verification import STAMP, DamagedArrayError, find_damage, open_array
 
 __all__ = ["StoreWriter", "tidy"]
 
+logger = logging.getLogger(__name__)
+
 _LOCK = ".lock"
 _ARRAYS = ("features.npy", "labels.npy")
+_BESIDE = (".timing.json.new", ".manifest.json.new")
 _MANIFEST_BYTE = 1 << 40  # the lock of the manifest, behind those of all shards
+# What a full disk, a full quota and a limit on a file's size are called.
+_FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
+_FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR}
 # Byte locks exclude other processes only; inside one, the writers of a folder take turns.
 _TURNS: defaultdict[Path, threading.Lock] = defaultdict(threading.Lock)
 
@@ -43,6 +55,19 @@ def tidy(path: Path) -> None:
     """Removes the lock file of a finished store, which nobody writes any more."""
     with contextlib.suppress(OSError):  # the folder may be read-only; the file does no harm
         (path / _LOCK).unlink(missing_ok=True)
+
+
+def _cure(error: OSError) -> str:
+    """What to do about a store that cannot be written."""
+    kept = "rows that are done stay and are not computed again"
+    other = "another folder with cache_dir (--cache-dir)"
+    if error.errno in _FULL:
+        return f"Free some space, or give {other}; {kept}"
+    if error.errno in _FORBIDDEN:
+        return f"Give {other}, or make this one one that may be written to; {kept}"
+    if error.errno == errno.ENOENT:
+        return "Somebody removed it while it was written; run again"
+    return f"Run again; if it stays so, look after the disk, or give {other}; {kept}"
 
 
 def _sync_folder(path: Path) -> None:
@@ -55,7 +80,7 @@ def _sync_folder(path: Path) -> None:
 
 
 def _replace(path: Path, values: dict[str, Any]) -> None:
-    """Writes JSON beside its place and renames it; one writer at a time."""
+    """Writes JSON beside its place and renames it."""
     beside = path.with_name(f".{path.name}.new")
     with beside.open("wb") as stream:
         stream.write(json.dumps(values, indent=2).encode() + b"\n")
@@ -105,8 +130,8 @@ class StoreWriter:
             with its own shards.
 
     Raises:
-        DataError: On entry: the folder holds a store of something else, a damaged one, or
-            one of another format version; or it cannot be written to.
+        DataError: On entry: the folder holds a store of something else, one whose manifest is
+            damaged, or one of another format version; or it cannot be written to.
     """
 
     def __init__(self, path: Path, manifest: Manifest) -> None:
@@ -144,11 +169,14 @@ class StoreWriter:
     def _explained(self) -> Iterator[None]:
         try:
             yield
+        except LocksNotKnownError as error:
+            raise DataError(
+                f"the feature store {self.path} cannot be written: its disk gives no locks "
+                f"({error.__cause__}). Give a folder on another disk with cache_dir (--cache-dir)"
+            ) from error
         except OSError as error:
             raise DataError(
-                f"the feature store {self.path} cannot be written ({error}). Free some space, or "
-                "give another folder with cache_dir (--cache-dir); rows that are done stay and "
-                "are not computed again"
+                f"the feature store {self.path} cannot be written ({error}). {_cure(error)}"
             ) from error
 
     def _begin(self) -> None:
@@ -158,27 +186,56 @@ class StoreWriter:
             self._adopt(found)
         except Exception:
             if found is None:  # else it is another run's
-                self.discard()
+                self._discard()
             raise
         arrays: list[tuple[Path, tuple[int, ...], type]] = [
             (self.path / "features.npy", (self.manifest.rows, self.manifest.width), np.float16),
             (self.path / "labels.npy", (self.manifest.rows,), np.int64),
         ]
+        mend = not self.manifest.left  # finished, and whoever finds it whole writes nothing
         for path, shape, dtype in arrays:
-            if self.manifest.rows_done == 0:
-                try:
+            try:
+                if self.manifest.rows_done == 0:
                     _allocate(path, shape, dtype)
-                except OSError:
-                    self.discard()
-                    raise
-            open_array(path, shape, dtype)  # raises for itself
+                open_array(path, shape, dtype)
+            except DamagedArrayError:
+                mend = True
+                _allocate(path, shape, dtype)
+            except OSError:
+                if self.manifest.rows_done == 0:
+                    self._discard()
+                raise
+        if mend:
+            self._uncount_damaged([open_array(*array) for array in arrays])
         _sync_folder(self.path)
+
+    def _uncount_damaged(self, arrays: list[Any]) -> None:
+        """Has the shards that are not what was written done again. The manifest is locked."""
+        found = find_damage(self.path, self.manifest, *arrays)
+        if found is None:
+            return
+        logger.warning(
+            "%d of %d shards of %s are damaged and made anew",
+            len(found.shards), len(self.manifest.checksums), self.path,
+        )  # fmt: skip
+        checksums = list(self.manifest.checksums)
+        gone = [self.manifest.shard(shard) for shard in found.shards]
+        for shard in found.shards:
+            checksums[shard] = None
+        self.manifest = dataclasses.replace(
+            self.manifest,
+            checksums=tuple(checksums),
+            skipped=tuple(
+                entry for entry in self.manifest.skipped if not any(entry.row in g for g in gone)
+            ),
+        )
+        _replace(self.path / "manifest.json", self.manifest.to_json())
 
     def _adopt(self, found: Manifest | None) -> None:
         """Takes the manifest that is there, or puts this writer's there."""
         if found is None:
-            known = {_LOCK, ".manifest.json.new"}  # a kill before the first manifest leaves these
-            strangers = {entry.name for entry in self.path.iterdir()} - known
+            # A kill before the first manifest leaves these.
+            strangers = {entry.name for entry in self.path.iterdir()} - {_LOCK, *_BESIDE}
             if strangers:
                 raise DataError(
                     f"{self.path} holds {', '.join(sorted(strangers)[:3])} but no manifest.json: "
@@ -192,13 +249,17 @@ class StoreWriter:
 
     def discard(self) -> None:
         """Removes what this writer has begun, where no shard is done."""
+        with self._explained(), self._locks.hold(_MANIFEST_BYTE):
+            self._discard()
+
+    def _discard(self) -> None:
         found = read_manifest(self.path)
-        names = [".timing.json.new", ".manifest.json.new", _LOCK]
+        names = [*_BESIDE, _LOCK]
         if found is not None:
             if found.rows_done or not all(map(self._locks.try_lock, found.left)):
                 return  # or another process is computing
             # The manifest goes after the arrays: what it is alone with is a store begun.
-            names = ["timing.json", *_ARRAYS, "manifest.json", *names]
+            names = ["timing.json", STAMP, *_ARRAYS, "manifest.json", *names]
         for name in names:
             (self.path / name).unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # something of another's is in it
@@ -228,6 +289,7 @@ class StoreWriter:
         shard: int,
         features: npt.NDArray[np.float16],
         labels: npt.NDArray[np.int64],
+        skipped: Sequence[Skipped],
         seconds: float,
     ) -> None:
         """Writes a claimed shard and, once it is durable, counts it.
@@ -236,6 +298,7 @@ class StoreWriter:
             shard: Its number.
             features: float16, (rows of the shard, d).
             labels: int64, (rows of the shard,).
+            skipped: Examples of it that could not be read; their rows are NaN, their labels -1.
             seconds: What it took.
 
         Raises:
@@ -250,17 +313,33 @@ class StoreWriter:
                 _write_at(stream, np.ascontiguousarray(array).data, offset + first * row_bytes)
                 os.fsync(stream.fileno())
             with self._locks.hold(_MANIFEST_BYTE):
-                self._count(shard, shard_checksum(features, labels), seconds)
+                self._count(shard, features, labels, seconds, skipped)
 
-    def _count(self, shard: int, checksum: str, seconds: float) -> None:
+    def _count(
+        self,
+        shard: int,
+        features: npt.NDArray[np.float16],
+        labels: npt.NDArray[np.int64],
+        seconds: float,
+        skipped: Sequence[Skipped],
+    ) -> None:
         self.left()  # what other processes have counted meanwhile
+        if skipped and self.manifest.version == 2:
+            raise DataError(
+                f"the feature store {self.path} was begun in format 2, which lists no unreadable "
+                "examples; delete the folder and run again"
+            )
         timing = self.path / "timing.json"
-        taken = read_json(timing).get("seconds", {}) if timing.exists() else {}
+        taken = read_seconds(timing) if timing.exists() else {}
         taken[str(shard)] = round(seconds, 6)
         _replace(timing, {"seconds": taken})
         checksums = list(self.manifest.checksums)
-        checksums[shard] = checksum
-        self.manifest = dataclasses.replace(self.manifest, checksums=tuple(checksums))
+        checksums[shard] = shard_checksum(features, labels, self.manifest.version)
+        self.manifest = dataclasses.replace(
+            self.manifest,
+            checksums=tuple(checksums),
+            skipped=tuple(sorted([*self.manifest.skipped, *skipped])),
+        )
         _replace(self.path / "manifest.json", self.manifest.to_json())
 
 

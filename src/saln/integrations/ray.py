@@ -17,7 +17,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -31,7 +31,9 @@ from saln.data.items import MapStyle
 from saln.data.views import inference_batch_size
 from saln.errors import DataError, InputError, MissingExtraError, SalnError
 from saln.features.backbones import Network
-from saln.features.extraction import SHARD_ROWS, Job, Plan, Progress, plan_extraction, ready
+from saln.features.extraction import SHARD_ROWS, Plan, Progress, plan_extraction
+from saln.features.job import Job, joined, ready
+from saln.features.manifest import Skipped
 from saln.features.store import FeatureStore
 from saln.features.writing import StoreWriter
 
@@ -149,7 +151,7 @@ def connected(address: str | None, workers: int | None) -> Iterator[Any]:
         ray.shutdown()
 
 
-Rows = tuple[npt.NDArray[np.float16], npt.NDArray[np.int64], float]
+Shard = tuple[npt.NDArray[np.float16], npt.NDArray[np.int64], tuple[Skipped, ...], float]
 
 
 class _Extractor:
@@ -163,7 +165,7 @@ class _Extractor:
         if job.device.type == "cpu":
             torch.set_num_threads(1)  # an actor a core
 
-    def compute(self, shard: range) -> Rows | SalnError:
+    def compute(self, shard: range) -> Shard | SalnError:
         """Features and labels of some rows, and the seconds they took; or why there are none."""
         try:
             if not self.opened:
@@ -186,18 +188,14 @@ class _Extractor:
         self.job = replace(self.job, dataset=dataset)
         self.opened = True
 
-    def _compute(self, shard: range) -> Rows:
+    def _compute(self, shard: range) -> Shard:
         job, started = self.job, time.perf_counter()
         if job.device.type == "cuda" and job.precision is not None:
             brain = torch.cuda.is_bf16_supported()
             job = replace(job, precision=torch.bfloat16 if brain else torch.float16)
-        features = np.empty((len(shard), job.network.width), dtype=np.float16)
-        labels = np.empty(len(shard), dtype=np.int64)
         with ready(job.network.body, job.device):
-            for rows, row_labels, first in job.batches([shard]):
-                place = slice(first - shard.start, first - shard.start + len(rows))
-                features[place], labels[place] = rows, row_labels.numpy()
-        return features, labels, time.perf_counter() - started
+            parts = list(job.batches([shard]))
+        return *joined(parts), time.perf_counter() - started
 
 
 class _Pool:
@@ -209,7 +207,7 @@ class _Pool:
         self.actors = [make() for _ in range(actors)]
         self.deaths: Counter[int] = Counter()
 
-    def compute(self, numbers: list[int], plan: Plan) -> Iterator[tuple[int, Rows]]:
+    def compute(self, numbers: list[int], plan: Plan) -> Iterator[tuple[int, Shard]]:
         """Gives every shard as it is done."""
         waiting = deque(numbers)
         running: dict[Any, tuple[int, int]] = {}  # a reference -> (actor, shard)
@@ -273,6 +271,7 @@ def extract_features_on_ray(  # noqa: D417 (the others are described there)
     workers: int = 0,
     mixed_precision: bool | None = None,
     shard_rows: int = SHARD_ROWS,
+    unreadable: Literal["raise", "skip"] = "raise",
     progress: Callable[[Progress], None] | None = None,
 ) -> FeatureStore:
     """As :func:`saln.extract_features`, computed by the actors of a Ray cluster.
@@ -326,6 +325,7 @@ def extract_features_on_ray(  # noqa: D417 (the others are described there)
             rank=0,
             world_size=1,
             shard_rows=shard_rows,
+            unreadable=unreadable,
         )
         if (whole := plan.found()) is not None:
             return whole
@@ -338,6 +338,7 @@ def extract_features_on_ray(  # noqa: D417 (the others are described there)
         wanted = plan.manifest.identity["dataset_fingerprint"]
         pool = _Pool(ray, lambda: remote.remote(sent, load, wanted), actors)
         with StoreWriter(plan.path, plan.manifest) as writer:
+            plan.check_skipped(writer.manifest)
             try:
                 _fill(pool, plan, writer, progress)
             except Exception:
@@ -345,7 +346,7 @@ def extract_features_on_ray(  # noqa: D417 (the others are described there)
                 raise
             finally:
                 pool.close()
-    return FeatureStore.open(plan.path, expected=plan.manifest.identity)
+    return plan.finished()
 
 
 def _torch_device(on_gpu: bool) -> torch.device:
@@ -371,6 +372,6 @@ def _fill(
         if not claimed:
             time.sleep(_POLL_SECONDS)  # another process writes them
         plan = replace(plan, manifest=writer.manifest)  # a store begun has its own shard size
-        for number, (features, labels, seconds) in pool.compute(claimed, plan):
-            writer.write(number, features, labels, seconds / len(pool.actors))
+        for number, (features, labels, skipped, seconds) in pool.compute(claimed, plan):
+            writer.write(number, features, labels, skipped, seconds / len(pool.actors))
             advance(len(labels))
