@@ -121,13 +121,11 @@ def as_labels(
             ", which is no class; give whole numbers: numbers to be predicted have no classes, "
             "so sort them into intervals first",
         )
-    if array.dtype.kind in "iuf":
-        _refuse(
-            array < 0, array, "; give 0 or more, and leave out examples whose class nobody knows"
-        )
-        _refuse(
-            array >= 2.0**63, array, ", more than a number of 64 bits; number the classes from 0"
-        )
+    if array.dtype.kind in "if":
+        _refuse(array < 0, array, "; give 0 or more, and leave out what has no class")
+    if array.dtype.kind in "uf":
+        beyond = array.astype(np.float64) >= 2.0**63
+        _refuse(beyond, array, ", more than a class can be; number the classes from 0")
     return array.astype(np.int64), None
 
 
