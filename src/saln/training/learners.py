@@ -34,7 +34,8 @@ def build_learner(
         n_classes: Outputs of the new head.
         image_size: Pixels.
         pretrained: Start from the published weights where there are any.
-        weights: Start from this state dict.
+        weights: Start from this state dict, all but its last layer; see
+            :func:`saln.features.weights.read_weights`.
         seed: Decides all weights that are not loaded, the head's among them.
 
     Returns:
