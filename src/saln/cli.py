@@ -175,6 +175,8 @@ class FeatureSettings:
     """Processes that load images; 0 loads in the process itself."""
     batch_size: int | None = None
     """Images a forward pass; what suits the device when not given."""
+    skip_unreadable: bool = False
+    """List images that cannot be read in the store and go on without them."""
     cache_dir: Path | None = None
     """Where features are kept; when not given, where saln compare looks for them."""
     engine: Literal["local", "ray"] = "local"
@@ -259,6 +261,7 @@ def _features(arguments: list[str]) -> int:
             device=None if settings.device == "auto" else settings.device,
             batch_size=settings.batch_size,
             workers=settings.workers,
+            unreadable="skip" if settings.skip_unreadable else "raise",
             progress=computed,
         )
     if os.environ.get("RANK", "0") != "0":
@@ -271,6 +274,7 @@ def _features(arguments: list[str]) -> int:
             "rows": rows,
             "width": width,
             "rows_computed": computed.rows,
+            "skipped": [entry._asdict() for entry in store.skipped],
             "seconds": store.seconds,
             "images_per_second": round(speed, 1),
         }
@@ -279,6 +283,11 @@ def _features(arguments: list[str]) -> int:
     reused = "" if computed.rows else "; nothing to do, they were there"
     sys.stdout.write(f"store    {store.path}\n")
     sys.stdout.write(f"rows     {rows:,} of {width:,} features{reused}\n")
+    if store.skipped:
+        sys.stdout.write(
+            f"skipped  {len(store.skipped):,} that cannot be read, the first "
+            f"{store.skipped[0].file}; manifest.json lists them\n"
+        )
     sys.stdout.write(f"took     {store.seconds:,.1f} s, {speed:,.0f} images/s\n")
     return 0
 

@@ -235,11 +235,13 @@ def _judge(job: Job, work: Path) -> tuple[LabelBeliefs, Job]:
     if isinstance(source, StoreSource):
         store: FeatureStore = source.store
     else:
+        if labels.min() < 0:
+            row = int((labels < 0).argmax())
+            raise DataError(
+                f"row {row:,} of {source.path} has the label {labels[row]}; give 0 or more"
+            )
         table: Any = _Table(source)  # type: ignore[arg-type]
         store = write_store(work / "features", table, labels, name=source.path.name)
-    if labels.min() < 0:
-        row = int((labels < 0).argmax())
-        raise DataError(f"row {row:,} of {source.path} has the label {labels[row]}; give 0 or more")
     beliefs = store_beliefs(store, labels)
     both = np.stack([beliefs.confidence.numpy(), beliefs.believed.numpy()], axis=1)
     file = work / "beliefs.npy"

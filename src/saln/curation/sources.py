@@ -96,7 +96,8 @@ class StoreSource:
         return StoreSource, (self.path,)
 
     def __len__(self) -> int:
-        return len(self.store)
+        """Rows to choose from: what could not be read is not among them."""
+        return len(self.store) - len(self.store.skipped)
 
     def identity(self) -> dict[str, Any]:
         """The manifest's: its checksums are of every byte."""
@@ -104,7 +105,9 @@ class StoreSource:
 
     def order(self, start: int, stop: int, seed: int) -> npt.NDArray[np.int64]:
         """From everywhere: stores are often sorted by class, and any row is quick to read."""
-        return _shuffled(len(self), seed)[start:stop]
+        rows = _shuffled(len(self), seed)[start:stop]
+        readable = self.store.readable
+        return rows if readable is None else readable[rows]
 
     def read(self, rows: npt.NDArray[np.int64]) -> Part:
         """See :class:`Source`."""

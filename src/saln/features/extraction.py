@@ -246,8 +246,8 @@ class Plan:
             raise DataError(
                 f"the feature store {self.path} lacks {len(found.skipped):,} examples that could "
                 f"not be read, the first {one.file} ({one.reason}); go on without them with "
-                "unreadable='skip' (--skip-unreadable), or repair or remove their files and run "
-                "again"
+                "unreadable='skip' (saln features --skip-unreadable), or repair or remove their "
+                "files, as saln compare needs it, and run again"
             )
 
     def finished(self) -> FeatureStore:

@@ -106,7 +106,8 @@ class _View(Dataset[Any]):
             return item
         if not self.skip:
             return DataError(
-                f"{item}; or list it and keep the others with unreadable='skip' (--skip-unreadable)"
+                f"{item}; or list it and keep the others with unreadable='skip' "
+                "(saln features --skip-unreadable)"
             )
         cause = item.__cause__
         reason = str(item) if cause is None else f"{type(cause).__name__}: {cause}"

@@ -44,7 +44,8 @@ class SelectedBatches(Sampler[list[int]]):
     ``n`` candidates, are left out. The order depends on (seed, epoch) alone, so that
     samplers with different selectors see the same candidates; a choice depends on (seed,
     epoch, step) and on what the selector knew when the epoch began. So neither timing nor
-    the number of ranks nor a resume changes any batch.
+    the number of ranks nor a resume changes any batch. What a store lists as skipped,
+    because it could not be read, is never named.
 
     Give it as ``batch_sampler`` to any DataLoader. Call :meth:`set_epoch` before every epoch.
 
@@ -96,6 +97,10 @@ class SelectedBatches(Sampler[list[int]]):
         elif not isinstance(features, int):
             rows = features
         self.length = features if isinstance(features, int) else len(features)
+        # What could not be read when the features were made is never a candidate.
+        readable = None if store is None else store.readable
+        self._readable = None if readable is None else torch.from_numpy(readable)
+        self.usable = self.length if readable is None else len(readable)
         self.selector = selector
         self.batch_size = batch_size
         self.filter_ratio = filter_ratio
@@ -142,7 +147,7 @@ class SelectedBatches(Sampler[list[int]]):
             values = given[name]
             if values is None:
                 raise InputError(f"{self._name} requires {name}; give them to SelectedBatches")
-            if store is None or name != "features":  # a store holds nothing else
+            if store is None or name != "features":  # a store says where it holds others
                 check_finite(name, values)
             self.fields[name] = Rows(values)
 
@@ -164,10 +169,10 @@ class SelectedBatches(Sampler[list[int]]):
             ratios = {ratio.ratio(ratio.first_epoch + place) for place in range(ratio.epochs)}
         for one in ratios:
             needed = candidates_needed(self.batch_size, one)
-            if needed > self.length:
+            if needed > self.usable:
                 raise InputError(
                     f"batch size {self.batch_size} at filter ratio {float(one):g} needs "
-                    f"{needed} candidates, but there are {self.length} examples; "
+                    f"{needed} candidates, but there are {self.usable} examples; "
                     "lower the batch size or the filter ratio"
                 )
 
@@ -186,7 +191,7 @@ class SelectedBatches(Sampler[list[int]]):
 
     def __len__(self) -> int:
         """The number of batches of the current epoch, from its beginning."""
-        return self.length // self.n_candidates
+        return self.usable // self.n_candidates
 
     def set_epoch(self, epoch: int) -> None:
         """Makes the next iteration the given epoch's.
@@ -219,7 +224,7 @@ class SelectedBatches(Sampler[list[int]]):
             "epoch": epoch,
             "step": step,
             "seed": self.seed,
-            "examples": self.length,
+            "examples": self.usable,
             "batch_size": self.batch_size,
             "candidates": self.candidates_of(epoch),
             "selector": self._name,
@@ -246,18 +251,20 @@ class SelectedBatches(Sampler[list[int]]):
                     f"the state was saved with {key} {state[key]}, here it is {own[key]}; "
                     "go on with the settings that it was saved with"
                 )
-        if not 0 <= state["step"] <= self.length // own["candidates"]:
+        if not 0 <= state["step"] <= self.usable // own["candidates"]:
             raise InputError(
                 f"the state's step {state['step']} is not in its epoch of "
-                f"{self.length // own['candidates']} steps; the state is damaged"
+                f"{self.usable // own['candidates']} steps; the state is damaged"
             )
         self.selector.load_state_dict(state["selector_state"])
         self.epoch, self._start = state["epoch"], state["step"]
         self._named = self._start
 
     def order(self, epoch: int) -> Tensor:
-        """The epoch's order of the examples: int64 (N,)."""
-        return torch.randperm(self.length, generator=derive_generator(self.seed, "order", epoch))
+        """The epoch's order of the examples that can be read: int64 (N,), or fewer."""
+        generator = derive_generator(self.seed, "order", epoch)
+        order = torch.randperm(self.usable, generator=generator)
+        return order if self._readable is None else self._readable[order]
 
     def choose(self, indices: Tensor, epoch: int, step: int) -> Selection:
         """Chooses from candidates, as the step of an epoch does; the same on every rank.
@@ -349,7 +356,7 @@ class BatchIterator(Iterator[list[int]]):
         def kept(step: int) -> list[int]:
             return sampler._kept(order[step * n : (step + 1) * n], epoch, step)
 
-        steps = range(self.step, sampler.length // n)
+        steps = range(self.step, sampler.usable // n)
         return Ahead(kept, steps, sampler.ahead) if sampler.ahead else map(kept, steps)
 
     def state_dict(self) -> dict[str, Any]:

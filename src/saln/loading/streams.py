@@ -201,6 +201,10 @@ class SelectedStream(IterableDataset[Any]):
                 "mapping from key to row, with keys=..."
             )
         self.keys = rows_by_key(keys, self.rows) if keys is not None and lengths else None
+        if self.keys is not None and store is not None and store.skipped:
+            # What could not be read when the features were made has none.
+            gone = {entry.row for entry in store.skipped}
+            self.keys = {key: row for key, row in self.keys.items() if row not in gone}
         self.candidates_of(0)  # raises for itself
 
     @property

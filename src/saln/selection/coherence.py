@@ -13,7 +13,7 @@ the examples whose neighbours agree best call for.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, NamedTuple
 
 import numpy as np
@@ -289,11 +289,22 @@ def store_beliefs(store: FeatureStore, labels: npt.NDArray[np.int64] | None = No
         DataError: The store's folder cannot be written to.
     """
     given = torch.from_numpy(np.array(store.labels if labels is None else labels))
-    table = neighbour_table(store, NEIGHBOURS)
+    readable = store.readable
+    rows = None if readable is None else torch.from_numpy(readable)
+    table = neighbour_table(store, NEIGHBOURS, rows=readable)
     indices, similarities = (
         torch.from_numpy(np.array(array)) for array in (table.indices, table.similarities)
     )
-    return label_beliefs(indices, similarities, given, int(given.max()) + 1)
+    judged = given if rows is None else given[rows]
+    beliefs = label_beliefs(indices, similarities, judged, int(judged.max()) + 1)
+    if rows is None:
+        return beliefs
+    # Of what could not be read nothing is believed, and nothing doubted.
+    confidence = torch.zeros(len(given), dtype=beliefs.confidence.dtype)
+    confidence[rows] = beliefs.confidence
+    believed = given.clone()
+    believed[rows] = beliefs.believed
+    return replace(beliefs, confidence=confidence, believed=believed)
 
 
 def suspicious_labels(
