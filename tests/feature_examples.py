@@ -14,6 +14,8 @@ from torch import nn
 
 from saln.features import writing
 from saln.features.extraction import extract_features
+from saln.features.given import write_store
+from saln.features.store import FeatureStore
 from saln.randomness import derive_generator
 
 ROWS, WIDTH, SHARD_ROWS, BATCH = 46, 5, 8, 4
@@ -68,6 +70,16 @@ def context():
     forks = multiprocessing.get_context("forkserver")
     forks.set_forkserver_preload(["saln.features.extraction", "torchvision.transforms"])
     return forks
+
+
+def start(target, *arguments):
+    """A child process and the end of a pipe to it."""
+    forks = context()
+    here, there = forks.Pipe()
+    process = forks.Process(target=target, args=(*arguments[:1], there, *arguments[1:]))
+    process.start()
+    there.close()
+    return process, here
 
 
 def read_when_told(cache, connection, rank=0, world_size=1):
@@ -139,3 +151,27 @@ def extract_as_rank(cache, connection, rank, world_size, meeting, gloo):
     if gloo:
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()
+
+
+def open_until_whole(path, connection):
+    """In a child: opens a store again and again until it is whole; sends what it met."""
+    met = set()
+    connection.send("ready")
+    while True:
+        try:
+            store = FeatureStore.open(path)
+            break
+        except Exception as error:
+            met.add(f"{type(error).__name__}: {error}")
+    connection.send((store.features.tobytes(), met))
+
+
+def write_given(path, connection, rows, labels):
+    """In a child: one of several processes that write the same arrays."""
+    connection.send("ready")
+    connection.recv()
+    try:
+        store = write_store(path, rows, labels, shard_rows=7)
+        connection.send(store.features.tobytes())
+    except Exception as error:
+        connection.send(f"{type(error).__name__}: {error}")

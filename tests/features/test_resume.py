@@ -20,10 +20,10 @@ from feature_examples import (
     SHARD_ROWS,
     Pictures,
     content,
-    context,
     extract,
     extract_as_rank,
     read_when_told,
+    start,
     stop_at_step,
     tiny_backbone,
 )
@@ -44,16 +44,6 @@ def whole(tmp_path_factory):
 def only(cache):
     (folder,) = cache.iterdir()
     return folder
-
-
-def start(target, *arguments):
-    """A child process and the end of a pipe to it."""
-    forks = context()
-    here, there = forks.Pipe()
-    process = forks.Process(target=target, args=(*arguments[:1], there, *arguments[1:]))
-    process.start()
-    there.close()
-    return process, here
 
 
 def read_together(pipe, count):

@@ -8,7 +8,7 @@ import logging
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,9 +25,9 @@ from saln.errors import DataError, InputError
 from saln.features.arguments import as_path, as_whole
 from saln.features.backbones import Network, build_backbone, wrap_backbone
 from saln.features.job import Job, Rows, joined, ready
-from saln.features.manifest import Manifest, read_manifest
-from saln.features.store import DamagedStoreError, FeatureStore
-from saln.features.writing import StoreWriter, tidy
+from saln.features.manifest import Manifest, Skipped
+from saln.features.store import FeatureStore
+from saln.features.writing import StoreWriter, finished_store
 
 __all__ = [
     "DEFAULT_IMAGE_SIZE",
@@ -222,29 +222,23 @@ class Plan:
 
     def found(self) -> FeatureStore | None:
         """The store, where it is there and whole."""
-        found = read_manifest(self.path)
-        if found is None or found.left:
-            return None
-        tidy(self.path)
-        try:
-            store = FeatureStore.open(self.path, expected=self.manifest.identity)
-        except DamagedStoreError:
-            return None  # whoever writes it makes what is damaged anew
-        self.check_skipped(found)
-        if len(store.skipped) == len(store):
-            return self.finished()  # raises
+        store = finished_store(self.path, self.manifest.identity)
+        if store is not None:
+            self.check_skipped(store.skipped)
+            if len(store.skipped) == len(store):
+                return self.finished()  # raises
         return store
 
-    def check_skipped(self, found: Manifest) -> None:
+    def check_skipped(self, skipped: Sequence[Skipped]) -> None:
         """Refuses a store without rows for some examples, where that is not asked for.
 
         Raises:
             DataError: The message names the first example and the cure.
         """
-        if found.skipped and not self.job.skip:
-            one = found.skipped[0]
+        if skipped and not self.job.skip:
+            one = skipped[0]
             raise DataError(
-                f"the feature store {self.path} lacks {len(found.skipped):,} examples that could "
+                f"the feature store {self.path} lacks {len(skipped):,} examples that could "
                 f"not be read, the first {one.file} ({one.reason}); go on without them with "
                 "unreadable='skip' (saln features --skip-unreadable), or repair or remove their "
                 "files, as saln compare needs it, and run again"
@@ -427,7 +421,7 @@ def extract_features(
         return whole
     job = plan.job
     with StoreWriter(plan.path, plan.manifest) as writer:
-        plan.check_skipped(writer.manifest)
+        plan.check_skipped(writer.manifest.skipped)
         try:
             with ready(job.network.body, job.device):
                 _fill(job, writer, plan.rank, progress)

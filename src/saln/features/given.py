@@ -16,7 +16,7 @@ from saln.errors import InputError
 from saln.features.arguments import as_array, as_labels, as_path, as_whole
 from saln.features.manifest import Manifest
 from saln.features.store import FeatureStore
-from saln.features.writing import StoreWriter
+from saln.features.writing import StoreWriter, finished_store
 
 __all__ = ["write_store"]
 
@@ -84,6 +84,8 @@ def write_store(
         "precision": "float16",
         "dataset_fingerprint": digest.hexdigest(),
     }
+    if (whole := finished_store(path, identity)) is not None:
+        return whole
     manifest = Manifest(name, identity, shard_rows, (None,) * len(shards), class_names=names)
     with StoreWriter(path, manifest) as writer:
         while left := writer.left():

@@ -180,9 +180,12 @@ class FeatureStore:
                 f"choose among {', '.join(IDENTITY)}"
             )
         manifest = read_manifest(path)
-        if manifest is None:
-            if path.is_dir() and any(path.glob("*.npy")):
+        if manifest is None and path.is_dir() and any(path.glob("*.npy")):
+            # Another process may have begun the store since.
+            manifest = read_manifest(path)
+            if manifest is None:
                 raise damaged(path, "manifest.json is missing")
+        if manifest is None:
             raise DataError(
                 f"{path} holds no feature store; make one with saln.extract_features or "
                 "'saln features', and give the folder that it names"

@@ -22,7 +22,7 @@ import logging
 import os
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -33,10 +33,10 @@ import numpy.typing as npt
 from saln.errors import DataError
 from saln.features.locks import ByteLocks, LocksNotKnownError
 from saln.features.manifest import Manifest, Skipped, read_manifest, shard_checksum
-from saln.features.store import read_seconds
+from saln.features.store import DamagedStoreError, FeatureStore, read_seconds
 from saln.features.verification import STAMP, DamagedArrayError, find_damage, open_array
 
-__all__ = ["StoreWriter", "tidy"]
+__all__ = ["StoreWriter", "finished_store", "tidy"]
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +49,26 @@ _FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR}
 # Byte locks exclude other processes only; inside one, the writers of a folder take turns.
 _TURNS: defaultdict[Path, threading.Lock] = defaultdict(threading.Lock)
+
+
+def finished_store(path: Path, identity: Mapping[str, Any]) -> FeatureStore | None:
+    """The store in a folder, where it is finished and whole; nothing need be written then.
+
+    Args:
+        path: The folder.
+        identity: What it must have been made of.
+
+    Raises:
+        DataError: It is of something else, or its manifest is damaged.
+    """
+    found = read_manifest(path)
+    if found is None or found.left:
+        return None
+    tidy(path)
+    try:
+        return FeatureStore.open(path, expected=identity)
+    except DamagedStoreError:
+        return None  # whoever writes it makes what is damaged anew
 
 
 def tidy(path: Path) -> None:

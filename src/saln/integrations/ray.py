@@ -338,7 +338,7 @@ def extract_features_on_ray(  # noqa: D417 (the others are described there)
         wanted = plan.manifest.identity["dataset_fingerprint"]
         pool = _Pool(ray, lambda: remote.remote(sent, load, wanted), actors)
         with StoreWriter(plan.path, plan.manifest) as writer:
-            plan.check_skipped(writer.manifest)
+            plan.check_skipped(writer.manifest.skipped)
             try:
                 _fill(pool, plan, writer, progress)
             except Exception:
