@@ -192,6 +192,21 @@ def test_a_broken_image_is_named(image_folder, tmp_path):
         ({"shard_rows": 0}, InputError, "shard_rows=0 is not allowed"),
         ({"rank": 2, "world_size": 2}, InputError, "rank=2 of world_size=2 is not allowed"),
         ({"rank": 1}, InputError, "rank=1 of world_size=None is not allowed; give both"),
+        ({"batch_size": 2.5}, InputError, "batch_size=2.5 is not allowed; give at least 1, a wh"),
+        ({"image_size": (8, 8)}, InputError, r"image_size=\(8, 8\) is not allowed"),
+        ({"name": 5}, InputError, "name=5 is not allowed; give text"),
+        ({"normalisation": 0.5}, InputError, "normalisation=0.5 is not allowed; give"),
+        ({"cache_dir": 5}, InputError, "cache_dir=5 is no path; give text or a pathlib.Path"),
+        ({"dataset": {"train": Pictures()}}, InputError, "dict is not .* it holds 'train'; give"),
+        ({"dataset": "photos/"}, InputError, "str is not .*: give a data set, such as .*Folder"),
+        ({"dataset": np.zeros((4, 8, 8, 3))}, InputError, "ndarray is not .* it holds no labels"),
+        ({"dataset": torch.zeros(4, 3, 8, 8)}, InputError, "Tensor is not .*TensorDataset"),
+        (
+            {"dataset": torch.utils.data.DataLoader(Pictures())},
+            InputError,
+            "DataLoader is not a data set of images: it shuffles .*; give .* loader.dataset",
+        ),
+        ({"device": 1.5}, InputError, "device 1.5 is not known; give 'cpu' or 'cuda'"),
         ({"device": "gpu"}, InputError, "device 'gpu' is not known; give 'cpu' or 'cuda'"),
         ({"backbone": nn.Identity()}, InputError, r"gives \(1, 3, 8, 8\) for one image, expected"),
         (
@@ -202,9 +217,38 @@ def test_a_broken_image_is_named(image_folder, tmp_path):
     ],
 )
 def test_bad_input_is_refused_before_anything_is_written(changes, error, message, tmp_path):
+    cache = changes.pop("cache_dir", tmp_path / "cache")
     with pytest.raises(error, match=message):
-        extract(tmp_path / "cache", **changes)
+        extract(cache, **changes)
     assert not (tmp_path / "cache").exists()
+
+
+def test_numbers_paths_and_devices_of_other_types_are_taken(tmp_path):
+    whole = extract(tmp_path / "a")
+    store = extract(
+        str(tmp_path / "b"), batch_size=4.0, shard_rows=np.int32(8), workers=np.uint8(0),
+        image_size=np.float32(8), device=torch.device("cpu"), rank=np.int64(0), world_size=1.0,
+    )  # fmt: skip
+    assert content(store.path) == content(whole.path)
+
+
+def test_a_tensor_data_set(tmp_path):
+    images = torch.arange(4 * 192, dtype=torch.float32).remainder(256).to(torch.uint8)
+    pairs = torch.utils.data.TensorDataset(images.view(4, 3, 8, 8), torch.tensor([2, 0, 1, 2]))
+    store = extract(tmp_path, pairs, nn.Flatten())
+    assert store.labels.tolist() == [2, 0, 1, 2]
+    expected = EvaluationTransform(8)(read_item(pairs, 3)[0]).flatten().half().numpy()
+    assert np.array_equal(store.features[3], expected)
+
+
+def test_features_that_become_nothing_are_said(tmp_path, caplog):
+    class Tiny(nn.Module):
+        def forward(self, images):
+            return images.flatten(1)[:, :5] * 1e-12
+
+    extract(tmp_path, backbone=Tiny())
+    assert caplog.text.count("below what float16 holds") == 1
+    assert "the features of example 0 by Tiny" in caplog.text
 
 
 def test_cuda_is_refused_where_there_is_none(tmp_path, monkeypatch):

@@ -8,14 +8,16 @@ import logging
 import os
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import nn
+from torch.utils.data import DataLoader
 
 from saln.data.augmentation import IMAGENET, Normalisation
 from saln.data.fingerprint import fingerprint
@@ -84,7 +86,7 @@ def _find_device(device: torch.device | str | None, backbone: str | nn.Module) -
         return torch.device("cuda", local_rank % torch.cuda.device_count())
     try:
         found = torch.device(device or "cpu")
-    except RuntimeError as error:
+    except (RuntimeError, TypeError) as error:
         raise InputError(f"device {device!r} is not known; give 'cpu' or 'cuda'") from error
     if found.type == "cuda" and not torch.cuda.is_available():
         raise InputError(f"device {found} is not allowed: torch sees no GPU here; give 'cpu'")
@@ -98,6 +100,8 @@ def _find_ranks(rank: int | None, world_size: int | None) -> tuple[int, int]:
             return distributed.get_rank(), distributed.get_world_size()
         # As torchrun sets them. Nothing is sent between ranks, so no group is needed.
         rank, world_size = (int(os.environ.get(name, default)) for name, default in _RANKS)
+    rank = None if rank is None else as_whole(rank, "rank", 0)
+    world_size = None if world_size is None else as_whole(world_size, "world_size", 1)
     if rank is None or world_size is None or not 0 <= rank < world_size:
         raise InputError(
             f"rank={rank} of world_size={world_size} is not allowed; give both, with rank from 0 "
@@ -204,6 +208,25 @@ def _fill(
         time.sleep(_POLL_SECONDS)
 
 
+def _refuse_lookalikes(dataset: Any) -> None:
+    """Refuses what has a length and positions and is no data set, with what to give."""
+    name = type(dataset).__name__
+    cure = ""
+    if isinstance(dataset, DataLoader):
+        cure = "it shuffles and batches; give its data set, loader.dataset"
+    elif isinstance(dataset, str | os.PathLike):
+        cure = "give a data set, such as torchvision.datasets.ImageFolder(path)"
+    elif isinstance(dataset, Mapping):
+        parts = ", ".join(map(repr, list(dataset)[:3]))
+        cure = f"it holds {parts or 'nothing'}; give one of its parts"
+    elif isinstance(dataset, np.ndarray | torch.Tensor):
+        cure = "it holds no labels; give torch.utils.data.TensorDataset(images, labels)"
+    elif hasattr(dataset, "iloc"):
+        cure = "it is a table; give a data set that opens an image with its label by position"
+    if cure:
+        raise InputError(f"{name} is not a data set of images: {cure}")
+
+
 @dataclass(frozen=True)
 class Plan:
     """What an extraction will do.
@@ -285,6 +308,7 @@ def plan_extraction(
     unreadable: Literal["raise", "skip"] = "raise",
 ) -> Plan:
     """Checks what :func:`extract_features` was given, and finds out what it means."""
+    _refuse_lookalikes(dataset)
     check_map_style(dataset)
     if unreadable not in ("raise", "skip"):
         raise InputError(f"unreadable={unreadable!r} is not allowed; give 'raise' or 'skip'")
@@ -292,6 +316,13 @@ def plan_extraction(
     workers = as_whole(workers, "workers", 0)
     batch_size = None if batch_size is None else as_whole(batch_size, "batch_size", 1)
     image_size = None if image_size is None else as_whole(image_size, "image_size", 1)
+    if name is not None and not isinstance(name, str):
+        raise InputError(f"name={name!r} is not allowed; give text")
+    if normalisation is not None and not isinstance(normalisation, Normalisation):
+        raise InputError(
+            f"normalisation={normalisation!r} is not allowed; give "
+            "saln.data.augmentation.Normalisation(mean, std)"
+        )
     rank, world_size = _find_ranks(rank, world_size)
     device = _find_device(device, backbone.body if isinstance(backbone, Network) else backbone)
     network = _find_backbone(backbone, weights, image_size, normalisation)

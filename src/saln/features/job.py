@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from saln.features.backbones import Network, inference_mode_of
 from saln.features.manifest import Skipped
 
 __all__ = ["Job", "Rows", "joined", "ready"]
+
+logger = logging.getLogger(__name__)
 
 
 class Rows(NamedTuple):
@@ -169,6 +172,7 @@ class Job:
             pin_memory=on_gpu,
             generator=torch.Generator(),  # else the loader draws from the global one
         )
+        told = False
         for batch, skipped in loader:
             if isinstance(batch, SalnError):
                 raise batch
@@ -187,6 +191,14 @@ class Job:
             if lost:  # whatever a black image gives
                 rows = rows.index_fill(0, torch.tensor(lost, device=rows.device), 0.0)
             features = _to_float16(rows, first, network.name)
+            lost_to_zero = (rows != 0).any(dim=1).cpu().numpy() & ~features.any(axis=1)
+            if not told and lost_to_zero.any():
+                told = True
+                logger.warning(
+                    "the features of example %d by %s are all below what float16 holds (6e-08) "
+                    "and become 0; scale them up, for example with a LayerNorm behind the backbone",
+                    first + int(lost_to_zero.argmax()), network.name,
+                )  # fmt: skip
             features[lost] = np.nan
             yield Rows(features, batch.labels.numpy(), first, skipped)
 
