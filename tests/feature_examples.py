@@ -153,6 +153,18 @@ def extract_as_rank(cache, connection, rank, world_size, meeting, gloo):
         torch.distributed.destroy_process_group()
 
 
+def extract_broken_as_rank(cache, connection, rank, broken):
+    """In a child: one of two, and some examples cannot be read; sends which were skipped."""
+    torch.set_num_threads(1)
+
+    def read(index):
+        if index in broken:
+            raise OSError("image file is truncated at <_io.BytesIO object at 0x7f12ab34cd56>")
+
+    store = extract(cache, Pictures(read=read), unreadable="skip", rank=rank, world_size=2)
+    connection.send([entry.row for entry in store.skipped])
+
+
 def open_until_whole(path, connection):
     """In a child: opens a store again and again until it is whole; sends what it met."""
     met = set()

@@ -9,12 +9,16 @@ import numpy as np
 import pytest
 import torch
 from feature_examples import (
+    BATCH,
     BEFORE,
     ROWS,
     SHARD_ROWS,
     Pictures,
     content,
     extract,
+    extract_broken_as_rank,
+    start,
+    tiny_backbone,
 )
 from torch.utils.data import ConcatDataset, DataLoader, Subset
 
@@ -22,8 +26,9 @@ import saln
 from saln._torchvision import torchvision
 from saln.data.names import name_of
 from saln.errors import DataError, InputError
-from saln.features.extraction import extract_features
+from saln.features.extraction import extract_features, plan_extraction
 from saln.features.store import FeatureStore
+from saln.integrations.ray import _Extractor
 
 BROKEN = (5, 20, 21, 22, 23, 45)  # a row, a whole batch, the last one
 
@@ -281,3 +286,42 @@ def test_on_the_command_line(photos, tmp_path, capsys, monkeypatch):
     assert [entry["file"] for entry in found["skipped"]] == ["red/10.png"]
     assert found["rows_computed"] == 0
     assert FeatureStore.open(Path(found["path"])).skipped[0].file == "red/10.png"
+
+
+def test_an_actor_of_ray_lists_them_too(tmp_path):
+    plan = plan_extraction(
+        broken(), tiny_backbone(), cache_dir=tmp_path, image_size=8, batch_size=BATCH,
+        unreadable="skip", rank=0, world_size=1,
+    )  # fmt: skip
+    whole = extract(tmp_path / "whole")
+    features, labels, skipped, _ = _Extractor(plan.job, None, "").compute(range(16, 24))
+    assert [entry.row for entry in skipped] == [20, 21, 22, 23]
+    assert np.array_equal(features[:4], whole.features[16:20])
+    assert np.isnan(features[4:]).all()
+    assert labels.tolist() == [1, 2, 0, 1, -1, -1, -1, -1]
+
+
+def test_ranks_at_once_skip_the_same(tmp_path):
+    """In processes: the manifest's list is of both, in order."""
+    children = [
+        start(extract_broken_as_rank, tmp_path / "cache", rank, BROKEN) for rank in range(2)
+    ]
+    answers = [pipe.recv() for _, pipe in children]
+    for process, _ in children:
+        process.join()
+        assert process.exitcode == 0
+    alone = extract(tmp_path / "alone", broken(), unreadable="skip")
+    assert answers == [[entry.row for entry in alone.skipped]] * 2
+    (folder,) = (tmp_path / "cache").iterdir()
+    assert content(folder) == content(alone.path)
+
+
+def test_an_example_whose_features_are_not_finite_is_named_by_its_file(image_folder, tmp_path):
+    dataset = torchvision.datasets.ImageFolder(str(image_folder))
+
+    class Breaks(torch.nn.Module):
+        def forward(self, images):
+            return images.flatten(1)[:, :3] / 0
+
+    with pytest.raises(DataError, match=r"example 0 \(.*blue/00.png\) by Breaks-.* hold NaN"):
+        extract(tmp_path / "cache", dataset, Breaks())

@@ -71,7 +71,9 @@ class _ShardBatches(Sampler[list[int]]):
                 yield list(range(start, min(start + self.batch_size, shard.stop)))
 
 
-def _to_float16(rows: Tensor, first: int, backbone: str) -> npt.NDArray[np.float16]:
+def _to_float16(
+    rows: Tensor, first: int, backbone: str, dataset: MapStyle
+) -> npt.NDArray[np.float16]:
     """Gives float16, (b, d), on the CPU.
 
     Raises:
@@ -88,7 +90,9 @@ def _to_float16(rows: Tensor, first: int, backbone: str) -> npt.NDArray[np.float
         else:
             problem = "hold NaN or infinity"
             cure = "check that example and the backbone's weights"
-        raise DataError(f"the features of example {first + row} by {backbone} {problem}; {cure}")
+        name = name_of(dataset, first + row)
+        which = f"example {first + row}" + (f" ({name})" if name else "")
+        raise DataError(f"the features of {which} by {backbone} {problem}; {cure}")
     array: npt.NDArray[np.float16] = small.numpy()
     return array
 
@@ -190,7 +194,7 @@ class Job:
             lost = [entry.row - first for entry in skipped]
             if lost:  # whatever a black image gives
                 rows = rows.index_fill(0, torch.tensor(lost, device=rows.device), 0.0)
-            features = _to_float16(rows, first, network.name)
+            features = _to_float16(rows, first, network.name, self.dataset)
             lost_to_zero = (rows != 0).any(dim=1).cpu().numpy() & ~features.any(axis=1)
             if not told and lost_to_zero.any():
                 told = True
