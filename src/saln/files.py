@@ -1,17 +1,131 @@
-"""Files that are whole or not there: written beside their place, then renamed."""
+"""Files and folders that are whole or not there: written beside their place, then renamed.
+
+One place for what every part that writes needs: text, JSON, arrays and folders written
+atomically, JSON read with a message that says what to do, a lock for work that only one process
+may do, and the sentence that says why a file cannot be written.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import json
 import os
-from collections.abc import Callable
+import secrets
+import shutil
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
-from saln.errors import DataError
+import filelock
+import xxhash
 
-__all__ = ["write_text", "write_with"]
+from saln.errors import DataError, InputError
+
+__all__ = [
+    "check_new_path",
+    "file_checksum",
+    "is_out_of_space",
+    "locked",
+    "read_json",
+    "remove",
+    "unwritable",
+    "write_bytes",
+    "write_folder",
+    "write_json",
+    "write_npz",
+    "write_text",
+    "write_with",
+]
+
+# A full disk, a full quota, and a file above the user's limit (ulimit -f).
+_NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+# torch.save to a path loses the system's error; its zip writer fails in these words alone.
+_TORCH_WRITER = ("inline_container", "PytorchStreamWriter failed writing", "iostream error")
+# What a name beside a file has more than the file's own name, cut to what is left of NAME_MAX.
+_BESIDE = 24
+_BLOCK = 2**20
+
+
+def is_out_of_space(error: BaseException) -> bool:
+    """Whether a failed write ran out of space: disk, quota or the limit of a file's size.
+
+    Looks at the error and at all that it arose from. ``torch.save`` and ``numpy.save`` hide the
+    system's error: a write of theirs that was cut short counts.
+    """
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, OSError):
+            if seen.errno in _NO_SPACE:
+                return True
+            if seen.errno is None and "requested and" in str(seen) and "written" in str(seen):
+                return True  # numpy's tofile
+        elif isinstance(seen, RuntimeError) and any(part in str(seen) for part in _TORCH_WRITER):
+            return True
+        seen = seen.__cause__ or seen.__context__
+    return False
+
+
+def unwritable(path: Path, error: BaseException, *, rest: str = "") -> DataError:
+    """The error for a file or folder that cannot be written: what, why and the cure.
+
+    Args:
+        path: What could not be written.
+        error: Why.
+        rest: More about the cure, e.g. ``"; what is done is kept"``.
+    """
+    space = is_out_of_space(error)
+    cure = "free some space, or choose another folder" if space else "choose another folder"
+    return DataError(f"{path} cannot be written ({_reason(error)}); {cure}{rest}")
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.splitlines()[0]  # the path is named already
+    lines = str(error).splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def check_new_path(path: Path, named: str, *, reserve: int = 0) -> None:
+    """Refuses a path at which no system lets anything be made, before any work is done.
+
+    Args:
+        path: Where a file or folder shall be.
+        named: What the caller calls it, e.g. ``"--out"``.
+        reserve: How many bytes longer names beside it get.
+
+    Raises:
+        InputError: A null byte, a name or path that is too long, or a parent that is a file.
+    """
+    text = str(path)
+    if "\0" in text:
+        raise InputError(f"{named} {text!r} holds a null byte; give a name without one")
+    if not path.name:
+        raise InputError(f"{named} {text!r} is no name of a file; give one")
+    if len(os.fsencode(path.name)) + reserve > 255:  # NAME_MAX of the usual file systems
+        raise InputError(
+            f"{named} has a name of {len(os.fsencode(path.name))} bytes ({path.name[:20]}...), "
+            f"which is too long; give at most {255 - reserve}"
+        )
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        pass  # as it should be
+    except NotADirectoryError as error:
+        parent = next(part for part in path.parents if part.exists())
+        raise InputError(
+            f"{named} {path} cannot be: {parent} is a file; give a path in a folder"
+        ) from error
+    except OSError as error:
+        cure = "give another" if error.errno != errno.ENAMETOOLONG else "give a shorter one"
+        raise InputError(
+            f"{named} {text[:200]} is not allowed ({_reason(error)}); {cure}"
+        ) from error
 
 
 def _flush(path: Path) -> None:
+    if path.is_dir() and os.name != "posix":
+        return  # elsewhere a folder cannot be opened, and a rename is durable
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -19,18 +133,34 @@ def _flush(path: Path) -> None:
         os.close(descriptor)
 
 
+def _beside(path: Path) -> Path:
+    # Not the process's number: on a shared disk another machine has the same. Hidden, and cut so
+    # that every name that is allowed for the file itself is allowed beside it.
+    name = os.fsdecode(os.fsencode(path.name)[: 255 - _BESIDE])
+    return path.with_name(f".{name}.{secrets.token_hex(8)}")
+
+
+def remove(path: Path) -> None:
+    """Removes a file, or a folder with all that is in it; nothing where there is none."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
 def write_with(path: Path, write: Callable[[Path], object], *, durable: bool = False) -> None:
     """Lets ``write`` write to a name beside ``path`` and renames that to ``path``.
 
     Args:
-        path: Where the file shall be.
+        path: Where the file shall be. One that is there is replaced.
         write: Writes the file it is given.
         durable: Return only when the file outlives a power cut, not only a killed process.
 
     Raises:
-        DataError: The disk is full or cannot be written to; ``path`` is as it was.
+        DataError: The disk is full or cannot be written to; ``path`` is as it was, and nothing
+            is left beside it. What else ``write`` raises passes.
     """
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside = _beside(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -38,16 +168,143 @@ def write_with(path: Path, write: Callable[[Path], object], *, durable: bool = F
             if durable:
                 _flush(beside)
             beside.replace(path)
-            if durable and os.name == "posix":  # elsewhere a folder cannot be opened
+            if durable:
                 _flush(path.parent)
         finally:
             beside.unlink(missing_ok=True)
-    except (OSError, RuntimeError) as error:  # torch.save raises RuntimeError on a full disk
-        raise DataError(
-            f"{path} cannot be written ({error}); free some space or choose another folder"
-        ) from error
+    except OSError as error:
+        raise unwritable(path, error) from error
+    except RuntimeError as error:
+        if not is_out_of_space(error):
+            raise
+        raise unwritable(path, error) from error
+
+
+def write_folder(path: Path, write: Callable[[Path], object], *, durable: bool = False) -> None:
+    """Lets ``write`` fill an empty folder beside ``path`` and renames that to ``path``.
+
+    Args:
+        path: Where the folder shall be; nothing, or an empty folder, is there.
+        write: Fills the folder it is given.
+        durable: See :func:`write_with`.
+
+    Raises:
+        DataError: As :func:`write_with`; or something is at ``path``.
+    """
+    beside = _beside(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            beside.mkdir()
+            write(beside)
+            if durable:
+                for part in (*beside.rglob("*"), beside):
+                    _flush(part)
+            beside.replace(path)  # a folder with something in it is not replaced
+            if durable:
+                _flush(path.parent)
+        finally:
+            remove(beside)
+    except OSError as error:
+        raise unwritable(path, error) from error
+    except RuntimeError as error:
+        if not is_out_of_space(error):
+            raise
+        raise unwritable(path, error) from error
+
+
+def write_bytes(path: Path, content: bytes, *, durable: bool = False) -> None:
+    """Writes bytes; see :func:`write_with`."""
+    write_with(path, lambda beside: beside.write_bytes(content), durable=durable)
 
 
 def write_text(path: Path, text: str, *, durable: bool = False) -> None:
-    """Writes UTF-8 text; see :func:`write_with`."""
-    write_with(path, lambda beside: beside.write_text(text, encoding="utf-8"), durable=durable)
+    """Writes UTF-8 text; see :func:`write_with`.
+
+    Parts of file names that are no UTF-8 are written as ``?``.
+    """
+    write_bytes(path, text.encode("utf-8", errors="replace"), durable=durable)
+
+
+def write_json(path: Path, values: Any, *, durable: bool = False) -> None:
+    """Writes indented JSON and a line's end; see :func:`write_with`."""
+    write_text(path, json.dumps(values, indent=2) + "\n", durable=durable)
+
+
+def write_npz(path: Path, arrays: Mapping[str, Any], *, durable: bool = False) -> None:
+    """Writes arrays of numbers as a compressed ``.npz``; see :func:`write_with`."""
+    import numpy as np
+
+    def write(beside: Path) -> None:
+        with beside.open("wb") as stream:  # given a name, numpy would add .npz to it
+            np.savez_compressed(stream, **arrays)
+
+    write_with(path, write, durable=durable)
+
+
+def read_json(path: Path, cure: str) -> dict[str, Any]:
+    """Reads a file that holds one JSON object.
+
+    Args:
+        path: The file.
+        cure: What to do when it is damaged, e.g. ``"delete it and run again"``.
+
+    Raises:
+        DataError: It is missing, cannot be read, or holds anything else; names file and cure.
+    """
+    try:
+        values = json.loads(path.read_bytes())
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({_reason(error)}); {cure}") from error
+    except (ValueError, RecursionError) as error:  # RecursionError: a million brackets
+        raise DataError(f"{path} holds no JSON ({_reason(error)}); {cure}") from error
+    if not isinstance(values, dict):
+        raise DataError(f"{path} holds no JSON object; {cure}")
+    return values
+
+
+def file_checksum(path: Path) -> str:
+    """XXH3 of a file's bytes, 128 bits in hexadecimal.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    digest = xxhash.xxh3_128()
+    with path.open("rb") as stream:
+        while block := stream.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def locked(path: Path, refusal: str) -> Iterator[None]:
+    """Holds a lock file, so that only one process does what is in the block.
+
+    The system releases it when the process ends, however it ends; the file then does no harm.
+    It excludes threads of this process too, and goes after the block.
+
+    Args:
+        path: The lock file; its folder is made when missing.
+        refusal: The message for the one who comes second.
+
+    Raises:
+        InputError: Another process holds it.
+        DataError: The lock cannot be made.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # A fraction of a second: the holder before may just be removing the file.
+        lock = filelock.FileLock(path, timeout=0.2)
+        lock.acquire()
+    except filelock.Timeout as error:
+        raise InputError(refusal) from error
+    except (OSError, NotImplementedError) as error:
+        raise unwritable(path, error) from error
+    try:
+        yield
+    finally:
+        # Removed while it is held: whoever has it open sees that, and makes a new one. Windows
+        # lets nobody remove an open file: there it stays.
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
+        lock.release()
