@@ -27,6 +27,7 @@ __all__ = [
     "file_checksum",
     "is_out_of_space",
     "locked",
+    "move",
     "read_json",
     "remove",
     "unwritable",
@@ -138,6 +139,19 @@ def _beside(path: Path) -> Path:
     # that every name that is allowed for the file itself is allowed beside it.
     name = os.fsdecode(os.fsencode(path.name)[: 255 - _BESIDE])
     return path.with_name(f".{name}.{secrets.token_hex(8)}")
+
+
+def move(path: Path, place: Path) -> None:
+    """Renames a file, in the place of one that is there; durable when it returns.
+
+    Raises:
+        DataError: The system does not let it.
+    """
+    try:
+        path.replace(place)
+        _flush(place.parent)
+    except OSError as error:
+        raise unwritable(place, error) from error
 
 
 def remove(path: Path) -> None:

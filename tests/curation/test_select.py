@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +16,6 @@ from select_processes import command, killed_and_again
 
 import saln
 from saln.cli import main
-from saln.curation import select as select_module
 from saln.curation.choosing import Job
 from saln.curation.sources import open_source
 from saln.errors import DataError, InputError
@@ -248,13 +248,14 @@ def test_a_killed_run_goes_on_with_the_same_bytes(large, tmp_path):
         (["--selector", "jest"], 2, "JEST needs a network in training, and offline there is none"),
         (["--selector", "infobatch"], 2, "InfoBatch needs a network in training"),
         (["--candidates", "231"], 2, "--candidates 231 is more than the 230 rows"),
-        (["--candidates", "0"], 2, "--candidates 0 is not allowed"),
+        (["--candidates", "0"], 2, "--candidates=0 is not allowed; give at least 1"),
         (["--candidates", "4"], 2, "keeps nothing; lower the ratio"),
         (["--filter-ratio", "1"], 2, "filter ratio 1.0 is not allowed"),
         (["--features-column", "pixels"], 2, "has no such column; choose among name, features"),
-        (["--labels-column", "name"], 2, "--labels-column name holds string"),
-        (["--features-column", "height"], 2, "holds int64; give a column of lists of floats"),
-        (["--selector", "coherence"], 2, "coherence requires labels; give --labels-column"),
+        (["--labels-column", "features"], 2, "--labels-column features holds list"),
+        (["--id-column", "no"], 2, "--id-column no: "),
+        (["--features-column", "height"], 2, "holds int64; give a column of lists"),
+        (["--selector", "coherence"], 2, "Coherence requires labels; give --labels-column"),
         (["--ray-workers", "2"], 2, "are for --engine ray; give that too"),
     ],
 )
@@ -264,8 +265,7 @@ def test_settings_that_cannot_work(parquet, tmp_path, capsys, flags, code, messa
     arguments = [part for pair in base.items() for part in pair]
     assert main(["select", str(parquet), *arguments]) == code
     assert message in capsys.readouterr().err
-    left = sorted(path.name for path in tmp_path.iterdir() if path.name != "kept.parquet.parts")
-    assert left == ["rows.parquet"]
+    assert [path.name for path in tmp_path.iterdir()] == ["rows.parquet"]
 
 
 def test_output_that_exists_and_input_that_does_not(parquet, tmp_path, capsys):
@@ -323,13 +323,25 @@ def test_files_of_several_kinds(parquet, tmp_path):
 
 
 def test_a_full_disk_leaves_no_half(store, tmp_path, monkeypatch):
-    def full(content, path):
-        path.write_bytes(content[:10])
-        raise OSError(28, "No space left on device")
+    write = Path.write_bytes
+    full = ["part-000001"]
 
-    monkeypatch.setattr(select_module, "_write_bytes", full)
+    def fails(self, content):
+        if any(name in self.name for name in full):
+            write(self, content[:10])
+            raise OSError(28, "No space left on device")
+        return write(self, content)
+
+    monkeypatch.setattr(Path, "write_bytes", fails)
+    out = tmp_path / "kept.parquet"
+    with pytest.raises(DataError, match=r"No space left on device\); free some space"):
+        select(store, out)
+    left = sorted(path.name for path in (tmp_path / "kept.parquet.parts").iterdir())
+    assert [name.split("-")[:2] for name in left] == [["manifest.json"], ["part", "000000"]]
+    full.clear()
+    assert select(store, out).computed == ROWS - 80
+    # Where nothing was done, nothing is left.
+    full.append("part-000000")
     with pytest.raises(DataError, match="No space left on device"):
-        select(store, tmp_path / "kept.parquet")
-    assert sorted(path.name for path in (tmp_path / "kept.parquet.parts").iterdir()) == [
-        "manifest.json"
-    ]
+        select(store, tmp_path / "other.parquet")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["kept.parquet", "store"]

@@ -5,24 +5,29 @@ from __future__ import annotations
 import copy
 import io
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
-from saln.curation.sources import Source, import_pyarrow
-from saln.errors import DataError, InputError
+from saln.curation.columns import import_pyarrow
+from saln.curation.sources import Source, check_finite
+from saln.errors import InputError
 from saln.randomness import derive_generator
 from saln.selection.candidates import Candidates, kept_count
 from saln.selection.contract import Selector
 from saln.threads import limited_threads
 
-__all__ = ["ADDED", "Job", "content_of"]
+__all__ = ["ADDED", "BELIEF", "BELIEFS", "Job", "content_of"]
 
-# What the output has beside the input's columns.
+# What the output has beside the input's columns, ``id`` and ``label``; with beliefs, these too.
 ADDED = ("score", "weight", "batch")
 BELIEFS = ("label_confidence", "believed_label")
+# A row of the file of beliefs: how likely the label is right, and the label that is believed.
+BELIEF = np.dtype([("confidence", np.float64), ("believed", np.int64)])
 
 
 @dataclass(frozen=True)
@@ -36,17 +41,17 @@ class Job:
         filter_ratio: The share of them to drop.
         seed: Decides every random choice.
         partition_rows: Rows of a partition, a multiple of ``candidates``.
-        beliefs: ``.npy`` with (n, 2) float64: how likely each label is right, and the label
-            that is believed; None for selectors that do not ask.
+        beliefs: (n,) of ``BELIEF``, or a ``.npy`` that holds it; None for selectors that do
+            not ask.
     """
 
     source: Source
     selector: Selector
     candidates: int
-    filter_ratio: float
+    filter_ratio: float | Fraction
     seed: int
     partition_rows: int
-    beliefs: Path | None = None
+    beliefs: Path | npt.NDArray[Any] | None = None
 
     def __len__(self) -> int:
         """Partitions."""
@@ -74,19 +79,17 @@ class Job:
         start, stop = self.bounds(number)
         rows = self.source.order(start, stop, self.seed)
         part = self.source.read(rows)
-        finite = np.isfinite(part.features).all(axis=1)
-        if not finite.all():
-            raise DataError(
-                f"row {rows[~finite].min():,} of {self.source.path}: its features are "
-                "NaN or infinite; repair that row or leave it out"
-            )
+        check_finite(self.source.path, rows, part.features)
         known = {"features": torch.from_numpy(np.array(part.features))}
         if part.labels is not None:
             known["labels"] = torch.from_numpy(part.labels)
         beliefs = None
         if self.beliefs is not None:
-            beliefs = np.array(np.load(self.beliefs, mmap_mode="r")[rows])
-            known["label_confidence"] = torch.from_numpy(beliefs[:, 0].copy())
+            all_beliefs = self.beliefs
+            if isinstance(all_beliefs, Path):
+                all_beliefs = np.load(all_beliefs, mmap_mode="r")
+            beliefs = np.array(all_beliefs[rows])
+            known["label_confidence"] = torch.from_numpy(beliefs["confidence"].copy())
         selector = copy.deepcopy(self.selector)
         selector.begin_epoch(0)
         first_batch = start // self.candidates
@@ -123,8 +126,11 @@ class Job:
         )
         if beliefs is not None:
             mine = beliefs[kept.numpy()]
-            table = table.append_column("label_confidence", arrow.array(mine[:, 0]))
-            table = table.append_column("believed_label", arrow.array(mine[:, 1].astype(np.int64)))
+            believed = arrow.array(mine["believed"])
+            if self.source.class_names is not None:
+                believed = arrow.array(self.source.class_names).take(believed)
+            table = table.append_column("label_confidence", arrow.array(mine["confidence"]))
+            table = table.append_column("believed_label", believed)
         return table
 
     def check(self) -> None:
@@ -139,8 +145,6 @@ class Job:
                 f"{name} needs a network in training, and offline there is none; choose a selector "
                 "that needs features and labels alone ('saln list' says which)"
             )
-        if self.candidates < 1:
-            raise InputError(f"--candidates {self.candidates} is not allowed; give at least 1")
         if self.candidates > len(self.source):
             raise InputError(
                 f"--candidates {self.candidates} is more than the {len(self.source):,} rows of "
@@ -151,18 +155,15 @@ class Job:
                 f"--filter-ratio {self.filter_ratio} of --candidates {self.candidates} keeps "
                 "nothing; lower the ratio or give more candidates"
             )
-        first = self.source.read(np.zeros(1, dtype=np.int64))
-        if "labels" in self.selector.requires and first.labels is None:
+        needed = self.selector.requires & {"labels", "label_confidence"}
+        if needed and self.source.read(np.zeros(1, dtype=np.int64)).labels is None:
             raise InputError(f"{name} requires labels; give --labels-column NAME")
-        taken = [
-            column
-            for column in (*ADDED, *(BELIEFS if self.beliefs else ()))
-            if column in first.columns.column_names
-        ]
+        added = (*ADDED, *(BELIEFS if "label_confidence" in needed else ()))
+        taken = [column for column in added if column in self.source.columns]
         if taken:
             raise InputError(
                 f"{self.source.path} has columns named {', '.join(taken)}, which the output adds; "
-                "rename them"
+                "rename or drop them"
             )
 
 
@@ -175,5 +176,5 @@ def content_of(job: Job, number: int) -> bytes:
     with limited_threads(1):
         table = job.choose(number)
     content = io.BytesIO()
-    parquet.write_table(table, content)
+    parquet.write_table(table, content, write_page_checksum=True)
     return content.getvalue()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
@@ -23,7 +24,7 @@ def contents_on_ray(
     at the same path on every machine. Ray gives the work of a process that died to another.
 
     Args:
-        job: What to choose from, and by what.
+        job: What to choose from, and by what; beliefs as an array.
         left: The partitions.
         address: The cluster's; one is started on this machine when None.
         workers: How many partitions at once; as many as the cluster has cores when None.
@@ -44,13 +45,18 @@ def contents_on_ray(
         context.enable_progress_bars = False
         context.print_on_execution_start = False
 
+        # Beliefs go to each machine once, and not with every partition.
+        held = None if job.beliefs is None else ray.put(job.beliefs)
+        plain = dataclasses.replace(job, beliefs=None)
+
         def choose(batch: dict[str, Any]) -> dict[str, Any]:
+            mine = plain if held is None else dataclasses.replace(plain, beliefs=ray.get(held))
             numbers = [int(number) for number in batch["number"]]
             contents, errors = (np.empty(len(numbers), dtype=object) for _ in range(2))
             for place, number in enumerate(numbers):
                 contents[place], errors[place] = b"", ""
                 try:
-                    contents[place] = content_of(job, number)
+                    contents[place] = content_of(mine, number)
                 except SalnError as error:  # Ray would bury it in its own
                     errors[place] = str(error)
             return {"number": batch["number"], "content": contents, "error": errors}

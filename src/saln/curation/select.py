@@ -3,42 +3,44 @@
 The rows are taken in partitions: of a store in a random order, of Parquet in the order of the
 files. Each partition is chosen from by itself and kept beside the output, in ``OUT.parts/``,
 whole or not at all; so a run that was killed goes on with the partitions that are left. At the
-end they are joined in order and the folder goes. What is kept depends on the rows, the settings
-and the seed: not on the engine, the number of workers, or how often the run was killed.
+end they are joined in order, all that is made is moved to its place, and the folder goes. What
+is kept depends on the rows, the settings and the seed: not on the engine, the number of workers,
+or how often the run was killed.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import functools
 import json
-import shutil
+import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-import numpy.typing as npt
-import torch
-
+import saln
+from saln.curation.beliefs import belief_array, judge
 from saln.curation.choosing import Job, content_of
-from saln.curation.sources import ParquetSource, StoreSource, import_pyarrow, open_source
-from saln.errors import DataError, InputError
-from saln.features.given import write_store
+from saln.curation.columns import import_pyarrow
+from saln.curation.settings import describe, make_selector, share_to_drop
+from saln.curation.sources import ParquetSource, StoreSource, open_source
+from saln.curation.workspace import Workspace
+from saln.errors import InputError
+from saln.features.arguments import as_path, as_whole
 from saln.features.store import FeatureStore
-from saln.files import write_text, write_with
-from saln.selection.coherence import LabelBeliefs, store_beliefs, suspicious_labels
+from saln.files import check_new_path, write_json, write_with
 from saln.selection.contract import Selector
 
 __all__ = ["SelectionResult", "select"]
 
 # Rows of a partition, about: some tens of MB of features, and a second's work.
 PARTITION_ROWS = 32_768
-FORMAT_VERSION = 1
-# How many labels ``OUT.labels.json`` lists at most.
-LISTED = 1000
+FORMAT_VERSION = 2
+# What the names beside the output have more than its own.
+_RESERVE = len(".labels.json")
 
 Engine = Literal["local", "ray"]
 
@@ -73,12 +75,12 @@ class SelectionResult:
 
 
 def select(
-    source: str | Path,
+    source: str | os.PathLike[str] | FeatureStore,
     *,
-    selector: Selector,
-    filter_ratio: float,
+    selector: Selector | type[Selector] | str,
+    filter_ratio: float | Fraction,
     candidates: int,
-    out: str | Path,
+    out: str | os.PathLike[str],
     seed: int = 0,
     features_column: str = "features",
     labels_column: str | None = None,
@@ -94,8 +96,9 @@ def select(
     Memory holds a partition (with Parquet, the row groups it lies in), never the input.
 
     Args:
-        source: A feature store's folder, a Parquet file, or a folder of Parquet files.
-        selector: Any that needs features and labels alone.
+        source: A feature store or its folder, a Parquet file, or a folder of Parquet files.
+        selector: Any that needs features and labels alone; also its class, or its name in
+            ``saln list``.
         filter_ratio: ``f``, the share of the candidates to drop, in [0, 1).
         candidates: ``n``, how many rows are looked at together.
         out: The Parquet file to write: the input's columns, and ``id``, ``label``,
@@ -103,8 +106,9 @@ def select(
             ``coherence`` also ``label_confidence`` and ``believed_label``.
         seed: Decides every random choice.
         features_column: Of Parquet: lists of floats.
-        labels_column: Of Parquet: whole numbers.
-        id_column: Of Parquet: becomes ``id``, which is else the row's number.
+        labels_column: Of Parquet: whole numbers, or the classes' names; becomes ``label``.
+        id_column: Of Parquet: becomes ``id``, which is else the input's own column of that
+            name, or the row's number.
         engine: ``local`` or ``ray``; both give the same bytes.
         ray_address: Of a cluster whose machines see ``source`` at the same path; one on
             this machine when not given.
@@ -113,35 +117,134 @@ def select(
         progress: Called with (rows done, rows of all).
 
     Raises:
-        InputError: Settings that cannot work; nothing is written.
+        InputError: Settings that cannot work, or another process that writes the same
+            output; nothing is written.
         DataError: The input is broken, or the disk cannot be written to. What is finished
             stays for the next run.
         MissingExtraError: pyarrow or Ray is not installed.
     """
     started = time.perf_counter()
-    _, parquet = import_pyarrow()
-    path = Path(out).expanduser()
-    if path.exists():
-        raise InputError(f"--out {path} exists; give a new name, or remove it first")
+    import_pyarrow()
+    selector = make_selector(selector)
+    candidates = as_whole(candidates, "--candidates", 1)
+    seed = as_whole(seed, "--seed")
+    partition_rows = as_whole(partition_rows, "partition_rows", 1)
+    if ray_workers is not None:
+        ray_workers = as_whole(ray_workers, "--ray-workers", 1)
+    path = as_path(out, "--out")
+    check_new_path(path, "--out", reserve=_RESERVE)
     if engine not in ("local", "ray"):
         raise InputError(f"--engine {engine} is not allowed; give local or ray")
     opened = open_source(
-        source, features_column=features_column, labels_column=labels_column, id_column=id_column
+        _path_of(source),
+        features_column=features_column,
+        labels_column=labels_column,
+        id_column=id_column,
     )
-    whole = candidates * max(1, partition_rows // max(candidates, 1))
-    job = Job(opened, selector, candidates, filter_ratio, seed, whole)
+    whole = candidates * max(1, partition_rows // candidates)
+    job = Job(opened, selector, candidates, share_to_drop(filter_ratio), seed, whole)
     job.check()
-    work = path.absolute().with_name(f"{path.name}.parts")
-    _claim(work, path, job)
-    beliefs: LabelBeliefs | None = None
-    if "label_confidence" in selector.requires:
-        beliefs, job = _judge(job, work)
-    names = [work / f"part-{number:06}.parquet" for number in range(len(job))]
-    left = [number for number, name in enumerate(names) if not name.exists()]
-    rows = len(opened)
+    _check_apart(path, opened)
+    judges = "label_confidence" in selector.requires
+    listing = path.with_name(f"{path.stem}.labels.json")
+    workspace = Workspace(path, (listing,) if judges else ())
+    with workspace.held():
+        computed = 0
+        found = workspace.begin(_settings(job))
+        if found is None:
+            found, computed = _work(
+                job, workspace, listing if judges else None, engine, ray_address, ray_workers,
+                progress,
+            )  # fmt: skip
+        else:
+            progress(len(opened), len(opened))
+        listed = json.loads(listing.read_bytes())["labels"] if judges else []
+        workspace.clear()
+    return SelectionResult(
+        path=path,
+        rows=len(opened),
+        left_over=len(opened) % candidates,
+        computed=computed,
+        seconds=time.perf_counter() - started,
+        labels=listing if judges else None,
+        listed=listed,
+        **found,
+    )
+
+
+def _path_of(source: Any) -> Any:
+    if isinstance(source, FeatureStore):
+        return source.path
+    if not isinstance(source, str | os.PathLike):
+        raise InputError(
+            f"source is a {type(source).__name__}; give the path of a feature store or of "
+            "Parquet, and write what is in memory there first, with saln.write_store or as Parquet"
+        )
+    return source
+
+
+def _check_apart(out: Path, source: StoreSource | ParquetSource) -> None:
+    """Refuses an output that the same command would read as its input when it goes on.
+
+    Raises:
+        InputError: It would.
+    """
+    if (
+        isinstance(source, ParquetSource)
+        and source.path.is_dir()
+        and out.suffix == ".parquet"
+        and out.absolute().parent.resolve() == source.path.resolve()
+    ):
+        raise InputError(
+            f"--out {out} is in the folder of the input, and would be read as a part of it; "
+            "give another folder"
+        )
+
+
+def _settings(job: Job) -> dict[str, Any]:
+    """All that decides which rows are kept."""
+    return {
+        "format_version": FORMAT_VERSION,
+        "saln": saln.__version__,
+        "source": str(job.source.path),
+        "selector": describe(job.selector),
+        "candidates": job.candidates,
+        "filter_ratio": describe(job.filter_ratio),
+        "seed": job.seed,
+        "partition_rows": job.partition_rows,
+        "identity": job.source.identity(),
+    }
+
+
+def _work(
+    job: Job,
+    workspace: Workspace,
+    listing: Path | None,
+    engine: Engine,
+    ray_address: str | None,
+    ray_workers: int | None,
+    progress: Callable[[int, int], object],
+) -> tuple[dict[str, Any], int]:
+    """Chooses from the partitions that are left, and moves the output to its place.
+
+    Returns:
+        What is known of the output, and the rows of partitions that were chosen from now.
+    """
+    kept = workspace.kept()
+    facts: dict[str, Any] = {}
+    files: dict[Path, Path] = {}
+    if listing is not None:
+        beliefs, labels = judge(job.source, workspace, kept)
+        facts = {"noise_rate": labels["estimated_noise_rate"], "doubted": labels["doubted"]}
+        remote = belief_array(workspace.read(beliefs)) if engine == "ray" else beliefs
+        job = dataclasses.replace(job, beliefs=remote)
+        files[workspace.path / "labels.json"] = listing
+        write_json(workspace.path / "labels.json", labels, durable=True)
+    names = [f"part-{number:06}" for number in range(len(job))]
+    left = [number for number, name in enumerate(names) if name not in kept]
+    rows = len(job.source)
     sizes = [stop - start for start, stop in map(job.bounds, range(len(job)))]
-    done = rows - sum(sizes[number] for number in left)
-    before = done
+    before = done = rows - sum(sizes[number] for number in left)
     progress(done, rows)
     parts = _local(job, left)
     if engine == "ray":
@@ -149,109 +252,14 @@ def select(
 
         parts = contents_on_ray(job, left, ray_address, ray_workers)
     for number, content in parts:
-        write = functools.partial(_write_bytes, content)
-        write_with(names[number], write, durable=True)
+        kept[names[number]] = workspace.keep(names[number], "parquet", content)
         done += sizes[number]
         progress(done, rows)
-    write_with(path, functools.partial(_join, parquet, names), durable=True)
-    kept = parquet.ParquetFile(path).metadata.num_rows
-    result = SelectionResult(
-        path, rows, kept, rows % candidates, done - before, time.perf_counter() - started
-    )
-    if beliefs is not None:
-        result = _list_labels(result, beliefs, opened, id_column)
-    shutil.rmtree(work)
-    return result
-
-
-def _write_bytes(content: bytes, path: Path) -> None:
-    path.write_bytes(content)
-
-
-def _claim(work: Path, out: Path, job: Job) -> None:
-    """Makes the folder for unfinished work, or checks that it is of the same run."""
-    settings = json.loads(
-        json.dumps(
-            {
-                "format_version": FORMAT_VERSION,
-                "source": str(job.source.path),
-                "identity": job.source.identity(),
-                "selector": repr(job.selector)
-                if "object at" not in repr(job.selector)
-                else type(job.selector).__name__,
-                "candidates": job.candidates,
-                "filter_ratio": job.filter_ratio,
-                "seed": job.seed,
-                "partition_rows": job.partition_rows,
-            }
-        )
-    )
-    manifest = work / "manifest.json"
-    if not manifest.exists():
-        if work.exists() and any(work.iterdir()):
-            raise InputError(
-                f"{work} holds other files, and unfinished work of --out {out} goes there; "
-                "remove it, or give another --out"
-            )
-        write_text(manifest, json.dumps(settings, indent=2) + "\n", durable=True)
-        return
-    try:
-        saved = json.loads(manifest.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{manifest} cannot be read ({error}); remove the folder {work}") from error
-    for name, now in settings.items():
-        if saved.get(name) != now:
-            before = "of another input" if name == "identity" else repr(saved.get(name))
-            raise InputError(
-                f"{work} holds the unfinished work of a run whose {name} was {before}; go on with "
-                "its settings, remove that folder, or give another --out"
-            )
-
-
-class _Table:
-    """A source's features as an array that is read in parts, for :func:`write_store`."""
-
-    def __init__(self, source: ParquetSource) -> None:
-        self.source = source
-        width = source.read(np.zeros(1, dtype=np.int64)).features.shape[1]
-        self.shape = (len(source), width)
-        self.ndim = 2
-        self.size = len(source) * width
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def __getitem__(self, part: slice) -> npt.NDArray[Any]:
-        start, stop, _ = part.indices(len(self))
-        return self.source.read(np.arange(start, stop)).features
-
-
-def _judge(job: Job, work: Path) -> tuple[LabelBeliefs, Job]:
-    """Beliefs about all labels, and the job that reads them from a file."""
-    source = job.source
-    labels = source.labels()
-    if labels is None:
-        raise InputError("coherence requires labels; give --labels-column NAME")
-    if isinstance(source, StoreSource):
-        store: FeatureStore = source.store
-    else:
-        if labels.min() < 0:
-            row = int((labels < 0).argmax())
-            raise DataError(
-                f"row {row:,} of {source.path} has the label {labels[row]}; give 0 or more"
-            )
-        table: Any = _Table(source)  # type: ignore[arg-type]
-        store = write_store(work / "features", table, labels, name=source.path.name)
-    beliefs = store_beliefs(store, labels)
-    both = np.stack([beliefs.confidence.numpy(), beliefs.believed.numpy()], axis=1)
-    file = work / "beliefs.npy"
-
-    def save(beside: Path) -> None:
-        with beside.open("wb") as stream:
-            np.save(stream, both, allow_pickle=False)
-
-    write_with(file, save, durable=True)
-    return beliefs, dataclasses.replace(job, beliefs=file)
+    output = workspace.path / "output.parquet"
+    facts["kept"] = _join(workspace, [kept[name] for name in names], output)
+    files[output] = workspace.out
+    workspace.publish(files, facts)
+    return facts, done - before
 
 
 def _local(job: Job, left: list[int]) -> Iterator[tuple[int, bytes]]:
@@ -259,61 +267,28 @@ def _local(job: Job, left: list[int]) -> Iterator[tuple[int, bytes]]:
         yield number, content_of(job, number)
 
 
-def _join(parquet: Any, names: list[Path], beside: Path) -> None:
-    """Writes all parts into one file, one after the other."""
-    writer = None
-    try:
-        for name in names:
-            try:
-                table = parquet.read_table(name)
-            except Exception as error:  # pyarrow raises many kinds
-                raise DataError(
-                    f"{name} cannot be read ({error}); remove it and run the same command again"
-                ) from error
-            writer = writer or parquet.ParquetWriter(beside, table.schema)
-            if len(table):
-                writer.write_table(table)
-    finally:
-        if writer is not None:
-            writer.close()
+def _join(workspace: Workspace, names: list[Path], output: Path) -> int:
+    """Writes all parts into one file, one after the other; gives the number of rows.
 
+    Raises:
+        DataError: A part is gone or damaged since, or the disk is full.
+    """
+    arrow, parquet = import_pyarrow()
+    rows = 0
 
-def _list_labels(
-    result: SelectionResult,
-    beliefs: LabelBeliefs,
-    source: StoreSource | ParquetSource,
-    id_column: str | None,
-) -> SelectionResult:
-    """Writes the labels that are least believed beside the output."""
-    labels = source.labels()
-    assert labels is not None
-    given = torch.from_numpy(labels)
-    listed = []
-    for entry in suspicious_labels(beliefs, given, LISTED):
-        row: dict[str, Any] = {
-            "row": entry.example,
-            "label": entry.given,
-            "believed": entry.believed,
-            "confidence": entry.confidence,
-        }
-        if id_column is not None:
-            found = source.read(np.array([entry.example])).columns
-            row["id"] = found[id_column][0].as_py()
-        listed.append(row)
-    doubted = int((beliefs.believed != given).sum())
-    path = result.path.with_name(f"{result.path.stem}.labels.json")
-    text = json.dumps(
-        {
-            "estimated_noise_rate": beliefs.noise_rate,
-            "rows": result.rows,
-            "doubted": doubted,
-            "transition": beliefs.transition.tolist(),
-            "labels": listed,
-        },
-        indent=2,
-        default=str,
-    )
-    write_text(path, text + "\n", durable=True)
-    return dataclasses.replace(
-        result, noise_rate=beliefs.noise_rate, doubted=doubted, labels=path, listed=listed
-    )
+    def write(beside: Path) -> None:
+        nonlocal rows
+        # A stream: pyarrow takes no name that is not UTF-8.
+        with beside.open("wb") as stream, contextlib.ExitStack() as stack:
+            writer = None
+            for name in names:
+                table = parquet.read_table(arrow.BufferReader(workspace.read(name)))
+                if writer is None:
+                    writer = parquet.ParquetWriter(stream, table.schema, write_page_checksum=True)
+                    stack.enter_context(writer)
+                if len(table):
+                    writer.write_table(table)
+                rows += len(table)
+
+    write_with(output, write, durable=True)
+    return rows

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import importlib
+import itertools
 from bisect import bisect_right
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -13,27 +14,31 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from saln.errors import DataError, InputError, MissingExtraError
+from saln.curation.columns import (
+    check_features,
+    check_labels,
+    features_of,
+    import_pyarrow,
+    label_column,
+    label_numbers,
+    named,
+)
+from saln.curation.parquet import RowGroups
+from saln.errors import DataError, InputError
+from saln.features.arguments import as_path
 from saln.features.store import FeatureStore
 from saln.loading.rows import Rows
 from saln.randomness import derive_generator
 
-__all__ = ["ParquetSource", "Part", "Source", "StoreSource", "import_pyarrow", "open_source"]
-
-
-def import_pyarrow() -> tuple[Any, Any]:
-    """``pyarrow`` and ``pyarrow.parquet``.
-
-    Raises:
-        MissingExtraError: They are not installed.
-    """
-    try:
-        return importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")
-    except ImportError as error:
-        raise MissingExtraError(
-            "saln select writes Parquet and needs pyarrow, which is not installed; "
-            "run: pip install 'saln[select]'"
-        ) from error
+__all__ = [
+    "ParquetSource",
+    "Part",
+    "Source",
+    "StoreSource",
+    "bad_row",
+    "check_finite",
+    "open_source",
+]
 
 
 class Part(NamedTuple):
@@ -41,8 +46,9 @@ class Part(NamedTuple):
 
     Attributes:
         features: floating, (m, d).
-        labels: int64, (m,); None where there are none.
-        columns: A ``pyarrow.Table`` of m rows: what the output keeps of the input.
+        labels: int64, (m,), of named classes their numbers; None where there are none.
+        columns: A ``pyarrow.Table`` of m rows: what the output keeps of the input, ``id``, and
+            ``label`` where there are labels.
     """
 
     features: npt.NDArray[Any]
@@ -74,7 +80,18 @@ class Source(Protocol):
         """
 
     def labels(self) -> npt.NDArray[np.int64] | None:
-        """All labels, int64 (n,)."""
+        """All labels, int64 (n,), of named classes their numbers."""
+
+    def ids(self, rows: Sequence[int]) -> list[Any] | None:
+        """What the input itself calls some rows; None where it only counts them."""
+
+    @property
+    def class_names(self) -> list[str] | None:
+        """The classes' names in the order of their numbers; None where labels are numbers."""
+
+    @property
+    def columns(self) -> Sequence[str]:
+        """The names of the input's own columns, which the output has first."""
 
 
 class StoreSource:
@@ -86,6 +103,9 @@ class StoreSource:
     Raises:
         DataError: It is no finished store.
     """
+
+    class_names: list[str] | None = None
+    columns: Sequence[str] = ("id", "label")
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -100,7 +120,7 @@ class StoreSource:
         return len(self.store) - len(self.store.skipped)
 
     def identity(self) -> dict[str, Any]:
-        """The manifest's: its checksums are of every byte."""
+        """The manifest's: its checksums are of every byte, compared when it was opened."""
         return self.store.manifest
 
     def order(self, start: int, stop: int, seed: int) -> npt.NDArray[np.int64]:
@@ -117,8 +137,12 @@ class StoreSource:
         return Part(self._rows[torch.from_numpy(rows)].numpy(), labels, columns)
 
     def labels(self) -> npt.NDArray[np.int64]:
-        """See :class:`Source`."""
+        """See :class:`Source`; -1 of rows that could not be read."""
         return np.array(self.store.labels)
+
+    def ids(self, rows: Sequence[int]) -> list[Any] | None:
+        """See :class:`Source`."""
+        return None
 
 
 class ParquetSource:
@@ -129,11 +153,14 @@ class ParquetSource:
     Args:
         path: A file or a folder with ``*.parquet``.
         features_column: Lists of numbers, all of one length.
-        labels_column: Whole numbers; None where there are none.
-        id_column: Kept as ``id``; the number of the row when None.
+        labels_column: Whole numbers, or the classes' names; None where there are none.
+        id_column: Kept as ``id``. When None, that is the input's own column of this name, or
+            the number of the row where it has none.
+        known: The numbers in a row of features and all names of classes in order, where a
+            source of the same files has found them already.
 
     Raises:
-        InputError: No such file, column or type.
+        InputError: No such file, column or type; a column whose name the output needs.
         DataError: A file is broken, or the files have different columns.
     """
 
@@ -143,87 +170,47 @@ class ParquetSource:
         features_column: str = "features",
         labels_column: str | None = None,
         id_column: str | None = None,
+        known: tuple[int | None, list[str] | None] = (None, None),
     ) -> None:
         self.path = path
-        self.columns = (features_column, labels_column, id_column)
-        _, parquet = import_pyarrow()
-        files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
-        if not files:
-            raise InputError(f"{path} holds no *.parquet file; give a file, or a folder of them")
-        self.files: list[Any] = []
-        self.starts = [0]  # of each row group, over all files
-        self.groups: list[tuple[int, int]] = []
-        for number, file in enumerate(files):
-            try:
-                opened = parquet.ParquetFile(file)
-            except FileNotFoundError as error:
-                raise InputError(f"{file} does not exist; give a file that does") from error
-            except Exception as error:  # pyarrow raises OSError, ArrowInvalid and others
-                raise DataError(
-                    f"{file} cannot be read as Parquet ({_short(error)}); write it again"
-                ) from error
-            if self.files and not opened.schema_arrow.equals(self.files[0].schema_arrow):
-                raise DataError(
-                    f"the columns of {file} are not those of {files[0]}; give files of one kind"
+        self._asked = (features_column, labels_column, id_column)
+        self._groups = RowGroups(path)
+        self._width, self._names = known
+        schema = self._groups.schema
+        self.columns: Sequence[str] = list(schema.names)
+        flags = ("--features-column", "--labels-column", "--id-column")
+        for flag, name in zip(flags, self._asked, strict=True):
+            if not isinstance(name, str) and (name is not None or flag == flags[0]):
+                raise InputError(f"{flag} {name!r} is not allowed; give the name of a column")
+            if name is not None and name not in self.columns:
+                raise InputError(
+                    f"{flag} {name}: {path} has no such column; choose among "
+                    f"{', '.join(self.columns)}"
                 )
-            self.files.append(opened)
-            for group in range(opened.num_row_groups):
-                self.groups.append((number, group))
-                rows = opened.metadata.row_group(group).num_rows
-                self.starts.append(self.starts[-1] + rows)
-        self.names = files
-        self.schema = self.files[0].schema_arrow
-        self._check_columns()
-        self._cached: tuple[int, Any] | None = None
+        if len(self) == 0:
+            raise InputError(f"{path} holds no rows; give files that do")
+        check_features(features_column, schema.field(features_column).type)
+        if labels_column is not None:
+            check_labels(labels_column, schema.field(labels_column).type)
+        # What is added under a name that is there would be there twice, or not at all.
+        for added, asked, flag in (("id", id_column, flags[2]), ("label", labels_column, flags[1])):
+            if asked not in (None, added) and added in self.columns:
+                raise InputError(
+                    f"{path} has a column named {added}, which {flag} {asked} would write too; "
+                    f"rename it, or give {flag} {added}"
+                )
+        if self._width is None:
+            self._width = self._read(0, 1).features.shape[1]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return ParquetSource, (self.path, *self.columns)
-
-    def _check_columns(self) -> None:
-        arrow, _ = import_pyarrow()
-        features, labels, ids = self.columns
-        flags = (("--features-column", features), ("--labels-column", labels))
-        for flag, name in (*flags, ("--id-column", ids)):
-            if name is not None and name not in self.schema.names:
-                raise InputError(
-                    f"{flag} {name}: {self.path} has no such column; choose among "
-                    f"{', '.join(self.schema.names)}"
-                )
-        kind = self.schema.field(features).type
-        types = arrow.types
-        lists = types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
-        if not lists or not types.is_floating(kind.value_type):
-            raise InputError(
-                f"--features-column {features} holds {kind}; give a column of lists of floats"
-            )
-        if labels is not None and not types.is_integer(self.schema.field(labels).type):
-            raise InputError(
-                f"--labels-column {labels} holds {self.schema.field(labels).type}; give a column "
-                "of whole numbers"
-            )
+        return ParquetSource, (self.path, *self._asked, (self._width, self._names))
 
     def __len__(self) -> int:
-        return self.starts[-1]
+        return len(self._groups)
 
     def identity(self) -> dict[str, Any]:
-        """Names, sizes and footers of the files."""
-        found = []
-        for name, file in zip(self.names, self.files, strict=True):
-            footer = hashlib.blake2b(str(file.metadata.to_dict()).encode(), digest_size=8)
-            found.append([name.name, name.stat().st_size, footer.hexdigest()])
-        return {"files": found, "columns": list(self.columns)}
-
-    def _group(self, number: int) -> Any:
-        if self._cached is None or self._cached[0] != number:
-            file, group = self.groups[number]
-            try:
-                self._cached = (number, self.files[file].read_row_group(group))
-            except Exception as error:  # as above
-                raise DataError(
-                    f"{self.names[file]}, row group {group}, cannot be read ({_short(error)}); "
-                    "write the file again"
-                ) from error
-        return self._cached[1]
+        """Names, sizes and checksums of the files, and which columns are asked for."""
+        return {"files": self._groups.checksums(), "columns": list(self._asked)}
 
     def order(self, start: int, stop: int, seed: int) -> npt.NDArray[np.int64]:
         """Rows that lie together: reading single rows would read whole row groups."""
@@ -232,83 +219,92 @@ class ParquetSource:
 
     def read(self, rows: npt.NDArray[np.int64]) -> Part:
         """See :class:`Source`; reads all that lies between the first and the last."""
-        part = self._range(int(rows.min()), int(rows.max()) + 1)
+        part = self._read(int(rows.min()), int(rows.max()) + 1)
         places = rows - rows.min()
         labels = None if part.labels is None else part.labels[places]
         return Part(part.features[places], labels, part.columns.take(places))
 
-    def _range(self, start: int, stop: int) -> Part:
+    def _read(self, start: int, stop: int) -> Part:
         arrow, _ = import_pyarrow()
-        parts = []
-        at = start
+        starts, parts, at = self._groups.starts, [], start
         while at < stop:
-            number = bisect_right(self.starts, at) - 1
-            first, last = self.starts[number], min(stop, self.starts[number + 1])
-            parts.append(self._group(number).slice(at - first, last - at))
+            number = bisect_right(starts, at) - 1
+            first, last = starts[number], min(stop, starts[number + 1])
+            parts.append(self._groups.read(number).slice(at - first, last - at))
             at = last
-        table = arrow.concat_tables(parts).combine_chunks()
-        features = self._features(table, start)
-        labels = self._labels(table, start)
-        for name, column in (
-            ("id", self.columns[2] or ("id" if "id" in table.column_names else None)),
-            ("label", self.columns[1]),
-        ):
-            if name in table.column_names:
-                continue
-            if column is not None:
-                table = table.append_column(name, table[column])
-            elif name == "id":
-                table = table.append_column(name, arrow.array(np.arange(start, stop)))
+        table = arrow.concat_tables(parts).unify_dictionaries()
+        features_column, labels_column, id_column = self._asked
+        bad = functools.partial(self._bad, start)
+        features = features_of(table[features_column], features_column, self._width, bad)
+        labels = None
+        if "id" not in self.columns:
+            numbers = arrow.array(np.arange(start, stop))
+            table = table.append_column("id", table[id_column] if id_column else numbers)
+        if labels_column is not None:
+            given = label_column(table[labels_column], labels_column, bad)
+            labels = label_numbers(given, self._classes)
+            if "label" not in self.columns:
+                table = table.append_column("label", given)
         return Part(features, labels, table)
 
-    def _features(self, table: Any, start: int) -> npt.NDArray[Any]:
-        name = self.columns[0]
-        arrow, _ = import_pyarrow()
-        column = table[name].combine_chunks()
-        if isinstance(column, arrow.ChunkedArray):
-            column = arrow.concat_arrays(column.chunks)
-        missing = np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False))
-        if len(missing):
-            raise self._bad(start + int(missing[0]), f"{name} is missing")
-        kind = column.type
-        if arrow.types.is_fixed_size_list(kind):
-            width = kind.list_size
-        else:
-            lengths = np.diff(column.offsets.to_numpy())
-            width = int(lengths[0]) if len(lengths) else 0
-            other = np.flatnonzero(lengths != width)
-            if len(other):
-                row = int(other[0])
-                said = f"{name} has {lengths[row]} numbers where others have {width}"
-                raise self._bad(start + row, said)
-        values = column.flatten()
-        if values.null_count:
-            row = int(np.flatnonzero(values.is_null().to_numpy(zero_copy_only=False))[0])
-            raise self._bad(start + row // width, f"{name} lacks a number")
-        features: npt.NDArray[Any] = values.to_numpy(zero_copy_only=False)
-        return features.reshape(len(column), width)
+    @property
+    def _classes(self) -> Any:
+        return None if self.class_names is None else import_pyarrow()[0].array(self.class_names)
 
-    def _labels(self, table: Any, start: int) -> npt.NDArray[np.int64] | None:
-        name = self.columns[1]
+    @property
+    def class_names(self) -> list[str] | None:
+        """See :class:`Source`; found by reading all labels once."""
+        name = self._asked[1]
+        if name is None or not named(self._groups.schema.field(name).type):
+            return None
+        if self._names is None:
+            unique = importlib.import_module("pyarrow.compute").unique
+            self._names = sorted({name for part in self._labels(name) for name in
+                                  unique(part).to_pylist()})  # fmt: skip
+        return self._names
+
+    def _labels(self, name: str) -> Any:
+        """The labels of each row group."""
+        for number, start in enumerate(self._groups.starts[:-1]):
+            column = self._groups.read(number, [name])[name]
+            yield label_column(column, name, functools.partial(self._bad, start))
+
+    def _bad(self, start: int, row: int, said: str) -> DataError:
+        return bad_row(self.path, start + row, said)
+
+    def ids(self, rows: Sequence[int]) -> list[Any] | None:
+        """See :class:`Source`."""
+        name = self._asked[2] or ("id" if "id" in self.columns else None)
         if name is None:
             return None
-        column = table[name]
-        if column.null_count:
-            missing = np.flatnonzero(column.is_null().to_numpy())
-            raise self._bad(start + int(missing[0]), f"{name} is missing")
-        labels: npt.NDArray[np.int64] = column.to_numpy().astype(np.int64)
-        return labels
-
-    def _bad(self, row: int, said: str) -> DataError:
-        return DataError(f"row {row:,} of {self.path}: {said}; repair that row or leave it out")
+        starts, found = self._groups.starts, {}
+        for number, group in itertools.groupby(sorted(rows), lambda row: bisect_right(starts, row)):
+            column = self._groups.read(number - 1, [name])[name]
+            found.update({row: column[row - starts[number - 1]].as_py() for row in group})
+        return [found[row] for row in rows]
 
     def labels(self) -> npt.NDArray[np.int64] | None:
         """See :class:`Source`."""
-        name = self.columns[1]
+        name = self._asked[1]
         if name is None:
             return None
-        parts = [self._labels(file.read(columns=[name]), 0) for file in self.files]
-        return np.concatenate([part for part in parts if part is not None])
+        return np.concatenate([label_numbers(part, self._classes) for part in self._labels(name)])
+
+
+def bad_row(path: Path, row: int, said: str) -> DataError:
+    """The error for a row that cannot be chosen from."""
+    return DataError(f"row {row:,} of {path}: {said}; repair that row or leave it out")
+
+
+def check_finite(path: Path, rows: npt.NDArray[np.int64], features: npt.NDArray[Any]) -> None:
+    """Refuses features that no selector can look at.
+
+    Raises:
+        DataError: Names the first row.
+    """
+    finite = np.isfinite(features).all(axis=1)
+    if not finite.all():
+        raise bad_row(path, int(rows[~finite].min()), "its features are NaN or infinite")
 
 
 @functools.lru_cache(maxsize=1)
@@ -317,11 +313,6 @@ def _shuffled(length: int, seed: int) -> npt.NDArray[np.int64]:
         length, generator=derive_generator(seed, "order")
     ).numpy()
     return order
-
-
-def _short(error: Exception) -> str:
-    lines = str(error).splitlines()
-    return lines[0] if lines else type(error).__name__
 
 
 def open_source(
@@ -337,12 +328,18 @@ def open_source(
         InputError: There is nothing there, or a column or type is not allowed.
         DataError: What is there is broken.
     """
-    path = Path(path).expanduser().absolute()
-    if not path.exists():
+    path = as_path(path, "source").absolute()
+    try:
+        there = path.exists()
+    except OSError:  # a name that is too long, a folder that may not be looked into
+        there = False
+    if not there:
         raise InputError(
-            f"{path} does not exist; give the folder of a feature store, a Parquet file, or a "
-            "folder of Parquet files"
+            f"{str(path)[:300]!r} does not exist; give the folder of a feature store, a Parquet "
+            "file, or a folder of Parquet files"
         )
-    if path.is_dir() and not any(path.glob("*.parquet")):
+    # A selection that was written into a store's folder makes no Parquet of it.
+    of_store = (path / name for name in ("features.npy", "labels.npy"))
+    if path.is_dir() and (any(map(Path.exists, of_store)) or not any(path.glob("*.parquet"))):
         return StoreSource(path)
     return ParquetSource(path, features_column, labels_column, id_column)

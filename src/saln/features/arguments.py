@@ -33,7 +33,7 @@ def as_path(path: Any, name: str) -> Path:
     return Path(text).expanduser()
 
 
-def as_whole(value: Any, name: str, low: int) -> int:
+def as_whole(value: Any, name: str, low: int | None = None) -> int:
     """A whole number that somebody gave, as ``8``, ``numpy.int32(8)`` or ``8.0``.
 
     Raises:
@@ -45,8 +45,9 @@ def as_whole(value: Any, name: str, low: int) -> int:
     except TypeError:
         bad = not (isinstance(value, float | np.floating) and float(value).is_integer())
         whole = 0 if bad else int(value)
-    if bad or whole < low:
-        raise InputError(f"{name}={value!r} is not allowed; give at least {low}, a whole number")
+    if bad or (low is not None and whole < low):
+        allowed = "a whole number" if low is None else f"at least {low}, a whole number"
+        raise InputError(f"{name}={value!r} is not allowed; give {allowed}")
     return whole
 
 

@@ -1,0 +1,287 @@
+"""Unfinished work of a selection: beside the output, whole or made anew, gone at the end.
+
+::
+
+    OUT.parts/
+        manifest.json                   what is chosen, and by what; later, that all is there
+        part-000000-CHECKSUM.parquet    the kept rows of a partition
+        beliefs-CHECKSUM.npy, labels-CHECKSUM.json    with selectors that ask for beliefs
+        features/                       a store of Parquet's features, while beliefs are formed
+        output.parquet, labels.json     what is made, before it is moved to its place
+
+A file's name carries the checksum of its content, and the manifest its own: what a crash or a
+disk has damaged is known and made anew. The output is moved to its place last, when all else
+is there; before that nothing of it can be seen, and after it only this folder is left to remove.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import xxhash
+
+from saln.curation.settings import UNKNOWN
+from saln.errors import DataError, InputError
+from saln.files import (
+    file_checksum,
+    locked,
+    move,
+    read_json,
+    remove,
+    unwritable,
+    write_bytes,
+    write_json,
+)
+
+__all__ = ["Workspace"]
+
+# What this version and those before it have made there; hidden names are of files half written.
+_OURS = re.compile(
+    r"manifest\.json|output\.parquet|labels\.json|features|beliefs\.npy"
+    r"|(part-\d+|beliefs|labels)(-[0-9a-f]{32})?\.(parquet|npy|json)"
+    r"|\.(manifest|output|labels|part-|beliefs|features).*"
+)
+_KEPT = re.compile(r"(?P<name>part-\d+|beliefs|labels)-(?P<checksum>[0-9a-f]{32})\.\w+")
+_CURE = "run the same command again: it is made anew"
+
+
+class Workspace:
+    """The folder for what is done before the output is whole.
+
+    Args:
+        out: The output.
+        beside: Other files that are made with it.
+
+    Attributes:
+        path: The folder.
+    """
+
+    def __init__(self, out: Path, beside: tuple[Path, ...] = ()) -> None:
+        self.out = out
+        self.beside = beside
+        self.path = out.with_name(f"{out.name}.parts")
+        self._settings: dict[str, Any] = {}
+        self._begun = False
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Only one process at a time works for an output; what is left without work goes.
+
+        Raises:
+            InputError: Another does, or there is an output that no unfinished run can be of.
+            DataError: The output's folder cannot be written to.
+        """
+        refusal = (
+            f"another saln select is writing --out {self.out}; wait for it, or give another --out"
+        )
+        with locked(self.out.with_name(f".{self.out.name}.lock"), refusal):
+            if _there(self.out) and not (self.path / "manifest.json").exists():
+                raise _exists(self.out)
+            try:
+                yield
+            except BaseException:
+                if self._begun:
+                    self._remove_if_empty()
+                raise
+
+    def begin(self, settings: dict[str, Any]) -> dict[str, Any] | None:
+        """Makes the folder, goes on with the one that is there, or makes it anew.
+
+        Args:
+            settings: All that decides which rows are kept; plain JSON.
+
+        Returns:
+            What :meth:`publish` was given, where the output is whole already; None otherwise.
+
+        Raises:
+            InputError: The folder is of other settings or holds other files; or there is an
+                output that is not of these settings.
+            DataError: The folder cannot be written to.
+        """
+        self._settings = settings = json.loads(json.dumps(settings))
+        saved = self._manifest()
+        if UNKNOWN in json.dumps(settings["selector"]):
+            saved = None  # it may have been another one
+        finished: dict[str, Any] = {}
+        if saved is not None:
+            for name, now in settings.items():
+                if saved["settings"].get(name) != now:
+                    raise self._other(name, saved["settings"].get(name))
+            finished = saved["finished"] or {}
+        checksums = finished.get("files", {})
+        if _there(self.out):
+            places = [self.out, *self.beside]
+            if finished and all(_is(place, checksums.get(place.name)) for place in places):
+                result: dict[str, Any] = finished["result"]
+                return result
+            raise _exists(self.out)
+        for place in self.beside:
+            if _there(place) and not _is(place, checksums.get(place.name)):
+                raise InputError(
+                    f"{place} exists, and is written beside --out {self.out}; remove it, or give "
+                    "another --out"
+                )
+        if saved is None:
+            self._start_anew()
+        self._begun = True
+        return None
+
+    def _manifest(self) -> dict[str, Any] | None:
+        """The manifest; None where there is none, or a damaged one."""
+        try:
+            saved = read_json(self.path / "manifest.json", _CURE)
+        except DataError:
+            return None
+        checksum = saved.pop("checksum", None)
+        whole = checksum == _checksum(saved) and isinstance(saved.get("settings"), dict)
+        return saved if whole and "finished" in saved else None
+
+    def _other(self, name: str, before: Any) -> InputError:
+        said = json.dumps(before)[:300]
+        if name == "identity":
+            said = "of another input, or the input has changed since"
+        return InputError(
+            f"{self.path} holds the unfinished work of a run whose {name} was {said}; go on "
+            "with its settings, remove that folder, or give another --out"
+        )
+
+    def _start_anew(self) -> None:
+        """Removes what is damaged or of a version before, unless it may be somebody else's."""
+        folder = self.path.is_dir() and not self.path.is_symlink()
+        found = sorted(self.path.iterdir()) if folder else []
+        strangers = [path.name for path in found if not _OURS.fullmatch(path.name)]
+        if strangers or (_there(self.path) and not folder):
+            raise InputError(
+                f"{self.path} holds other files{''.join(f' ({name!r})' for name in strangers[:1])},"
+                f" and unfinished work of --out {self.out} goes there; remove it, or give another "
+                "--out"
+            )
+        try:
+            for path in found:
+                remove(path)
+        except OSError as error:
+            raise unwritable(self.path, error) from error
+        self._write_manifest(None)
+
+    def _write_manifest(self, finished: dict[str, Any] | None) -> None:
+        values = json.loads(json.dumps({"settings": self._settings, "finished": finished}))
+        content = {**values, "checksum": _checksum(values)}
+        write_json(self.path / "manifest.json", content, durable=True)
+
+    def keep(self, name: str, suffix: str, content: bytes) -> Path:
+        """Writes a file whose name carries its checksum.
+
+        Raises:
+            DataError: The disk is full or cannot be written to.
+        """
+        path = self.path / f"{name}-{xxhash.xxh3_128_hexdigest(content)}.{suffix}"
+        write_bytes(path, content, durable=True)
+        return path
+
+    def kept(self) -> dict[str, Path]:
+        """The files that :meth:`keep` wrote and that are whole; damaged ones are removed."""
+        whole = {}
+        for path in sorted(self.path.iterdir()):
+            named = _KEPT.fullmatch(path.name)
+            if named is None:
+                continue
+            if _is(path, named["checksum"]):
+                whole[named["name"]] = path
+            else:
+                self.drop(path)
+        return whole
+
+    def drop(self, *paths: Path) -> None:
+        """Removes files or folders that cannot be gone on with.
+
+        Raises:
+            DataError: The system does not let it.
+        """
+        for path in paths:
+            try:
+                remove(path)
+            except OSError as error:
+                raise unwritable(path, error) from error
+
+    def read(self, path: Path) -> bytes:
+        """The content of a file that :meth:`keep` wrote.
+
+        Raises:
+            DataError: It is gone or damaged since.
+        """
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise DataError(f"{path} cannot be read ({error.strerror}); {_CURE}") from error
+        if xxhash.xxh3_128_hexdigest(content) != path.stem.rpartition("-")[2]:
+            raise DataError(f"{path} was damaged; {_CURE}")
+        return content
+
+    def publish(self, files: dict[Path, Path], result: dict[str, Any]) -> None:
+        """Moves finished files to their places, the output last.
+
+        Killed before the last move, the same command makes and moves them again; after it, it
+        finds by the manifest that all is there.
+
+        Args:
+            files: From where in this folder to which place; the output is last.
+            result: What :meth:`begin` gives to a run that comes after a kill.
+
+        Raises:
+            DataError: The disk is full or cannot be written to.
+        """
+        checksums = {}
+        for path, place in files.items():
+            try:
+                checksums[place.name] = file_checksum(path)
+            except OSError as error:
+                raise DataError(f"{path} cannot be read ({error.strerror}); {_CURE}") from error
+        self._write_manifest({"files": checksums, "result": result})
+        for path, place in files.items():
+            move(path, place)
+
+    def clear(self) -> None:
+        """Removes the folder; the manifest, which says that the output is whole, goes last."""
+        manifest = self.path / "manifest.json"
+        try:
+            for path in sorted(self.path.iterdir()):
+                if path != manifest:
+                    remove(path)
+            remove(manifest)
+            self.path.rmdir()
+        except OSError as error:
+            raise DataError(
+                f"{self.out} is whole, but {self.path} cannot be removed ({error.strerror}); "
+                "remove it by hand"
+            ) from error
+
+    def _remove_if_empty(self) -> None:
+        """Leaves nothing where nothing was done; an error is on its way already."""
+        with contextlib.suppress(OSError):
+            if [path.name for path in self.path.iterdir()] == ["manifest.json"]:
+                remove(self.path)
+
+
+def _there(path: Path) -> bool:
+    return path.is_symlink() or path.exists()
+
+
+def _exists(out: Path) -> InputError:
+    return InputError(f"--out {out} exists; give a new name, or remove it first")
+
+
+def _is(path: Path, checksum: str | None) -> bool:
+    """Whether a file has a checksum."""
+    try:
+        return checksum is not None and file_checksum(path) == checksum
+    except OSError:
+        return False
+
+
+def _checksum(values: dict[str, Any]) -> str:
+    return xxhash.xxh3_128_hexdigest(json.dumps(values, sort_keys=True).encode())
