@@ -129,9 +129,47 @@ class IgnoresTheSeed(Uniform):
         return Selection(torch.arange(len(candidates))[:k])
 
 
+class KeepsNoName(Broken):
+    def __init__(self, strength=2.0):
+        self.factor = 1 / strength
+
+
+class SaysOneOfTwo(Broken):
+    def __init__(self, strength=2.0, rounds=3):
+        self.strength, self.rounds = strength, rounds
+
+    def __repr__(self):
+        return f"{type(self).__name__}(strength={self.strength})"
+
+
+class SaysAnAddress(Broken):
+    def __init__(self, rule=len):
+        self.rule = lambda: rule
+
+
+class SaysNothing(Broken):
+    __repr__ = object.__repr__
+
+
+class SaysItsState(Broken):
+    chosen = 0
+
+    def __repr__(self):
+        return f"SaysItsState() after {self.chosen}"
+
+    def choose(self, candidates, k, generator):
+        self.chosen += 1
+        return super().choose(candidates, k, generator)
+
+
 @pytest.mark.parametrize(
     ("selector", "test", "reason"),
     [
+        (KeepsNoName, "test_names_its_hyperparameters", "does not tell strength"),
+        (SaysOneOfTwo, "test_names_its_hyperparameters", "does not tell rounds"),
+        (SaysAnAddress, "test_names_its_hyperparameters", "an address in memory"),
+        (SaysNothing, "test_names_its_hyperparameters", "an address in memory"),
+        (SaysItsState, "test_names_its_hyperparameters", "by choosing"),
         (FirstOnes, "test_the_order_of_candidates_says_nothing", "after a permutation"),
         (MostlyFirstOnes, "test_the_order_of_candidates_says_nothing", "in another order"),
         (GlobalRandomness, "test_touches_no_global_randomness", "global random generator"),

@@ -26,6 +26,7 @@ import io
 import multiprocessing
 import pickle
 import random
+import re
 import sys
 import types
 from collections.abc import Callable, Iterator
@@ -40,7 +41,7 @@ from torch import Tensor
 from saln.errors import InputError
 from saln.randomness import derive_generator
 from saln.selection.candidates import Candidates, PairEmbeddings, Selection
-from saln.selection.contract import Selector
+from saln.selection.contract import Selector, parameters_of
 
 __all__ = ["SelectorConformance", "check_selector", "example_candidates"]
 
@@ -257,6 +258,26 @@ class SelectorConformance:
         _fail_unless("\n" not in selector.summary, "the summary is longer than a line")
         unknown = selector.requires - {field.name for field in fields(Candidates)}
         _fail_unless(not unknown, f"requires what candidates do not have: {sorted(unknown)}")
+
+    def test_names_its_hyperparameters(self) -> None:
+        """``repr`` is all of them and nothing else: records and resumed runs know it by that.
+
+        The base class's says what ``__init__`` took, where that is kept in attributes of the
+        same names; a dataclass has its own.
+        """
+        selector = self.make()
+        said = repr(selector)
+        for name in parameters_of(type(selector)):
+            value = re.search(rf"\b{re.escape(name)}=(.)", said)
+            _fail_unless(
+                value is not None and value[1] != "?",
+                f"repr {said} does not tell {name}; keep it in an attribute of that name",
+            )
+        for bad, why in ((" at 0x", "an address in memory"), ("...", "a value cut short")):
+            _fail_unless(bad not in said, f"repr {said} holds {why}; it must be the same anywhere")
+        _fail_unless(repr(self.make()) == said, f"two that are made alike have other reprs: {said}")
+        list(_batches(selector, self.candidates(36)))
+        _fail_unless(repr(selector) == said, f"repr {said} became {selector!r} by choosing")
 
     def test_keeps_k_distinct_positions(self) -> None:
         """For several k, one among them and all among them."""

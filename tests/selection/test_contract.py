@@ -7,7 +7,7 @@ import torch
 
 from saln.errors import InputError
 from saln.randomness import derive_generator
-from saln.selection import RHOLoss, Selection, Selector, Uniform
+from saln.selection import SELECTORS, RHOLoss, Selection, Selector, Uniform
 from saln.testing import example_candidates
 
 
@@ -46,6 +46,37 @@ def test_a_selector_that_breaks_the_contract_is_caught(positions):
 def test_weights_and_scores_are_checked(changes, message):
     with pytest.raises(InputError, match=message):
         choosing(positions=torch.tensor([0, 1]), **changes)
+
+
+class Blend(Selector):
+    def __init__(self, strength, *, centre=None, rounds=3):
+        self._strength, self.centre, self.rounds = strength, centre, rounds
+        self.remembered = 0
+
+    def choose(self, candidates, k, generator):
+        return Selection(torch.arange(k))
+
+
+def test_a_selector_is_known_by_its_hyperparameters():
+    assert repr(Blend(0.5)) == "Blend(strength=0.5, centre=None, rounds=3)"
+    # Long tensors differ in digits that their own text leaves out.
+    some, other = torch.zeros(5000), torch.zeros(5000)
+    other[2500] = 1e-6
+    assert repr(Blend(1, centre=some)) == repr(Blend(1, centre=some.clone()))
+    assert repr(Blend(1, centre=some)) != repr(Blend(1, centre=other))
+    assert repr(Blend(1, centre=some)) != repr(Blend(1, centre=some.double()))
+    told = Blend(2)
+    told.watch(lambda candidates, selection: None)
+    told.remembered = 7
+    assert repr(told) == "Blend(strength=2, centre=None, rounds=3)"
+
+
+@pytest.mark.parametrize("name", SELECTORS)
+def test_every_selector_of_ours_has_a_repr_that_makes_it_again(name):
+    selector = SELECTORS[name]()
+    again = eval(repr(selector), {kind.__name__: kind for kind in SELECTORS.values()})
+    assert type(again) is type(selector)
+    assert repr(again) == repr(selector)
 
 
 def test_labels_must_be_int64():

@@ -10,23 +10,51 @@ ours or yours, must pass.
 from __future__ import annotations
 
 import abc
+import hashlib
+import inspect
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Self, final
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from saln.errors import InputError
 from saln.selection.candidates import Candidates, Selection
 
-__all__ = ["BEFORE_LOADING", "Selector"]
+__all__ = ["BEFORE_LOADING", "Selector", "parameters_of"]
 
 # The fields that are known of a candidate before its image is read.
 BEFORE_LOADING = frozenset({"features", "labels", "label_confidence"})
 
 # Fields of one number an example; the others are rows.
 _FLAT = frozenset({"labels", "learner_losses", "reference_losses", "label_confidence"})
+
+
+def parameters_of(kind: type[Selector]) -> tuple[str, ...]:
+    """The names of the parameters that a kind of selector is made with."""
+    parameters = inspect.signature(kind).parameters.values()
+    return tuple(
+        parameter.name
+        for parameter in parameters
+        if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+    )
+
+
+def _said(selector: Selector, name: str) -> str:
+    """A hyperparameter as text that tells it from every other value; "?" where it is not kept."""
+    for attribute in (name, f"_{name}"):
+        if hasattr(selector, attribute):
+            value = getattr(selector, attribute)
+            break
+    else:
+        return "?"
+    if isinstance(value, Tensor | np.ndarray):  # whose own text leaves most numbers out
+        array = value.numpy(force=True) if isinstance(value, Tensor) else value
+        digest = hashlib.blake2b(np.ascontiguousarray(array).tobytes(), digest_size=8)
+        return f"<{array.dtype} {array.shape} {digest.hexdigest()}>"
+    return repr(value)
 
 
 class Selector(abc.ABC):
@@ -47,6 +75,17 @@ class Selector(abc.ABC):
     observes_losses: ClassVar[bool] = False
     summary: ClassVar[str] = ""
     _watcher: Callable[[Candidates, Selection], None] | None = None
+
+    def __repr__(self) -> str:
+        """The call that makes it, ``Name(one=1, other=2)``: all its hyperparameters.
+
+        What was chosen is known by it: records of a choice hold it, and a choice that was
+        interrupted only goes on where it is the same. Dataclasses make their own; for others,
+        each parameter of ``__init__`` is read from the attribute of its name, with an
+        underscore before it or without. What it remembers is no part.
+        """
+        said = ", ".join(f"{name}={_said(self, name)}" for name in parameters_of(type(self)))
+        return f"{type(self).__name__}({said})"
 
     @classmethod
     def for_run(cls, *, epochs: int) -> Self:
