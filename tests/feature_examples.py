@@ -15,6 +15,7 @@ from torch import nn
 from saln.features import writing
 from saln.features.extraction import extract_features
 from saln.features.given import write_store
+from saln.features.neighbours import neighbour_table
 from saln.features.store import FeatureStore
 from saln.randomness import derive_generator
 
@@ -185,5 +186,16 @@ def write_given(path, connection, rows, labels):
     try:
         store = write_store(path, rows, labels, shard_rows=7)
         connection.send(store.features.tobytes())
+    except Exception as error:
+        connection.send(f"{type(error).__name__}: {error}")
+
+
+def ask_for_the_table(path, connection):
+    """In a child: one of several processes that search the neighbours of one store."""
+    opened = FeatureStore.open(path)
+    connection.send("ready")
+    connection.recv()
+    try:
+        connection.send(neighbour_table(opened, 4).indices.tobytes())
     except Exception as error:
         connection.send(f"{type(error).__name__}: {error}")

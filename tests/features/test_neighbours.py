@@ -1,10 +1,17 @@
 from __future__ import annotations
 
+import errno
 import json
+import os
+import shutil
 import sys
+from pathlib import Path
 
 import numpy as np
+import pandas
 import pytest
+import torch
+from feature_examples import ask_for_the_table, start
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracles import dense_coherence
@@ -98,10 +105,6 @@ def test_a_table_is_kept_and_taken_again(store, monkeypatch):
     manifest = json.loads((store.path / "neighbours-4" / "manifest.json").read_text())
     assert manifest["neighbours"] == 4
     assert manifest["rows"] == 40
-
-    def never(*_, **__):
-        raise AssertionError("searched again")
-
     monkeypatch.setattr(neighbours, "nearest_neighbours", never)
     again = neighbour_table(store, 4)
     assert np.array_equal(first.indices, again.indices)
@@ -123,14 +126,28 @@ def spoil_manifest(folder):
     (folder / "manifest.json").write_text(text.replace('"features": "', '"features": "x'))
 
 
+def flip_a_bit(folder):
+    """Another neighbour, as likely as the right one."""
+    content = bytearray((folder / "indices.npy").read_bytes())
+    content[-4] ^= 1
+    (folder / "indices.npy").write_bytes(content)
+
+
 @pytest.mark.parametrize(
     "spoil",
     [
         spoil_manifest,
         lambda folder: (folder / "manifest.json").write_text("{"),
+        lambda folder: (folder / "manifest.json").write_text("[]"),
+        lambda folder: (folder / "manifest.json").write_text('{"checksums": 3}'),
+        lambda folder: (folder / "manifest.json").write_bytes(b""),
+        lambda folder: (folder / "manifest.json").unlink(),
         lambda folder: (folder / "indices.npy").write_bytes(b"no array"),
+        lambda folder: (folder / "indices.npy").write_bytes(b""),
         lambda folder: np.save(folder / "indices.npy", np.zeros((40, 3), dtype=np.int32)),
         lambda folder: (folder / "similarities.npy").unlink(),
+        flip_a_bit,
+        lambda folder: (shutil.rmtree(folder), folder.write_text("a file")),
     ],
 )
 def test_a_table_that_does_not_fit_is_made_again(store, spoil):
@@ -140,18 +157,153 @@ def test_a_table_that_does_not_fit_is_made_again(store, spoil):
     again = neighbour_table(store, 4)
     assert np.array_equal(first.indices, again.indices)
     assert np.array_equal(np.load(store.path / "neighbours-4" / "indices.npy"), first.indices)
+    assert np.array_equal(again.indices, neighbour_table(store, 4).indices)
+    assert [path.name for path in store.path.glob("*neighbours*")] == ["neighbours-4"]
 
 
-def test_a_folder_that_cannot_be_written_to_leaves_nothing_behind(store, monkeypatch):
-    def full(*_, **__):
-        raise OSError("No space left on device")
+FILES = ["features.npy", "labels.npy", "manifest.json", "timing.json"]
 
-    monkeypatch.setattr(np, "save", full)
-    with pytest.raises(DataError, match="cannot be written"):
+
+@pytest.mark.parametrize(
+    ("number", "cure"),
+    [
+        (errno.ENOSPC, "free some space, or choose another folder"),
+        (errno.EDQUOT, "free some space, or choose another folder"),
+        (errno.EIO, "choose another folder"),
+        (None, "choose another folder"),
+    ],
+)
+def test_only_a_full_disk_is_to_be_freed(number, cure, store, monkeypatch):
+    def fails(*_, **__):
+        raise OSError(number, "It cannot be") if number else OSError("It cannot be")
+
+    monkeypatch.setattr(np, "save", fails)
+    with pytest.raises(DataError, match=rf"-4 cannot be written \(It cannot be\); {cure}$"):
         neighbour_table(store, 4)
-    assert sorted(path.name for path in store.path.iterdir()) == [
-        "features.npy",
-        "labels.npy",
-        "manifest.json",
-        "timing.json",
-    ]
+    assert sorted(path.name for path in store.path.iterdir()) == FILES
+
+
+def test_a_mistake_while_writing_is_no_full_disk(store, monkeypatch):
+    def fails(*_, **__):
+        raise RuntimeError("a mistake")
+
+    monkeypatch.setattr(np, "save", fails)
+    with pytest.raises(RuntimeError, match=r"^a mistake$"):
+        neighbour_table(store, 4)
+    assert sorted(path.name for path in store.path.iterdir()) == FILES
+
+
+def read_only_below(folder, number, monkeypatch):
+    """Every way to write below a folder fails, as for root no folder's mode makes it."""
+    mkdir, rename = os.mkdir, os.rename
+
+    def refused(real):
+        def call(name, *arguments, **options):
+            if str(name).startswith(str(folder)):
+                raise OSError(number, os.strerror(number), str(name))
+            return real(name, *arguments, **options)
+
+        return call
+
+    monkeypatch.setattr(os, "mkdir", refused(mkdir))
+    monkeypatch.setattr(os, "rename", refused(rename))
+
+
+def never(*_, **__):
+    raise AssertionError("searched again")
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES])
+@pytest.mark.parametrize("outdated", [False, True])
+def test_on_a_disk_that_is_only_read_the_table_lies_in_the_cache(
+    number, outdated, store, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    first = nearest_neighbours(store.features, 4)
+    if outdated:
+        neighbour_table(store, 4)
+        spoil_manifest(store.path / "neighbours-4")
+    read_only_below(store.path, number, monkeypatch)
+    before = sorted(store.path.rglob("*"))
+    assert np.array_equal(neighbour_table(store, 4).indices, first.indices)
+    assert sorted(store.path.rglob("*")) == before
+    monkeypatch.setattr(neighbours, "nearest_neighbours", never)
+    again = neighbour_table(store, 4)
+    assert np.array_equal(again.indices, first.indices)
+    assert np.array_equal(again.similarities, first.similarities)
+    # Another store's are others.
+    with pytest.raises(AssertionError, match="searched again"):
+        neighbour_table(write_store(tmp_path / "b", draw(40, 6, seed=9), np.zeros(40, int)), 4)
+
+
+def no_home(path):
+    raise RuntimeError("Could not determine home directory.")
+
+
+@pytest.mark.parametrize("home", [True, False])
+def test_without_any_place_the_table_is_kept_in_memory(home, store, tmp_path, monkeypatch, caplog):
+    if home:
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    else:
+        monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+        monkeypatch.setattr(Path, "expanduser", no_home)
+    read_only_below(tmp_path, errno.EROFS, monkeypatch)
+    table = neighbour_table(store, 4)
+    assert np.array_equal(table.indices, nearest_neighbours(store.features, 4).indices)
+    assert "kept in memory alone" in caplog.text
+    assert "free" not in caplog.text
+    assert sorted(path.name for path in store.path.iterdir()) == FILES
+
+
+def test_processes_that_search_together_all_get_the_table(store, monkeypatch):
+    """Another process's table comes in at each moment of this one's writing."""
+    first = neighbour_table(store, 4)
+    right = store.path / "neighbours-4"
+    shutil.copytree(right, store.path / "other")
+
+    def arrive():
+        if not right.exists():
+            shutil.copytree(store.path / "other", right)
+
+    for moment in ("before", "while", "outdated"):
+        shutil.rmtree(right)
+        if moment == "outdated":
+            arrive()
+            spoil_manifest(right)
+        original = neighbours.write_folder
+
+        def write(path, fill, moment=moment, original=original):
+            def filled(beside):
+                fill(beside)
+                if moment != "before":
+                    arrive()
+
+            if moment == "before":
+                arrive()
+            original(path, filled)
+
+        monkeypatch.setattr(neighbours, "write_folder", write)
+        table = neighbour_table(store, 4)
+        monkeypatch.undo()
+        assert np.array_equal(table.indices, first.indices)
+        kept = sorted(path.name for path in store.path.iterdir())
+        assert kept == sorted([*FILES, "neighbours-4", "other"])
+
+
+def test_ranks_that_search_at_once(store):
+    children = [start(ask_for_the_table, store.path) for _ in range(3)]
+    for _, pipe in children:
+        assert pipe.recv() == "ready"
+    for _, pipe in children:
+        pipe.send("go")
+    answers = [pipe.recv() for _, pipe in children]
+    for process, _ in children:
+        process.join()
+    assert answers == [nearest_neighbours(store.features, 4).indices.tobytes()] * 3
+
+
+@pytest.mark.parametrize("kind", [torch.from_numpy, np.ndarray.tolist, pandas.DataFrame])
+def test_features_of_other_types(kind):
+    features = draw(30, 4, dtype=np.float64)
+    table = nearest_neighbours(kind(features), np.int8(3))
+    assert np.array_equal(table.indices, nearest_neighbours(features, 3).indices)

@@ -10,10 +10,12 @@ exact neighbours that they hold measured: see :mod:`saln.features.approximate`.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
-import shutil
-import tempfile
+import logging
+import os
+import secrets
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,12 +28,21 @@ from torch import Tensor
 
 from saln.errors import DataError, InputError, MissingExtraError
 from saln.features.approximate import approximate_neighbours
+from saln.features.arguments import as_array, as_whole
 from saln.features.store import FeatureStore
 from saln.features.unit_rows import KEYS, QUERIES, UnitRows, blocks, propose
+from saln.files import file_checksum, read_json, remove, write_folder, write_json
 
 __all__ = ["NeighbourTable", "nearest_neighbours", "neighbour_table"]
 
-FORMAT_VERSION = 2
+logger = logging.getLogger(__name__)
+
+FORMAT_VERSION = 3
+# What a disk says that is only read. A full one says something else, and may be cured.
+_READ_ONLY = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
+# What renaming a folder to a name says where another folder has it.
+_OCCUPIED = frozenset({errno.ENOTEMPTY, errno.EEXIST})
+_ARRAYS = ("indices", "similarities")
 # Similarities that agree to so many decimals are equal: then the lower index comes first.
 DECIMALS = 9
 # Neighbours proposed beyond those asked for.
@@ -118,7 +129,7 @@ def _resolve(engine: Engine, n: int) -> Literal["exact", "approximate"]:
     return "approximate" if approximate else "exact"
 
 
-def nearest_neighbours(features: Array, k: int = 20, *, engine: Engine = "auto") -> NeighbourTable:
+def nearest_neighbours(features: Any, k: int = 20, *, engine: Engine = "auto") -> NeighbourTable:
     """The ``k`` nearest examples of each, by the cosine of mean-centred features.
 
     The same table for both exact engines, any number of threads and any block sizes:
@@ -126,7 +137,8 @@ def nearest_neighbours(features: Array, k: int = 20, *, engine: Engine = "auto")
     comes first.
 
     Args:
-        features: floating, (n, d), in memory or memory-mapped.
+        features: floating, (n, d): an array, in memory or memory-mapped, a tensor, a list
+            of rows, a data frame.
         k: At least 1; where there are fewer other examples, all of them.
         engine: ``exact``: blocked products; ``faiss``: proposals from a flat FAISS index
             (extra ``faiss``), which holds a float32 copy of the features;
@@ -138,19 +150,20 @@ def nearest_neighbours(features: Array, k: int = 20, *, engine: Engine = "auto")
             that there is not.
         MissingExtraError: ``faiss`` is asked for and not installed.
     """
+    if not isinstance(features, np.ndarray):
+        features = as_array(features, "features")
     if features.ndim != 2 or not np.issubdtype(features.dtype, np.floating):
         raise InputError(
             f"features are {features.dtype} {features.shape}, expected floating (n, d)"
         )
-    if k < 1:
-        raise InputError(f"k={k} neighbours are not allowed; give at least 1")
+    k = as_whole(k, "k", 1)
     if engine not in ("auto", "exact", "approximate", "faiss"):
         raise InputError(f"unknown engine {engine!r}; choose auto, exact, approximate or faiss")
     started = time.perf_counter()
     n = len(features)
     k = min(k, max(n - 1, 0))
-    indices = np.empty((n, k), dtype=np.int32)
-    similarities = np.empty((n, k), dtype=np.float32)
+    indices: npt.NDArray[np.int32] = np.empty((n, k), dtype=np.int32)
+    similarities: npt.NDArray[np.float32] = np.empty((n, k), dtype=np.float32)
     if k == 0:
         return NeighbourTable(indices, similarities, time.perf_counter() - started)
     rows = UnitRows(features)
@@ -197,7 +210,11 @@ def neighbour_table(
     """The neighbour table of a feature store, from the store's folder where it is there.
 
     It lies in ``neighbours-<k>/`` beside ``features.npy``, with a manifest of its own that
-    names the features it was made of. One that does not fit is made again.
+    names the features it was made of and the checksums of its arrays. One that does not fit,
+    or is not what was written, is made again. Where the store lies on a disk that is only
+    read, it lies in the user's cache folder (``$XDG_CACHE_HOME/saln/neighbours``,
+    ``~/.cache`` by default) and, where that cannot be written either, only in memory.
+    Several processes may ask for it together: the first that is done leaves it for all.
 
     Args:
         store: The features.
@@ -207,8 +224,9 @@ def neighbour_table(
 
     Raises:
         InputError: As :func:`nearest_neighbours`.
-        DataError: The store's folder cannot be written to; nothing is left behind.
+        DataError: The disk is full or fails; nothing is left behind.
     """
+    k = as_whole(k, "k", 1)
     count = len(store) if rows is None else len(rows)
     name = f"neighbours-{k}"
     if rows is not None:
@@ -216,60 +234,105 @@ def neighbour_table(
         name += f"-{digest.hexdigest()}"
     made_of = hashlib.blake2b(
         json.dumps(store.manifest, sort_keys=True, default=str).encode(), digest_size=16
-    )
+    ).hexdigest()
     fits = {
         "format_version": FORMAT_VERSION,
-        "features": made_of.hexdigest(),
+        "features": made_of,
         "rows": count,
         "neighbours": min(k, max(count - 1, 0)),
         "search": _resolve(engine, count),
     }
-    path = store.path / name
-    kept = _read(path, fits)
-    if kept is not None:
-        return kept
+    beside, cached = store.path / name, _in_cache(f"{made_of}-{name}")
+    for place in (beside, cached):
+        if place is not None and (kept := _read(place, fits)) is not None:
+            return kept
     features = store.features if rows is None else store.features[rows]
     table = nearest_neighbours(features, k, engine=engine)
-    _write(path, table, {**fits, "seconds": round(table.seconds, 3), "recall": table.recall})
+    try:
+        _keep(beside, table, fits)
+        return table
+    except DataError as error:
+        if _errno(error) not in _READ_ONLY:
+            raise
+    reason = "there is no home folder"
+    if cached is not None:
+        try:
+            _keep(cached, table, fits)
+            return table
+        except DataError as error:
+            reason = str(error)
+    logger.warning(
+        "the neighbours of %s, which lies on a disk that is only read, are kept in memory alone "
+        "and searched again next time (%s); XDG_CACHE_HOME names another folder for them",
+        store.path,
+        reason,
+    )
     return table
+
+
+def _in_cache(name: str) -> Path | None:
+    """Where a table lies whose store cannot be written; None for a user without a home."""
+    try:
+        root = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    except RuntimeError:
+        return None
+    return root / "saln" / "neighbours" / name
+
+
+def _errno(error: DataError) -> int | None:
+    cause = error.__cause__
+    return cause.errno if isinstance(cause, OSError) else None
 
 
 def _read(path: Path, fits: dict[str, Any]) -> NeighbourTable | None:
     """The table in a folder; None where there is none or it is not the one wanted."""
     try:
-        manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
-        arrays = [
-            np.load(path / f"{name}.npy", mmap_mode="r", allow_pickle=False)
-            for name in ("indices", "similarities")
-        ]
-        seconds, recall = float(manifest["seconds"]), float(manifest["recall"])
-    except (OSError, ValueError, KeyError, TypeError):
+        manifest = read_json(path / "manifest.json", "")
+        if any(manifest.get(key) != value for key, value in fits.items()):
+            return None
+        for name in _ARRAYS:
+            if file_checksum(path / f"{name}.npy") != manifest["checksums"][name]:
+                return None
+        indices, similarities = (
+            np.load(path / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in _ARRAYS
+        )
+        return NeighbourTable(
+            indices, similarities, float(manifest["seconds"]), float(manifest["recall"])
+        )
+    except (DataError, OSError, ValueError, KeyError, TypeError, EOFError):
         return None  # whatever ails it, it is made again from the features
-    shape = (fits["rows"], fits["neighbours"])
-    if any(manifest.get(key) != value for key, value in fits.items()):
-        return None
-    if [(a.shape, a.dtype) for a in arrays] != [(shape, np.int32), (shape, np.float32)]:
-        return None
-    return NeighbourTable(arrays[0], arrays[1], seconds, recall)
 
 
-def _write(path: Path, table: NeighbourTable, manifest: dict[str, Any]) -> None:
-    """Writes beside the place and renames; what does not fit there makes room."""
-    try:
-        beside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+def _keep(path: Path, table: NeighbourTable, fits: dict[str, Any]) -> None:
+    """Writes a table, unless another process has written one that fits."""
+
+    def write(beside: Path) -> None:
+        np.save(beside / "indices.npy", table.indices, allow_pickle=False)
+        np.save(beside / "similarities.npy", table.similarities, allow_pickle=False)
+        sums = {name: file_checksum(beside / f"{name}.npy") for name in _ARRAYS}
+        about = {"seconds": round(table.seconds, 3), "recall": table.recall, "checksums": sums}
+        write_json(beside / "manifest.json", {**fits, **about})
+
+    while _read(path, fits) is None:
+        _clear(path)
         try:
-            np.save(beside / "indices.npy", table.indices, allow_pickle=False)
-            np.save(beside / "similarities.npy", table.similarities, allow_pickle=False)
-            text = json.dumps(manifest, indent=2) + "\n"
-            (beside / "manifest.json").write_text(text, encoding="utf-8")
-            beside.chmod(0o755)
-            shutil.rmtree(path, ignore_errors=True)
-            beside.replace(path)
-        except BaseException:
-            shutil.rmtree(beside, ignore_errors=True)
-            raise
+            write_folder(path, write)
+        except DataError as error:
+            if _errno(error) not in _OCCUPIED:
+                raise  # else another process has put its own there meanwhile
+
+
+def _clear(path: Path) -> None:
+    """Takes away what lies at a path, at once for whoever looks."""
+    aside = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    try:
+        path.rename(aside)
+        remove(aside)
+    except FileNotFoundError:
+        return  # nothing is there, or another process was quicker
     except OSError as error:
         raise DataError(
-            f"the neighbour table {path} cannot be written ({error}); free some space, "
-            "or copy the feature store to a folder that can be written to"
+            f"the neighbour table {path} does not fit its features and cannot be removed "
+            f"({error.strerror}); remove it, or copy the feature store to a folder that can be "
+            "written to"
         ) from error
