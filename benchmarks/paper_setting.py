@@ -39,10 +39,10 @@ from saln.errors import SalnError
 from saln.experiments.arms import Comparison, SharedBySeed
 from saln.experiments.config import Config, load_preset
 from saln.experiments.measuring import Measuring
-from saln.experiments.progress import read_settings
 from saln.experiments.reference import Reference
 from saln.experiments.reporter import Reporter
 from saln.experiments.run import compare
+from saln.experiments.run_folder import read_settings
 from saln.files import write_with
 from saln.loading.loader import EpochBatches, LoadedBatches, ScoredBatches
 from saln.randomness import derive_seed

@@ -92,7 +92,7 @@ def read_compare(arguments: Sequence[str]) -> Config:
     import tyro
 
     from saln.experiments.config import Config, load_preset, load_toml
-    from saln.experiments.progress import read_settings
+    from saln.experiments.run_folder import read_settings
 
     early = _early(arguments)
     wants_default = early.config is None and early.dataset in (None, "digits")

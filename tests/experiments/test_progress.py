@@ -12,13 +12,25 @@ import time
 
 import pytest
 import torch
+from stopped_runs import (
+    Quiet,
+    again,
+    rows_of,
+    small_run,
+    stopped,
+    summary_of,
+)
 
-from saln.errors import DataError, InputError
+from saln import files
+from saln.errors import InputError
 from saln.experiments import arms as arms_module
 from saln.experiments import progress as progress_module
-from saln.experiments.config import Config, load_preset
-from saln.experiments.progress import RunProgress, read_settings
+from saln.experiments import state_files
+from saln.experiments.config import Config
+from saln.experiments.progress import RunProgress
 from saln.experiments.run import compare
+from saln.experiments.run_folder import read_settings
+from saln.experiments.state_files import signed
 from saln.selection import SALN
 from saln.selection.candidates import Selection
 from saln.training.ledger import PHASES
@@ -27,55 +39,11 @@ SMALL = (
     "--limit", "150", "--epochs", "6", "--seeds", "0,1", "--batch-size", "6",
     "--reference-epochs", "3", "--methods", "jest,saln",
 )  # fmt: skip
-# What a clock decides; everything else in summary.json must repeat.
-CLOCK = {
-    "seconds", "at_equal_seconds", "seconds_to_standard", "break_even", "peak_bytes",
-}  # fmt: skip
-
-
-class Quiet:
-    def __init__(self):
-        self.notes, self.begun, self.epochs = [], [], []
-
-    def note(self, text):
-        self.notes.append(text)
-
-    def begin(self, what, total):
-        self.begun.append(what)
-
-    def advance(self, examples):
-        pass
-
-    def epoch(self, row, epochs):
-        self.epochs.append((row["arm"], row["seed"], row["epoch"]))
 
 
 @pytest.fixture
 def config(tmp_path) -> Config:
-    return dataclasses.replace(
-        load_preset("digits"), limit=150, epochs=3, seeds=(0, 1), batch_size=6,
-        reference_epochs=1, methods=("uniform", "jest"), out=tmp_path / "run",
-        cache_dir=tmp_path / "cache",
-    )  # fmt: skip
-
-
-def rows_of(path):
-    rows = [json.loads(line) for line in (path / "epochs.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
-
-
-def without_clock(value):
-    if isinstance(value, dict):
-        return {key: without_clock(item) for key, item in value.items() if key not in CLOCK}
-    return value
-
-
-def summary_of(path):
-    return without_clock(json.loads((path / "summary.json").read_text()))
-
-
-def again(config, **changes):
-    return dataclasses.replace(config, resume=True, **changes)
+    return small_run(tmp_path)
 
 
 def count_lines(path):
@@ -163,8 +131,9 @@ def test_killed_before_or_within_any_write_it_goes_on(config, tmp_path, monkeypa
 
     append = RunProgress._append
     monkeypatch.setattr(RunProgress, "_append", torn)
-    monkeypatch.setattr(progress_module, "write_with", dying(progress_module.write_with))
-    monkeypatch.setattr(progress_module, "write_text", dying(progress_module.write_text))
+    deadly = dying(files.write_with)  # every other write ends there
+    for module in (files, progress_module, state_files):
+        monkeypatch.setattr(module, "write_with", deadly)
     kills = 0
     # When going on it writes three times before the first epoch: rows, environment, progress.
     for writes in (2, 3, 4, *range(1, 30)):
@@ -179,23 +148,6 @@ def test_killed_before_or_within_any_write_it_goes_on(config, tmp_path, monkeypa
     assert not outcome.nothing_to_do
     assert rows_of(config.out) == rows_of(whole.out)
     assert summary_of(config.out) == summary_of(whole.out)
-
-
-def stop_after(epochs):
-    class Stops(Quiet):
-        def epoch(self, row, total):
-            super().epoch(row, total)
-            if len(self.epochs) == epochs:
-                raise KeyboardInterrupt
-
-    return Stops()
-
-
-def stopped(config, epochs):
-    reporter = stop_after(epochs)
-    with pytest.raises(KeyboardInterrupt):
-        compare(config, reporter)
-    return reporter
 
 
 def test_only_what_was_missing_is_done(config):
@@ -356,7 +308,7 @@ def test_changed_data_or_device_is_refused(config):
         ("device", "--device was other when the run in .* began and is cpu now"),
     ):
         changed = saved | {"facts": saved["facts"] | {name: "other"}}
-        path.write_text(json.dumps(changed))
+        path.write_text(json.dumps(signed(changed)))
         with pytest.raises(InputError, match=message):
             compare(again(config), Quiet())
 
@@ -365,45 +317,21 @@ def test_a_run_with_another_process_at_work_is_refused(config, tmp_path):
     stopped(config, 1)
     code = (
         "import fcntl, sys\n"
-        "stream = open(sys.argv[1], 'ab')\n"
+        "stream = open(sys.argv[1] + '/.lock', 'ab')\n"
         "fcntl.lockf(stream, fcntl.LOCK_EX)\n"
         "print('held', flush=True)\n"
         "sys.stdin.read()\n"
     )
     holder = subprocess.Popen(
-        [sys.executable, "-c", code, str(config.out / "epochs.jsonl")],
+        [sys.executable, "-c", code, str(config.out)],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     with holder:
         assert holder.stdout.readline() == "held\n"
-        with pytest.raises(InputError, match="another process is at work on this run"):
+        with pytest.raises(InputError, match="another process is at work on a run there"):
             compare(again(config), Quiet())
         holder.stdin.close()
     assert not compare(again(config), Quiet()).failures
-
-
-def test_broken_files_are_named_with_the_cure(config):
-    stopped(config, 4)
-    state = config.out / "resume" / "jest-seed0.pt"
-    whole = state.read_bytes()
-    state.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(DataError, match=r"jest-seed0\.pt cannot be read .*; delete it"):
-        compare(again(config), Quiet())
-    state.write_bytes(whole)
-    rows = config.out / "epochs.jsonl"
-    lines = rows.read_text().splitlines(keepends=True)
-    rows.write_text("".join(lines[1:]))
-    with pytest.raises(DataError, match="lacks rows of uniform, seed 0, which is finished"):
-        compare(again(config), Quiet())
-    rows.write_text("{\n" + "".join(lines))
-    with pytest.raises(DataError, match=r"line 1 is no row of a run"):
-        compare(again(config), Quiet())
-    # The cure for a broken state works: the arm begins anew.
-    rows.write_text("".join(lines))
-    state.unlink()
-    reporter = Quiet()
-    compare(again(config), reporter)
-    assert reporter.epochs[0] == ("jest", 0, 1)
 
 
 def test_no_folder_or_no_run_is_refused(config, tmp_path):

@@ -3,33 +3,33 @@
 After every epoch the training state is made durable first, with the arm's rows in it,
 and then the row is added to ``epochs.jsonl``. So a row counts only when training can go
 on from it; whatever else the file holds after a kill, half a line among it, is cut off,
-and a row that did not reach the file comes from the state. A finished arm's checkpoint
-and costs are written before its state is removed.
+and a row that did not reach the file comes from the state. A finished arm's checkpoint,
+costs and rows are written before its state is removed.
 
 ::
 
     config.json      the settings; a folder with this file is a run
-    progress.json    finished arms with their costs, failed arms with their reasons
+    progress.json    finished arms with their costs and rows, failed arms with their reasons,
+                     and the checksums of the files that nothing else is written after
     epochs.jsonl     the rows
     resume/          the unfinished arm's state, the reference model's outputs for its seed
     checkpoints/     the finished arms' learners
     labels.json      what an arm that judges labels makes of the first seed's
     choices/         what they chose
     summary.json     once the whole run is finished
+
+Every file that rows are made of carries a checksum. A state that is damaged is left, and its
+arm begins anew, which gives the same rows; of anything else the damaged file is named.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import datetime
 import functools
 import json
 import os
 import re
-import shutil
-import sys
-import typing
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -37,204 +37,94 @@ from typing import IO, Any
 import torch
 
 from saln.errors import DataError, InputError
-from saln.experiments.config import Config, from_mapping
+from saln.experiments.config import Config
 from saln.experiments.environment import environment
-from saln.files import write_text, write_with
+from saln.experiments.finished import finish
+from saln.experiments.record import FORMAT_VERSION, Record, Row, lines_of
+from saln.experiments.run_folder import (
+    ANEW,
+    read_settings,
+    refuse_setting,
+    write_settings,
+)
+from saln.experiments.state_files import (
+    DamagedStateError,
+    load_state,
+    read_signed,
+    save_state,
+    sign_state,
+    write_signed,
+)
+from saln.files import is_out_of_space, write_bytes, write_json, write_with
 
-__all__ = ["RunProgress", "finished_summary", "free_folder", "read_settings", "refuse_changes"]
+__all__ = ["RunProgress"]
 
-FORMAT_VERSION = 2
-# What may differ when a run goes on: none of these changes a row.
-FREE = frozenset(
-    {
-        "config",
-        "data_root",
-        "download",
-        "workers",
-        "cache_dir",
-        "out",
-        "resume",
-        "json",
-        "tensorboard",
-    }
-)  # fmt: skip
-
-Row = dict[str, Any]
-
-
-def free_folder(config: Config) -> Path:
-    """The folder of a new run; nothing is written.
-
-    Raises:
-        InputError: It is a file, or holds something already.
-    """
-    slug = re.sub(r"[^a-z0-9]+", "-", (config.preset or config.dataset).lower()).strip("-")[-40:]
-    now = datetime.datetime.now(datetime.UTC).strftime("%Y%m%d-%H%M%S")
-    path = (config.out or Path("runs") / f"{slug}-{now}").expanduser()
-    if path.exists() and not path.is_dir():
-        raise InputError(f"--out {path} is a file; give a folder")
-    if path.exists() and any(path.iterdir()):
-        if (path / "config.json").exists():
-            raise InputError(
-                f"--out {path} holds another run; give a new or an empty folder, or --resume "
-                "to go on with that run"
-            )
-        raise InputError(f"--out {path} holds other files; give a new or an empty folder")
-    return path
-
-
-def read_settings(path: Path) -> Config:
-    """The settings of the run in a folder.
-
-    Raises:
-        InputError: The folder holds no run, or one of another version of SALN.
-        DataError: Its ``config.json`` cannot be read.
-    """
-    source = path / "config.json"
-    if not source.is_file():
-        raise InputError(
-            f"--resume: {path} holds no run; give the folder of a run with --out, or leave "
-            "--resume out to begin one"
-        )
-    values = _read_json(source)
-    return from_mapping(values, str(source))
-
-
-def refuse_changes(path: Path, asked: Config) -> None:
-    """Checks that a run would go on with the settings that it began with.
-
-    More seeds may follow its own: that adds rows and changes none.
-
-    Raises:
-        InputError: A setting differs, or the folder holds no run.
-        DataError: The folder's ``config.json`` cannot be read.
-    """
-    saved = read_settings(path)
-    for field in dataclasses.fields(Config):
-        before, now = getattr(saved, field.name), getattr(asked, field.name)
-        if field.name in FREE | {"device"}:  # for the device see RunProgress.resume
-            continue
-        if isinstance(now, Path):
-            now = now.expanduser()
-        if field.name == "seeds" and asked.seeds[: len(saved.seeds)] == saved.seeds:
-            continue
-        if before != now:
-            _refuse(path, field.name, _text(before), _text(now))
-
-
-def _text(value: object) -> str:
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
-
-
-def _refuse(path: Path, name: str, before: str, now: str) -> typing.NoReturn:
-    flag = "--" + name.replace("_", "-")
-    more = f", give {before} and further seeds after them" if name == "seeds" else ""
-    raise InputError(
-        f"--resume: {flag} was {before} when the run in {path} began and is {now} now; leave "
-        f"{flag} out to go on with {before}{more}, or begin a new run in another folder with --out"
-    )
-
-
-def finished_summary(path: Path, config: Config) -> dict[str, Any] | None:
-    """The content of ``summary.json``; None while the run lacks a seed that is asked for.
-
-    Raises:
-        DataError: It cannot be read.
-    """
-    source = path / "summary.json"
-    summary = _read_json(source) if source.exists() else None
-    return summary if summary and summary.get("seeds") == list(config.seeds) else None
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(values, dict):
-            raise ValueError("it holds no object")
-    except (OSError, ValueError) as error:
-        raise DataError(
-            f"{path} cannot be read ({error}); put the file back, or begin a new run in "
-            "another folder with --out"
-        ) from error
-    return values
+# What a write that was killed leaves beside its file: today's names, and an earlier version's.
+_HALF_WRITTEN = re.compile(r"\..+\.([0-9a-f]{16}|\d+)")
 
 
 class RunProgress(contextlib.AbstractContextManager["RunProgress"]):
-    """What of a run is done. One process at a time; make it by ``start`` or ``resume``.
+    """What of a run is done. Make it by ``start`` or ``resume``, in a claimed folder.
 
     Attributes:
         path: The run folder.
         rows: The rows that count.
-        costs: (arm, seed) -> what a finished arm cost.
-        failures: (arm, seed) -> why it was stopped.
+        record: What is finished.
+        damaged: What was found damaged and is made anew, a line each.
     """
 
-    def __init__(self, path: Path, config: Config, facts: Mapping[str, Any]) -> None:
+    def __init__(self, path: Path, config: Config, record: Record) -> None:
         self.path = path
         self.epochs = config.epochs
         self.order = [(arm, seed) for seed in config.seeds for arm in config.methods]
-        self.facts = dict(facts)
+        self.record = record
         self.rows: list[Row] = []
-        self.costs: dict[tuple[str, int], dict[str, Any]] = {}
-        self.failures: dict[tuple[str, int], str] = {}
+        self.damaged: list[str] = []
+        self.stream: IO[bytes] | None = None
         try:
             for name in ("checkpoints", "resume"):
                 (path / name).mkdir(parents=True, exist_ok=True)
-            # Unbuffered and in one piece: a row is on disk or not, whenever the run ends.
-            self.stream: IO[bytes] = (path / "epochs.jsonl").open("ab", buffering=0)
         except OSError as error:
             raise InputError(
-                f"--out {path} cannot be written ({error}); give another folder"
+                f"--out {path} cannot be written ({error.strerror or error}); give another folder"
             ) from error
-        self._lock()
 
-    def _lock(self) -> None:
-        if sys.platform == "win32":
-            return
-        import fcntl
+    @property
+    def costs(self) -> dict[tuple[str, int], dict[str, Any]]:
+        """(arm, seed) -> what a finished arm cost."""
+        return self.record.costs
 
-        try:
-            # Held by this process alone, not by its loaders; gone when it is killed.
-            fcntl.lockf(self.stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            self.stream.close()
-            raise InputError(
-                f"--out {self.path}: another process is at work on this run; wait for its end, "
-                "or end it first"
-            ) from error
+    @property
+    def failures(self) -> dict[tuple[str, int], str]:
+        """(arm, seed) -> why it was stopped."""
+        return self.record.failures
 
     def __exit__(self, *error: object) -> None:
-        self.stream.close()
+        if self.stream is not None:
+            self.stream.close()
 
     @classmethod
     def start(
         cls, path: Path, config: Config, device: torch.device, facts: Mapping[str, Any]
     ) -> RunProgress:
-        """Makes the folder of a new run.
+        """Begins a run in a folder.
 
         Args:
-            path: From :func:`free_folder`.
+            path: From :func:`claimed`.
             config: The settings.
             device: Where the run trains.
             facts: What must be the same when the run goes on, beside the settings.
 
         Raises:
-            InputError: The folder cannot be made.
+            InputError: The folder cannot be written to.
             DataError: The disk is full.
         """
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(
-                f"--out {path} cannot be made ({error}); give another folder"
-            ) from error
         # First: whatever happens after this, the folder is a run that can go on.
-        write_text(
-            path / "config.json", json.dumps(config.to_json(), indent=2) + "\n", durable=True
-        )
-        write_text(path / "environment.json", json.dumps(environment(device), indent=2) + "\n")
-        progress = cls(path, config, facts)
-        progress._write()
+        write_settings(path, config)
+        write_signed(path / "environment.json", environment(device))
+        progress = cls(path, config, Record(path, dict(facts)))
+        progress.record.write()
+        progress._open()
         return progress
 
     @classmethod
@@ -244,157 +134,170 @@ class RunProgress(contextlib.AbstractContextManager["RunProgress"]):
         """Opens the folder of a run that was ended; see :meth:`start`.
 
         Raises:
-            InputError: ``facts`` differ, or another process is at work on the run.
-            DataError: The folder's files contradict each other.
+            InputError: ``facts`` differ.
+            DataError: The folder's files are damaged, or contradict each other.
         """
-        progress = cls(path, config, facts)
-        try:
-            progress._clean()
-            if (path / "progress.json").exists():
-                progress._read()
-            progress._settle_rows()
-            progress._add_seeds(config)
-            progress._note_resumed(device)
-            progress._write()
-        except BaseException:
-            progress.stream.close()
-            raise
+        record = Record.read(path, ANEW)
+        if record is None:
+            _refuse_what_was_done(path)
+            record = Record(path, dict(facts))
+        _check_facts(record, facts)
+        progress = cls(path, config, record)
+        progress._clean()
+        progress._settle_rows()
+        progress._add_seeds(config)
+        progress._note_resumed(device)
+        progress._sign_states()
+        record.version = FORMAT_VERSION
+        record.write()
+        progress._open()
         return progress
 
     def _clean(self) -> None:
         """Removes what a killed process left half-written."""
-        for name in (".", "checkpoints", "choices", "resume"):
+        for name in (".", "checkpoints", "choices", "figures", "resume", "tables"):
             for entry in (self.path / name).glob(".*"):
-                if re.fullmatch(r"\..+\.\d+", entry.name):
+                if _HALF_WRITTEN.fullmatch(entry.name) and entry.is_file():
                     entry.unlink()
 
-    def _read(self) -> None:
-        saved = _read_json(self.path / "progress.json")
-        if saved.get("format_version") != FORMAT_VERSION:
-            raise InputError(
-                f"--resume: the run in {self.path} has format version "
-                f"{saved.get('format_version')}, this SALN goes on with {FORMAT_VERSION}; use the "
-                "SALN that began it, or begin a new run in another folder with --out"
-            )
-        for name, now in self.facts.items():
-            before = saved["facts"].get(name)
-            if before != now and name == "device":
-                _refuse(self.path, name, str(before), str(now))
-            if before != now:
-                raise InputError(
-                    f"--resume: the {name} was {before} when the run in {self.path} began and is "
-                    f"{now} now; put back what changed, or begin a new run in another folder "
-                    "with --out"
-                )
-        self.costs = {(entry.pop("arm"), entry.pop("seed")): entry for entry in saved["costs"]}
-        self.failures = {(entry["arm"], entry["seed"]): entry["error"] for entry in saved["failed"]}
-
-    def _write(self) -> None:
-        saved = {
-            "format_version": FORMAT_VERSION,
-            "facts": self.facts,
-            "costs": [{"arm": a, "seed": s, **cost} for (a, s), cost in self.costs.items()],
-            "failed": [{"arm": a, "seed": s, "error": e} for (a, s), e in self.failures.items()],
-        }
-        text = json.dumps(saved, indent=2) + "\n"
-        write_text(self.path / "progress.json", text, durable=True)
+    def _sign_states(self) -> None:
+        """Gives what an earlier version left the checksums that this one asks for."""
+        if self.record.is_old:
+            for path in (self.path / "resume").glob("*.pt"):
+                sign_state(path)
 
     def _add_seeds(self, config: Config) -> None:
         """Makes the folder that of an unfinished run of all the seeds."""
         saved = read_settings(self.path)
-        if saved.seeds == config.seeds:
-            return
-        # First: without it, whatever happens after this, the run is one that can go on.
-        (self.path / "summary.json").unlink(missing_ok=True)
-        settings = dataclasses.replace(saved, seeds=config.seeds).to_json()
-        text = json.dumps(settings, indent=2) + "\n"
-        write_text(self.path / "config.json", text, durable=True)
+        if saved.seeds != config.seeds:
+            # First: without them, whatever happens after this, the run is one that can go on.
+            self.record.about = None
+            if not self.record.is_old:
+                self.record.write()
+            (self.path / "summary.json").unlink(missing_ok=True)
+        if saved.seeds != config.seeds or self.record.is_old:
+            write_settings(self.path, dataclasses.replace(saved, seeds=config.seeds))
 
     def _note_resumed(self, device: torch.device) -> None:
         """What a run goes on upon stands beside what it began on."""
         source = self.path / "environment.json"
         now = environment(device)
-        began = _read_json(source) if source.exists() else dict(now)
-        began["resumed"] = [*began.get("resumed", []), now]
-        write_text(source, json.dumps(began, indent=2) + "\n")
+        try:
+            began = read_signed(source, ANEW, must=False) if source.exists() else dict(now)
+            before = list(began.get("resumed", []))
+        except (DataError, TypeError):
+            self.damaged.append(f"{source} was damaged: what the run began on is lost")
+            began, before = dict(now), []
+        write_signed(source, {**began, "resumed": [*before, now]})
 
     def _settle_rows(self) -> None:
         """Makes ``epochs.jsonl`` hold the rows that count, and no others."""
         source = self.path / "epochs.jsonl"
-        lines = source.read_bytes().splitlines(keepends=True)
+        found = source.read_bytes() if source.exists() else b""
+        if self.record.is_old:
+            self.record.rows = self._old_rows(found)
+        for key in self.order:
+            if self.record.done(*key):
+                self.rows += self.record.of(*key)
+            else:
+                state = self.state(*key, device=torch.device("cpu"))
+                self.rows += [] if state is None else state["rows"]
+        counted = lines_of(self.rows)
+        if found != counted:
+            # A kill here loses nothing, since the rows are in the record and the states.
+            write_bytes(source, counted, durable=True)
+
+    def _old_rows(self, content: bytes) -> list[Row]:
+        """The rows of the arms that are done, of a run whose record holds none."""
+        source = self.path / "epochs.jsonl"
+        lines = content.splitlines()
         found: dict[tuple[str, int], list[Row]] = {}
         for number, line in enumerate(lines, start=1):
             try:
                 row = json.loads(line)
                 found.setdefault((row["arm"], row["seed"]), []).append(row)
-            except (ValueError, TypeError, KeyError) as error:
+            except (ValueError, TypeError, KeyError, RecursionError) as error:
                 if number == len(lines):
                     break  # torn by the kill
                 raise DataError(
-                    f"{source}, line {number} is no row of a run ({error}); put the file back, or "
-                    "begin a new run in another folder with --out"
+                    f"{source}, line {number} is no row of a run ({error}); {ANEW}"
                 ) from error
-        for key in self.order:
-            if key in self.costs:
-                mine = found.get(key, [])
-                if [row["epoch"] for row in mine] != list(range(1, self.epochs + 1)):
-                    raise DataError(
-                        f"{source} lacks rows of {key[0]}, seed {key[1]}, which is finished; put "
-                        "the file back, or begin a new run in another folder with --out"
-                    )
-            elif key in self.failures:
-                mine = found.get(key, [])
-            else:
-                state = self.state(*key, device=torch.device("cpu"))
-                mine = [] if state is None else state["rows"]
-            self.rows += mine
-        counted = [_line(row) for row in self.rows]
-        same = 0
-        while same < min(len(lines), len(counted)) and lines[same] == counted[same]:
-            same += 1
-        # In place, for the lock is on this very file; a kill here loses nothing, since
-        # the rows to be added are in the state.
-        self.stream.truncate(sum(map(len, lines[:same])))
-        self._append(b"".join(counted[same:]))
+        for key in self.costs:
+            epochs = [row.get("epoch") for row in found.get(key, [])]
+            if epochs != list(range(1, self.epochs + 1)):
+                raise DataError(
+                    f"{source} lacks rows of {key[0]}, seed {key[1]}, which is finished; {ANEW}"
+                )
+        return [row for key in (*self.costs, *self.failures) for row in found.get(key, [])]
+
+    def _open(self) -> None:
+        try:
+            # Unbuffered and in one piece: a row is on disk or not, whenever the run ends.
+            self.stream = (self.path / "epochs.jsonl").open("ab", buffering=0)
+        except OSError as error:
+            raise InputError(
+                f"--out {self.path} cannot be written ({error.strerror or error}); give another "
+                "folder"
+            ) from error
+
+    def check_folder(self) -> None:
+        """Notices a folder that was deleted, moved or replaced under the run.
+
+        Raises:
+            DataError: It was. What is written would be lost, or come to stand in a new folder.
+        """
+        if self.stream is None:
+            return
+        try:
+            there = (self.path / "epochs.jsonl").stat()
+            if os.path.samestat(os.fstat(self.stream.fileno()), there):
+                return
+        except OSError:  # not there: as if it were another
+            pass
+        raise DataError(
+            f"{self.path / 'epochs.jsonl'} was deleted, moved or replaced while the run was at "
+            f"work; put {self.path} back and go on with --resume, or begin a new run"
+        )
 
     def _append(self, lines: bytes) -> None:
+        assert self.stream is not None
         try:
             view = memoryview(lines)
             while view:
                 view = view[self.stream.write(view) :]
             os.fsync(self.stream.fileno())
         except OSError as error:
+            cure = "free some space, then" if is_out_of_space(error) else "mend the disk, then"
             raise DataError(
-                f"{self.path / 'epochs.jsonl'} cannot be written ({error}); free some space, then "
-                "go on with --resume"
+                f"{self.path / 'epochs.jsonl'} cannot be written ({error}); {cure} go on with "
+                "--resume"
             ) from error
 
-    def _state_path(self, arm: str, seed: int) -> Path:
-        return self.path / "resume" / f"{arm}-seed{seed}.pt"
-
-    def _load(self, path: Path, device: torch.device) -> dict[str, Any] | None:
+    def _load(self, name: str, device: torch.device, what: str) -> dict[str, Any] | None:
+        path = self.path / "resume" / name
         if not path.exists():
             return None
         try:
-            state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
-        except Exception as error:  # a broken file raises anything from EOFError to KeyError
-            raise DataError(
-                f"{path} cannot be read ({error}); delete it, and what it holds is made anew "
-                "from the start"
-            ) from error
+            state = load_state(path, device, checked=not self.record.is_old)
+        except DamagedStateError as error:
+            self.damaged.append(f"{error}: {what} anew")
+            path.unlink()
+            return None
         return state
 
     def done(self, arm: str, seed: int) -> bool:
         """Whether an arm is finished or has failed."""
-        return (arm, seed) in self.costs or (arm, seed) in self.failures
+        return self.record.done(arm, seed)
 
     def state(self, arm: str, seed: int, *, device: torch.device) -> dict[str, Any] | None:
         """The state after the arm's last durable epoch; None before its first.
 
+        None, too, where the state is damaged: it is removed, and said in ``damaged``.
+
         Raises:
-            DataError: The file is broken.
+            DataError: The file cannot be read.
         """
-        return self._load(self._state_path(arm, seed), device)
+        return self._load(f"{arm}-seed{seed}.pt", device, f"{arm}, seed {seed}, begins")
 
     def save_epoch(self, row: Row, state: Mapping[str, Any]) -> None:
         """Makes the state after an epoch durable, then counts its row.
@@ -404,39 +307,61 @@ class RunProgress(contextlib.AbstractContextManager["RunProgress"]):
             state: Tensors and plain values that the arm goes on from.
 
         Raises:
-            DataError: The disk is full.
+            DataError: The disk is full, or the folder is no longer there.
         """
-        key = row["arm"], row["seed"]
-        rows = [old for old in self.rows if (old["arm"], old["seed"]) == key]
-        content = {**state, "rows": [*rows, row]}
-        write_with(self._state_path(*key), functools.partial(torch.save, content), durable=True)
+        self.check_folder()
+        arm, seed = row["arm"], row["seed"]
+        rows = [old for old in self.rows if (old["arm"], old["seed"]) == (arm, seed)]
+        save_state(self.path / "resume" / f"{arm}-seed{seed}.pt", {**state, "rows": [*rows, row]})
         self.rows.append(row)
-        self._append(_line(row))
+        self._append(lines_of([row]))
+
+    def _end(self, arm: str, seed: int) -> None:
+        """Keeps the rows of an arm that is done; its state goes."""
+        done = self.record.done
+        self.record.rows = [row for row in self.rows if done(row["arm"], row["seed"])]
+        self.record.write()
+        (self.path / "resume" / f"{arm}-seed{seed}.pt").unlink(missing_ok=True)
 
     def finish(
         self, arm: str, seed: int, learner: Mapping[str, torch.Tensor], cost: dict[str, Any]
     ) -> None:
-        """Keeps a finished arm's learner and what it cost; its state goes."""
-        checkpoint = self.path / "checkpoints" / f"{arm}-seed{seed}.pt"
-        write_with(checkpoint, functools.partial(torch.save, dict(learner)), durable=True)
+        """Keeps a finished arm's learner, what it cost and the checksums of what it wrote."""
+        self.check_folder()
+        name = f"checkpoints/{arm}-seed{seed}.pt"
+        write_with(self.path / name, functools.partial(torch.save, dict(learner)), durable=True)
         self.costs[arm, seed] = cost
-        self._write()
-        self._state_path(arm, seed).unlink(missing_ok=True)
+        own = (name, f"choices/{arm}-seed{seed}.npz")
+        shared = (f"choices/examples-seed{seed}.npz", *self._sheets())
+        for file in (*own, *(file for file in shared if file not in self.record.files)):
+            if (self.path / file).exists():
+                self.record.note(file)
+        self._end(arm, seed)
+
+    def _sheets(self) -> list[str]:
+        return [f"choices/{sheet.name}" for sheet in (self.path / "choices").glob("*.webp")]
+
+    def drop_damaged_choices(self, seed: int) -> None:
+        """Removes what is damaged of what all arms share, before it would be kept as it is."""
+        for name in (f"choices/examples-seed{seed}.npz", *self._sheets()):
+            if self.record.is_damaged(name):
+                (self.path / name).unlink()
+                del self.record.files[name]
 
     def fail(self, arm: str, seed: int, why: str) -> None:
         """Keeps why an arm was stopped, so that it is not run again; its state goes."""
         self.failures[arm, seed] = why
-        self._write()
-        self._state_path(arm, seed).unlink(missing_ok=True)
+        self._end(arm, seed)
 
     def reference(self, seed: int) -> dict[str, Any] | None:
-        """What :meth:`save_reference` kept for the seed."""
-        return self._load(self.path / "resume" / f"reference-{seed}.pt", torch.device("cpu"))
+        """What :meth:`save_reference` kept for the seed; None where it is damaged."""
+        what = f"the reference model of seed {seed} is trained"
+        return self._load(f"reference-{seed}.pt", torch.device("cpu"), what)
 
     def save_reference(self, seed: int, content: dict[str, Any]) -> None:
         """Keeps the reference model's outputs and costs until the seed's arms are done."""
-        path = self.path / "resume" / f"reference-{seed}.pt"
-        write_with(path, functools.partial(torch.save, content), durable=True)
+        self.check_folder()
+        save_state(self.path / "resume" / f"reference-{seed}.pt", content)
 
     def drop_reference(self, seed: int) -> None:
         """The seed's arms are done."""
@@ -444,14 +369,41 @@ class RunProgress(contextlib.AbstractContextManager["RunProgress"]):
 
     def save_labels(self, found: Mapping[str, Any]) -> None:
         """Writes ``labels.json``; before the first arm, so that a finished arm has it."""
-        write_text(self.path / "labels.json", json.dumps(found, indent=2) + "\n", durable=True)
+        write_json(self.path / "labels.json", found, durable=True)
+        self.record.note("labels.json")
+        self.record.write()
 
-    def finish_run(self, summary: Mapping[str, Any]) -> None:
-        """Writes ``summary.json``; nothing is left to go on from."""
-        shutil.rmtree(self.path / "resume")
-        text = json.dumps(summary, indent=2) + "\n"
-        write_text(self.path / "summary.json", text, durable=True)
+    def finish_run(self, about: Mapping[str, Any]) -> dict[str, Any]:
+        """Writes ``summary.json`` and gives it; nothing is left to go on from.
+
+        Args:
+            about: See :func:`summarise`.
+
+        Raises:
+            DataError: The disk is full, or the folder is no longer there.
+        """
+        self.check_folder()
+        return finish(self.record, dict(about))
 
 
-def _line(row: Row) -> bytes:
-    return (json.dumps(row) + "\n").encode()
+def _check_facts(record: Record, facts: Mapping[str, Any]) -> None:
+    for name, now in facts.items():
+        before = record.facts.get(name)
+        if before != now and name == "device":
+            refuse_setting(record.path, name, str(before), str(now))
+        if before != now:
+            raise InputError(
+                f"--resume: the {name} was {before} when the run in {record.path} began and is "
+                f"{now} now; put back what changed, or begin a new run in another folder "
+                "with --out"
+            )
+
+
+def _refuse_what_was_done(path: Path) -> None:
+    """A run without its record: whether data and device are the same, nobody knows."""
+    done = [path / "summary.json", *path.glob("checkpoints/*.pt"), *path.glob("resume/*.pt")]
+    rows = path / "epochs.jsonl"
+    if any(file.exists() for file in done) or (rows.exists() and rows.stat().st_size):
+        raise DataError(
+            f"{path / 'progress.json'} is missing, which says what of the run is done; {ANEW}"
+        )

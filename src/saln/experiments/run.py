@@ -17,15 +17,11 @@ from saln.experiments.confidence import doubted_labels
 from saln.experiments.config import Config
 from saln.experiments.environment import find_device
 from saln.experiments.event_log import EventLog
-from saln.experiments.progress import (
-    RunProgress,
-    finished_summary,
-    free_folder,
-    refuse_changes,
-)
+from saln.experiments.finished import read_finished
+from saln.experiments.progress import RunProgress
 from saln.experiments.reference import Reference, cost_of
 from saln.experiments.reporter import Reporter
-from saln.experiments.summary import summarise
+from saln.experiments.run_folder import ANEW, claimed
 from saln.threads import limited_threads
 from saln.training.processes import Processes
 
@@ -76,10 +72,12 @@ def compare(config: Config, reporter: Reporter, parts: type[Comparison] = Compar
             f"{processes.world_size} processes; give a multiple of {processes.world_size}"
         )
     device = find_device(config.device, processes.local_rank)
-    path = _folder(config) if processes.first else Path()
-    with processes.connected(device):
+    with contextlib.ExitStack() as stack:
+        # Before anything is looked at: two that are started at once would find the same.
+        path = stack.enter_context(claimed(config)) if processes.first else Path()
+        stack.enter_context(processes.connected(device))
         resumes = processes.first and config.resume
-        summary = finished_summary(path, config) if resumes else None
+        summary = _finished_summary(path, config) if resumes else None
         if processes.same(summary is not None, device):
             return Outcome(path, summary or {}, (), nothing_to_do=True)
         try:
@@ -95,13 +93,13 @@ def compare(config: Config, reporter: Reporter, parts: type[Comparison] = Compar
             raise
 
 
-def _folder(config: Config) -> Path:
-    """The folder of the run, new or to go on with; nothing is written."""
-    if not config.resume or config.out is None:
-        return free_folder(config)
-    path = config.out.expanduser()
-    refuse_changes(path, config)
-    return path
+def _finished_summary(path: Path, config: Config) -> dict[str, Any] | None:
+    """The summary of a run that has every seed that is asked for; what is damaged is mended."""
+    run = read_finished(path, ANEW)
+    if run is None or run.summary.get("seeds") != list(config.seeds):
+        return None
+    run.mend(path)
+    return run.summary
 
 
 def _compare(comparison: Comparison, path: Path) -> Outcome:
@@ -119,6 +117,7 @@ def _compare(comparison: Comparison, path: Path) -> Outcome:
         progress: RunProgress | None = None
         if processes.first and config.resume:
             progress = stack.enter_context(RunProgress.resume(path, config, device, facts))
+            _say_damage(comparison, progress)
         features, feature_seconds = comparison.features()
         if processes.first and progress is None:
             progress = stack.enter_context(RunProgress.start(path, config, device, facts))
@@ -151,9 +150,15 @@ def _compare(comparison: Comparison, path: Path) -> Outcome:
             "label_noise": config.label_noise,
             "seeds": list(config.seeds),
         }
-        summary = summarise(about, progress.rows, progress.costs, progress.failures)
-        progress.finish_run(summary)
+        summary = progress.finish_run(about)
     return Outcome(path, summary, tuple(progress.failures.values()))
+
+
+def _say_damage(comparison: Comparison, progress: RunProgress) -> None:
+    """Says once what was found damaged and is made anew."""
+    for line in progress.damaged:
+        comparison.reporter.note(line)
+    progress.damaged.clear()
 
 
 def _train_arms(
@@ -184,6 +189,8 @@ def _train_arms(
         if not waiting:
             continue
         saved = processes.same(progress.reference(seed) if progress else None, device)
+        if progress is not None:
+            _say_damage(comparison, progress)
         shared = comparison.seed(seed, None if saved is None else Reference.from_state(saved))
         if progress is not None:
             _save_seed(comparison, progress, shared, new_reference=saved is None)
@@ -227,4 +234,5 @@ def _save_seed(
         beliefs, noise = shared.confidence.beliefs, config.label_noise
         found = doubted_labels(beliefs, shared.data, seed=seed, noise_share=noise)
         progress.save_labels(found)
+    progress.drop_damaged_choices(seed)
     save_examples(progress.path, seed, shared.data.train, comparison.data.class_names)

@@ -89,7 +89,7 @@ class ByteLocks:
         "the" byte.
         """
         self._wait(position)
-        while not self._is_current():
+        while not self.is_current():
             self.close()
             self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
             self._wait(position)
@@ -104,7 +104,8 @@ class ByteLocks:
             time.sleep(seconds)
             seconds = min(2 * seconds, 0.05)
 
-    def _is_current(self) -> bool:
+    def is_current(self) -> bool:
+        """Whether the file is still the one of its name: neither removed nor replaced."""
         try:
             return os.path.samestat(os.fstat(self._descriptor), self._path.stat())
         except FileNotFoundError:

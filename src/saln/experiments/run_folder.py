@@ -1,0 +1,225 @@
+"""Which folder a run is in, who is at work there, and with which settings."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime
+import itertools
+import re
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from saln.errors import DataError, InputError
+from saln.experiments.config import Config, from_mapping
+from saln.experiments.state_files import CHECKSUM, read_signed, write_signed
+from saln.features.locks import ByteLocks, LocksNotKnownError
+from saln.files import check_new_path, read_json
+
+__all__ = [
+    "ANEW",
+    "LOCK",
+    "OLD_VERSION",
+    "claimed",
+    "held",
+    "read_settings",
+    "refuse_changes",
+    "refuse_setting",
+    "write_settings",
+]
+
+LOCK = ".lock"
+# Runs of this version have no checksums; they are taken as they are.
+OLD_VERSION = 2
+ANEW = "put the file back, or begin a new run in another folder with --out"
+# What may differ when a run goes on: none of these changes a row.
+FREE = frozenset(
+    {
+        "config",
+        "data_root",
+        "download",
+        "workers",
+        "cache_dir",
+        "out",
+        "resume",
+        "json",
+        "tensorboard",
+    }
+)  # fmt: skip
+
+
+class _TakenError(InputError):
+    """Another process is at work in the folder, or it holds something."""
+
+
+@contextlib.contextmanager
+def claimed(config: Config) -> Iterator[Path]:
+    """Gives the folder of a run, which nobody else works in until the block ends.
+
+    Two runs that are started at once would else both find it free. Nothing is written but the
+    lock; a folder that was made for it and is still empty at the end goes again.
+
+    Raises:
+        InputError: It cannot be made, another process is at work in it, or, for a new run, it
+            is a file or holds something; to go on with a run, it holds none or one with other
+            settings.
+        DataError: The run's ``config.json`` cannot be read.
+    """
+    with contextlib.ExitStack() as stack:
+        for path in _places(config):
+            try:
+                stack.enter_context(held(path))
+                if config.resume:
+                    refuse_changes(path, config)
+                else:
+                    _refuse_what_is_there(path)
+                break
+            except _TakenError:
+                if config.out is not None:
+                    raise
+                stack.close()  # a run that began in the same second
+        yield path
+
+
+def _places(config: Config) -> Iterator[Path]:
+    if config.out is not None:
+        yield config.out.expanduser()
+        return
+    slug = re.sub(r"[^a-z0-9]+", "-", (config.preset or config.dataset).lower()).strip("-")[-40:]
+    now = datetime.datetime.now(datetime.UTC).strftime("%Y%m%d-%H%M%S")
+    yield Path("runs") / f"{slug}-{now}"
+    yield from (Path("runs") / f"{slug}-{now}-{number}" for number in itertools.count(2))
+
+
+@contextlib.contextmanager
+def held(path: Path) -> Iterator[None]:
+    """Keeps other processes from working in a folder, which is made where it is missing.
+
+    The system ends it when the process ends, however it does; its loaders do not hold it.
+
+    Raises:
+        InputError: The folder cannot be made or written to, or another process is at work in it.
+    """
+    check_new_path(path, "--out")
+    if path.exists() and not path.is_dir():
+        raise InputError(f"--out {path} is a file; give a folder")
+    made = [part for part in (path, *path.parents) if not part.exists()]
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        lock = _lock(path)
+    except OSError as error:
+        raise InputError(
+            f"--out {path} cannot be written ({error.strerror or error}); give another folder"
+        ) from error
+    try:
+        yield
+    finally:
+        # Removed while it is held: who has opened it sees that it is no longer the folder's.
+        with contextlib.suppress(OSError):  # Windows removes no open file
+            (path / LOCK).unlink(missing_ok=True)
+        if lock is not None:
+            lock.close()
+        with contextlib.suppress(OSError):  # not empty: it is a run
+            for part in made:
+                part.rmdir()
+
+
+def _lock(path: Path) -> ByteLocks | None:
+    """The lock of a folder; None on a disk that knows none, where nobody can be kept out."""
+    while True:
+        path.mkdir(parents=True, exist_ok=True)  # who ended just now may have removed it
+        try:
+            lock = ByteLocks(path / LOCK)
+        except FileNotFoundError:
+            continue
+        try:
+            free = lock.try_lock(0)
+        except LocksNotKnownError:
+            lock.close()
+            return None
+        if free and lock.is_current():
+            return lock
+        lock.close()
+        if not free:
+            raise _TakenError(
+                f"--out {path}: another process is at work on a run there; wait for its end, or "
+                "give another folder"
+            )
+
+
+def _refuse_what_is_there(path: Path) -> None:
+    if all(entry.name == LOCK for entry in path.iterdir()):
+        return
+    if (path / "config.json").exists():
+        raise _TakenError(
+            f"--out {path} holds another run; give a new or an empty folder, or --resume "
+            "to go on with that run"
+        )
+    raise _TakenError(f"--out {path} holds other files; give a new or an empty folder")
+
+
+def write_settings(path: Path, config: Config) -> None:
+    """Writes ``config.json``; a folder that has it is a run."""
+    write_signed(path / "config.json", config.to_json())
+
+
+def read_settings(path: Path) -> Config:
+    """The settings of the run in a folder.
+
+    Raises:
+        InputError: The folder holds no run, or one of another version of SALN.
+        DataError: Its ``config.json`` cannot be read, or is not what was written.
+    """
+    source, progress = path / "config.json", path / "progress.json"
+    if not source.is_file():
+        if progress.exists():
+            raise DataError(f"{source} is missing; {ANEW}")
+        raise InputError(
+            f"--resume: {path} holds no run; give the folder of a run with --out, or leave "
+            "--resume out to begin one"
+        )
+    # Both have a checksum, or neither: those of an earlier version.
+    must = progress.exists() and CHECKSUM in read_json(progress, ANEW)
+    return from_mapping(read_signed(source, ANEW, must=must), str(source))
+
+
+def refuse_changes(path: Path, asked: Config) -> None:
+    """Checks that a run would go on with the settings that it began with.
+
+    More seeds may follow its own: that adds rows and changes none.
+
+    Raises:
+        InputError: A setting differs, or the folder holds no run.
+        DataError: The folder's ``config.json`` cannot be read.
+    """
+    saved = read_settings(path)
+    for field in dataclasses.fields(Config):
+        before, now = getattr(saved, field.name), getattr(asked, field.name)
+        if field.name in FREE | {"device"}:  # for the device see RunProgress.resume
+            continue
+        if isinstance(now, Path):
+            now = now.expanduser()
+        if field.name == "seeds" and asked.seeds[: len(saved.seeds)] == saved.seeds:
+            continue
+        if before != now:
+            refuse_setting(path, field.name, _text(before), _text(now))
+
+
+def _text(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def refuse_setting(path: Path, name: str, before: str, now: str) -> typing.NoReturn:
+    """Says that a run began with another value of a setting.
+
+    Raises:
+        InputError: Always.
+    """
+    flag = "--" + name.replace("_", "-")
+    more = f", give {before} and further seeds after them" if name == "seeds" else ""
+    raise InputError(
+        f"--resume: {flag} was {before} when the run in {path} began and is {now} now; leave "
+        f"{flag} out to go on with {before}{more}, or begin a new run in another folder with --out"
+    )
