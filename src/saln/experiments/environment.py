@@ -7,6 +7,7 @@ import os
 import platform
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +23,9 @@ __all__ = ["environment", "find_device"]
 
 def environment(device: torch.device) -> dict[str, Any]:
     """Versions, machine, command and start time, as plain values."""
-    commit = subprocess.run(
-        ["git", "rev-parse", "HEAD"],
-        cwd=Path(__file__).parent,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
     return {
         "saln": saln.__version__,
-        "commit": commit.stdout.strip() or None,
+        "commit": _commit(Path(saln.__file__).parent),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "torchvision": torchvision.__version__,
@@ -45,6 +39,46 @@ def environment(device: torch.device) -> dict[str, Any]:
         "command": [_program(sys.argv[0]), *sys.argv[1:]],
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
+
+
+def _commit(package: Path) -> str | None:
+    """The commit of the checkout that the code is run from.
+
+    None where it is not known: an installed package, whatever repository it lies in; a machine
+    without git, or with one that refuses to look.
+    """
+    root = package.parent.parent  # src/saln, as it lies in the checkout
+    try:
+        settings = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    if settings.get("project", {}).get("name") != "saln":
+        return None
+    top = _git(root, "rev-parse", "--show-toplevel")
+    if top is None or not os.path.samefile(top, root):
+        return None  # unpacked inside another project's repository
+    if not _git(root, "ls-files", "--", "src/saln/__init__.py"):
+        return None
+    return _git(root, "rev-parse", "--verify", "HEAD")
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    """What git says of a folder; None where it says nothing, or is not there."""
+    # A hook of git's, or a user, may have named another repository for every call.
+    others = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    try:
+        found = subprocess.run(
+            ["git", *arguments],
+            cwd=folder,
+            env=others,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=True,
+            timeout=20,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return os.fsdecode(found.stdout).strip() or None
 
 
 def _program(path: str) -> str:
