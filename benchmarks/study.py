@@ -144,7 +144,7 @@ def _seed_row(arm: str, seed: int, epochs: list[Row], cost: Row) -> Row:
         "arm": arm,
         "seed": seed,
         **{key: last[key] for key in last if key.endswith(("_accuracy", "_loss"))},
-        "wrong_label_share_kept": sum(kept) / len(kept),
+        "wrong_label_share_kept": None if None in kept else sum(kept) / len(kept),
         **{key: last[key] for key in ("steps", "examples_forward", "examples_backward")},
         "seconds": phases | {"spent": round(spent, 3)},
         "cost": cost,

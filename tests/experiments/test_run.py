@@ -17,6 +17,7 @@ from saln.experiments.run import compare
 from saln.features.store import FeatureStore
 from saln.loading.batches import SelectedBatches
 from saln.loading.loader import LoadedBatches
+from saln.report.page import write_report
 from saln.selection import SALN, SELECTORS
 from saln.training.ledger import ONCE, PHASES
 
@@ -203,6 +204,17 @@ def test_training_learns(config):
     arm = compare(better, Quiet()).summary["arms"]["standard"]
     assert arm["test_accuracy"]["mean"] > 0.9
     assert arm["test_loss"]["mean"] < 0.5
+
+
+def test_of_labels_as_they_came_nobody_knows_which_are_wrong(finished):
+    rows = rows_of(finished.out)
+    assert {row["wrong_label_share_kept"] for row in rows} == {None}
+    summary = json.loads((finished.out / "summary.json").read_text())
+    assert {arm["wrong_label_share_kept"] for arm in summary["arms"].values()} == {None}
+    write_report(finished.out)
+    table = (finished.out / "tables" / "counts.csv").read_text().splitlines()
+    assert table[0].endswith(",wrong labels kept")
+    assert all(line.endswith(",unknown") for line in table[1:])
 
 
 def test_label_noise_is_counted_among_the_kept(config):

@@ -28,6 +28,18 @@ def test_what_the_rows_say():
     assert saln["wrong_label_share_kept"] == pytest.approx((0.3 + 0.5 + 0.3 + 0.7) / 8)
 
 
+def test_what_nobody_knows_is_not_0():
+    """Of no label on real data is known whether it is wrong; a mean of some seeds is none."""
+    unknown = [row | {"wrong_label_share_kept": None} for row in ROWS]
+    arms = summarise(about(), unknown, COSTS, {})["arms"]
+    assert arms["saln"]["wrong_label_share_kept"] is None
+    assert arms["saln"]["test_accuracy"]["mean"] == pytest.approx(0.6)
+    mixed = [unknown[2], *ROWS[:2], *ROWS[3:]]  # gone on with from a version that wrote 0
+    arms = summarise(about(), mixed, COSTS, {})["arms"]
+    assert arms["saln"]["wrong_label_share_kept"] is None
+    assert arms["uniform"]["wrong_label_share_kept"] == pytest.approx((0.1 + 0.2 + 0.05 + 0.3) / 4)
+
+
 def test_an_arm_that_failed_has_only_its_error():
     failures = {("saln", 1): "saln, seed 1: the loss is nan"}
     arms = summarise(about(), ROWS, COSTS, failures)["arms"]

@@ -381,7 +381,9 @@ class Comparison:
                 row |= {f"{split}_accuracy": value.accuracy, f"{split}_loss": value.loss}
             if not result.measures:  # --evaluate-every
                 row |= dict.fromkeys(METRICS)
-            row["wrong_label_share_kept"] = float(wrong.mean())
+            # Known only of labels that were replaced here: as it came, a data set may hold some.
+            known = config.label_noise > 0
+            row["wrong_label_share_kept"] = float(wrong.mean()) if known else None
             row["seconds"] = {name: round(value, 6) for name, value in ledger.take().items()}
             with ledger.phase("save"):
                 record.end_epoch(result.epoch, kept)

@@ -76,6 +76,6 @@ def _scalars(row: dict[str, Any]) -> list[tuple[str, float]]:
         split, _, what = name.rpartition("_")
         if what in ("accuracy", "loss") and value is not None:  # else --evaluate-every
             found.append((f"{what}/{split}", value))
-        elif name in NUMBERS:
+        elif name in NUMBERS and value is not None:  # else nobody knows which labels are wrong
             found.append((f"epoch/{name}", value))
     return found + [(f"seconds/{name}", value) for name, value in row["seconds"].items()]

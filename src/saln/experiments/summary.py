@@ -37,6 +37,12 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
+def _mean_where_known(values: Sequence[float | None]) -> float | None:
+    """The mean; None where any value is unknown, for what is left would be another mean."""
+    known = [value for value in values if value is not None]
+    return _mean(known) if len(known) == len(values) else None
+
+
 class _Run(NamedTuple):
     """One arm with one seed: its rows in order, its one-off seconds and its total."""
 
@@ -87,7 +93,7 @@ def _arm(runs: Sequence[_Run]) -> dict[str, Any]:
     }
     return {
         **{name: _metric([row[name] for row in last]) for name in METRICS},
-        "wrong_label_share_kept": _mean(
+        "wrong_label_share_kept": _mean_where_known(
             [row["wrong_label_share_kept"] for run in runs for row in run.epochs]
         ),
         "seconds": {"total": total, "per_epoch": per_epoch, **once, **seconds},
@@ -214,7 +220,8 @@ def summarise(
 
     Returns:
         As in the design: accuracies are fractions, seconds are wall-clock means over
-        seeds. An arm that failed with any seed has only an ``error``.
+        seeds. An arm that failed with any seed has only an ``error``. None stands for what
+        is not known: ``wrong_label_share_kept`` where no label was replaced on purpose.
     """
     arms: dict[str, Any] = {}
     runs: dict[str, list[_Run]] = {}

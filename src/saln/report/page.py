@@ -78,12 +78,14 @@ def _row(line: str, where: str) -> dict[str, Any]:
         row = json.loads(line)
     except ValueError as error:
         raise DataError(f"{where} is no JSON ({error}); remove the line or run again") from error
-    numbers = ["seed", "epoch", "steps", "examples_backward", "wrong_label_share_kept"]
+    numbers = ["seed", "epoch", "steps", "examples_backward"]
     try:
         found = [row[name] for name in numbers]
         measured = [row[name] for name in METRICS]
         if any(value is not None for value in measured):  # else --evaluate-every left them out
             found += measured
+        if row["wrong_label_share_kept"] is not None:  # else nobody knows which are wrong
+            found.append(row["wrong_label_share_kept"])
         found += [row["seconds"][name] for name in PHASES]
         whole = isinstance(row["arm"], str) and all(isinstance(n, int | float) for n in found)
     except (KeyError, TypeError) as error:

@@ -28,6 +28,10 @@ def _number(metric: dict[str, Any]) -> str:
     return text
 
 
+def _share(share: float | None) -> str:
+    return "unknown" if share is None else f"{100 * share:.1f}"
+
+
 def _against(entry: dict[str, Any]) -> tuple[str, str]:
     """The difference in points with its interval, and the verdict."""
     versus = entry["versus_uniform"]
@@ -114,7 +118,7 @@ def run_tables(summary: dict[str, Any]) -> tuple[Table, ...]:
                         f"{e['steps']:,}",
                         f"{e['examples_forward']:,}",
                         f"{e['examples_backward']:,}",
-                        f"{100 * e['wrong_label_share_kept']:.1f}",
+                        _share(e["wrong_label_share_kept"]),
                     ),
                 )
                 for a, e in arms.items()
