@@ -37,9 +37,9 @@ class SelectSettings:
     features_column: str = "features"
     """Of Parquet: lists of floats."""
     labels_column: str | None = None
-    """Of Parquet: whole numbers."""
+    """Of Parquet: whole numbers or names; becomes the column label."""
     id_column: str | None = None
-    """Of Parquet: becomes the column id; the row's number when not given."""
+    """Of Parquet: becomes the column id; when not given, its own id or the row's number."""
     engine: Literal["local", "ray"] = "local"
     """Choose in this process, or on a Ray cluster; the output is the same."""
     ray_address: str | None = None
@@ -83,7 +83,6 @@ def run_select(arguments: Sequence[str]) -> int:
     """
     settings = read_select(arguments)
     from saln.curation.select import select
-    from saln.selection import SELECTORS
     from saln.terminal import open_reporter
 
     # Ray prints on standard output when a worker dies, which is the result's alone.
@@ -99,7 +98,7 @@ def run_select(arguments: Sequence[str]) -> int:
 
         result = select(
             settings.source,
-            selector=SELECTORS[settings.selector](),
+            selector=settings.selector,
             filter_ratio=settings.filter_ratio,
             candidates=settings.candidates,
             out=settings.out,

@@ -90,9 +90,7 @@ def put(folder, files):
 
 def content(folder):
     """Everything below a folder but locks, which say nothing when nobody holds them."""
-    return {
-        name: (folder / name).read_bytes() for name in files_of(folder) if ".lock" not in name
-    }
+    return {name: (folder / name).read_bytes() for name in files_of(folder) if ".lock" not in name}
 
 
 def attempt(arguments, capsys):

@@ -63,6 +63,11 @@ def judge(
     # The classes that are there, numbered anew: a number of a million asks for no such matrix.
     known = np.flatnonzero(given >= 0)
     classes, numbers = np.unique(given[known], return_inverse=True)
+    if len(classes) == len(known) > 1:
+        raise InputError(
+            f"every row of {source.path} has a label of its own, so that none tells anything about "
+            "another; give --labels-column NAME of one with classes"
+        )
     codes = np.full(len(given), -1, dtype=np.int64)
     codes[known] = numbers
     beliefs = store_beliefs(_store(source, workspace, codes), codes)
