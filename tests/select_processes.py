@@ -33,7 +33,7 @@ def killed_and_again(arguments, parts, out):
         arguments, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         start_new_session=True,
     )  # fmt: skip
-    deadline = time.monotonic() + 100
+    deadline = time.monotonic() + 300
     while len(list(parts.glob("part-*"))) < 3 and running.poll() is None:
         assert time.monotonic() < deadline
         time.sleep(0.005)

@@ -60,6 +60,29 @@ def test_the_bytes_are_those_of_the_local_engine(cluster, store, local, tmp_path
     assert told[-1] == (4_050, 4_050)
 
 
+def test_beliefs_and_names_of_classes_travel(cluster, tmp_path):
+    """They are formed by the driver; Parquet is opened anew by every worker."""
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    labels = np.arange(900) % 3
+    features = np.random.default_rng(0).random((900, 4)) + 2 * np.eye(4)[labels]
+    given = [("cat", "dog", "owl")[label] for label in labels]
+    given[5:9] = ["cat"] * 4
+    table = pa.table({"features": list(features.astype(np.float32)), "kind": given})
+    pq.write_table(table, tmp_path / "rows.parquet", row_group_size=170)
+    found = {}
+    for engine in ("local", "ray"):
+        result = saln.select(
+            tmp_path / "rows.parquet", selector="coherence", labels_column="kind", engine=engine,
+            out=tmp_path / f"{engine}.parquet", ray_workers=2 if engine == "ray" else None,
+            **OPTIONS,
+        )  # fmt: skip
+        found[engine] = result.path.read_bytes(), result.labels.read_bytes()
+    assert found["ray"] == found["local"]
+    assert set(pq.read_table(tmp_path / "ray.parquet")["believed_label"].to_pylist()) == {
+        "cat", "dog", "owl"
+    }  # fmt: skip
+
+
 class Deadly(saln.Selector):
     """SALN, but whoever first looks at row 1234 dies of it, by SIGKILL."""
 

@@ -89,6 +89,8 @@ class RowGroups:
         files: The files, in order; those without rows, too.
         schema: The ``pyarrow.Schema`` of all; a column may be null in one file alone.
         starts: The first row of each group, and the number of all rows.
+        has_checksums: Whether pages of the row group that was read first carry checksums; then
+            no damage to rows goes unnoticed.
 
     Raises:
         InputError: No file, or files of several kinds.
@@ -100,9 +102,11 @@ class RowGroups:
         self.path = path
         self.files = parquet_files(path)
         self.starts = [0]
+        self.has_checksums = False
         self._groups: list[tuple[int, int]] = []
         self._open: tuple[int, _Opened] | None = None
         self._cached: tuple[int, Any] | None = None
+        self._looked = False
         first: Path | None = None
         empty: Any = None
         for number, file in enumerate(self.files):
@@ -178,6 +182,9 @@ class RowGroups:
             if len(table) != rows:
                 raise ValueError(f"it has {len(table):,} rows and not {rows:,}")
             _compare_statistics(opened.file.metadata, group, table)
+            if not self._looked and table.num_columns:
+                self.has_checksums = _has_checksum(opened, group, table.column_names[0])
+                self._looked = True
             wanted = self.schema if columns is None else _part(self.schema, columns)
             if not table.schema.equals(wanted):  # what may be null in another file
                 table = table.cast(wanted)
@@ -224,6 +231,27 @@ def _joined(one: Any, other: Any, first: Path, file: Path) -> Any:
         field.with_nullable(field.nullable or other.field(field.name).nullable) for field in one
     ]
     return arrow.schema(fields, one.metadata)
+
+
+def _has_checksum(opened: _Opened, group: int, name: str) -> bool:
+    """Whether the first page of a column that was read has a checksum; pyarrow does not say."""
+    metadata = opened.file.metadata
+    numbers = range(metadata.num_columns)
+    number = next(n for n in numbers if metadata.schema.column(n).path.split(".")[0] == name)
+    chunk = metadata.row_group(group).column(number)
+    start = chunk.data_page_offset
+    if chunk.has_dictionary_page and chunk.dictionary_page_offset:
+        start = min(start, chunk.dictionary_page_offset)
+    opened.stream.seek(start)
+    header, at = opened.stream.read(64), 0
+    # Thrift's compact protocol: kind and two sizes, all of them int32 of a varying length, and
+    # then, where there is one, the checksum as the fourth.
+    for _ in range(3):
+        at += 1
+        while at < len(header) and header[at] >= 128:
+            at += 1
+        at += 1
+    return bool(header[at : at + 1] == b"\x15")
 
 
 def _compare_statistics(metadata: Any, group: int, table: Any) -> None:

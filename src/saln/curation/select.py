@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import logging
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -35,6 +36,8 @@ from saln.files import check_new_path, write_json, write_with
 from saln.selection.contract import Selector
 
 __all__ = ["SelectionResult", "select"]
+
+logger = logging.getLogger(__name__)
 
 # Rows of a partition, about: some tens of MB of features, and a second's work.
 PARTITION_ROWS = 32_768
@@ -160,6 +163,12 @@ def select(
             progress(len(opened), len(opened))
         listed = json.loads(listing.read_bytes())["labels"] if judges else []
         workspace.clear()
+    if isinstance(opened, ParquetSource) and not opened.has_checksums:
+        logger.warning(
+            "%s carries no checksums, so that damage to it may go unnoticed; Parquet can be "
+            "written with them (pyarrow: write_page_checksum=True)",
+            opened.path,
+        )
     return SelectionResult(
         path=path,
         rows=len(opened),

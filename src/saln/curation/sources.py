@@ -208,6 +208,11 @@ class ParquetSource:
     def __len__(self) -> int:
         return len(self._groups)
 
+    @property
+    def has_checksums(self) -> bool:
+        """Whether its pages carry checksums, as those of the first row group tell."""
+        return self._groups.has_checksums
+
     def identity(self) -> dict[str, Any]:
         """Names, sizes and checksums of the files, and which columns are asked for."""
         return {"files": self._groups.checksums(), "columns": list(self._asked)}
