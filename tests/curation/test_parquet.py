@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 
 import numpy as np
 import pyarrow as pa
@@ -11,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import saln
+from saln.curation.choosing import Job
 from saln.curation.parquet import RowGroups
 from saln.curation.sources import open_source
 from saln.errors import DataError, InputError
@@ -113,6 +115,39 @@ def test_lists_of_different_lengths_in_two_row_groups(tmp_path):
     with pytest.raises(DataError, match=r"row 30 of .*: features has 3 numbers where others have"):
         choose(tmp_path / "rows.parquet", tmp_path / "kept.parquet")
     assert [path.name for path in tmp_path.iterdir()] == ["rows.parquet"]
+
+
+@pytest.mark.parametrize("where", ["file", "folder", "store"])
+def test_an_input_that_is_written_to_meanwhile(tmp_path, monkeypatch, where):
+    """Rows of two versions are never mixed."""
+    path = tmp_path / where
+    other = TABLE.set_column(0, "features", pa.array([[1.0, 2.0, 3.0, 4.0]] * ROWS))
+    if where == "store":
+        saln.write_store(path, np.stack(TABLE["features"].to_numpy()), np.arange(ROWS))
+    elif where == "folder":
+        path.mkdir()
+        pq.write_table(TABLE, path / "a.parquet")
+        pq.write_table(TABLE, path / "b.parquet")
+    else:
+        pq.write_table(TABLE, path)
+    original = Job.choose
+
+    def writes(self, number):
+        if number == 1:
+            if where == "store":
+                shutil.rmtree(path)
+                saln.write_store(path, np.ones((ROWS, 4)), np.arange(ROWS))
+            else:
+                pq.write_table(other, path / "b.parquet" if where == "folder" else path)
+        return original(self, number)
+
+    monkeypatch.setattr(Job, "choose", writes)
+    with pytest.raises(DataError, match=r"was changed while it was read.*; run the same command"):
+        saln.select(
+            path, selector="uniform", candidates=20, filter_ratio=0.5, out=tmp_path / "kept",
+            partition_rows=20,
+        )  # fmt: skip
+    assert not (tmp_path / "kept").exists()
 
 
 def test_an_output_among_the_inputs_is_refused(tmp_path):

@@ -107,6 +107,7 @@ class RowGroups:
         self._open: tuple[int, _Opened] | None = None
         self._cached: tuple[int, Any] | None = None
         self._looked = False
+        self._stamps: dict[Path, tuple[int, int]] = {}
         first: Path | None = None
         empty: Any = None
         for number, file in enumerate(self.files):
@@ -150,6 +151,26 @@ class RowGroups:
                 raise _unreadable(file, error) from error
         return found
 
+    def check_unchanged(self) -> None:
+        """Refuses what was read while somebody wrote to the files.
+
+        Raises:
+            DataError: Names the file.
+        """
+        for file in self.files:
+            try:
+                self._compare_stamp(file)
+            except OSError as error:
+                raise _unreadable(file, error) from error
+
+    def _compare_stamp(self, file: Path) -> None:
+        stat = file.stat()
+        now = (stat.st_size, stat.st_mtime_ns)
+        if self._stamps.setdefault(file, now) != now:
+            raise DataError(
+                f"{file} was changed while it was read; run the same command again when it is whole"
+            )
+
     def _file(self, number: int) -> _Opened:
         if self._open is None or self._open[0] != number:
             self.close()
@@ -157,7 +178,10 @@ class RowGroups:
             if file.exists() and not file.is_file():
                 raise InputError(f"{file} is no regular file; give a Parquet file or a folder")
             try:
+                self._compare_stamp(file)
                 self._open = (number, _Opened(file))
+            except DataError:
+                raise
             except FileNotFoundError as error:
                 raise InputError(f"{file} does not exist; give a file that does") from error
             except Exception as error:  # pyarrow raises OSError, ArrowInvalid and others

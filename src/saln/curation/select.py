@@ -266,6 +266,7 @@ def _work(
         progress(done, rows)
     output = workspace.path / "output.parquet"
     facts["kept"] = _join(workspace, [kept[name] for name in names], output)
+    job.source.check_unchanged()
     files[output] = workspace.out
     workspace.publish(files, facts)
     return facts, done - before

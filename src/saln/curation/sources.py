@@ -82,6 +82,13 @@ class Source(Protocol):
     def labels(self) -> npt.NDArray[np.int64] | None:
         """All labels, int64 (n,), of named classes their numbers."""
 
+    def check_unchanged(self) -> None:
+        """Refuses an input that was written to since it was opened.
+
+        Raises:
+            DataError: It was.
+        """
+
     def ids(self, rows: Sequence[int]) -> list[Any] | None:
         """What the input itself calls some rows; None where it only counts them."""
 
@@ -139,6 +146,18 @@ class StoreSource:
     def labels(self) -> npt.NDArray[np.int64]:
         """See :class:`Source`; -1 of rows that could not be read."""
         return np.array(self.store.labels)
+
+    def check_unchanged(self) -> None:
+        """See :class:`Source`; by the checksums again, where its files have changed.
+
+        Raises:
+            DataError: It is another store, or damaged.
+        """
+        if FeatureStore.open(self.path).manifest != self.store.manifest:
+            raise DataError(
+                f"the feature store {self.path} was changed while it was read; run the same "
+                "command again"
+            )
 
     def ids(self, rows: Sequence[int]) -> list[Any] | None:
         """See :class:`Source`."""
@@ -276,6 +295,10 @@ class ParquetSource:
 
     def _bad(self, start: int, row: int, said: str) -> DataError:
         return bad_row(self.path, start + row, said)
+
+    def check_unchanged(self) -> None:
+        """See :class:`Source`."""
+        self._groups.check_unchanged()
 
     def ids(self, rows: Sequence[int]) -> list[Any] | None:
         """See :class:`Source`."""

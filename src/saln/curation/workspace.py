@@ -81,6 +81,8 @@ class Workspace:
         )
         with locked(self.out.with_name(f".{self.out.name}.lock"), refusal):
             if _there(self.out) and not (self.path / "manifest.json").exists():
+                with contextlib.suppress(OSError):
+                    self.path.rmdir()  # an empty one is what a kill in the last moment leaves
                 raise _exists(self.out)
             try:
                 yield
