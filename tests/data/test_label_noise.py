@@ -41,7 +41,7 @@ def test_every_other_class_is_about_equally_likely():
 
 @pytest.mark.parametrize("share", [-0.1, 1.0, float("nan")])
 def test_share_outside_is_refused(share):
-    with pytest.raises(InputError, match=r"label noise .* is not allowed"):
+    with pytest.raises(InputError, match=r"label noise=.* is not allowed"):
         flip_labels(np.zeros(3, dtype=np.int64), share, 2, 0)
 
 

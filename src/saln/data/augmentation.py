@@ -11,11 +11,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
 from saln._torchvision import torchvision
+from saln.data.arguments import as_array, as_whole
+from saln.errors import InputError
 
 __all__ = [
     "IMAGENET",
@@ -37,6 +40,18 @@ class Normalisation:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
 
+    def __post_init__(self) -> None:
+        for name in ("mean", "std"):
+            given = getattr(self, name)
+            values = as_array(given, name)
+            good = values.shape == (3,) and values.dtype.kind in "iuf"
+            if not good or not np.isfinite(values).all() or (name == "std" and values.min() <= 0):
+                raise InputError(
+                    f"{name}={given!r} is not allowed; give three numbers, one a colour"
+                    + (", above 0" if name == "std" else "")
+                )
+            object.__setattr__(self, name, tuple(map(float, values)))
+
     def __call__(self, image: Image.Image) -> Tensor:
         """Gives float32, (3, height, width)."""
         pixels: Tensor = functional.to_tensor(image)
@@ -54,6 +69,10 @@ class Augmentation(Protocol):
         """Gives float32, (3, size, size), drawing only from ``generator``."""
 
 
+def _check_size(transform: EvaluationTransform | PhotoAugmentation | DigitAugmentation) -> None:
+    object.__setattr__(transform, "size", as_whole(transform.size, "size", 1))
+
+
 def _uniform(generator: torch.Generator, low: float, high: float) -> float:
     return low + (high - low) * torch.rand((), generator=generator, dtype=torch.float64).item()
 
@@ -64,6 +83,9 @@ class EvaluationTransform:
 
     size: int
     normalisation: Normalisation = IMAGENET
+
+    def __post_init__(self) -> None:
+        _check_size(self)
 
     def __call__(self, image: Image.Image) -> Tensor:
         """Gives float32, (3, size, size)."""
@@ -86,6 +108,9 @@ class PhotoAugmentation:
     degrees: float = 15.0
     jitter: float = 0.2
     hue: float = 0.1
+
+    def __post_init__(self) -> None:
+        _check_size(self)
 
     def __call__(self, image: Image.Image, generator: torch.Generator) -> Tensor:
         """Gives float32, (3, size, size), drawing only from ``generator``."""
@@ -119,6 +144,9 @@ class DigitAugmentation:
     normalisation: Normalisation = IMAGENET
     degrees: float = 10.0
     shift: float = 0.125
+
+    def __post_init__(self) -> None:
+        _check_size(self)
 
     def __call__(self, image: Image.Image, generator: torch.Generator) -> Tensor:
         """Gives float32, (3, size, size), drawing only from ``generator``."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from saln.data.arguments import as_share, as_whole, as_wholes
 from saln.errors import InputError
 from saln.randomness import derive_seed
 
@@ -27,10 +28,18 @@ def flip_labels(
         New labels, int64, (n,). The input is left alone.
 
     Raises:
-        InputError: ``share`` is outside [0, 1), or there is no other class.
+        InputError: ``share`` is outside [0, 1), a label is none, or there is no other class.
     """
-    if not 0 <= share < 1:
-        raise InputError(f"label noise {share} is not allowed; give a share in [0, 1), e.g. 0.4")
+    share = as_share(share, "label noise")
+    n_classes = as_whole(n_classes, "n_classes", 1)
+    seed = as_whole(seed, "seed", -(2**62))
+    labels = as_wholes(labels, "labels")
+    strange = (labels < 0) | (labels >= n_classes)
+    if strange.any():
+        row = int(strange.argmax())
+        raise InputError(
+            f"the label of example {row} is {labels[row]}, expected 0 to {n_classes - 1}"
+        )
     noisy = labels.copy()
     count = round(share * len(labels))
     if count == 0:

@@ -1,0 +1,244 @@
+"""What people give, as what it plainly means: paths, whole numbers, labels.
+
+Numbers of NumPy, tensors, lists and pandas are taken; what could mean two things is refused.
+"""
+
+from __future__ import annotations
+
+import operator
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from saln.errors import InputError
+
+__all__ = [
+    "as_array",
+    "as_label",
+    "as_labels",
+    "as_path",
+    "as_share",
+    "as_whole",
+    "as_wholes",
+    "expanded",
+    "is_folder",
+]
+
+
+def as_path(path: Any, name: str) -> Path:
+    """A path that somebody gave, with ``~`` for the home folder.
+
+    Raises:
+        InputError: It is no path; the message names the argument.
+    """
+    text = os.fspath(path) if isinstance(path, str | os.PathLike) else None
+    if not isinstance(text, str):
+        raise InputError(f"{name}={path!r} is no path; give text or a pathlib.Path")
+    if not text or "\0" in text:
+        raise InputError(f"{name}={text!r} is not allowed; give the path of a file or folder")
+    return expanded(text)
+
+
+def expanded(text: str | Path) -> Path:
+    """A path with ``~`` for the home folder, where there is such a user."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        return Path(text)
+
+
+def is_folder(path: Path) -> bool:
+    """Whether a folder is there; False for names that no system allows, too."""
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
+        return False
+
+
+def as_whole(value: Any, name: str, low: int | None = None) -> int:
+    """A whole number that somebody gave, as ``8``, ``numpy.int32(8)`` or ``8.0``.
+
+    Raises:
+        InputError: It is none, or below ``low``; the message names the argument.
+    """
+    try:
+        whole = operator.index(value)
+        bad = isinstance(value, bool | np.bool_)
+    except TypeError:
+        bad = not (isinstance(value, float | np.floating) and float(value).is_integer())
+        whole = 0 if bad else int(value)
+    if bad or (low is not None and whole < low):
+        allowed = "a whole number" if low is None else f"at least {low}, a whole number"
+        raise InputError(f"{name}={value!r} is not allowed; give {allowed}")
+    return whole
+
+
+def as_share(value: Any, name: str) -> float:
+    """A share of a whole that somebody gave, as ``0.1``, ``numpy.float32(0.1)`` or ``0``.
+
+    Raises:
+        InputError: It is no number in [0, 1); the message names the argument.
+    """
+    number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
+    if not number or not 0 <= float(value) < 1:
+        raise InputError(f"{name}={value!r} is not allowed; give a share in [0, 1), e.g. 0.1")
+    return float(value)
+
+
+def as_array(values: Any, name: str) -> npt.NDArray[Any]:
+    """Values that somebody gave as an array, tensor, list or of pandas.
+
+    Raises:
+        InputError: They are no array, such as lists of different lengths.
+    """
+    try:
+        if isinstance(values, torch.Tensor):
+            # NumPy knows no bfloat16.
+            wide = values.float() if values.dtype == torch.bfloat16 else values
+            return np.asarray(wide.numpy(force=True))
+        if isinstance(values, list | tuple) and values and isinstance(values[0], torch.Tensor):
+            return as_array(torch.stack(list(values)), name)
+        array = np.asarray(values)
+    except (TypeError, ValueError, RuntimeError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(
+            f"{name} are a {type(values).__name__} that is no array ({reason}); give a NumPy "
+            "array, a tensor or a list of equally long rows"
+        ) from error
+    return array
+
+
+def as_wholes(values: Any, name: str) -> npt.NDArray[np.int64]:
+    """Whole numbers that somebody gave, of any type, floats among them.
+
+    Returns:
+        int64, (n,).
+
+    Raises:
+        InputError: They are none, or no row of numbers; the message names the argument.
+    """
+    array = as_array(values, name)
+    if array.ndim == 2 and array.shape[1] == 1:
+        array = array[:, 0]
+    if array.size == 0 and array.ndim == 1:
+        return np.zeros(0, dtype=np.int64)
+    whole = array.dtype.kind in "iu" or (
+        array.dtype.kind == "f" and bool((np.floor(array) == array).all())
+    )
+    if array.ndim != 1 or not whole:
+        raise InputError(
+            f"{name} are {array.dtype} of shape {array.shape}; give whole numbers, one a row"
+        )
+    return array.astype(np.int64)
+
+
+def as_label(label: Any) -> int:
+    """The class of one example that somebody gave.
+
+    Args:
+        label: A whole number from 0 of any type, floats and booleans among them, also alone in
+            an array, a tensor or a list.
+
+    Raises:
+        InputError: It is no class; the message says what it is.
+    """
+    given = label
+    if isinstance(label, torch.Tensor | np.ndarray | list | tuple):
+        array = as_array(label, "labels")
+        if array.size != 1:
+            raise InputError(
+                f"its label has shape {array.shape}, expected a whole number, one a class; of "
+                "one-hot or soft labels give their argmax"
+            )
+        given = array.reshape(-1)[0]
+    if given is None or (isinstance(given, float | np.floating) and np.isnan(given)):
+        raise InputError(f"its label is {label!r}; give its class, or leave that example out")
+    broken = isinstance(given, float | np.floating) and not float(given).is_integer()
+    if broken or not isinstance(given, int | float | np.integer | np.floating | np.bool_):
+        raise InputError(f"its label is {label!r}, expected a whole number, one a class")
+    whole = int(given)
+    if not 0 <= whole < 2**63:
+        raise InputError(
+            f"its label is {label!r}; give whole numbers from 0, and leave out what has no class"
+        )
+    return whole
+
+
+def as_labels(
+    labels: Any, shape: tuple[int, ...]
+) -> tuple[npt.NDArray[np.int64], tuple[str, ...] | None]:
+    """Labels that somebody gave, as class numbers.
+
+    Args:
+        labels: (n,) or (n, 1): whole numbers from 0 of any type, floats among them; booleans;
+            or the classes' names.
+        shape: Of the features, (n, d).
+
+    Returns:
+        int64, (n,), and the names of classes 0, 1, ... where names were given: in
+        alphabetical order.
+
+    Raises:
+        InputError: Another shape or length, or a label that is no class; the message names
+            the row.
+    """
+    if labels is None:
+        raise InputError(
+            "a feature store holds labels, and none are given; give one a row, or use the "
+            "features without a store: SelectedBatches takes an array"
+        )
+    array = as_array(labels, "labels")
+    if array.ndim == 2 and array.shape[1] == 1:
+        array = array[:, 0]
+    if array.shape != tuple(shape[:1]):
+        hint = ", and of one-hot or soft labels their argmax" if array.ndim == 2 else ""
+        raise InputError(
+            f"features are {tuple(shape)} and labels {array.shape}; give (n, d) and (n,){hint}"
+        )
+    if array.dtype == object:
+        array = _plain(array)
+    if array.dtype.kind == "U":
+        names, numbers = np.unique(array, return_inverse=True)
+        return numbers.astype(np.int64), tuple(map(str, names))
+    if array.dtype.kind not in "iufb":
+        raise InputError(
+            f"labels are {array.dtype}; give whole numbers from 0, or the classes' names"
+        )
+    if array.dtype.kind == "f":
+        _refuse(~np.isfinite(array), array, "; give its class, or leave that example out")
+        _refuse(
+            array != np.floor(array),
+            array,
+            ", which is no class; give whole numbers: numbers to be predicted have no classes, "
+            "so sort them into intervals first",
+        )
+    if array.dtype.kind in "if":
+        _refuse(array < 0, array, "; give 0 or more, and leave out what has no class")
+    if array.dtype.kind in "uf":
+        beyond = array.astype(np.float64) >= 2.0**63
+        _refuse(beyond, array, ", more than a class can be; number the classes from 0")
+    return array.astype(np.int64), None
+
+
+def _plain(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Python's own objects, all of one kind, as an array of that kind."""
+    names = np.array([isinstance(value, str) for value in array])
+    numbers = np.array([isinstance(value, int | float | np.number | np.bool_) for value in array])
+    if not (names.all() or numbers.all()):
+        kind = names if names[0] else numbers
+        row = int((~kind).argmax())
+        raise InputError(
+            f"the label of example {row} is {array[row]!r}; give whole numbers from 0, or the "
+            "classes' names, one an example"
+        )
+    return np.array(array.tolist())
+
+
+def _refuse(bad: npt.NDArray[np.bool_], array: npt.NDArray[Any], why: str) -> None:
+    if bad.any():
+        row = int(bad.argmax())
+        raise InputError(f"the label of example {row} is {array[row]}{why}")
