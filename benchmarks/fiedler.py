@@ -225,9 +225,8 @@ def _same(found: Array | None, expected: Array | None) -> bool | None:
 
 def selection_share(features: Array, data_root: Path, seed: int) -> dict[str, Any]:
     """Choosing 64 of 320, against decoding and training ResNet-18 on the 64 at 64 px."""
-    from PIL import Image
-
     from saln._torchvision import torchvision
+    from saln.data.decoding import load_rgb
 
     models, transforms = torchvision.models, torchvision.transforms
     paths = sorted((data_root / "oxford-iiit-pet" / "images").glob("*.jpg"))
@@ -242,7 +241,7 @@ def selection_share(features: Array, data_root: Path, seed: int) -> dict[str, An
         best = {"select": float("inf"), "load": float("inf"), "train": float("inf")}
 
         def load() -> torch.Tensor:
-            return torch.stack([prepare(Image.open(path).convert("RGB")) for path in paths[:64]])
+            return torch.stack([prepare(load_rgb(path)) for path in paths[:64]])
 
         def train(images: torch.Tensor) -> None:
             optimizer.zero_grad()

@@ -72,7 +72,7 @@ def decode(sample: dict[str, Any]) -> tuple[Tensor, int]:
     """An image and its label; counts."""
     global decoded
     decoded += 1
-    with Image.open(io.BytesIO(sample["png"])) as image:
+    with Image.open(io.BytesIO(sample["png"]), formats=["PNG"]) as image:
         pixels = torch.from_numpy(np.array(image)).float() / 255
     return pixels.flatten(), int(sample["cls"])
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from PIL import Image
 
-from saln.data.names import name_of
+from saln._torchvision import torchvision
+from saln.data.arguments import as_array, as_label
+from saln.data.decoding import array_to_rgb, load_rgb, refuse_special, to_rgb
+from saln.data.names import file_of, name_of, place_in
 from saln.errors import DataError, InputError
 
 __all__ = ["IMAGE_KEYS", "LABEL_KEYS", "MapStyle", "check_map_style", "read_item"]
@@ -48,7 +53,7 @@ def check_map_style(dataset: Any) -> None:
         raise InputError(f"{name} is empty; give a data set with at least one example")
 
 
-def _pick(item: dict[str, Any], keys: tuple[str, ...], what: str) -> Any:
+def _pick(item: Mapping[str, Any], keys: tuple[str, ...], what: str) -> Any:
     for key in keys:
         if key in item:
             return item[key]
@@ -60,66 +65,96 @@ def _pick(item: dict[str, Any], keys: tuple[str, ...], what: str) -> Any:
 
 def _to_rgb(image: Any) -> Image.Image:
     if isinstance(image, Image.Image):
-        return image.convert("RGB")
-    pixels = image
-    if isinstance(image, torch.Tensor):
-        pixels = image.numpy(force=True)
-        if pixels.ndim == 3 and pixels.shape[0] in (1, 3, 4):  # torch's order: channels first
-            pixels = pixels.transpose(1, 2, 0)
-    if not isinstance(pixels, np.ndarray):
+        return to_rgb(image)
+    if isinstance(image, bytes | bytearray | memoryview):
+        return load_rgb(image)
+    if isinstance(image, Mapping) and ("bytes" in image or "path" in image):
+        return load_rgb(image)
+    if not isinstance(image, np.ndarray | torch.Tensor | list):
         raise InputError(f"its image is a {type(image).__name__}, expected a PIL image or uint8")
-    if pixels.dtype != np.uint8:
+    pixels = as_array(image, "pixels")
+    if isinstance(image, torch.Tensor) and pixels.ndim == 3 and pixels.shape[0] in (1, 3, 4):
+        pixels = pixels.transpose(1, 2, 0)  # torch's order, also where both could be meant
+    if pixels.dtype.kind not in "bui":
         raise InputError(
             f"its image is an array of {pixels.dtype}, expected a PIL image or uint8; leave the "
             "data set's own transform out, the backbone's is applied here"
         )
-    if pixels.ndim == 3 and pixels.shape[2] == 1:
-        pixels = pixels[..., 0]
-    if pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] not in (3, 4)):
-        raise InputError(
-            f"its image has shape {tuple(image.shape)}, expected one image with 1, 3 or 4 channels"
-        )
-    return Image.fromarray(np.ascontiguousarray(pixels)).convert("RGB")
-
-
-def _to_label(label: Any) -> int:
-    if isinstance(label, torch.Tensor):
-        label = label.numpy(force=True)
-    if isinstance(label, np.ndarray) and label.size == 1:
-        label = label.item()
-    if isinstance(label, bool) or not isinstance(label, int | np.integer):
-        raise InputError(f"its label is {label!r}, expected a whole number, one a class")
-    return int(label)
+    try:
+        return array_to_rgb(pixels)
+    except ValueError as error:
+        raise InputError(f"its image cannot be used: {error}") from error
 
 
 def _parse(item: Any) -> tuple[Image.Image, int]:
-    if isinstance(item, dict):
+    if isinstance(item, Mapping):
         image, label = _pick(item, IMAGE_KEYS, "image"), _pick(item, LABEL_KEYS, "label")
     elif isinstance(item, tuple | list) and len(item) >= 2:
         image, label = item[0], item[1]
     else:
         raise InputError(f"it is a {type(item).__name__}, {_EXPECTED}")
-    return _to_rgb(image), _to_label(label)
+    return _to_rgb(image), as_label(label)
+
+
+def _item(dataset: Any, index: int) -> Any:
+    """An example, as the data set gives it.
+
+    Of torchvision's folders and of Hugging Face tables the file or bytes are had instead of the
+    picture that they make of it, where nobody has chosen how: theirs lets Pillow try formats that
+    start other programs, waits for pipes, and cuts off what is above 8 bits.
+    """
+    if type(dataset) is torch.utils.data.Subset:
+        return _item(dataset.dataset, int(dataset.indices[index]))
+    if type(dataset) is torch.utils.data.ConcatDataset:
+        return _item(*place_in(dataset, index))
+    if _is_plain_folder(dataset):
+        path, label = dataset.samples[index]
+        image: Any = load_rgb(Path(path))
+        image = image if dataset.transform is None else dataset.transform(image)
+        return image, label if dataset.target_transform is None else dataset.target_transform(label)
+    is_table = type(dataset).__module__.startswith("datasets.") and hasattr(dataset, "with_format")
+    if is_table and dataset.format["type"] is None:
+        row = dataset.with_format("arrow")[index]
+        wanted = (*IMAGE_KEYS, *LABEL_KEYS)
+        return {
+            name: row.column(name)[0].as_py() if name in wanted else None
+            for name in row.column_names
+        }
+    path = file_of(dataset, index)
+    if path is not None:
+        refuse_special(path)
+    return dataset[index]
+
+
+def _is_plain_folder(dataset: Any) -> bool:
+    """Whether a data set is torchvision's of folders, as it comes."""
+    kind = torchvision.datasets.DatasetFolder
+    return (
+        isinstance(dataset, kind)
+        and type(dataset).__getitem__ is kind.__getitem__
+        and dataset.loader is torchvision.datasets.folder.default_loader
+    )
 
 
 def read_item(dataset: MapStyle, index: int) -> tuple[Image.Image, int]:
     """Reads one example.
 
     Args:
-        dataset: Gives ``(image, label)`` or a dict with the two. The image is a PIL
-            image, a uint8 array (height, width[, channels]) or a uint8 tensor
-            (channels, height, width).
+        dataset: Gives ``(image, label)`` or a dict with the two. The image is a PIL image,
+            encoded bytes, a dict with ``bytes`` or a ``path``, an array of whole numbers
+            (height, width[, channels]) or a tensor (channels, height, width); the label a whole
+            number from 0.
         index: The example's position.
 
     Returns:
-        The image as RGB and its label.
+        The image as RGB of 8 bits, and its label.
 
     Raises:
         InputError: The example is of another form; the message says which.
         DataError: It cannot be read at all.
     """
     try:
-        return _parse(dataset[index])
+        return _parse(_item(dataset, index))
     except InputError as error:
         raise InputError(f"{_where(dataset, index)} cannot be used: {error}") from error
     except DataError:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["PATHS", "name_of"]
+__all__ = ["PATHS", "file_of", "name_of", "place_in"]
 
 # Where torchvision's data sets (and those written like them) keep their files' names.
 PATHS = ("samples", "imgs", "_samples", "_images", "_image_files", "_image_paths", "paths", "files")
@@ -31,15 +31,20 @@ def name_of(dataset: Any, index: int) -> str | None:
     if isinstance(dataset, torch.utils.data.Subset):
         return name_of(dataset.dataset, int(dataset.indices[index]))
     if isinstance(dataset, torch.utils.data.ConcatDataset):
-        part = bisect_right(dataset.cumulative_sizes, index)
-        before = dataset.cumulative_sizes[part - 1] if part else 0
-        return name_of(dataset.datasets[part], index - before)
+        return name_of(*place_in(dataset, index))
     images, rows = getattr(dataset, "images", None), getattr(dataset, "rows", None)
     if callable(getattr(images, "name_of", None)) and rows is not None:
         return name_of(images, int(rows[index]))
     if type(dataset).__module__.startswith("datasets.") and hasattr(dataset, "with_format"):
         return _row_name(dataset, index)
-    return _file_name(dataset, index)
+    path = file_of(dataset, index)
+    return None if path is None else str(path)
+
+
+def place_in(dataset: Any, index: int) -> tuple[Any, int]:
+    """The part of a ``ConcatDataset`` that holds an example, and its position there."""
+    part = bisect_right(dataset.cumulative_sizes, index)
+    return dataset.datasets[part], index - (dataset.cumulative_sizes[part - 1] if part else 0)
 
 
 def _row_name(dataset: Any, index: int) -> str:
@@ -52,8 +57,8 @@ def _row_name(dataset: Any, index: int) -> str:
     return f"row {index}"
 
 
-def _file_name(dataset: Any, index: int) -> str | None:
-    """Of a data set that keeps a list of paths, or of tuples that begin with one."""
+def file_of(dataset: Any, index: int) -> Path | None:
+    """An example's file, of a data set that keeps a list of paths, or of tuples that begin so."""
     attributes = getattr(dataset, "__dict__", {})
     found = next((attributes[name] for name in PATHS if attributes.get(name) is not None), None)
     if not isinstance(found, Sequence) or isinstance(found, str) or index >= len(found):
@@ -64,4 +69,4 @@ def _file_name(dataset: Any, index: int) -> str | None:
         return None
     path = Path(entry)
     root = Path(str(getattr(dataset, "root", "")))
-    return str(path if path.is_absolute() or path.exists() else root / path)
+    return path if path.is_absolute() or path.exists() else root / path

@@ -132,7 +132,7 @@ def _gallery_data(folder: Path, gallery: Gallery) -> dict[str, Any]:
     from PIL import Image
 
     first = gallery.batches[0]
-    with Image.open(sheet_path(folder, first.epoch, first.step)) as sheet:
+    with Image.open(sheet_path(folder, first.epoch, first.step), formats=["WEBP"]) as sheet:
         small = sheet.width // gallery.columns < SMALL_TILE
     batches = [batch._asdict() for batch in gallery.batches]
     return {**gallery._asdict(), "batches": batches, "small": small}
