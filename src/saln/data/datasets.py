@@ -1,29 +1,32 @@
 """Data sets by name, split once into train, reference, validation and test.
 
-The data set's own test split is the test split where it has one; elsewhere a share
-of the examples becomes it. Validation and the reference part are taken from the
-training split. All splits are stratified and depend on ``split_seed`` alone.
+The data set's own test split is the test split where it has one, or else its own
+validation split; elsewhere a share of the examples becomes it. Validation, where the
+data set has no split left for it, and the reference part are taken from the training
+split. All splits are stratified and depend on ``split_seed`` alone.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from saln._torchvision import torchvision
+from saln.data.arguments import as_array, as_path, as_share, as_whole, as_wholes, expanded
 from saln.data.augmentation import Augmentation, DigitAugmentation, PhotoAugmentation
+from saln.data.folders import find_splits
+from saln.data.hugging_face import load_splits
 from saln.data.label_noise import flip_labels
-from saln.data.sources import ArrayImages, FileImages, ImageSource, TableImages
-from saln.errors import DataError, InputError, MissingExtraError
+from saln.data.sources import ArrayImages, FileImages, ImageSource
+from saln.errors import DataError, InputError
 from saln.randomness import derive_seed
 
 __all__ = ["DATASETS", "DataSet", "Examples", "load_dataset", "stratified_part"]
@@ -35,9 +38,11 @@ DATASETS = {
     "digits": "1,797 handwritten digits of 8 x 8 pixels, 10 classes; comes with scikit-learn",
     "cifar10": "CIFAR-10, 60,000 images of 32 x 32 pixels, 10 classes (--download to fetch)",
     "oxford-pet": "Oxford-IIIT Pet, 7,349 photos of 37 breeds (--download to fetch)",
-    "folder:PATH": "a folder of images with one sub-folder a class",
+    "folder:PATH": "a folder of images, one sub-folder a class; or train/, val/, test/ of such",
     "hf:NAME-OR-PATH": "a Hugging Face data set, from the hub or a local folder (extra 'hf')",
 }
+# Of so many images the size is looked at, where a data set does not say it.
+_LOOKED_AT = 8
 
 
 @dataclass(frozen=True)
@@ -75,8 +80,23 @@ class Examples:
         return digest.hexdigest()
 
     def part(self, positions: npt.NDArray[Any]) -> Examples:
-        """The examples at the given positions, in ascending order."""
-        positions = np.sort(positions)
+        """The examples at the given positions, in ascending order.
+
+        Args:
+            positions: (m,): from 0, distinct; or booleans, (n,): True for those wanted.
+
+        Raises:
+            InputError: They are no positions of examples.
+        """
+        positions = as_array(positions, "positions")
+        if positions.dtype == np.bool_ and positions.shape == self.rows.shape:
+            positions = np.flatnonzero(positions)
+        positions = np.sort(as_wholes(positions, "positions"))
+        if len(positions) and not 0 <= positions[0] <= positions[-1] < len(self):
+            raise InputError(
+                f"positions go from {positions[0]} to {positions[-1]}; give those of the "
+                f"{len(self)} examples, from 0"
+            )
         return Examples(
             self.images, self.rows[positions], self.labels[positions], self.true_labels[positions]
         )
@@ -154,7 +174,16 @@ def stratified_part(
 
     Returns:
         int64, (count,), distinct, ascending.
+
+    Raises:
+        InputError: Labels that are no whole numbers, or more to draw than there are.
     """
+    labels = as_wholes(labels, "labels")
+    count = as_whole(count, "count", 0)
+    if count > len(labels):
+        raise InputError(f"count={count} is more than the {len(labels)} labels; give at most those")
+    if not isinstance(random, np.random.Generator):
+        raise InputError(f"random={random!r} is not allowed; give a numpy.random.Generator")
     row = np.lexsort((random.random(len(labels)), labels))
     start = random.random()
     picks = np.floor((np.arange(count) + start) * (len(labels) / max(count, 1))).astype(np.int64)
@@ -162,16 +191,22 @@ def stratified_part(
     return np.sort(row[np.minimum(picks, len(labels) - 1)])
 
 
-@dataclass(frozen=True)
-class _Loaded:
-    """A data set as found: one or two splits, not yet ours."""
+class _Split(NamedTuple):
+    """A split as found, not yet ours."""
 
     images: ImageSource
     labels: Labels
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """A data set as found: the split to train on, and what it has beside."""
+
+    train: _Split
     class_names: tuple[str, ...]
-    test_images: ImageSource | None = None
-    test_labels: Labels | None = None
-    image_size: int = 224
+    validation: _Split | None = None
+    test: _Split | None = None
+    image_size: int | None = None
     augmentation: Callable[..., Augmentation] = PhotoAugmentation
 
 
@@ -183,7 +218,7 @@ def _digits() -> _Loaded:
     labels = bunch.target.astype(np.int64)
     names = tuple(str(digit) for digit in range(10))
     return _Loaded(
-        ArrayImages(pixels), labels, names, image_size=16, augmentation=DigitAugmentation
+        _Split(ArrayImages(pixels), labels), names, image_size=16, augmentation=DigitAugmentation
     )
 
 
@@ -216,11 +251,9 @@ def _cifar10(root: Path, download: bool) -> _Loaded:
         for train in (True, False)
     )
     return _Loaded(
-        ArrayImages(train.data),
-        np.asarray(train.targets, dtype=np.int64),
+        _Split(ArrayImages(train.data), np.asarray(train.targets, dtype=np.int64)),
         tuple(train.classes),
-        ArrayImages(test.data),
-        np.asarray(test.targets, dtype=np.int64),
+        test=_Split(ArrayImages(test.data), np.asarray(test.targets, dtype=np.int64)),
         image_size=32,
     )
 
@@ -240,101 +273,46 @@ def _oxford_pet(root: Path, download: bool) -> _Loaded:
     folder = root / "oxford-iiit-pet"
     # torchvision keeps paths and labels in private lists; its public way opens every image.
     return _Loaded(
-        FileImages(folder, train._images),
-        np.asarray(train._labels, dtype=np.int64),
+        _Split(FileImages(folder, train._images), np.asarray(train._labels, dtype=np.int64)),
         tuple(train.classes),
-        FileImages(folder, test._images),
-        np.asarray(test._labels, dtype=np.int64),
+        test=_Split(FileImages(folder, test._images), np.asarray(test._labels, dtype=np.int64)),
+        image_size=224,
     )
 
 
 def _folder(path: Path) -> _Loaded:
-    if not path.is_dir():
-        raise InputError(f"folder:{path} is not a folder; give one that has a sub-folder a class")
-    try:
-        found = torchvision.datasets.ImageFolder(str(path))
-    except FileNotFoundError as error:
-        raise InputError(
-            f"folder:{path} holds no images in sub-folders ({error}); "
-            "put each class's images into a sub-folder of its own"
-        ) from error
-    if len(found.classes) < 2:
-        raise InputError(
-            f"folder:{path} has one class ({found.classes[0]!r}); "
-            "there is nothing to tell apart: add a second sub-folder"
-        )
-    paths = [Path(name) for name, _ in found.samples]
-    labels = np.asarray(found.targets, dtype=np.int64)
-    return _Loaded(FileImages(path, paths), labels, tuple(found.classes))
+    splits, names = find_splits(path)
+    return _of_splits(
+        {name: _Split(FileImages(path, part.paths), part.labels) for name, part in splits.items()},
+        names,
+    )
 
 
 def _hugging_face(name: str, download: bool) -> _Loaded:
-    is_path = name.startswith((".", "/", "~"))
-    if is_path and not Path(name).expanduser().exists():
-        raise InputError(f"hf:{name} does not exist; give a folder that does, or a hub name")
-    if not download:  # the package asks the hub otherwise; it reads this when it is imported
-        os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    try:
-        import datasets
-    except ImportError as error:
-        raise MissingExtraError(
-            f"hf:{name} needs the package 'datasets', which is not installed; "
-            "run: pip install 'saln[hf]'"
-        ) from error
-    datasets.disable_progress_bars()
-    config = datasets.DownloadConfig(local_files_only=not download and not is_path)
-    try:
-        splits = datasets.load_dataset(
-            str(Path(name).expanduser()) if is_path else name, download_config=config
-        )
-    except Exception as error:  # the library raises many kinds; all mean the same here
-        raise DataError(
-            f"hf:{name} could not be loaded ({type(error).__name__}: "
-            f"{str(error).splitlines()[0] if str(error) else 'no message'}); give a folder with "
-            "Parquet files or images, or a hub name with --download"
-        ) from error
-    if "train" not in splits:
-        raise InputError(f"hf:{name} has no split 'train', only {', '.join(splits)}")
-    train, test = splits["train"], splits.get("test", splits.get("validation"))
-    features = train.features
-    images = [c for c, kind in features.items() if isinstance(kind, datasets.Image)]
-    if len(images) != 1:
-        raise InputError(
-            f"hf:{name} has {len(images)} image columns, expected 1 among {', '.join(features)}"
-        )
-    labels = [c for c, kind in features.items() if isinstance(kind, datasets.ClassLabel)]
-    labels = labels or [c for c in ("label", "labels", "class", "fine_label") if c in features]
-    if not labels:
-        raise InputError(
-            f"hf:{name} has no label column among {', '.join(features)}; "
-            "rename the one with the classes to 'label'"
-        )
-    image, label = images[0], labels[0]
-    raw = train.data.column(label).to_pylist()
-    kind = features[label]
-    values = range(kind.num_classes) if hasattr(kind, "names") else sorted(set(raw))
-    number = {value: i for i, value in enumerate(values)}
-    names = tuple(kind.names) if hasattr(kind, "names") else tuple(map(str, values))
+    splits, names = load_splits(name, download)
+    return _of_splits({kind: _Split(*part) for kind, part in splits.items()}, names)
 
-    def numbered(split: Any) -> Labels:
-        column = split.data.column(label).to_pylist()
-        strange = next((value for value in column if value not in number), None)
-        if strange is not None or None in number:
-            raise DataError(
-                f"hf:{name} has the label {strange!r}, which is none of the {len(number)} "
-                "classes of its training split; remove those rows"
-            )
-        return np.asarray([number[value] for value in column], dtype=np.int64)
 
-    has_test = test is not None
-    return _Loaded(
-        TableImages(train, image, f"hf:{name} (train)"),
-        numbered(train),
-        names,
-        TableImages(test, image, f"hf:{name} (test)") if has_test else None,
-        numbered(test) if has_test else None,
-        image_size=32 if "cifar" in name.lower() else 224,
-    )
+def _of_splits(splits: dict[str, _Split], names: tuple[str, ...]) -> _Loaded:
+    """What is published without a test split is measured on its validation split."""
+    test, validation = splits.get("test"), splits.get("validation")
+    if test is None:
+        test, validation = validation, None
+    return _Loaded(splits["train"], names, validation, test)
+
+
+def _usual_size(images: ImageSource) -> int:
+    """32 pixels where all images are of 32 x 32, as CIFAR's are, else 224.
+
+    Known by some images' headers, spread over the split.
+    """
+    for row in np.unique(np.linspace(0, len(images) - 1, _LOOKED_AT).astype(np.int64)):
+        try:
+            if images.header(int(row)) != (32, 32):
+                return 224
+        except DataError:
+            continue  # said where it is used; the others tell the size, too
+    return 32
 
 
 def _find(spec: str, data_root: Path, download: bool) -> _Loaded:
@@ -346,7 +324,7 @@ def _find(spec: str, data_root: Path, download: bool) -> _Loaded:
     if spec == "oxford-pet":
         return _oxford_pet(data_root, download)
     if kind == "folder" and rest:
-        return _folder(Path(rest).expanduser())
+        return _folder(expanded(rest))
     if kind == "hf" and rest:
         return _hugging_face(rest, download)
     raise InputError(f"unknown data set {spec!r}; choose one of {', '.join(DATASETS)}")
@@ -369,10 +347,12 @@ def load_dataset(
         spec: A key of :data:`DATASETS`, with a path or name where it says so.
         data_root: Where torchvision's data sets are, or go when downloaded.
         limit: At most this many training images (validation and reference part
-            included), and at most this many test images; stratified.
-        validation_share: The share of the training split that becomes validation.
+            included), and at most this many test images; stratified. At most this many of a
+            validation split of the data set's own, too.
+        validation_share: The share of the training split that becomes validation, where the data
+            set has no validation split beside its test split.
         test_share: The share of all examples that becomes the test split, where the
-            data set has none of its own.
+            data set has neither a test nor a validation split of its own.
         reference_share: The share of what is then left of the training split that is
             held out for reference models.
         split_seed: Decides which example goes where.
@@ -384,7 +364,16 @@ def load_dataset(
         DataError: The data is there but broken, or a download failed.
         MissingExtraError: ``hf:`` without the package ``datasets``.
     """
-    found = _find(spec, data_root, download)
+    if not isinstance(spec, str):
+        raise InputError(f"spec={spec!r} is not allowed; give text, one of {', '.join(DATASETS)}")
+    limit = None if limit is None else as_whole(limit, "limit", -(2**62))
+    if limit is not None and limit < 1:
+        raise InputError(f"--limit {limit} is not allowed; give a number of at least 1")
+    validation_share = as_share(validation_share, "validation_share")
+    test_share = as_share(test_share, "test_share")
+    reference_share = as_share(reference_share, "reference_share")
+    split_seed = as_whole(split_seed, "split_seed", -(2**62))
+    found = _find(spec, as_path(data_root, "data_root"), download)
     random = np.random.Generator(np.random.PCG64(derive_seed(split_seed, "split")))
 
     def take(pool: Examples, count: int) -> tuple[Examples, Examples]:
@@ -392,21 +381,24 @@ def load_dataset(
         rest = np.setdiff1d(np.arange(len(pool)), chosen, assume_unique=True)
         return pool.part(rest), pool.part(chosen)
 
-    def everything(images: ImageSource, labels: Labels) -> Examples:
-        return Examples(images, np.arange(len(labels), dtype=np.int64), labels, labels)
+    def everything(split: _Split) -> Examples:
+        rows = np.arange(len(split.labels), dtype=np.int64)
+        return Examples(split.images, rows, split.labels, split.labels)
 
-    pool = everything(found.images, found.labels)
-    if found.test_images is not None and found.test_labels is not None:
-        test = everything(found.test_images, found.test_labels)
+    def at_most(pool: Examples) -> Examples:
+        return pool if limit is None else take(pool, min(limit, len(pool)))[1]
+
+    pool = everything(found.train)
+    if found.test is not None:
+        test = everything(found.test)
     else:
         pool, test = take(pool, round(test_share * len(pool)))
-    if limit is not None:
-        if limit < 1:
-            raise InputError(f"--limit {limit} is not allowed; give a number of at least 1")
-        pool = take(pool, min(limit, len(pool)))[1]
-        test = take(test, min(limit, len(test)))[1]
+    pool, test = at_most(pool), at_most(test)
     used = len(pool)
-    pool, validation = take(pool, round(validation_share * used))
+    if found.validation is not None:
+        validation = at_most(everything(found.validation))
+    else:
+        pool, validation = take(pool, round(validation_share * used))
     pool, reference = take(pool, round(reference_share * len(pool)))
     parts = {"train": pool, "validation": validation, "test": test}
     empty = [name for name, part in parts.items() if len(part) == 0]
@@ -417,8 +409,12 @@ def load_dataset(
             f"{spec} has {used} training and {len(test)} test images here, too few to split: "
             f"nothing is left for {' and '.join(empty)}; add images or raise --limit"
         )
-    digest = hashlib.blake2b(found.images.fingerprint().encode(), digest_size=16)
-    digest.update(found.labels.data)
+    if len(found.class_names) < 2:
+        raise InputError(
+            f"{spec} has one class ({found.class_names[0]!r}); there is nothing to tell apart"
+        )
+    digest = hashlib.blake2b(found.train.images.fingerprint().encode(), digest_size=16)
+    digest.update(found.train.labels.data)
     return DataSet(
         name=spec,
         class_names=found.class_names,
@@ -427,6 +423,6 @@ def load_dataset(
         validation=validation,
         test=test,
         fingerprint=digest.hexdigest(),
-        default_image_size=found.image_size,
+        default_image_size=found.image_size or _usual_size(found.train.images),
         augmentation=found.augmentation,
     )
