@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from saln.data.augmentation import EvaluationTransform, Normalisation
 from saln.data.datasets import DataSet, Examples, load_dataset
+from saln.data.headers import check_headers
 from saln.data.views import EvaluationView, TrainingView, inference_batch_size
 from saln.errors import InputError
 from saln.experiments.choices import ChoiceRecord
@@ -100,6 +101,7 @@ class Comparison:
             split_seed=config.split_seed,
             download=config.download,
         )
+        check_headers(self.data)
         self.image_size = config.image_size or self.data.default_image_size
         k, f = config.batch_size, config.filter_schedule()
         n = f.candidates(k) if selectors else k
