@@ -256,11 +256,13 @@ def test_damaged_stores(tmp_path, capsys):
     source, out = tmp_path / "store", tmp_path / "kept.parquet"
     arguments = [part for part in command(source, out) if part not in ("breed", "name")]
     arguments = [part for part in arguments if part not in ("--labels-column", "--id-column")]
-    fresh = content(tmp_path)
     assert attempt(arguments, capsys)[0] == 0
     expected = out.read_bytes(), (tmp_path / "kept.labels.json").read_bytes()
+    # With the table of neighbours that was kept in it.
+    fresh = {name: data for name, data in content(tmp_path).items() if name.startswith("store/")}
+    assert len(fresh) == 7 + ("store/verified.json" in fresh)
     random, outcomes = random_of(6), Counter()
-    for _ in range(60):
+    for _ in range(90):
         put(tmp_path, fresh)
         done = damage(source, random)
         code, said = attempt(arguments, capsys)

@@ -141,9 +141,6 @@ def _store(source: Source, workspace: Workspace, codes: npt.NDArray[np.int64]) -
     if isinstance(source, StoreSource):
         return source.store
     folder, table = workspace.path / "features", _Table(source)
-    # A table of neighbours that a kill has left takes no longer than to look at it is worth: it
-    # is formed in one go, and the beliefs soon after.
-    workspace.drop(*folder.glob("neighbours-*"))
     try:
         return write_store(folder, table, codes, name=source.path.name)
     except DataError:  # a damaged one; what else is wrong is so the second time, too
