@@ -231,3 +231,14 @@ def test_a_checksum_knows_every_byte(tmp_path):
         path.write_bytes(content)
         found.add(files.file_checksum(path))
     assert len(found) == 4
+
+
+def test_a_file_is_moved_whole_or_not_at_all(tmp_path):
+    old, place = tmp_path / "old", tmp_path / "place"
+    old.write_text("new")
+    place.write_text("before")
+    files.move(old, place)
+    assert (place.read_text(), old.exists()) == ("new", False)
+    with pytest.raises(DataError, match=r"place cannot be written \(No such file.*choose another"):
+        files.move(old, place)
+    assert place.read_text() == "new"
