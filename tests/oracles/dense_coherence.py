@@ -34,6 +34,75 @@ def neighbours(features: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     return np.array(indices), np.array(similarities)
 
 
+def pictures(indices: np.ndarray, similarities: np.ndarray, labels: np.ndarray) -> list[int]:
+    """The picture of each example, as the first example that is a copy of it."""
+    n = len(labels)
+    first = list(range(n))
+    if n < 2:
+        return first
+    near = 0.02 * float(np.median(1 - similarities[:, -1]))
+    if near <= 1e-6:
+        return first
+    changed = True
+    while changed:
+        changed = False
+        for i in range(n):
+            for j, s in zip(indices[i], similarities[i], strict=True):
+                if 1 - s < near and labels[i] == labels[j] and first[i] != first[j]:
+                    first[i] = first[j] = min(first[i], first[j])
+                    changed = True
+    return first
+
+
+def graph(
+    indices: np.ndarray, similarities: np.ndarray, labels: np.ndarray
+) -> tuple[list[int], list[list[tuple[int, float]]]]:
+    """The picture of each example, from 0, and the neighbours of each picture, with weights."""
+    first = pictures(indices, similarities, labels)
+    names = sorted(set(first))
+    picture = [names.index(one) for one in first]
+    k = indices.shape[1]
+
+    def nearest(pairs: list[tuple[int, int, float]]) -> list[dict[int, float]]:
+        found: list[dict[int, float]] = [{} for _ in names]
+        for a, b, weight in pairs:
+            if a != b:
+                found[a][b] = max(found[a].get(b, 0.0), weight)
+        return found
+
+    pairs = [
+        (picture[i], picture[j], max(float(s), 0.0))
+        for i in range(len(labels))
+        for j, s in zip(indices[i], similarities[i], strict=True)
+    ]
+    found = nearest(pairs)
+    few = [2 * len(found[a]) < k and picture.count(a) > 1 for a in range(len(names))]
+    known = [(a, b, weight) for a in range(len(names)) for b, weight in found[a].items()]
+    found = nearest(known + [(b, a, weight) for a, b, weight in known if few[b]])
+    rows = [sorted(one.items(), key=lambda item: (-item[1], item[0]))[:k] for one in found]
+    return picture, rows
+
+
+def strangeness(
+    rows: list[list[tuple[int, float]]], labels: list[int], reach: float
+) -> list[float]:
+    """How much each picture is too far away, and its class too small, to be voted for."""
+    nearness = [math.fsum(w for _, w in row) / max(len(row), 1) for row in rows]
+    strange = []
+    for i, row in enumerate(rows):
+        usual = math.fsum(nearness[j] for j, _ in row) / max(len(row), 1)
+        far = 1 - nearness[i] / (reach * usual) if nearness[i] < reach * usual else 0.0
+        empty = max(0.0, 1 - (labels.count(labels[i]) - 1) / max(len(row), 1))
+        strange.append(far * empty)
+    return strange
+
+
+def disagree(margin: list[float], majority: list[int], labels: list[int], share: float) -> tuple:
+    """Of the share with the widest margins, how many are labelled otherwise, and of how many."""
+    widest = sorted(range(len(labels)), key=lambda i: -margin[i])[: math.ceil(share * len(labels))]
+    return sum(1 for i in widest if labels[i] != majority[i]), len(widest)
+
+
 def beliefs(
     indices: np.ndarray,
     similarities: np.ndarray,
@@ -42,38 +111,45 @@ def beliefs(
     shared_noise: float = 0.0,
     rounds: int = 3,
     calibrated: bool = True,
-) -> tuple[np.ndarray, np.ndarray, float]:
-    """Posterior (n, C), transition (C, C) and the share of wrong labels, entry by entry."""
-    n = len(labels)
-    belief = np.zeros((n, classes))
-    for i in range(n):
-        belief[i, labels[i]] = 1.0
-    transition, wrong = np.zeros((classes, classes)), 0.0
-    for _ in range(rounds):
-        votes = np.zeros((n, classes))
-        for i in range(n):
-            weights = [max(float(s), 0.0) for s in similarities[i]]
-            total = math.fsum(weights)
-            for c in range(classes):
-                said = math.fsum(
-                    weight * belief[j, c] for weight, j in zip(weights, indices[i], strict=True)
-                )
-                share = said / total if total > 0 else 0.0
-                votes[i, c] = (share + 0.05 / classes) / ((1.0 if total > 0 else 0.0) + 0.05)
-        rounded = votes.round(9)
-        majority = [int(np.argmax(rounded[i])) for i in range(n)]
-        margin = []
-        for i in range(n):
-            ordered = sorted(rounded[i])
-            margin.append(round(ordered[-1] - ordered[-2], 9) if classes > 1 else 0.0)
+) -> tuple[np.ndarray, np.ndarray, float, np.ndarray]:
+    """Posterior (n, C), transition (C, C), the share of wrong labels, the believed classes (n,).
+
+    Entry by entry; every class is one that occurs. What is believed is the label or a class that
+    a neighbour may be of.
+    """
+    picture, rows = graph(indices, similarities, labels)
+    m = len(rows)
+    given = [int(labels[picture.index(a)]) for a in range(m)]
+    reach, alone = (0.7, 0.003) if calibrated else (0.6, 0.0005)
+    strange = strangeness(rows, given, reach)
+    strange_if_clean = strangeness(rows, given, 1.0)
+    totals = [math.fsum(weight for _, weight in row) for row in rows]
+    heard = [a for a in range(m) if totals[a] > 0]
+    belief = [{given[a]: 1.0} for a in range(m)]
+    transition, wrong = np.eye(classes), 0.0
+    after = np.zeros((m, classes))
+    after[np.arange(m), given] = 1.0
+    shares: list[dict[int, float]] = [{} for _ in range(m)]
+    for _ in range(rounds if heard else 0):
+        shares = [dict.fromkeys([given[a]], 0.0) for a in range(m)]
+        for a in heard:
+            for c in {c for j, w in rows[a] if w > 0 for c in belief[j]}:
+                said = math.fsum(w * belief[j].get(c, 0.0) for j, w in rows[a])
+                shares[a][c] = said / totals[a]
+        majority, margin = [0] * m, [0.0] * m
+        for a in range(m):
+            ordered = sorted((-round(share, 9), c) for c, share in shares[a].items())
+            majority[a] = ordered[0][1]
+            second = -ordered[1][0] if len(ordered) > 1 else 0.0
+            margin[a] = round(-ordered[0][0] - second, 9) * (1 - strange[a])
         right = confident_total = 0
         counts = np.zeros((classes, classes))
         for c in range(classes):
-            members = sorted((i for i in range(n) if majority[i] == c), key=lambda i: -margin[i])
+            members = sorted((a for a in heard if majority[a] == c), key=lambda a: -margin[a])
             confident = members[: math.ceil(0.1 * len(members))]
             for b in range(classes):
-                counts[c, b] = sum(1 for i in confident if labels[i] == b)
-            right += sum(1 for i in confident if labels[i] == c)
+                counts[c, b] = sum(1 for a in confident if given[a] == b)
+            right += sum(1 for a in confident if given[a] == c)
             confident_total += len(confident)
         wrong = 1 - right / confident_total
         for c in range(classes):
@@ -82,21 +158,36 @@ def beliefs(
                 alike = 1 - wrong if b == c else wrong / (classes - 1)
                 share = (counts[c, b] + shared_noise * alike) / seen if seen else float(b == c)
                 transition[c, b] = (share + 0.02 / classes) / 1.02
-        after = np.zeros((n, classes))
-        for i in range(n):
-            said = [votes[i, c] ** 4 * transition[c, labels[i]] for c in range(classes)]
-            after[i] = [value / math.fsum(said) for value in said]
-        # The library keeps beliefs in float32 from one round to the next.
-        belief = after.astype(np.float32).astype(np.float64)
-    if calibrated:
-        widest = sorted(range(n), key=lambda i: -margin[i])[: math.ceil(0.1 * n)]
-        disagree = sum(1 for i in widest if labels[i] != majority[i])
-        wrong = disagree / len(widest)
-        upper = (
-            binomtest(disagree, len(widest)).proportion_ci(LEVEL_OF_ONE_SE, method="wilson").high
-        )
-        after = with_doubt(after, labels, upper)
-    return after, transition, wrong
+        sub = [[values[a] for a in heard] for values in (margin, majority, given)]
+        clean = 0.0
+        if not calibrated:
+            no, of = disagree(*sub, 0.4)
+            clean = max(0.0, 1 - no / of / 0.12)
+        after = np.zeros((m, classes))
+        for a in range(m):
+            y = given[a]
+            far = strange[a] + clean * (strange_if_clean[a] - strange[a])
+            one = 1.0 if a in heard else 0.0
+            votes = [(one * (1 - far) * shares[a].get(c, 0.0)) for c in range(classes)]
+            votes[y] += one * far
+            said = [((vote + 0.05 / classes) / (one + 0.05)) ** 4 for vote in votes]
+            least = 0.4 ** (given.count(y) - 1) * (alone + clean * (0.3 - alone))
+            said[y] = max(said[y], least * max(said[c] for c in shares[a]))
+            said = [said[c] * transition[c, y] for c in range(classes)]
+            after[a] = [value / math.fsum(said) for value in said]
+            belief[a] = {c: after[a, c] for c in shares[a] if after[a, c] >= 1e-6}
+    if calibrated and heard:
+        hits, of = disagree(*sub, 0.1)
+        wrong = hits / of
+        upper = binomtest(hits, of).proportion_ci(LEVEL_OF_ONE_SE, method="wilson").high
+        after = with_doubt(after, np.array(given), upper)
+    rows_of = list(labels)
+    for a in range(m):
+        size = list(picture).count(a)
+        if classes > 1 and not rows[a] and 1 < size <= rows_of.count(given[a]) / 2:
+            after[a, given[a]] = min(after[a, given[a]], 0.5)
+    likely = [max([given[a], *shares[a]], key=lambda c: after[a, c]) for a in range(m)]
+    return after[picture], transition, wrong, np.array(likely)[picture]
 
 
 def with_doubt(posterior: np.ndarray, labels: np.ndarray, doubt: float) -> np.ndarray:

@@ -26,12 +26,13 @@ def test_scores_are_those_of_the_definition(n):
     selection = BatchCoherence()(candidates, 1, generator=derive_generator(0))
     indices, similarities = dense_coherence.neighbours(features.numpy(), 10)
     present, numbered = np.unique(labels.numpy(), return_inverse=True)
-    posterior, _, _ = dense_coherence.beliefs(
+    posterior, _, _, _ = dense_coherence.beliefs(
         indices.reshape(n, -1).astype(int),
         similarities.reshape(n, -1),
         numbered,
         len(present),
         shared_noise=5.0,
+        calibrated=False,
     )
     np.testing.assert_allclose(
         selection.scores.numpy(), posterior[np.arange(n), numbered], atol=1e-5

@@ -33,7 +33,7 @@ from saln.features.store import FeatureStore
 from saln.features.unit_rows import KEYS, QUERIES, UnitRows, blocks, propose
 from saln.files import file_checksum, read_json, remove, write_folder, write_json
 
-__all__ = ["NeighbourTable", "nearest_neighbours", "neighbour_table"]
+__all__ = ["NeighbourTable", "nearest_neighbours", "neighbour_table", "neighbours_among"]
 
 logger = logging.getLogger(__name__)
 
@@ -198,6 +198,44 @@ def nearest_neighbours(features: Any, k: int = 20, *, engine: Engine = "auto") -
         indices[start:stop] = found
         similarities[start:stop] = near
     return NeighbourTable(indices, similarities, time.perf_counter() - started)
+
+
+def neighbours_among(
+    features: Array, which: npt.NDArray[np.int64], among: npt.NDArray[np.int64], k: int
+) -> tuple[npt.NDArray[np.int64], Array]:
+    """The nearest of some examples among a part of all, without themselves.
+
+    Args:
+        features: floating, (n, d), finite.
+        which: int64, (q,): the examples; they are among the part.
+        among: int64, (m,): the part.
+        k: At least 1; where the part has fewer others, all of them.
+
+    Returns:
+        int64 (q, k) indices and float64 (q, k) cosines, nearest first: exact but for the
+        rounding of float32.
+    """
+    rows = UnitRows(features)
+    k = min(k, len(among) - 1)
+    left_out = torch.ones(rows.n, dtype=torch.bool)
+    left_out[torch.from_numpy(among)] = False
+    indices, similarities = np.empty((len(which), k), dtype=np.int64), np.empty((len(which), k))
+    for start, stop in blocks(len(which), QUERIES):
+        part = which[start:stop]
+        own = torch.from_numpy(rows.exact(part).astype(np.float32))
+        best, where = torch.empty(len(part), 0), torch.empty(len(part), 0, dtype=torch.int64)
+        for low, high in blocks(rows.n, KEYS):
+            products = own @ rows.quick(low, high).T
+            products[:, left_out[low:high]] = -torch.inf
+            inside = np.flatnonzero((part >= low) & (part < high))
+            products[inside, part[inside] - low] = -torch.inf
+            near = torch.topk(products, min(k, high - low), dim=1)
+            best = torch.cat([best, near.values], dim=1)
+            where = torch.cat([where, near.indices + low], dim=1)
+            best, order = torch.topk(best, min(k, best.shape[1]), dim=1)
+            where = where.gather(1, order)
+        indices[start:stop], similarities[start:stop] = where.numpy(), best.numpy()
+    return indices, similarities
 
 
 def neighbour_table(

@@ -12,51 +12,47 @@ the examples whose neighbours agree best call for.
 
 from __future__ import annotations
 
-import math
+import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from saln.errors import InputError
-from saln.features.neighbours import neighbour_table
+from saln.features.arguments import as_array, as_labels, as_whole
+from saln.features.neighbours import nearest_neighbours, neighbour_table, neighbours_among
 from saln.features.store import FeatureStore
 from saln.selection.candidates import Candidates, Selection
 from saln.selection.contract import Selector
+from saln.selection.copies import Search, graph_of_pictures, pictures
 from saln.selection.jest import gumbel_top_k
+from saln.selection.votes import TRANSITION_SMOOTHING, judge, what_tells_nothing
 
 __all__ = [
+    "TRANSITION_SMOOTHING",
     "BatchCoherence",
     "Coherence",
     "LabelBeliefs",
     "SuspiciousLabel",
     "candidate_neighbours",
     "label_beliefs",
+    "label_confidence",
     "store_beliefs",
     "suspicious_labels",
 ]
 
-# Votes count for the beliefs by their fourth power: neighbours agree with each other.
-SHARPNESS = 4.0
-# The share of a majority class, and of all examples, widest margins first, that the noise is
-# learned from.
-CONFIDENT_SHARE = 0.1
-# Added to the votes and to the matrix's rows, spread over the classes: nothing is impossible.
-VOTE_SMOOTHING = 0.05
-TRANSITION_SMOOTHING = 0.02
-ROUNDS = 3
 # Neighbours that vote, in a data set; among candidates, and their shared noise.
 NEIGHBOURS = 20
 CANDIDATE_NEIGHBOURS = 10
 CANDIDATE_SHARED_NOISE = 5.0
-# Votes and margins that agree to so many decimals are equal.
-DECIMALS = 9
-# Rows whose votes are worked out at once, times classes: 32 MiB of float64.
-BLOCK_ENTRIES = 2**22
+# The transition matrix of more classes than this, 32 MiB, is not made.
+MOST_CLASSES = 2048
+# What is believed of copies of one picture that no other picture is known to be near to.
+UNSEEN = 0.5
 
 
 @dataclass(frozen=True)
@@ -66,14 +62,18 @@ class LabelBeliefs:
     Attributes:
         confidence: float64, (n,): the probability that the given label is right.
         believed: int64, (n,): the likeliest class, given neighbours and label.
-        transition: float64, (C, C): row c: how labels of class c come out.
-        noise_rate: The estimated share of wrong labels.
+        transition: float64, (C, C): row c: how labels of class c come out. With more than
+            2,048 classes (0, 0).
+        noise_rate: The estimated share of wrong labels; NaN where nothing is told.
+        tells_nothing: Why nothing can be said of these labels by these neighbours, one
+            sentence; then no label is doubted. None where something can.
     """
 
     confidence: Tensor
     believed: Tensor
     transition: Tensor
     noise_rate: float
+    tells_nothing: str | None = None
 
 
 class SuspiciousLabel(NamedTuple):
@@ -92,103 +92,74 @@ class SuspiciousLabel(NamedTuple):
     confidence: float
 
 
-def _check(indices: Tensor, similarities: Tensor, labels: Tensor, classes: int) -> None:
-    n = len(labels)
-    if indices.ndim != 2 or indices.shape != similarities.shape or len(indices) != n:
+def _table(indices: Any, similarities: Any, n: int) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """A neighbour table that somebody gave, as arrays.
+
+    Raises:
+        InputError: Shapes that do not fit, or entries that are no neighbours.
+    """
+    where = as_array(indices, "neighbours' indices")
+    near = as_array(similarities, "neighbours' similarities")
+    if where.ndim != 2 or where.shape != near.shape or len(where) != n:
         raise InputError(
-            f"neighbours' indices {tuple(indices.shape)} and similarities "
-            f"{tuple(similarities.shape)} do not fit {n} labels; expected (n, k) both"
+            f"neighbours' indices {tuple(where.shape)} and similarities {tuple(near.shape)} do "
+            f"not fit {n} labels; expected (n, k) both"
         )
-    if labels.dtype != torch.int64:
-        raise InputError(f"labels are {labels.dtype}, expected int64; call .long()")
-    if n == 0:
+    if where.size and (where.dtype.kind not in "iu" or where.min() < 0 or where.max() >= n):
+        raise InputError(
+            f"neighbours' indices are {where.dtype} from {where.min()} to {where.max()}; give "
+            f"whole numbers from 0 to {n - 1}"
+        )
+    near = near.astype(np.float64)
+    if not np.isfinite(near).all():
+        row = int((~np.isfinite(near)).any(axis=1).argmax())
+        raise InputError(
+            f"the similarities of example {row} are NaN or infinite; give cosines, which features "
+            "that are finite have"
+        )
+    return where.astype(np.int64), near
+
+
+def _classes(labels: Any, classes: int | None) -> tuple[npt.NDArray[np.int64], int]:
+    """Labels that somebody gave as numbers, and how many classes there are."""
+    length = len(labels) if hasattr(labels, "__len__") else 0
+    numbers, names = as_labels(labels, (length,))
+    if len(numbers) == 0:
         raise InputError("there are no labels to judge; give at least one example")
-    low, high = int(labels.min()), int(labels.max())
-    if low < 0 or high >= classes:
+    low, high = int(numbers.min()), int(numbers.max())
+    if classes is None:
+        return numbers, high + 1 if names is None else len(names)
+    classes = as_whole(classes, "classes", 1)
+    if high >= classes:
         raise InputError(
             f"labels from {low} to {high} do not fit {classes} classes; give 0 to {classes - 1}"
         )
-
-
-def _votes(indices: Tensor, weights: Tensor, beliefs: Tensor) -> Tensor:
-    """The weighted mean of the neighbours' beliefs, smoothed."""
-    n, classes = len(indices), beliefs.shape[1]
-    votes = torch.zeros(n, classes, dtype=torch.float64, device=beliefs.device)
-    for column in range(indices.shape[1]):  # the gather of all at once would be k times larger
-        votes += weights[:, column, None] * beliefs[indices[:, column]]
-    total = votes.sum(dim=1, keepdim=True)
-    votes = votes / total.clamp_min(torch.finfo(torch.float64).tiny)
-    return (votes + VOTE_SMOOTHING / classes) / (total.sign() + VOTE_SMOOTHING)
-
-
-def _confident_counts(majority: Tensor, margin: Tensor, labels: Tensor, classes: int) -> Tensor:
-    """Counts of (majority class, label) among the most confident of each majority class."""
-    order = torch.argsort(margin, descending=True, stable=True)
-    order = order[torch.argsort(majority[order], stable=True)]
-    members = torch.bincount(majority, minlength=classes)
-    rank = torch.arange(len(order), device=order.device)
-    rank = rank - (members.cumsum(0) - members)[majority[order]]
-    confident = order[rank < torch.ceil(CONFIDENT_SHARE * members)[majority[order]]]
-    pairs = majority[confident] * classes + labels[confident]
-    return torch.bincount(pairs, minlength=classes * classes).view(classes, classes).double()
-
-
-def _transition(counts: Tensor, noise_rate: float, shared_noise: float) -> Tensor:
-    """Rows of shares from rows of counts, drawn towards noise that knows no class."""
-    classes = len(counts)
-    identity = torch.eye(classes).to(counts)
-    others = (1 - identity) / max(classes - 1, 1)
-    alike = (1 - noise_rate) * identity + noise_rate * others
-    seen = counts.sum(dim=1, keepdim=True) + shared_noise
-    rows = (counts + shared_noise * alike) / seen.clamp_min(torch.finfo(torch.float64).tiny)
-    rows = torch.where(seen > 0, rows, identity)
-    return (rows + TRANSITION_SMOOTHING / classes) / (1 + TRANSITION_SMOOTHING)
-
-
-def _widest_disagree(majority: Tensor, margin: Tensor, labels: Tensor) -> tuple[int, int]:
-    """How many of all examples' tenth of widest margins are not labelled as the majority."""
-    widest = torch.argsort(margin, descending=True, stable=True)
-    widest = widest[: math.ceil(CONFIDENT_SHARE * len(labels))]
-    return int((majority[widest] != labels[widest]).sum()), len(widest)
-
-
-def _wilson_upper(hits: int, trials: int) -> float:
-    """A share and one standard error, as Wilson's interval: above 0 where there are no hits."""
-    middle = (hits + 0.5) / (trials + 1)
-    return middle + math.sqrt(hits * (trials - hits) / trials + 0.25) / (trials + 1)
-
-
-def _odds_for_doubt(logits: Tensor, doubt: float) -> float:
-    """The logarithm, at least 0, of what the odds must be multiplied by for this mean doubt."""
-    low, high = 0.0, 0.0
-    while float(torch.sigmoid(-logits - high).mean()) > doubt:
-        low, high = high, 2.0 * high + 1.0
-    for _ in range(50):
-        middle = (low + high) / 2
-        if float(torch.sigmoid(-logits - middle).mean()) > doubt:
-            low = middle
-        else:
-            high = middle
-    return high
+    return numbers, classes
 
 
 def label_beliefs(
-    neighbour_indices: Tensor,
-    neighbour_similarities: Tensor,
-    labels: Tensor,
-    classes: int,
+    neighbour_indices: Any,
+    neighbour_similarities: Any,
+    labels: Any,
+    classes: int | None = None,
     *,
     shared_noise: float = 0.0,
     calibrated: bool = True,
 ) -> LabelBeliefs:
     """How likely each label is right, by the labels of its neighbours.
 
-    Three rounds of:
+    Copies of one picture that carry one label, far nearer to each other than neighbours are,
+    count as one example: whoever labelled one labelled all. Then three rounds of:
 
     1. Votes ``v_i(c)``: the mean of the neighbours' beliefs that they are of class ``c``,
        weighted by max(cosine, 0), smoothed by 0.05 / C. At first a neighbour believes its
        label; later, what the last round made of it.
     2. What the neighbours say of the true class: ``Q_i(c)`` in proportion to ``v_i(c)^4``.
+       Classes too small to fill the places of the neighbours cannot be outvoted by those who
+       are far away: of an example that is less near to its neighbours than 0.7 of how near
+       these are to theirs, what is missing votes for its label, in the share of the places
+       that its class leaves empty. And what a label that is the only one of its class says
+       counts at least 0.003 of what the first class does, 0.4 times that for each more.
     3. The noise: among the tenth of each majority class with the widest margin between
        first and second vote, the share that carries each label is that class's row of the
        transition matrix ``T``, smoothed by 0.02 / C. An example's own label has no part in
@@ -207,19 +178,26 @@ def label_beliefs(
     A neighbour with a wrong label so comes to vote for the class that its own neighbours
     tell, in the place of falling silent.
 
+    Where neighbours tell nothing, as with features that are all the same, labels that are a
+    class each, or neighbours that agree with labels no more often than by chance, no label is
+    doubted and ``tells_nothing`` says why.
+
     Args:
-        neighbour_indices: integer, (n, k): the neighbours of each example, itself left out.
+        neighbour_indices: integer, (n, k): the neighbours of each example, itself left out;
+            as of :func:`saln.features.neighbours.nearest_neighbours`. Arrays, tensors or lists.
         neighbour_similarities: floating, (n, k).
-        labels: int64, (n,), in [0, classes).
-        classes: The number of classes, C.
+        labels: (n,) or (n, 1): whole numbers of any type in [0, classes), or names, which are
+            numbered in alphabetical order.
+        classes: The number of classes, C; one more than the largest label when None. Only
+            those that occur count.
         shared_noise: How many more confident examples each row of ``T`` is given, that
             carry wrong labels at the rate of all classes together and each other class
             equally often. For few examples, whose tenth tells little about single classes.
-        calibrated: Whether to do the last step. Too few examples tell no level; the noise rate
-            is then what the confident of the classes show.
+        calibrated: Whether to do the last step, and to compare with chance. Too few examples
+            tell no level; the noise rate is then what the confident of the classes show.
 
     Returns:
-        The beliefs. Memory: two (n, C) matrices of float32 beside blocks.
+        The beliefs. Memory goes with n k, and with C^2 where C is at most 2,048.
 
     Raises:
         InputError: Shapes that do not fit, labels out of range, no example, or a negative
@@ -227,110 +205,166 @@ def label_beliefs(
     """
     if shared_noise < 0:
         raise InputError(f"shared_noise={shared_noise} is not allowed; give at least 0")
-    _check(neighbour_indices, neighbour_similarities, labels, classes)
-    n = len(labels)
-    device = labels.device
-    everyone = torch.arange(n, device=device)
-    beliefs = torch.zeros(n, classes, dtype=torch.float32, device=device)
-    beliefs[everyone, labels] = 1.0
-    blocks = torch.split(everyone, max(1, BLOCK_ENTRIES // classes))
-
-    def votes_of(block: Tensor) -> Tensor:
-        weights = neighbour_similarities[block].double().clamp_min(0.0)
-        return _votes(neighbour_indices[block].long(), weights, beliefs)
-
-    transition, noise_rate = torch.empty(0), 0.0
-    majority, margin = torch.empty(0), torch.empty(0)
-    confidence = torch.empty(n, dtype=torch.float64, device=device)
-    for _ in range(ROUNDS):
-        majority = torch.empty(n, dtype=torch.int64, device=device)
-        margin = torch.empty(n, dtype=torch.float64, device=device)
-        votes = torch.empty(0)
-        for block in blocks:
-            votes = votes_of(block)
-            # Equal but for rounding is equal: then the lowest class and the lowest index come
-            # first, on every machine.
-            rounded = votes.round(decimals=DECIMALS)
-            first = torch.topk(rounded, min(2, classes), dim=1)
-            majority[block] = rounded.argmax(dim=1)  # topk promises no order among equals
-            margin[block] = (first.values[:, 0] - first.values[:, -1]).round(decimals=DECIMALS)
-        counts = _confident_counts(majority, margin, labels, classes)
-        noise_rate = 1.0 - float(counts.diagonal().sum() / counts.sum())
-        transition = _transition(counts, noise_rate, shared_noise)
-        after = torch.empty_like(beliefs)
-        for block in blocks:
-            if len(blocks) > 1:
-                votes = votes_of(block)
-            posterior = votes**SHARPNESS * transition[:, labels[block]].T
-            posterior = posterior / posterior.sum(dim=1, keepdim=True)
-            confidence[block] = posterior.gather(1, labels[block, None]).squeeze(1)
-            after[block] = posterior.float()
-        beliefs = after
-    if calibrated:
-        disagree, widest = _widest_disagree(majority, margin, labels)
-        noise_rate = disagree / widest
-        logits = torch.logit(confidence, eps=1e-15)
-        log_odds = _odds_for_doubt(logits, _wilson_upper(disagree, widest))
-        if log_odds > 0:
-            confidence = torch.sigmoid(logits + log_odds)
-            beliefs[everyone, labels] *= math.exp(log_odds)
-    return LabelBeliefs(confidence, beliefs.argmax(dim=1), transition, noise_rate)
+    numbers, count = _classes(labels, classes)
+    indices, similarities = _table(neighbour_indices, neighbour_similarities, len(numbers))
+    beliefs = _judge(indices, similarities, numbers, count, shared_noise, calibrated)
+    if isinstance(labels, Tensor) and labels.device.type != "cpu":
+        device = labels.device
+        return replace(
+            beliefs,
+            confidence=beliefs.confidence.to(device),
+            believed=beliefs.believed.to(device),
+            transition=beliefs.transition.to(device),
+        )
+    return beliefs
 
 
-def store_beliefs(store: FeatureStore, labels: npt.NDArray[np.int64] | None = None) -> LabelBeliefs:
-    """:func:`label_beliefs` for a feature store; its neighbour table is kept in its folder.
+def _judge(
+    indices: npt.NDArray[np.int64],
+    similarities: npt.NDArray[np.float64],
+    labels: npt.NDArray[np.int64],
+    classes: int,
+    shared_noise: float,
+    calibrated: bool,
+    search: Search | None = None,
+) -> LabelBeliefs:
+    """:func:`label_beliefs` of checked arrays; ``search`` finds neighbours beyond copies."""
+    present, numbered = np.unique(labels, return_inverse=True)
+    picture = pictures(indices, similarities, numbered)
+    graph = graph_of_pictures(indices, similarities, numbered, picture, search)
+    transition = torch.eye(classes if classes <= MOST_CLASSES else 0, dtype=torch.float64)
+    reason = what_tells_nothing(graph, len(present), by_chance=calibrated)
+    if reason is not None:
+        sure = torch.ones(len(labels), dtype=torch.float64)
+        return LabelBeliefs(sure, torch.from_numpy(labels), transition, float("nan"), reason)
+    found = judge(graph, len(present), shared_noise=shared_noise, calibrated=calibrated)
+    confidence = found.confidence
+    # Nothing is known of copies that no other picture is near to, unless they are their class.
+    unseen = (np.diff(graph.weights.indptr) == 0) & (graph.copies > 1) & (len(present) > 1)
+    unseen &= 2 * graph.copies <= np.bincount(numbered)[graph.labels]
+    confidence[unseen] = np.minimum(confidence[unseen], UNSEEN)
+    if len(transition):
+        there = torch.from_numpy(present)
+        transition[there[:, None], there] = torch.from_numpy(found.noise.dense())
+    return LabelBeliefs(
+        torch.from_numpy(confidence[picture]),
+        torch.from_numpy(present[found.believed[picture]]),
+        transition,
+        found.noise_rate,
+    )
+
+
+def store_beliefs(store: FeatureStore | Any, labels: Any = None) -> LabelBeliefs:
+    """:func:`label_beliefs` for features: a feature store, or an array.
 
     Args:
-        store: The features.
-        labels: int64, (n,): the labels to judge; the store's own when None.
+        store: The features; a store's neighbour table is kept beside it. Of an array (n, d)
+            the neighbours are searched each time.
+        labels: (n,): the labels to judge, as in :func:`label_beliefs`; the store's own when
+            None.
 
     Raises:
-        InputError: As :func:`label_beliefs`.
-        DataError: The store's folder cannot be written to.
+        InputError: As :func:`label_beliefs`; no labels with an array.
+        DataError: The disk of the store is full or fails.
     """
-    given = torch.from_numpy(np.array(store.labels if labels is None else labels))
-    readable = store.readable
-    rows = None if readable is None else torch.from_numpy(readable)
-    table = neighbour_table(store, NEIGHBOURS, rows=readable)
-    indices, similarities = (
-        torch.from_numpy(np.array(array)) for array in (table.indices, table.similarities)
-    )
-    judged = given if rows is None else given[rows]
-    beliefs = label_beliefs(indices, similarities, judged, int(judged.max()) + 1)
-    if rows is None:
+    readable = None
+    if isinstance(store, FeatureStore):
+        labels = store.labels if labels is None else labels
+        features: npt.NDArray[Any] = store.features
+        readable = store.readable
+        if readable is not None:
+            labels = as_array(labels, "labels")
+    else:
+        if labels is None:
+            raise InputError("coherence judges labels, and none are given; give one a row")
+        features = store if isinstance(store, np.ndarray) else as_array(store, "features")
+    length = len(labels) if hasattr(labels, "__len__") else 0
+    if length != len(features):
+        raise InputError(f"{len(features)} rows of features but {length} labels; give one a row")
+    judged, count = _classes(labels if readable is None else labels[readable], None)
+    if isinstance(store, FeatureStore):
+        table = neighbour_table(store, NEIGHBOURS, rows=readable)
+    else:
+        table = nearest_neighbours(features, NEIGHBOURS)
+
+    def search(
+        which: npt.NDArray[np.int64], among: npt.NDArray[np.int64]
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+        rows = features if readable is None else features[readable]
+        return neighbours_among(rows, which, among, NEIGHBOURS)
+
+    indices, similarities = _table(table.indices, table.similarities, len(judged))
+    beliefs = _judge(indices, similarities, judged, count, 0.0, True, search)
+    if readable is None:
         return beliefs
     # Of what could not be read nothing is believed, and nothing doubted.
-    confidence = torch.zeros(len(given), dtype=beliefs.confidence.dtype)
+    rows = torch.from_numpy(readable)
+    confidence = torch.zeros(length, dtype=torch.float64)
     confidence[rows] = beliefs.confidence
-    believed = given.clone()
+    believed = torch.full((length,), -1, dtype=torch.int64)
     believed[rows] = beliefs.believed
     return replace(beliefs, confidence=confidence, believed=believed)
 
 
+def label_confidence(features: FeatureStore | Any, labels: Any = None) -> npt.NDArray[np.float64]:
+    """How likely each label is right, for :class:`Coherence`: what :func:`store_beliefs` finds.
+
+    Args:
+        features: A feature store, or (n, d).
+        labels: (n,); the store's own when None.
+
+    Returns:
+        float64, (n,): all 1 where features and labels tell nothing.
+
+    Raises:
+        InputError: As :func:`store_beliefs`.
+        DataError: Likewise.
+
+    Warns:
+        UserWarning: Features and labels tell nothing: examples are then drawn evenly.
+    """
+    beliefs = store_beliefs(features, labels)
+    if beliefs.tells_nothing is not None:
+        warnings.warn(f"coherence chooses at random: {beliefs.tells_nothing}", stacklevel=3)
+    confidence: npt.NDArray[np.float64] = beliefs.confidence.numpy()
+    return confidence
+
+
+def _given(labels: Any) -> npt.NDArray[np.int64]:
+    """Labels as numbers; -1 stays, which a store holds for what could not be read."""
+    array = as_array(labels, "labels")
+    if array.ndim == 1 and array.dtype.kind == "i":
+        return array.astype(np.int64)
+    return as_labels(labels, (len(array),))[0]
+
+
 def suspicious_labels(
-    beliefs: LabelBeliefs, labels: Tensor, top: int = 100
+    beliefs: LabelBeliefs, labels: Tensor | npt.NDArray[Any] | Sequence[Any], top: int = 100
 ) -> list[SuspiciousLabel]:
     """The examples whose labels are least likely right, the worst first.
 
     Args:
         beliefs: From :func:`label_beliefs`.
-        labels: int64, (n,): the labels that were judged.
-        top: How many at most. Labels that are believed are left out.
+        labels: (n,): the labels that were judged, as they were given to it.
+        top: How many at most. Labels that are believed are left out, and all where features
+            or labels tell nothing.
 
     Raises:
         InputError: ``top`` is below 1, or there is not one label a belief.
     """
-    if top < 1:
-        raise InputError(f"top={top} is not allowed; give at least 1")
+    top = as_whole(top, "top", 1)
     if len(labels) != len(beliefs.confidence):
         raise InputError(
             f"{len(labels)} labels do not fit beliefs about {len(beliefs.confidence)}; "
             "give the labels that were judged"
         )
+    if beliefs.tells_nothing is not None:
+        return []
+    given = torch.as_tensor(_given(labels), device=beliefs.believed.device)
     order = torch.argsort(beliefs.confidence, stable=True)
-    doubted = order[(beliefs.believed != labels)[order]][:top]
+    doubted = order[((beliefs.believed != given) & (given >= 0))[order]][:top]
     return [
-        SuspiciousLabel(i, int(labels[i]), int(beliefs.believed[i]), float(beliefs.confidence[i]))
+        SuspiciousLabel(i, int(given[i]), int(beliefs.believed[i]), float(beliefs.confidence[i]))
         for i in doubted.tolist()
     ]
 
@@ -345,14 +379,23 @@ def candidate_neighbours(features: Tensor, k: int) -> tuple[Tensor, Tensor]:
     Returns:
         int64 (n, k) positions and floating (n, k) similarities, nearest first.
     """
-    if features.dtype not in (torch.float32, torch.float64):
-        features = features.float()
-    n = len(features)
-    unit = normalize(features - features.mean(dim=0), dim=1)
-    similarities = unit @ unit.T
+    similarities = _similarities(features)
     similarities.fill_diagonal_(-torch.inf)
-    nearest = torch.topk(similarities, min(k, n - 1), dim=1)
+    nearest = torch.topk(similarities, min(k, len(features) - 1), dim=1)
     return nearest.indices, nearest.values
+
+
+def _similarities(features: Tensor) -> Tensor:
+    """Cosines of centred rows, (n, n); 0 with rows that centring leaves nothing of."""
+    wide = features.double()
+    mean = wide.mean(dim=0)
+    centred = wide - mean
+    lengths = torch.linalg.vector_norm(centred, dim=1, keepdim=True)
+    # What centring leaves of rows that are all the same is rounding, not a direction.
+    floor = 1e-12 * torch.linalg.vector_norm(mean).clamp_min(torch.finfo(torch.float64).tiny)
+    unit = torch.where(lengths > floor, centred / torch.maximum(lengths, floor), 0.0)
+    unit = unit.to(torch.promote_types(torch.float32, features.dtype))
+    return unit @ unit.T
 
 
 def _keep(confidence: Tensor, k: int, generator: torch.Generator) -> Selection:
@@ -413,17 +456,25 @@ class BatchCoherence(Selector):
     )
 
     def __post_init__(self) -> None:
-        if self.neighbours < 1:
-            raise InputError(f"neighbours={self.neighbours} is not allowed; give at least 1")
+        object.__setattr__(self, "neighbours", as_whole(self.neighbours, "neighbours", 1))
 
     def choose(self, candidates: Candidates, k: int, generator: torch.Generator) -> Selection:
         """Judges the labels by :func:`label_beliefs` and draws by Gumbel-top-k."""
-        labels = candidates.need("labels")
-        indices, similarities = candidate_neighbours(candidates.need("features"), self.neighbours)
-        # The classes that are there, numbered anew: others could get no vote.
-        present, numbered = torch.unique(labels, return_inverse=True)
-        beliefs = label_beliefs(
-            indices, similarities, numbered, len(present),
-            shared_noise=CANDIDATE_SHARED_NOISE, calibrated=False,
+        similarities = _similarities(candidates.need("features"))
+        similarities.fill_diagonal_(-torch.inf)
+        nearest = torch.topk(similarities, min(self.neighbours, len(candidates) - 1), dim=1)
+
+        def search(
+            which: npt.NDArray[np.int64], among: npt.NDArray[np.int64]
+        ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+            there = torch.from_numpy(among).to(similarities.device)
+            rows = similarities[torch.from_numpy(which).to(similarities.device)][:, there]
+            found = torch.topk(rows, min(self.neighbours, len(among) - 1), dim=1)
+            return among[found.indices.numpy(force=True)], found.values.double().numpy(force=True)
+
+        labels = candidates.need("labels").numpy(force=True)
+        beliefs = _judge(
+            nearest.indices.numpy(force=True), nearest.values.double().numpy(force=True),
+            labels, 0, CANDIDATE_SHARED_NOISE, False, search,
         )  # fmt: skip
         return _keep(beliefs.confidence, k, generator)
