@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from saln._torchvision import torchvision
-from saln.data.decoding import FORMATS, array_to_rgb, load_rgb, size_of, to_rgb
+from saln.data.decoding import FORMATS, array_to_rgb, load_rgb, look_at, to_rgb
 from saln.data.items import read_item
 from saln.data.sources import FileImages
 from saln.errors import DataError, InputError
@@ -172,7 +172,7 @@ def test_photos_stand_upright(kind, orientation):
     columns = slice(0, width // 2) if column == "l" else slice(width // 2, width)
     wanted[rows, columns] = True
     assert np.mean(found == wanted) > 0.97
-    assert size_of(io.BytesIO(raw)) == (48, 32) or kind == "TIFF"
+    assert look_at(io.BytesIO(raw)) == (48, 32) or kind == "TIFF"
 
 
 def test_a_broken_note_on_orientation_breaks_no_photo():
@@ -270,6 +270,28 @@ def test_broken_files_are_named(tmp_path, content, message):
     path.write_bytes(content)
     with pytest.raises(DataError, match=rf"broken.png cannot be read as .*({message})"):
         FileImages(tmp_path, [path]).load(0)
+
+
+NOISE = np.random.Generator(np.random.PCG64(0)).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP", "PPM"])
+def test_pictures_that_are_cut_short_are_found_at_a_glance(kind, monkeypatch):
+    whole = encoded(Image.fromarray(NOISE), kind)
+    cut = 0
+    for end in (len(whole) - 40, len(whole) * 2 // 3, len(whole) // 3):
+        try:
+            load_rgb(whole[:end])
+        except OSError:
+            cut += 1
+            with pytest.raises(OSError, match=r"trunc|read|decod|buffer|image"):
+                look_at(whole[:end])
+    assert cut >= 2
+    assert look_at(whole) == look_at(whole + bytes(100)) == (64, 64)
+    assert look_at(whole + b"more of a camera" * 1000) == (64, 64)
+    if kind not in ("BMP", "PPM"):
+        monkeypatch.setattr("PIL.ImageFile.ImageFile.load", None)  # no pixels are decoded
+        assert look_at(whole) == (64, 64)
 
 
 @pytest.mark.parametrize(

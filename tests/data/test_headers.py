@@ -20,7 +20,7 @@ from saln.experiments.run import compare
 
 @pytest.fixture
 def damaged(image_folder):
-    """A folder with five files that are no pictures, in the order of their names."""
+    """A folder with six files that are no pictures, in the order of their names."""
     blue, red = image_folder / "blue", image_folder / "red"
     for path in (blue / "03.png", blue / "04.png", blue / "05.png", red / "00.png", red / "01.png"):
         path.unlink()
@@ -29,11 +29,20 @@ def damaged(image_folder):
     (blue / "05.png").write_bytes(b"<html>")
     (red / "00.png").symlink_to("nowhere")
     (red / "01.png").symlink_to("/dev/zero")
+    Image.effect_noise((40, 40), 90).save(red / "02.png", "JPEG")
+    (red / "02.png").write_bytes((red / "02.png").read_bytes()[:-200])
     return image_folder
 
 
-NAMES = ["blue/03.png", "blue/04.png", "blue/05.png", "red/00.png", "red/01.png"]
-REASONS = ["no regular file", "is empty", "no picture of the", "No such file", "no regular file"]
+NAMES = ["blue/03.png", "blue/04.png", "blue/05.png", "red/00.png", "red/01.png", "red/02.png"]
+REASONS = [
+    "no regular file",
+    "is empty",
+    "no picture of the",
+    "No such file",
+    "no regular file",
+    "truncated",
+]
 
 
 def test_all_files_without_a_header_are_found(damaged):
@@ -49,7 +58,7 @@ def test_all_files_without_a_header_are_found(damaged):
     with pytest.raises(DataError) as caught:
         check_headers(data)
     said = str(caught.value)
-    assert said.startswith("5 of 60 images cannot be read. The first: ")
+    assert said.startswith("6 of 60 images cannot be read. The first: ")
     assert all(name in said for name in NAMES)
     assert "\n" not in said
 
@@ -92,6 +101,6 @@ def test_a_comparison_looks_first(damaged, tmp_path):
         image_size=16, epochs=1, batch_size=4, filter_ratio=0.5, out=tmp_path / "run",
         cache_dir=tmp_path / "features", device="cpu",
     )  # fmt: skip
-    with pytest.raises(DataError, match=r"^5 of 60 images cannot be read\."):
+    with pytest.raises(DataError, match=r"^6 of 60 images cannot be read\."):
         compare(config, Quiet())
     assert not (tmp_path / "run").exists()

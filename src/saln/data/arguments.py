@@ -147,6 +147,8 @@ def as_label(label: Any) -> int:
         InputError: It is no class; the message says what it is.
     """
     given = label
+    plain = isinstance(label, int | float | complex | str | np.generic | torch.Tensor | None)
+    shown = " ".join(repr(label).split())[:60] if plain else f"a {type(label).__name__}"
     if isinstance(label, torch.Tensor | np.ndarray | list | tuple):
         array = as_array(label, "labels")
         if array.size != 1:
@@ -156,14 +158,14 @@ def as_label(label: Any) -> int:
             )
         given = array.reshape(-1)[0]
     if given is None or (isinstance(given, float | np.floating) and np.isnan(given)):
-        raise InputError(f"its label is {label!r}; give its class, or leave that example out")
+        raise InputError(f"its label is {shown}; give its class, or leave that example out")
     broken = isinstance(given, float | np.floating) and not float(given).is_integer()
     if broken or not isinstance(given, int | float | np.integer | np.floating | np.bool_):
-        raise InputError(f"its label is {label!r}, expected a whole number, one a class")
+        raise InputError(f"its label is {shown}, expected a whole number, one a class")
     whole = int(given)
     if not 0 <= whole < 2**63:
         raise InputError(
-            f"its label is {label!r}; give whole numbers from 0, and leave out what has no class"
+            f"its label is {shown}; give whole numbers from 0, and leave out what has no class"
         )
     return whole
 

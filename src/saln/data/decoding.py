@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import operator
 import os
 import stat
 import struct
@@ -24,8 +25,8 @@ __all__ = [
     "FORMATS",
     "array_to_rgb",
     "load_rgb",
+    "look_at",
     "refuse_special",
-    "size_of",
     "to_rgb",
 ]
 
@@ -48,6 +49,8 @@ _TURNS = {
 }
 # How PostScript begins: as text, and with a preview.
 _POSTSCRIPT = (b"%!PS", b"\xc5\xd0\xd3\xc6")
+# So many bytes of a file's end are looked at.
+_TAIL = 4096
 # The brightest value of an 8-bit and of a 16-bit picture.
 _BYTE, _WORD = 255, 65535
 # No more shades than these are no picture any more: 4,095 of 65,535, so 12 bits in 16.
@@ -100,14 +103,46 @@ def _opened(source: Path | bytes | BinaryIO) -> Iterator[Image.Image]:
         yield image
 
 
-def size_of(source: Path | bytes | BinaryIO) -> tuple[int, int]:
-    """Width and height, by the header alone: none of the pixels is read.
+def look_at(source: Path | bytes | BinaryIO) -> tuple[int, int]:
+    """Width and height as stored, read from the header, and a look whether the end is there.
+
+    The pixels are decoded only where the end is not what it should be: some cameras write more
+    behind it, and most of what is cut short can be told so at no cost.
 
     Raises:
-        Exception: It is no picture. Decoders raise many kinds; all mean the same.
+        Exception: It is no picture, or one cut short. Decoders raise many kinds; all mean the same.
     """
     with _opened(source) as image:
-        return image.size
+        size = image.size
+        if not _has_its_end(image):
+            image.load()
+        return size
+
+
+def _has_its_end(image: Any) -> bool:
+    stream, kind = image.fp, image.format
+    place = stream.tell()
+    length = stream.seek(0, os.SEEK_END)
+    stream.seek(max(0, length - _TAIL))
+    tail = stream.read(_TAIL)
+    stream.seek(4)
+    promised = int.from_bytes(stream.read(4), "little")
+    stream.seek(place)
+    if kind in ("JPEG", "MPO"):
+        return b"\xff\xd9" in tail
+    if kind == "PNG":
+        return b"IEND" in tail
+    if kind == "GIF":
+        return bool(tail.rstrip(b"\0").endswith(b";"))
+    if kind == "WEBP":
+        return bool(promised + 8 <= length)
+    if kind == "TIFF":
+        # Where each strip or tile begins, and how long it is.
+        for starts, lengths in ((273, 279), (324, 325)):
+            places = image.tag_v2.get(starts, ()), image.tag_v2.get(lengths, ())
+            if places[0] and len(places[0]) == len(places[1]):
+                return bool(max(map(operator.add, *places)) <= length)
+    return False
 
 
 def load_rgb(source: Any) -> Image.Image:

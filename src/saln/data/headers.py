@@ -1,4 +1,4 @@
-"""Which images of a data set cannot be read, as far as their headers tell: before all work."""
+"""Which images of a data set cannot be read, as far as a glance tells: before all work."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _AT_ONCE = 256
 
 
 class Unreadable(NamedTuple):
-    """An image without a header that can be read.
+    """An image that cannot be read.
 
     Attributes:
         row: Its row in the image source.
@@ -36,10 +36,10 @@ class Unreadable(NamedTuple):
 
 
 def unreadable_images(examples: Examples) -> tuple[Unreadable, ...]:
-    """Looks at every image's header: some 0.1 ms each, where a whole image takes milliseconds.
+    """Looks at every image's header and end: some 0.1 ms each, where decoding takes milliseconds.
 
-    Finds files that are missing, empty, no picture, or no file at all (a pipe, a device), and
-    rows without an image. An image whose end is missing has its header and is not found.
+    Finds files that are missing, empty, cut short, no picture, or no file at all (a pipe, a
+    device), and rows without an image. What is wrong between header and end is not found.
     """
 
     def look(rows: npt.NDArray[np.int64]) -> list[Unreadable]:
@@ -59,7 +59,7 @@ def unreadable_images(examples: Examples) -> tuple[Unreadable, ...]:
 
 
 def check_headers(data: DataSet) -> None:
-    """Refuses a data set some of whose images have no header that can be read.
+    """Refuses a data set some of whose images cannot be read.
 
     Args:
         data: All of its parts are looked at; see :func:`unreadable_images`.

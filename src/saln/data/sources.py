@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from saln.data.decoding import array_to_rgb, load_rgb, size_of
+from saln.data.decoding import array_to_rgb, load_rgb, look_at
 from saln.errors import DataError
 
 __all__ = ["ArrayImages", "FileImages", "ImageSource", "TableImages"]
@@ -37,10 +37,10 @@ class ImageSource(Protocol):
         """
 
     def header(self, row: int) -> tuple[int, int]:
-        """Width and height as stored, from the header alone: a small part of the work of loading.
+        """Width and height as stored, and whether the end is there: far less work than loading.
 
         Raises:
-            DataError: There is none that can be read; the message names the image.
+            DataError: The image is none, or cut short; the message names it.
         """
 
     def name_of(self, row: int) -> str:
@@ -117,9 +117,9 @@ class FileImages:
             raise self._error(row, error) from error
 
     def header(self, row: int) -> tuple[int, int]:
-        """Width and height by the file's header; names the file when there is none."""
+        """Width and height by the file's header; names a file without, or one cut short."""
         try:
-            return size_of(Path(self.paths[row]))
+            return look_at(Path(self.paths[row]))
         except Exception as error:  # as above
             raise self._error(row, error) from error
 
@@ -191,7 +191,7 @@ class TableImages:
             raise self._error(row, error) from error
 
     def header(self, row: int) -> tuple[int, int]:
-        """Width and height by the encoded image's header; names the row when there is none."""
+        """Width and height by the image's header; names a row without, or one cut short."""
         import pyarrow as pa
 
         try:
@@ -202,12 +202,12 @@ class TableImages:
                 cell = cell["bytes"]
             if isinstance(cell, pa.BinaryScalar) and not isinstance(cell, pa.StringScalar):
                 # A view: a data set larger than memory stays on the disk.
-                return size_of(pa.BufferReader(cell.as_buffer()))
+                return look_at(pa.BufferReader(cell.as_buffer()))
             cell = getattr(cell, "value", cell) if isinstance(cell, pa.ExtensionScalar) else cell
             if isinstance(cell, pa.ListScalar):
                 rows = cell[0] if len(cell) in (1, 3, 4) else cell  # channels first
                 return len(rows[0]), len(rows)
-            return size_of(self._source(cell.as_py()))
+            return look_at(self._source(cell.as_py()))
         except DataError:
             raise
         except Exception as error:  # as above
