@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime
+import decimal
 import io
 import os
 import socket
@@ -138,6 +140,25 @@ def test_what_save_to_disk_wrote(tmp_path):
         assert label == (9 - row) % 2
 
 
+def test_what_is_here_comes_before_the_hub(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "photos", as_paths(tmp_path / "photos", str))
+    assert check(load_dataset("hf:photos")) == check(load_dataset("hf:photos/train.parquet")) == 32
+
+
+def test_a_file_that_cannot_be_loaded_is_one_line(tmp_path, capfd):
+    folder = write(tmp_path / "data", ENCODED)
+    write(folder, ENCODED, split="test", image="other")
+    with pytest.raises(
+        DataError, match=r"could not be loaded \(CastError: .*other.*\); give a fol"
+    ):
+        load_dataset(f"hf:{folder}")
+    (folder / "train.parquet").write_bytes(b"PAR1 no more PAR1")
+    with pytest.raises(DataError, match=r"could not be loaded \(Arrow\w+: [^\n]*\); give a folder"):
+        load_dataset(f"hf:{folder}")
+    assert capfd.readouterr().err == ""
+
+
 @pytest.mark.parametrize("ending", ["parquet", "csv", "tsv", "jsonl"])
 def test_a_file_alone(tmp_path, ending):
     import pandas as pd
@@ -172,6 +193,9 @@ CLASSES = {
         [1 - one for one in LABELS],
     ),
     "unsigned": (pa.array(LABELS, pa.uint8()), ("0", "1"), LABELS),
+    "half floats": (pa.array(np.array(LABELS, dtype=np.float16)), ("0", "1"), LABELS),
+    "decimals": ([decimal.Decimal(one) for one in LABELS], ("0", "1"), LABELS),
+    "alone in lists": ([[one] for one in LABELS], ("0", "1"), LABELS),
 }
 
 
@@ -208,6 +232,7 @@ BAD_LABELS = {
     "lists": ([[0, 1]] * N, InputError, r"lists such as \[0, 1\]; an image has one class here"),
     "one-hot": ([[0.0, 1.0]] * N, InputError, "of one-hot or soft labels their argmax"),
     "structs": ([{"a": 1}] * N, InputError, "which are no classes; give whole numbers or names"),
+    "dates": ([datetime.date(2020, 1, 1)] * N, InputError, "date32.*which are no classes; give"),
     "one class": ([3] * N, InputError, r"has one class \('3'\); there is nothing to tell apart"),
 }
 

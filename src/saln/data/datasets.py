@@ -366,13 +366,13 @@ def load_dataset(
     """
     if not isinstance(spec, str):
         raise InputError(f"spec={spec!r} is not allowed; give text, one of {', '.join(DATASETS)}")
-    limit = None if limit is None else as_whole(limit, "limit", -(2**62))
+    limit = None if limit is None else as_whole(limit, "limit")
     if limit is not None and limit < 1:
         raise InputError(f"--limit {limit} is not allowed; give a number of at least 1")
     validation_share = as_share(validation_share, "validation_share")
     test_share = as_share(test_share, "test_share")
     reference_share = as_share(reference_share, "reference_share")
-    split_seed = as_whole(split_seed, "split_seed", -(2**62))
+    split_seed = as_whole(split_seed, "split_seed")
     found = _find(spec, as_path(data_root, "data_root"), download)
     random = np.random.Generator(np.random.PCG64(derive_seed(split_seed, "split")))
 

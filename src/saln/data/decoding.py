@@ -92,6 +92,8 @@ def _opened(source: Path | bytes | BinaryIO) -> Iterator[Image.Image]:
                 raise OSError("the file is empty")
             stream = stack.enter_context(source.open("rb"))
         elif isinstance(source, bytes):
+            if not source:
+                raise OSError("it is empty")
             stream = io.BytesIO(source)
         try:
             image = stack.enter_context(Image.open(stream, formats=FORMATS))

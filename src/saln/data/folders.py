@@ -281,7 +281,8 @@ def _check(
     if len(names) < 2:
         raise InputError(
             f"folder:{root} has one class ({names[0]!r}); "
-            "there is nothing to tell apart: add a second sub-folder"
+            "there is nothing to tell apart: add a second sub-folder, or give the path of this one "
+            "if it is no class"
         )
     for split, classes in found.items():
         unknown = [name for name, paths in classes.items() if paths and name not in names]

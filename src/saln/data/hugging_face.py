@@ -59,9 +59,11 @@ def load_splits(name: str, download: bool) -> tuple[dict[str, TableSplit], tuple
         DataError: It cannot be loaded, or some rows have no label.
         MissingExtraError: The package ``datasets`` is not installed.
     """
-    path = expanded(name) if name.startswith((".", "/", "~")) else None
+    # As the package does, a folder or file that is here comes before a name on the hub.
+    local = name.startswith((".", "/", "~")) or _exists(Path(name))
+    path = expanded(name) if local else None
     if path is not None and not _exists(path):
-        raise InputError(f"hf:{name} does not exist; give a folder that does, or a hub name")
+        raise InputError(f"hf:{name[:200]} does not exist; give a folder that does, or a hub name")
     try:
         import datasets
     except ImportError as error:
@@ -77,7 +79,8 @@ def load_splits(name: str, download: bool) -> tuple[dict[str, TableSplit], tuple
     kept: dict[str, Any] = {
         kind: splits[kind] for kind in ("train", "validation", "test") if kind in splits
     }
-    return _Columns(f"hf:{name}", kept, _folder_of(name, path)).splits()
+    folder = Path() if path is None else path if is_folder(path) else path.parent
+    return _Columns(f"hf:{name}", kept, folder).splits()
 
 
 def _exists(path: Path) -> bool:
@@ -85,11 +88,6 @@ def _exists(path: Path) -> bool:
         return path.exists()
     except (OSError, ValueError):  # a name that no system allows
         return False
-
-
-def _folder_of(name: str, path: Path | None) -> Path:
-    path = Path(name) if path is None else path
-    return path if is_folder(path) else path.parent
 
 
 def _open(name: str, path: Path | None, download: bool, datasets: Any) -> dict[str, Any]:
@@ -109,8 +107,9 @@ def _open(name: str, path: Path | None, download: bool, datasets: Any) -> dict[s
     saved = path is not None and any(
         (path / file).is_file() for file in ("dataset_dict.json", "state.json")
     )
-    shown = datasets.are_progress_bars_disabled()
+    hidden, verbosity = datasets.are_progress_bars_disabled(), datasets.logging.get_verbosity()
     datasets.disable_progress_bars()
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # the error below says it all
     try:
         with contextlib.nullcontext() if download else _offline(datasets):
             if saved:
@@ -120,13 +119,15 @@ def _open(name: str, path: Path | None, download: bool, datasets: Any) -> dict[s
                 found = datasets.load_dataset(what, download_config=config, **options)
     except Exception as error:  # the library raises many kinds; all mean the same here
         cause = error.__cause__ or error
-        lines = str(cause).splitlines() or str(error).splitlines() or ["no message"]
+        said = " ".join((str(cause) or str(error) or "no message").split())
+        reason = f"{type(cause).__name__}: {said[:200]}{'...' if len(said) > 200 else ''}"
         raise DataError(
-            f"hf:{name} could not be loaded ({type(cause).__name__}: {lines[0]}); give a folder "
-            "with Parquet files or images, or a hub name with --download"
+            f"hf:{name} could not be loaded ({reason}); give a folder with Parquet files or "
+            "images, or a hub name with --download"
         ) from error
     finally:
-        if not shown:
+        datasets.logging.set_verbosity(verbosity)
+        if not hidden:
             datasets.enable_progress_bars()
     splits = dict(found) if isinstance(found, dict) else {"train": found}
     return {
@@ -265,6 +266,13 @@ class _Columns:
                 f"is row {row}; remove those rows, or give them a label"
             )
         if pa.types.is_nested(kind) and not pa.types.is_struct(kind):
+            flat = [value[0] for value in column.to_pylist() if len(value) == 1]
+            if len(flat) == len(column):
+                column = pa.chunked_array([pa.array(flat)])
+                kind = column.type
+        if pa.types.is_decimal(kind):
+            column, kind = column.cast(pa.float64()), pa.float64()
+        if pa.types.is_nested(kind) and not pa.types.is_struct(kind):
             raise InputError(
                 f"{where} holds lists such as {str(column[0].as_py())[:60]}; an image has one "
                 "class here: give a column with one whole number or name a row, of one-hot or "
@@ -280,6 +288,7 @@ class _Columns:
 
     def _whole(self, values: npt.NDArray[Any], where: str) -> npt.NDArray[np.int64]:
         """Floats as the whole numbers that they are; targets of a regression are refused."""
+        values = values.astype(np.float64)
         missing = ~np.isfinite(values)
         if missing.any():
             raise DataError(

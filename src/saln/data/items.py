@@ -20,7 +20,7 @@ __all__ = ["IMAGE_KEYS", "LABEL_KEYS", "MapStyle", "check_map_style", "read_item
 
 # The keys of an example that is a dict, in the order in which they are looked for.
 IMAGE_KEYS = ("image", "img")
-LABEL_KEYS = ("label", "labels", "fine_label", "target", "class")
+LABEL_KEYS = ("label", "labels", "fine_label", "target", "class", "cls")
 _EXPECTED = (
     "expected a tuple (image, label) or a dict with "
     f"{' or '.join(map(repr, IMAGE_KEYS))} and {' or '.join(map(repr, LABEL_KEYS[:2]))}"

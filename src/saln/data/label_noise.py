@@ -32,7 +32,7 @@ def flip_labels(
     """
     share = as_share(share, "label noise")
     n_classes = as_whole(n_classes, "n_classes", 1)
-    seed = as_whole(seed, "seed", -(2**62))
+    seed = as_whole(seed, "seed")
     labels = as_wholes(labels, "labels")
     strange = (labels < 0) | (labels >= n_classes)
     if strange.any():

@@ -202,7 +202,8 @@ class TableImages:
                 cell = cell["bytes"]
             if isinstance(cell, pa.BinaryScalar) and not isinstance(cell, pa.StringScalar):
                 # A view: a data set larger than memory stays on the disk.
-                return look_at(pa.BufferReader(cell.as_buffer()))
+                buffer = cell.as_buffer()
+                return look_at(pa.BufferReader(buffer) if buffer.size else b"")
             cell = getattr(cell, "value", cell) if isinstance(cell, pa.ExtensionScalar) else cell
             if isinstance(cell, pa.ListScalar):
                 rows = cell[0] if len(cell) in (1, 3, 4) else cell  # channels first
