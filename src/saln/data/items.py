@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,6 +22,8 @@ __all__ = ["IMAGE_KEYS", "LABEL_KEYS", "MapStyle", "check_map_style", "read_item
 # The keys of an example that is a dict, in the order in which they are looked for.
 IMAGE_KEYS = ("image", "img")
 LABEL_KEYS = ("label", "labels", "fine_label", "target", "class", "cls")
+# Hugging Face tables as they are stored: making such a view takes as long as decoding an image.
+_AS_STORED: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
 _EXPECTED = (
     "expected a tuple (image, label) or a dict with "
     f"{' or '.join(map(repr, IMAGE_KEYS))} and {' or '.join(map(repr, LABEL_KEYS[:2]))}"
@@ -114,7 +117,9 @@ def _item(dataset: Any, index: int) -> Any:
         return image, label if dataset.target_transform is None else dataset.target_transform(label)
     is_table = type(dataset).__module__.startswith("datasets.") and hasattr(dataset, "with_format")
     if is_table and dataset.format["type"] is None:
-        row = dataset.with_format("arrow")[index]
+        if dataset not in _AS_STORED:
+            _AS_STORED[dataset] = dataset.with_format("arrow")
+        row = _AS_STORED[dataset][index]
         wanted = (*IMAGE_KEYS, *LABEL_KEYS)
         return {
             name: row.column(name)[0].as_py() if name in wanted else None
