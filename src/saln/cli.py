@@ -118,7 +118,7 @@ def _compare(arguments: list[str]) -> int:
     """Trains the arms side by side, says which was better and by how much, writes a report."""
     config = read_compare(arguments)
     from saln.experiments.run import compare
-    from saln.report.page import write_report
+    from saln.report.page import is_current, write_report
     from saln.terminal import open_reporter, print_summary
     from saln.training.processes import Processes
 
@@ -127,8 +127,8 @@ def _compare(arguments: list[str]) -> int:
         outcome = compare(config, reporter)
     if not processes.first:
         return 0  # under torchrun the first process writes and says it
-    if outcome.nothing_to_do and not (outcome.path / "report.html").exists():
-        write_report(outcome.path)  # ended just before it was drawn
+    if outcome.nothing_to_do and not is_current(outcome.path):
+        write_report(outcome.path)  # ended before it was drawn
     if config.json:
         if not outcome.nothing_to_do:
             write_report(outcome.path)

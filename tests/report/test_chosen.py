@@ -27,7 +27,7 @@ def chosen():
     saln = ArmChoices(kept([1, 0, 0, 0], [1, 0, 1, 0]), facts, (shown,))
     uniform = ArmChoices(kept([0, 0, 0, 1], [1, 0, 0, 1]), {}, (shown._replace(scores=None),))
     examples = SeedExamples(LABELS, TRUE, ("cat", EVIL))
-    return Chosen({0: examples}, {0: {"uniform": uniform, "saln": saln}})
+    return Chosen({0: examples}, {0: {"uniform": uniform, "saln": saln}}, truth=True)
 
 
 def test_overlap_is_within_epochs():

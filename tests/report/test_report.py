@@ -19,7 +19,7 @@ from saln.report.values import Bars, Curve, HeatMap, Intervals, Panel, Table, da
 
 @pytest.fixture
 def summary():
-    return summarise(about(), ROWS, COSTS, {})
+    return summarise(about(label_noise=0.4), ROWS, COSTS, {})
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ def test_a_failed_arm_is_said(summary):
 
 
 def test_curves_are_means_with_their_range():
-    figures = {figure.name: figure for figure in run_figures(ROWS)}
+    figures = {figure.name: figure for figure in run_figures(ROWS, truth=True)}
     uniform, saln = figures["test_accuracy_over_epoch"].curves
     assert uniform == Curve("uniform", (1, 2), pytest.approx((0.15, 0.5)), (0.1, 0.4), (0.2, 0.6))
     assert saln.y == pytest.approx((0.3, 0.6))
@@ -86,7 +86,7 @@ def test_curves_are_means_with_their_range():
 
 
 def test_a_drawing_is_svg_and_repeats():
-    figure = run_figures(ROWS)[0]
+    figure = run_figures(ROWS, truth=True)[0]
     drawn = draw(figure, ("uniform", "saln"))
     assert ET.fromstring(drawn.svg[drawn.svg.index("<svg") :]).tag.endswith("svg")
     assert draw(figure, ("uniform", "saln")) == drawn
@@ -94,7 +94,7 @@ def test_a_drawing_is_svg_and_repeats():
 
 
 def test_a_figure_on_a_page_has_the_pages_colours_and_its_own_names():
-    figure = run_figures(ROWS)[0]
+    figure = run_figures(ROWS, truth=True)[0]
     svg = for_page(draw(figure, ("uniform", "saln")), "one")
     root = ET.fromstring(svg)
     names = [e.get("id") for e in root.iter() if e.get("id")]

@@ -17,8 +17,6 @@ from __future__ import annotations
 
 import functools
 import re
-import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -206,10 +204,10 @@ def _read_npz(path: Path) -> dict[str, npt.NDArray[Any]]:
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as found:
             return dict(found)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except Exception as error:  # a broken file raises anything from EOFError to RuntimeError
         raise DataError(
-            f"{path} cannot be read ({error}); put the file back, or remove the folder "
-            f"{path.parent} to draw the report without what was chosen"
+            f"{path} cannot be read ({type(error).__name__}); put the file back, or remove the "
+            f"folder {path.parent} to draw the report without what was chosen"
         ) from error
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import shlex
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from saln.errors import InputError, SalnError, TrainingError
+from saln.errors import InputError, TrainingError
 from saln.experiments.arms import Comparison, SharedBySeed
 from saln.experiments.choices import save_examples, save_sheets
 from saln.experiments.confidence import doubted_labels
@@ -80,17 +81,23 @@ def compare(config: Config, reporter: Reporter, parts: type[Comparison] = Compar
         summary = _finished_summary(path, config) if resumes else None
         if processes.same(summary is not None, device):
             return Outcome(path, summary or {}, (), nothing_to_do=True)
-        try:
-            with limited_threads(config.threads):
-                comparison = parts(config, reporter, device, processes)
-                return _compare(comparison, path)
-        except (KeyboardInterrupt, SalnError):
-            if (path / "config.json").exists() and not (path / "summary.json").exists():
-                reporter.note(
-                    f"the rows so far are in {path / 'epochs.jsonl'}; go on with: "
-                    f"saln compare --resume --out {shlex.quote(str(path))}"
-                )
-            raise
+        with limited_threads(config.threads):
+            comparison = parts(config, reporter, device, processes)
+            return _compare(comparison, path)
+
+
+@contextlib.contextmanager
+def _hinting(reporter: Reporter, path: Path) -> Iterator[None]:
+    """Says how a run goes on that is stopped."""
+    try:
+        yield
+    except BaseException:  # whatever it was: what is done is done
+        if (path / "config.json").exists() and not (path / "summary.json").exists():
+            reporter.note(
+                f"the rows so far are in {path / 'epochs.jsonl'}; go on with: "
+                f"saln compare --resume --out {shlex.quote(str(path))}"
+            )
+        raise
 
 
 def _finished_summary(path: Path, config: Config) -> dict[str, Any] | None:
@@ -117,10 +124,12 @@ def _compare(comparison: Comparison, path: Path) -> Outcome:
         progress: RunProgress | None = None
         if processes.first and config.resume:
             progress = stack.enter_context(RunProgress.resume(path, config, device, facts))
+            stack.enter_context(_hinting(reporter, path))
             _say_damage(comparison, progress)
         features, feature_seconds = comparison.features()
         if processes.first and progress is None:
             progress = stack.enter_context(RunProgress.start(path, config, device, facts))
+            stack.enter_context(_hinting(reporter, path))
         parts = {name: len(getattr(data, name)) for name in ("train", "reference", "validation")}
         counts = {**parts, "test": len(data.test)}
         reporter.note(

@@ -31,6 +31,7 @@ __all__ = [
 ]
 
 LOCK = ".lock"
+_ATTEMPTS = 100
 # Runs of this version have no checksums; they are taken as they are.
 OLD_VERSION = 2
 ANEW = "put the file back, or begin a new run in another folder with --out"
@@ -107,7 +108,6 @@ def held(path: Path) -> Iterator[None]:
         raise InputError(f"--out {path} is a file; give a folder")
     made = [part for part in (path, *path.parents) if not part.exists()]
     try:
-        path.mkdir(parents=True, exist_ok=True)
         lock = _lock(path)
     except OSError as error:
         raise InputError(
@@ -128,12 +128,16 @@ def held(path: Path) -> Iterator[None]:
 
 def _lock(path: Path) -> ByteLocks | None:
     """The lock of a folder; None on a disk that knows none, where nobody can be kept out."""
+    attempts = 0
     while True:
-        path.mkdir(parents=True, exist_ok=True)  # who ended just now may have removed it
         try:
+            path.mkdir(parents=True, exist_ok=True)
             lock = ByteLocks(path / LOCK)
-        except FileNotFoundError:
-            continue
+        except (FileNotFoundError, FileExistsError):
+            attempts += 1
+            if attempts == _ATTEMPTS:  # a link to nowhere
+                raise
+            continue  # who ended just now has removed it
         try:
             free = lock.try_lock(0)
         except LocksNotKnownError:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from saln.errors import DataError
 from saln.experiments.choices import ArmChoices, SeedExamples, read_choices, read_examples
+from saln.report.truth import UNKNOWN, knows_truth
 from saln.report.values import Curve, Drawing, Figure, HeatMap, Panel, Table
 
 __all__ = ["Chosen", "chosen_figures", "chosen_tables", "read_chosen"]
@@ -26,10 +29,17 @@ _FACTS = {
 
 
 class Chosen(NamedTuple):
-    """All choices of a run: seed -> its examples, seed -> arm -> its choices."""
+    """All choices of a run.
+
+    Attributes:
+        examples: Seed -> its examples.
+        choices: Seed -> arm -> its choices.
+        truth: Whether it is known which labels are wrong.
+    """
 
     examples: Mapping[int, SeedExamples]
     choices: Mapping[int, Mapping[str, ArmChoices]]
+    truth: bool
 
 
 def read_chosen(folder: Path, summary: Mapping[str, Any]) -> Chosen | None:
@@ -41,7 +51,8 @@ def read_chosen(folder: Path, summary: Mapping[str, Any]) -> Chosen | None:
     examples: dict[int, SeedExamples] = {}
     choices: dict[int, dict[str, ArmChoices]] = {}
     for seed in summary["seeds"]:
-        of_seed = read_examples(folder, seed)
+        with _named(folder / "choices" / f"examples-seed{seed}.npz"):
+            of_seed = read_examples(folder, seed)
         if of_seed is None:
             continue
         examples[seed] = of_seed
@@ -49,10 +60,25 @@ def read_chosen(folder: Path, summary: Mapping[str, Any]) -> Chosen | None:
         for arm, entry in summary["arms"].items():
             found = None
             if "error" not in entry:
-                found = read_choices(folder, arm, seed, len(of_seed.labels))
+                with _named(folder / "choices" / f"{arm}-seed{seed}.npz"):
+                    found = read_choices(folder, arm, seed, len(of_seed.labels))
             if found is not None:
                 choices[seed][arm] = found
-    return Chosen(examples, choices) if examples else None
+    return Chosen(examples, choices, knows_truth(summary)) if examples else None
+
+
+@contextlib.contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Says which file it is that holds something else, of a run that has no checksums."""
+    try:
+        yield
+    except DataError:
+        raise
+    except Exception as error:  # a broken file raises anything from KeyError to struct.error
+        raise DataError(
+            f"{path} cannot be read ({type(error).__name__}); put the file back, or remove the "
+            f"folder {path.parent} to draw the report without what was chosen"
+        ) from error
 
 
 def _arms(chosen: Chosen) -> tuple[str, ...]:
@@ -110,8 +136,9 @@ def _class_mix(chosen: Chosen, arms: Sequence[str]) -> HeatMap:
         for arm, row in zip(arms, rows, strict=True)
     )
     title = "Class mix of the chosen against the data's (1: the same share)"
+    label = "true class" if chosen.truth else "class as labelled"
     return HeatMap(
-        "class_mix", title, "true class", "", tuple(arms), names,
+        "class_mix", title, label, "", tuple(arms), names,
         (Panel("", tuple(tuple(row.tolist()) for row in rows)),), 1.0,
         f"{title}. Most and least favoured: {extremes}.",
     )  # fmt: skip
@@ -189,7 +216,7 @@ def chosen_tables(chosen: Chosen) -> tuple[Table, ...]:
                 arm,
                 f"{100 * np.mean(never):.1f}",
                 f"{np.max(most):,}",
-                f"{100 * np.mean(wrong):+.1f}",
+                f"{100 * np.mean(wrong):+.1f}" if chosen.truth else UNKNOWN,
                 f"{100 * np.mean(alike):.1f}" if alike else "–",
             )
         )

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import logging
 import math
+import os
 import re
+import warnings
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,6 +25,21 @@ INK, GRID, PAPER = "#1c2330", "#d9dee8", "#fefefe"
 _NAMES = {INK: "--ink", GRID: "--grid", PAPER: "--paper-of-figures"} | {
     colour: f"--colour-{number}" for number, colour in enumerate(COLOURS[:-1])
 }
+
+
+# Longer names leave no room for what is drawn.
+LONGEST_NAME = 32
+# So many names of columns fit beside each other; of more, some are left out.
+MOST_COLUMNS = 60
+# What matplotlib's own font lacks, where the machine has it.
+_MORE_FONTS = (
+    "Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans", "Noto Sans Arabic", "Noto Sans Hebrew",
+    "Noto Sans Devanagari", "Noto Sans Thai", "WenQuanYi Zen Hei", "Arial Unicode MS",
+    "Hiragino Sans", "PingFang SC", "Microsoft YaHei", "Malgun Gothic", "Segoe UI Symbol",
+    "Noto Sans Symbols",
+)  # fmt: skip
+# The user's own choices that are not of the look of a figure.
+_NOT_LOOKS = ("backend", "interactive", "toolbar", "webagg", "tk.", "macosx", "datapath")
 
 
 class Drawn(NamedTuple):
@@ -49,6 +69,13 @@ def _style(name: str) -> Any:
 def _look(arms: tuple[str, ...], arm: str) -> tuple[str, str]:
     again, number = divmod(arms.index(arm), len(COLOURS))
     return COLOURS[number], ("-", "--", ":")[again % 3]
+
+
+def _plain(name: str) -> str:
+    """A name as a label: cut where it is long, in one line, and of characters that fonts know."""
+    text = " ".join(name.encode("utf-8", errors="replace").decode().split())
+    text = "".join(char if char.isprintable() else "?" for char in text)
+    return text if len(text) <= LONGEST_NAME else text[: LONGEST_NAME - 1] + "…"
 
 
 def _lines(axes: Any, figure: Figure, arms: tuple[str, ...]) -> None:
@@ -114,10 +141,14 @@ def _heat(canvas: Any, all_axes: list[Any], figure: HeatMap) -> None:
         )
         axes.set_title(panel.title, fontsize=9, loc="left")
         if figure.rows:
-            axes.set_yticks(range(len(figure.rows)), figure.rows, fontsize=8)
+            axes.set_yticks(
+                range(len(figure.rows)), [_plain(name) for name in figure.rows], fontsize=8
+            )
         if figure.columns:
             size = 8 if len(figure.columns) <= 12 else 6
-            axes.set_xticks(range(len(figure.columns)), figure.columns, rotation=90, fontsize=size)
+            places = range(0, len(figure.columns), -(-len(figure.columns) // MOST_COLUMNS))
+            shown = [_plain(figure.columns[place]) for place in places]
+            axes.set_xticks(places, shown, rotation=90, fontsize=size)
         if values.shape[1] <= 12 and figure.rows and figure.columns:
             for row, column in np.ndindex(*values.shape):
                 if not math.isfinite(values[row, column]):
@@ -133,10 +164,51 @@ def _heat(canvas: Any, all_axes: list[Any], figure: HeatMap) -> None:
     canvas.colorbar(image, ax=all_axes, shrink=0.8)
 
 
+def _matplotlib() -> Any:
+    """The library, whatever backend the environment asks for: none is used here.
+
+    It refuses to be imported with one that it does not know.
+    """
+    asked = os.environ.pop("MPLBACKEND", None)
+    try:
+        import matplotlib
+    finally:
+        if asked is not None:
+            os.environ["MPLBACKEND"] = asked
+    return matplotlib
+
+
+@contextlib.contextmanager
+def _alone(matplotlib: Any, style: dict[str, Any]) -> Iterator[None]:
+    """One look whatever the user's settings are, and no words about fonts and room.
+
+    A name in a script that no font here knows is drawn as boxes; the figure's data and its
+    description have it.
+    """
+    from matplotlib import font_manager
+
+    known = {font.name for font in font_manager.fontManager.ttflist}
+    fonts = ["DejaVu Sans", *(name for name in _MORE_FONTS if name in known)]
+    defaults = {
+        name: value
+        for name, value in matplotlib.rcParamsDefault.items()
+        if not name.startswith(_NOT_LOOKS)
+    }
+    logger = logging.getLogger("matplotlib")
+    level = logger.level
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logger.setLevel(logging.ERROR)
+        try:
+            with matplotlib.rc_context(defaults | {"font.family": fonts} | style):
+                yield
+        finally:
+            logger.setLevel(level)
+
+
 def draw(figure: Drawing, arms: tuple[str, ...]) -> Drawn:
     """Draws a figure. ``arms`` fixes each arm's colour across figures."""
-    import matplotlib
-
+    matplotlib = _matplotlib()
     # The object interface alone: pyplot would keep every figure and pick a window system.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure as Canvas
@@ -145,10 +217,11 @@ def draw(figure: Drawing, arms: tuple[str, ...]) -> Drawn:
     panels = len(figure.panels) if isinstance(figure, HeatMap) else 1
     if isinstance(figure, HeatMap):
         each = max(0.9, 0.26 * len(figure.panels[0].values)) if figure.rows else 1.2
-        height = 1.6 + each * panels
+        names = max((len(_plain(name)) for name in figure.columns), default=0)
+        height = 1.6 + each * panels + 0.075 * max(0, names - 8)  # they stand upright
     elif not isinstance(figure, Figure):
         height = 1.4 + 0.36 * len(figure.arms) + (0.4 if isinstance(figure, Bars) else 0)
-    with matplotlib.rc_context(_style(figure.name)):
+    with _alone(matplotlib, _style(figure.name)):
         canvas = Canvas(figsize=(6.4, height), layout="constrained", facecolor=PAPER)
         FigureCanvasAgg(canvas)
         axes = list(canvas.subplots(panels, 1, squeeze=False)[:, 0])

@@ -55,8 +55,13 @@ def _series(rows: list[dict[str, Any]], metric: str, x: str) -> tuple[Curve, ...
 _FILES = {"examples_backward": "gradients"}
 
 
-def run_figures(rows: list[dict[str, Any]]) -> tuple[Figure, ...]:
-    """The curves of a run, from the rows of ``epochs.jsonl``."""
+def run_figures(rows: list[dict[str, Any]], *, truth: bool) -> tuple[Figure, ...]:
+    """The curves of a run, from the rows of ``epochs.jsonl``.
+
+    Args:
+        rows: Of all arms and seeds.
+        truth: Whether it is known which labels are wrong.
+    """
     if not rows:
         return ()
     figures = []
@@ -82,16 +87,17 @@ def run_figures(rows: list[dict[str, Any]]) -> tuple[Figure, ...]:
                 f"{title}: one line an arm, mean over seeds with their range. {ends}.",
             )
         )
-    figures.append(
-        Figure(
-            "wrong_labels_over_epoch",
-            "Wrong labels among the kept over epoch",
-            "epoch",
-            "share of wrong labels",
-            _series(rows, "wrong_label_share_kept", "epoch"),
-            "Share of wrong labels among the examples that got a gradient: one line an arm.",
+    if truth:
+        figures.append(
+            Figure(
+                "wrong_labels_over_epoch",
+                "Wrong labels among the kept over epoch",
+                "epoch",
+                "share of wrong labels",
+                _series(rows, "wrong_label_share_kept", "epoch"),
+                "Share of wrong labels among the examples that got a gradient: one line an arm.",
+            )
         )
-    )
     return tuple(figures)
 
 

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import base64
+import io
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from saln.errors import DataError
+from PIL import Image
+
 from saln.experiments.choices import SHEET_COLUMNS, SHOWN_CANDIDATES, Shown, sheet_path
 from saln.report.chosen import Chosen
 
 __all__ = ["Batch", "Candidate", "Gallery", "make_gallery"]
+
+# Tiles of fewer pixels are shown as squares, not as a blur.
+SMALL_TILE = 24
 
 
 class Candidate(NamedTuple):
@@ -51,14 +57,22 @@ class Gallery(NamedTuple):
         sheets: "EPOCH-STEP" -> a data URI: tiles, row by row.
         columns: Tiles a row.
         rows: "EPOCH-STEP" -> rows of tiles.
+        small: Tiles are shown as squares, not as a blur.
         batches: All of them.
+        left_out: Files of damaged images, whose batches are not there.
     """
 
     class_names: tuple[str, ...]
     sheets: dict[str, str]
     columns: int
     rows: dict[str, int]
+    small: bool
     batches: tuple[Batch, ...]
+    left_out: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values for the page's script."""
+        return {**self._asdict(), "batches": [batch._asdict() for batch in self.batches]}
 
 
 def _batch(arm: str, shown: Shown, labels: list[int], true_labels: list[int]) -> Batch:
@@ -74,15 +88,20 @@ def _batch(arm: str, shown: Shown, labels: list[int], true_labels: list[int]) ->
     return Batch(arm, shown.epoch, shown.step, tuple(candidates), left_out)
 
 
-def make_gallery(folder: Path, chosen: Chosen) -> Gallery | None:
+def make_gallery(folder: Path, chosen: Chosen, damaged: Sequence[str] = ()) -> Gallery | None:
     """The batches whose images are there, of the seed that keeps them; None without any.
 
-    Raises:
-        DataError: A sheet cannot be read.
+    Args:
+        folder: The run folder.
+        chosen: What was chosen.
+        damaged: Files of images, relative to the folder, that are not what was written. They,
+            and those that are no images, are left out.
     """
     batches: list[Batch] = []
     sheets: dict[str, str] = {}
     rows: dict[str, int] = {}
+    left_out = set(damaged)
+    small = False
     names: tuple[str, ...] = ()
     for seed, arms in chosen.choices.items():
         examples = chosen.examples[seed]
@@ -90,18 +109,33 @@ def make_gallery(folder: Path, chosen: Chosen) -> Gallery | None:
         for arm, choices in arms.items():
             for shown in choices.shown:
                 path = sheet_path(folder, shown.epoch, shown.step)
-                if not path.exists():
+                name = path.relative_to(folder).as_posix()
+                if name in left_out or not path.exists():
                     continue
                 key = f"{shown.epoch}-{shown.step}"
                 if key not in sheets:
-                    try:
-                        content = path.read_bytes()
-                    except OSError as error:
-                        raise DataError(
-                            f"{path} cannot be read ({error}); put the file back, or remove it"
-                        ) from error
+                    sheet = _read_sheet(path)
+                    if sheet is None:
+                        left_out.add(name)
+                        continue
+                    content, width = sheet
+                    small = small or width // SHEET_COLUMNS < SMALL_TILE
                     sheets[key] = "data:image/webp;base64," + base64.b64encode(content).decode()
                     rows[key] = -(-min(len(shown.indices), SHOWN_CANDIDATES) // SHEET_COLUMNS)
                 batches.append(_batch(arm, shown, labels, true_labels))
                 names = examples.class_names
-    return Gallery(names, sheets, SHEET_COLUMNS, rows, tuple(batches)) if batches else None
+    if not batches:
+        return None
+    out = tuple(sorted(left_out))
+    return Gallery(names, sheets, SHEET_COLUMNS, rows, small, tuple(batches), out)
+
+
+def _read_sheet(path: Path) -> tuple[bytes, int] | None:
+    """A sheet's bytes and its width in pixels; None where it is no image."""
+    try:
+        content = path.read_bytes()
+        with Image.open(io.BytesIO(content), formats=["WEBP"]) as image:
+            image.load()
+            return content, image.width
+    except Exception:  # Pillow raises anything for a broken file; the page says what is left out
+        return None

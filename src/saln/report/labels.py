@@ -42,9 +42,17 @@ def label_section(folder: Path) -> LabelSection | None:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         return LabelSection(_sentences(found), tuple(_tables(found)))
-    except (OSError, ValueError, TypeError, LookupError) as error:
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        LookupError,
+        AttributeError,
+        ArithmeticError,
+        RecursionError,
+    ) as error:
         raise DataError(
-            f"{path} cannot be read ({type(error).__name__}: {error}); remove it to leave the "
+            f"{path} cannot be read ({type(error).__name__}); remove it to leave the "
             "labels out of the report, or run again"
         ) from error
 

@@ -2,34 +2,36 @@
 
 from __future__ import annotations
 
-import functools
-import json
+import contextlib
+import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jinja2
+import xxhash
 
 from saln.errors import DataError, InputError
-from saln.experiments.choices import sheet_path
-from saln.experiments.summary import METRICS
-from saln.files import write_text, write_with
+from saln.experiments.finished import FinishedRun, read_finished
+from saln.experiments.run_folder import ANEW, held, read_settings
+from saln.experiments.state_files import read_signed
+from saln.files import file_checksum, read_json, write_bytes, write_json, write_text
 from saln.report.chosen import Chosen, chosen_figures, chosen_tables, read_chosen
 from saln.report.comparisons import break_even_lines, comparison_tables, headline, paper_table
 from saln.report.drawing import draw, for_page, page_colours
 from saln.report.figures import run_figures, summary_figures
-from saln.report.gallery import Gallery, make_gallery
+from saln.report.gallery import make_gallery
 from saln.report.labels import label_section
 from saln.report.tables import joined_table, run_tables, to_markdown, verdicts
+from saln.report.truth import knows_truth, noise_text
 from saln.report.values import Drawing, Table, data_of, to_csv
 from saln.report.weights import final_weights, weight_figures
-from saln.training.ledger import PHASES
 
-__all__ = ["write_joined", "write_report"]
+__all__ = ["is_current", "write_joined", "write_report"]
 
-# Tiles of fewer pixels are shown as squares, not as a blur.
-SMALL_TILE = 24
+# The checksums of what a report wrote, and of the summary that it is of.
+_STAMP = ".report.json"
 
 
 class _Run(NamedTuple):
@@ -37,9 +39,25 @@ class _Run(NamedTuple):
 
     folder: Path
     preset: str | None
-    summary: dict[str, Any]
+    found: FinishedRun
     environment: dict[str, Any]
-    rows: list[dict[str, Any]]
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        return self.found.summary
+
+    @property
+    def command(self) -> str:
+        """How it was called, as far as that is known."""
+        command = self.environment.get("command")
+        if isinstance(command, list) and all(isinstance(part, str) for part in command):
+            return shlex.join(command)
+        return "environment.json, which says it, is damaged; the settings are in config.json"
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What it ran on."""
+        return {name: value for name, value in self.environment.items() if name != "command"}
 
 
 class _Shown(NamedTuple):
@@ -50,53 +68,38 @@ class _Shown(NamedTuple):
 
 
 def _read(folder: Path) -> _Run:
-    if not (folder / "config.json").exists():
+    if not any((folder / name).exists() for name in ("config.json", "progress.json")):
         raise InputError(f"{folder} holds no run; give a folder that 'saln compare' wrote")
-    if not (folder / "summary.json").exists():
+    found = read_finished(folder)
+    if found is None:
         raise InputError(
-            f"{folder} holds a run that was not finished; finish it with "
-            f"'saln compare --resume --out {shlex.quote(str(folder))}'"
+            f"{folder} holds a run that was not finished, for it has no summary.json; finish it "
+            f"with 'saln compare --resume --out {shlex.quote(str(folder))}'"
         )
+    settings = read_settings(folder)
+    if not found.is_whole(folder):
+        with held(folder):
+            found.mend(folder)
     try:
-        config, summary, environment = (
-            json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
-            for name in ("config", "summary", "environment")
-        )
-        text = (folder / "epochs.jsonl").read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
-        raise DataError(f"the run in {folder} cannot be read ({error}); run it again") from error
-    rows = [
-        _row(line, f"{folder / 'epochs.jsonl'}, line {number}")
-        for number, line in enumerate(text.splitlines(), start=1)
-    ]
-    return _Run(folder, config.get("preset"), summary, environment, rows)
+        environment = read_signed(folder / "environment.json", ANEW, must=False)
+    except DataError:  # nothing but what the run ran on is lost, and the page says so
+        environment = {}
+    return _Run(folder, settings.preset, found, environment)
 
 
-def _row(line: str, where: str) -> dict[str, Any]:
-    """One row of ``epochs.jsonl``, with everything that is drawn of it."""
+@contextlib.contextmanager
+def _explained(run: _Run) -> Iterator[None]:
+    """Says which file is at fault where nothing could check it before."""
     try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise DataError(f"{where} is no JSON ({error}); remove the line or run again") from error
-    numbers = ["seed", "epoch", "steps", "examples_backward"]
-    try:
-        found = [row[name] for name in numbers]
-        measured = [row[name] for name in METRICS]
-        if any(value is not None for value in measured):  # else --evaluate-every left them out
-            found += measured
-        if row["wrong_label_share_kept"] is not None:  # else nobody knows which are wrong
-            found.append(row["wrong_label_share_kept"])
-        found += [row["seconds"][name] for name in PHASES]
-        whole = isinstance(row["arm"], str) and all(isinstance(n, int | float) for n in found)
-    except (KeyError, TypeError) as error:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError, jinja2.UndefinedError) as error:
+        if isinstance(error, InputError) or run.found.record is not None:
+            raise
+        source = run.folder / "summary.json"
         raise DataError(
-            f"{where} is no row of a run (it lacks {error}); remove the line or run again"
+            f"{source} holds no summary of a run ({type(error).__name__}: {error}); delete it, "
+            f"and 'saln compare --resume --out {shlex.quote(str(run.folder))}' makes it anew"
         ) from error
-    if not whole:
-        raise DataError(
-            f"{where} is no row of a run (a value is no number); remove the line or run again"
-        )
-    return dict(row)
 
 
 def _templates() -> jinja2.Environment:
@@ -109,39 +112,57 @@ def _templates() -> jinja2.Environment:
     )
 
 
-def _write_table(folder: Path, table: Table) -> None:
-    write_text(folder / "tables" / f"{table.name}.md", to_markdown(table))
-    write_text(folder / "tables" / f"{table.name}.csv", to_csv(table.columns, table.rows))
+class _Drawn:
+    """Files of a report, all made before the first is written: a failure leaves the old ones."""
+
+    def __init__(self, folder: Path, arms: tuple[str, ...]) -> None:
+        self.folder = folder
+        self.arms = arms
+        self.files: dict[str, bytes] = {}
+
+    def add(self, name: str, text: str) -> None:
+        """A text; parts of file names in it that are no UTF-8 become question marks."""
+        self.files[name] = text.encode("utf-8", errors="replace")
+
+    def table(self, table: Table) -> None:
+        """A table as Markdown and as CSV."""
+        self.add(f"tables/{table.name}.md", to_markdown(table))
+        self.add(f"tables/{table.name}.csv", to_csv(table.columns, table.rows))
+
+    def figure(self, figure: Drawing) -> _Shown:
+        """A figure as SVG and PDF, and what it shows as CSV."""
+        drawn = draw(figure, self.arms)
+        self.add(f"figures/{figure.name}.svg", drawn.svg)
+        self.files[f"figures/{figure.name}.pdf"] = drawn.pdf
+        self.add(f"figures/{figure.name}.csv", to_csv(*data_of(figure)))
+        return _Shown(figure, for_page(drawn, figure.name))
+
+    def write(self) -> None:
+        """Writes everything, and last what :func:`is_current` looks at."""
+        for name, content in self.files.items():
+            write_bytes(self.folder / name, content)
+        checksums = {n: xxhash.xxh3_128_hexdigest(content) for n, content in self.files.items()}
+        summary = self.folder / "summary.json"
+        write_json(self.folder / _STAMP, checksums | {"summary.json": file_checksum(summary)})
 
 
-def _write_figure(folder: Path, figure: Drawing, arms: tuple[str, ...]) -> _Shown:
-    drawn = draw(figure, arms)
-    write_text(folder / "figures" / f"{figure.name}.svg", drawn.svg)
-    write = functools.partial(_write_bytes, drawn.pdf)
-    write_with(folder / "figures" / f"{figure.name}.pdf", write)
-    write_text(folder / "figures" / f"{figure.name}.csv", to_csv(*data_of(figure)))
-    return _Shown(figure, for_page(drawn, figure.name))
+def is_current(folder: Path) -> bool:
+    """Whether a run's report is there, whole, and of what the run found.
 
-
-def _write_bytes(content: bytes, path: Path) -> None:
-    path.write_bytes(content)
-
-
-def _gallery_data(folder: Path, gallery: Gallery) -> dict[str, Any]:
-    """The gallery as plain values for the page's script."""
-    from PIL import Image
-
-    first = gallery.batches[0]
-    with Image.open(sheet_path(folder, first.epoch, first.step), formats=["WEBP"]) as sheet:
-        small = sheet.width // gallery.columns < SMALL_TILE
-    batches = [batch._asdict() for batch in gallery.batches]
-    return {**gallery._asdict(), "batches": batches, "small": small}
+    It is not when drawing it was cut short, or when seeds were added since.
+    """
+    try:
+        checksums = read_json(folder / _STAMP, "")
+        return all(file_checksum(folder / name) == value for name, value in checksums.items())
+    except (DataError, OSError, ValueError):  # ValueError: a null byte in a name
+        return False
 
 
 def write_report(folder: Path) -> Path:
     """Writes ``tables/``, ``figures/`` and ``report.html`` from what a run holds.
 
-    Tables are Markdown and CSV; figures are SVG, PDF and the same data as CSV.
+    Tables are Markdown and CSV; figures are SVG, PDF and the same data as CSV. Rows and
+    summary that are damaged are made anew first; images that are damaged are left out.
 
     Returns:
         The path of ``report.html``.
@@ -152,26 +173,64 @@ def write_report(folder: Path) -> Path:
     """
     folder = folder.expanduser()
     run = _read(folder)
-    summary, arms = run.summary, tuple(run.summary["arms"])
+    left_out = _check_files(run)
+    with _explained(run):
+        drawn = _draw_report(run, left_out)
+    drawn.write()
+    return folder / "report.html"
+
+
+# What is not what was written, and what to do; names are relative to the run folder.
+_CURES = {
+    "checkpoints": "put the file back, or remove it to draw the report without its weights",
+    "choices": "put the file back, or remove the folder choices to draw the report without it",
+    "labels.json": "put the file back, or remove it to leave the labels out of the report",
+}
+
+
+def _check_files(run: _Run) -> tuple[str, ...]:
+    """Compares what a report is drawn from with its checksums; gives what is left out of it."""
+    record = run.found.record
+    if record is None:
+        return ()
+    left_out = []
+    for name in record.files:
+        kind = name.split("/")[0]
+        unread = kind == "checkpoints" and not name.endswith(f"-seed{run.summary['seeds'][0]}.pt")
+        if unread or kind not in _CURES:
+            continue
+        damaged, image = record.is_damaged(name), name.endswith(".webp")
+        if damaged and not image:
+            raise DataError(f"{run.folder / name} is not what was written; {_CURES[kind]}")
+        if damaged or not (run.folder / name).exists():
+            left_out.append(name)
+    return tuple(left_out)
+
+
+def _draw_report(run: _Run, left_out: tuple[str, ...]) -> _Drawn:
+    folder, summary = run.folder, run.summary
+    drawn = _Drawn(folder, tuple(summary["arms"]))
     chosen: Chosen | None = read_chosen(folder, summary)
-    gallery = None if chosen is None else make_gallery(folder, chosen)
+    gallery = None if chosen is None else make_gallery(folder, chosen, left_out)
     tables = (*run_tables(summary), *comparison_tables(summary))
     of_chosen = () if chosen is None else chosen_tables(chosen)
     paper = paper_table(summary, run.preset)
     for table in (*tables, *of_chosen, *([paper[0]] if paper else [])):
-        _write_table(folder, table)
+        drawn.table(table)
 
     def shown(figures: Sequence[Drawing]) -> list[_Shown]:
-        return [_write_figure(folder, figure, arms) for figure in figures]
+        return [drawn.figure(figure) for figure in figures]
 
-    sums, curves = shown(summary_figures(summary)), shown(run_figures(run.rows))
+    sums = shown(summary_figures(summary))
+    curves = shown(run_figures(run.found.rows, truth=knows_truth(summary)))
     page = (
         _templates()
         .get_template("page.html.j2")
         .render(
             summary=summary,
-            environment=run.environment,
-            command=shlex.join(run.environment["command"]),
+            noise=noise_text(summary),
+            environment=run.facts,
+            command=run.command,
             headline=headline(summary),
             verdicts=verdicts(summary),
             even=break_even_lines(summary),
@@ -179,7 +238,9 @@ def write_report(folder: Path) -> Path:
             tables=tables,
             first=[*sums[:1], *curves[:1]],
             curves=[*sums[1:], *curves[1:]],
-            gallery=None if gallery is None else _gallery_data(folder, gallery),
+            gallery=None if gallery is None else gallery.to_json(),
+            truth=knows_truth(summary),
+            left_out=left_out if gallery is None else gallery.left_out,
             chosen_tables=of_chosen,
             chosen_figures=[] if chosen is None else shown(chosen_figures(chosen)),
             weight_figures=shown(weight_figures(final_weights(folder, summary))),
@@ -187,9 +248,8 @@ def write_report(folder: Path) -> Path:
             labels=label_section(folder),
         )
     )
-    path = folder / "report.html"
-    write_text(path, page)
-    return path
+    drawn.add("report.html", page)
+    return drawn
 
 
 def write_joined(folders: Sequence[Path], path: Path) -> Path:
@@ -207,23 +267,9 @@ def write_joined(folders: Sequence[Path], path: Path) -> Path:
     runs = [_read(folder.expanduser()) for folder in folders]
     parts = []
     for number, run in enumerate(runs, start=1):
-        arms = tuple(run.summary["arms"])
-        figures = [*summary_figures(run.summary)[:1], *run_figures(run.rows)[:1]]
-        parts.append(
-            {
-                "scope": f"run{number}-",
-                "folder": str(run.folder),
-                "summary": run.summary,
-                "command": shlex.join(run.environment["command"]),
-                "headline": headline(run.summary),
-                "verdicts": verdicts(run.summary),
-                "figures": [
-                    _Shown(figure, for_page(draw(figure, arms), f"run{number}-{figure.name}"))
-                    for figure in figures
-                ],
-            }
-        )
-    table = joined_table([(str(run.folder), run.summary) for run in runs])
+        with _explained(run):
+            parts.append(_part(run, f"run{number}-"))
+    table = joined_table([(_shown(run.folder), run.summary) for run in runs])
     page = (
         _templates()
         .get_template("joined.html.j2")
@@ -231,3 +277,26 @@ def write_joined(folders: Sequence[Path], path: Path) -> Path:
     )
     write_text(path, page)
     return path
+
+
+def _shown(folder: Path) -> str:
+    return os.fsencode(folder).decode(errors="replace")
+
+
+def _part(run: _Run, scope: str) -> dict[str, Any]:
+    """What the joined page says of one run."""
+    arms = tuple(run.summary["arms"])
+    figures = [*summary_figures(run.summary)[:1], *run_figures(run.found.rows, truth=False)[:1]]
+    return {
+        "scope": scope,
+        "folder": _shown(run.folder),
+        "summary": run.summary,
+        "noise": noise_text(run.summary),
+        "command": run.command,
+        "headline": headline(run.summary),
+        "verdicts": verdicts(run.summary),
+        "figures": [
+            _Shown(figure, for_page(draw(figure, arms), f"{scope}{figure.name}"))
+            for figure in figures
+        ],
+    }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from saln.report.truth import UNKNOWN, knows_truth
 from saln.report.values import Table
 from saln.training.ledger import ONCE, PHASES
 
@@ -26,10 +27,6 @@ def _number(metric: dict[str, Any]) -> str:
     if metric["ci95"] is not None:
         text += f" ± {metric['ci95'][1] - metric['mean']:.3f}"
     return text
-
-
-def _share(share: float | None) -> str:
-    return "unknown" if share is None else f"{100 * share:.1f}"
 
 
 def _against(entry: dict[str, Any]) -> tuple[str, str]:
@@ -62,6 +59,12 @@ def arm_cells(arm: str, entry: dict[str, Any]) -> tuple[str, ...]:
         f"{entry['examples_backward']:,}",
         "\n".join([*difference.split(" ", 1), verdict]).rstrip(),
     )
+
+
+def _wrong_kept(summary: dict[str, Any], entry: dict[str, Any]) -> str:
+    share = entry["wrong_label_share_kept"]
+    known = knows_truth(summary) and share is not None
+    return f"{100 * share:.1f}" if known else UNKNOWN
 
 
 def _finished(summary: dict[str, Any]) -> dict[str, Any]:
@@ -109,7 +112,8 @@ def run_tables(summary: dict[str, Any]) -> tuple[Table, ...]:
         ),
         table(
             "counts",
-            "Steps and examples of a run, and wrong labels among the kept (%)",
+            "Steps and examples of a run, and wrong labels among the kept (%; known only of "
+            "labels that were replaced on purpose)",
             ("steps", "examples forward", "examples with a gradient", "wrong labels kept"),
             [
                 (
@@ -118,7 +122,7 @@ def run_tables(summary: dict[str, Any]) -> tuple[Table, ...]:
                         f"{e['steps']:,}",
                         f"{e['examples_forward']:,}",
                         f"{e['examples_backward']:,}",
-                        _share(e["wrong_label_share_kept"]),
+                        _wrong_kept(summary, e),
                     ),
                 )
                 for a, e in arms.items()
@@ -133,7 +137,7 @@ def joined_table(runs: Sequence[tuple[str, dict[str, Any]]]) -> Table:
         (
             folder,
             summary["dataset"],
-            f"{100 * summary['label_noise']:.0f}",
+            f"{100 * summary['label_noise']:.0f}" if knows_truth(summary) else UNKNOWN,
             arm,
             _percent(entry["test_accuracy"]),
             *_against(entry),

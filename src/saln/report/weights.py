@@ -32,16 +32,16 @@ def final_weights(folder: Path, summary: Mapping[str, Any]) -> dict[str, npt.NDA
             continue
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
+            heads = [
+                value.flatten(1)  # a head may be a convolution of one pixel
+                for value in state.values()
+                if value.ndim >= 2 and len(value) == summary["classes"]
+            ]
         except Exception as error:  # a broken file raises anything from EOFError to KeyError
             raise DataError(
-                f"{path} cannot be read ({error}); put the file back, or remove it to draw the "
-                "report without its weights"
+                f"{path} cannot be read ({type(error).__name__}); put the file back, or remove it "
+                "to draw the report without its weights"
             ) from error
-        heads = [
-            value.flatten(1)  # a head may be a convolution of one pixel
-            for value in state.values()
-            if value.ndim >= 2 and len(value) == summary["classes"]
-        ]
         if heads:
             found[arm] = heads[-1].float().numpy()
     return found
