@@ -175,11 +175,24 @@ def test_photos_stand_upright(kind, orientation):
     assert look_at(io.BytesIO(raw)) == (48, 32) or kind == "TIFF"
 
 
-def test_a_broken_note_on_orientation_breaks_no_photo():
-    raw = encoded(Image.fromarray(COLOURS), "JPEG", exif=b"Exif\0\0II*\0\x08\0\0\0\xff\xff")
+@pytest.mark.parametrize(
+    "note",
+    [
+        b"",
+        b"II*\0",
+        b"II*\0\x08\0\0\0\xff\xff",
+        b"II*\0\xff\xff\xff\xff\1\0",
+        b"MM\0*\0\0\0\x08\0\2" + struct.pack(">HHIHH", 274, 2, 9, 6, 0),
+        b"II*\0\x08\0\0\0\1\0" + struct.pack("<HHIHH", 274, 3, 1, 9, 0),
+        b"no note at all",
+    ],
+)
+def test_a_broken_note_on_orientation_breaks_no_photo(note):
+    raw = encoded(Image.fromarray(COLOURS), "JPEG", exif=b"Exif\0\0" + note, quality=95)
+    plain = encoded(Image.fromarray(COLOURS), "JPEG", quality=95)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        assert load_rgb(raw).size == (16, 16)
+        warnings.simplefilter("ignore")  # Pillow's, while it opens the file
+        assert np.array_equal(np.asarray(load_rgb(raw)), np.asarray(load_rgb(plain)))
 
 
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n(danger) print\nshowpage\n"

@@ -47,6 +47,7 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_EXIF_SHORT = 3  # the kind of a number of 16 bits
 # How PostScript begins: as text, and with a preview.
 _POSTSCRIPT = (b"%!PS", b"\xc5\xd0\xd3\xc6")
 # So many bytes of a file's end are looked at.
@@ -177,16 +178,30 @@ def load_rgb(source: Any) -> Image.Image:
         cut = ";16" in stored and image.mode not in ("I", "I;16")
         if cut and np.asarray(rgb).max() < _FEW_SHADES:
             raise ValueError(_few_shades("at most 4,095", _WORD))
-        # Only now: Pillow turns TIFF files itself while it reads them.
-        turn = _TURNS.get(_orientation(image))
+        # Pillow turns TIFF files itself while it reads them.
+        noted = None if image.format == "TIFF" else image.info.get("exif")
+        turn = _TURNS.get(_orientation(noted))
         return rgb if turn is None else rgb.transpose(turn)
 
 
-def _orientation(image: Image.Image) -> int:
-    try:
-        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except (SyntaxError, ValueError, TypeError, LookupError, struct.error):
-        return 1  # what is noted about a picture may be broken while the picture is not
+def _orientation(noted: Any) -> int:
+    """The orientation in what a camera noted (EXIF: a small TIFF), 1 for upright or unknown.
+
+    Read by hand: Pillow raises errors of many kinds where it is broken, and the picture is not.
+    """
+    content = noted.removeprefix(b"Exif\0\0") if isinstance(noted, bytes) else b""
+    order = {b"II": "<", b"MM": ">"}.get(content[:2])
+    if order is None or len(content) < 10:
+        return 1
+    (start,) = struct.unpack_from(f"{order}I", content, 4)
+    if start + 2 > len(content):
+        return 1
+    (entries,) = struct.unpack_from(f"{order}H", content, start)
+    for place in range(start + 2, min(start + 2 + 12 * entries, len(content) - 11), 12):
+        tag, kind, count, value = struct.unpack_from(f"{order}HHIH", content, place)
+        if tag == ExifTags.Base.Orientation:
+            return int(value) if (kind, count) == (_EXIF_SHORT, 1) else 1
+    return 1
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
