@@ -57,7 +57,7 @@ def test_a_users_own_settings_change_nothing():
         assert matplotlib.rcParams["lines.linewidth"] == 9
 
 
-def test_an_unknown_backend_in_the_environment_is_passed_over():
+def test_an_unknown_backend_and_no_place_for_a_cache_are_passed_over(tmp_path):
     code = (
         "import os\n"
         "from saln.report.drawing import draw\n"
@@ -65,7 +65,10 @@ def test_an_unknown_backend_in_the_environment_is_passed_over():
         "draw(Bars('b', 't', 's', ('a',), ('load',), ((1.0,),), ''), ('a',))\n"
         "print(os.environ['MPLBACKEND'])\n"
     )
-    environment = os.environ | {"MPLBACKEND": "no such backend"}
+    (tmp_path / "file").touch()
+    environment = os.environ | {
+        "MPLBACKEND": "no such backend", "MPLCONFIGDIR": str(tmp_path / "file" / "none"),
+    }  # fmt: skip
     done = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
     )

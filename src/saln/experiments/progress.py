@@ -193,7 +193,12 @@ class RunProgress(contextlib.AbstractContextManager["RunProgress"]):
     def _settle_rows(self) -> None:
         """Makes ``epochs.jsonl`` hold the rows that count, and no others."""
         source = self.path / "epochs.jsonl"
-        found = source.read_bytes() if source.exists() else b""
+        try:
+            found = source.read_bytes() if source.exists() else b""
+        except OSError as error:
+            raise DataError(
+                f"{source} cannot be read ({error.strerror or error}); make it readable, or {ANEW}"
+            ) from error
         if self.record.is_old:
             self.record.rows = self._old_rows(found)
         for key in self.order:

@@ -179,12 +179,26 @@ def _matplotlib() -> Any:
 
 
 @contextlib.contextmanager
-def _alone(matplotlib: Any, style: dict[str, Any]) -> Iterator[None]:
-    """One look whatever the user's settings are, and no words about fonts and room.
+def _silently() -> Iterator[None]:
+    """Keeps the library from talking about fonts, room and its cache.
 
     A name in a script that no font here knows is drawn as boxes; the figure's data and its
     description have it.
     """
+    logger = logging.getLogger("matplotlib")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+@contextlib.contextmanager
+def _alone(matplotlib: Any, style: dict[str, Any]) -> Iterator[None]:
+    """One look whatever the user's settings are."""
     from matplotlib import font_manager
 
     known = {font.name for font in font_manager.fontManager.ttflist}
@@ -194,20 +208,17 @@ def _alone(matplotlib: Any, style: dict[str, Any]) -> Iterator[None]:
         for name, value in matplotlib.rcParamsDefault.items()
         if not name.startswith(_NOT_LOOKS)
     }
-    logger = logging.getLogger("matplotlib")
-    level = logger.level
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        logger.setLevel(logging.ERROR)
-        try:
-            with matplotlib.rc_context(defaults | {"font.family": fonts} | style):
-                yield
-        finally:
-            logger.setLevel(level)
+    with matplotlib.rc_context(defaults | {"font.family": fonts} | style):
+        yield
 
 
 def draw(figure: Drawing, arms: tuple[str, ...]) -> Drawn:
     """Draws a figure. ``arms`` fixes each arm's colour across figures."""
+    with _silently():
+        return _draw(figure, arms)
+
+
+def _draw(figure: Drawing, arms: tuple[str, ...]) -> Drawn:
     matplotlib = _matplotlib()
     # The object interface alone: pyplot would keep every figure and pick a window system.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
