@@ -219,7 +219,9 @@ class StoredComparison(Comparison):
 
         return StoredView(made, rows, examples.labels, self._count_before)
 
-    def seed(self, seed: int, reference: Reference | None = None) -> SharedBySeed:
+    def seed(
+        self, seed: int, reference: Reference | None = None, arms: Sequence[str] | None = None
+    ) -> SharedBySeed:
         """As of the base class; a reference model is charged for the images that it reads."""
         # Whatever the frozen layers have to do is done before any clock runs.
         if seed != self.config.seeds[0]:
@@ -231,7 +233,7 @@ class StoredComparison(Comparison):
             self.reporter.note(f"outputs of the frozen layers: seed {seed}, epoch {epoch}")
             self._epoch(seed, epoch)
         self.before = 0.0
-        shared = super().seed(seed, reference)
+        shared = super().seed(seed, reference, arms)
         if reference is None and shared.reference is not None:
             seconds = shared.reference.seconds + self.before
             shared = dataclasses.replace(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from saln.data.augmentation import EvaluationTransform, Normalisation
 from saln.data.datasets import DataSet, Examples, load_dataset
 from saln.data.headers import check_headers
 from saln.data.views import EvaluationView, TrainingView, inference_batch_size
-from saln.errors import InputError
+from saln.errors import InputError, TrainingError
 from saln.experiments.choices import ChoiceRecord
 from saln.experiments.confidence import LabelConfidence, judge_labels
 from saln.experiments.config import Config
@@ -55,6 +55,7 @@ class SharedBySeed:
     """What all arms of one seed share.
 
     ``learner`` is a head, and ``body`` what it is on, where the head alone is trained.
+    ``without_reference`` says why there is no reference model for the arms that need it.
     """
 
     seed: int
@@ -63,6 +64,7 @@ class SharedBySeed:
     body: FrozenBody | None
     reference: Reference | None
     confidence: LabelConfidence | None
+    without_reference: str | None = None
 
     @property
     def reference_outputs(self) -> Tensor | None:
@@ -88,16 +90,11 @@ class Comparison:
         self.processes = processes
         selectors = {name: SELECTORS[name]() for name in config.methods if name != "standard"}
         self.selectors = selectors
-        needs_reference = any(
-            requirement.startswith("reference_")
-            for selector in selectors.values()
-            for requirement in selector.requires
-        )
         self.data = load_dataset(
             config.dataset,
             config.data_root.expanduser(),
             limit=config.limit,
-            reference_share=REFERENCE_SHARE if needs_reference else 0.0,
+            reference_share=REFERENCE_SHARE if self._need_reference(config.methods) else 0.0,
             split_seed=config.split_seed,
             download=config.download,
         )
@@ -121,6 +118,10 @@ class Comparison:
         self.measuring = Measuring(
             self.evaluation_view, config.split_seed, device, config.workers, processes
         )
+
+    def _need_reference(self, arms: Sequence[str]) -> bool:
+        requirements = (self.selectors[arm].requires for arm in arms if arm in self.selectors)
+        return any(name.startswith("reference_") for names in requirements for name in names)
 
     def _build_learner(self, seed: int) -> tuple[nn.Module, Normalisation, FrozenBody | None]:
         """What is trained, the normalisation of images, and what is below where it is frozen."""
@@ -203,10 +204,18 @@ class Comparison:
         """Examples as they are evaluated."""
         return EvaluationView(examples, EvaluationTransform(self.image_size, self.normalisation))
 
-    def seed(self, seed: int, reference: Reference | None = None) -> SharedBySeed:
+    def seed(
+        self, seed: int, reference: Reference | None = None, arms: Sequence[str] | None = None
+    ) -> SharedBySeed:
         """Labels, initial weights and, where an arm needs it, the trained reference model.
 
-        A ``reference`` that is given is not trained again.
+        A reference model that diverges stops the arms that need it and no others: it is told to
+        the reporter, and :meth:`arm` raises it.
+
+        Args:
+            seed: Which.
+            reference: What was trained before, in the place of training it again.
+            arms: Those that are still to be trained; all when None.
         """
         config = self.config
         data = self.data.with_label_noise(config.label_noise, seed)
@@ -216,26 +225,37 @@ class Comparison:
         first_body = self.first_body
         if body and first_body and body.network.identity() == first_body.network.identity():
             body = first_body  # what is kept of its outputs serves every seed
-        if len(data.reference) > 0 and reference is None:
-            reference = train_reference(
-                copy.deepcopy(learner).to(self.device),
-                self.training_view(data.reference, seed),
-                self.evaluation_view(data.train),
-                self.settings(seed),
-                epochs=config.reference_epochs,
-                steps=self.filter_schedule.steps(len(data.train), config.batch_size),
-                batch_size=min(config.batch_size, len(data.reference)),
-                device=self.device,
-                workers=config.workers,
-                reporter=self.reporter,
-                through=None if body is None else lambda images: body(images.to(self.device)),
-            )
+        why = None
+        if reference is None and self._need_reference(config.methods if arms is None else arms):
+            try:
+                reference = self._train_reference(seed, data, learner, body)
+            except TrainingError as error:
+                why = f"its reference model diverged: {error}"
+                self.reporter.note(f"reference model, seed {seed}: {error}")
             # Every process trained it; the first one's outputs hold, to the last digit.
-            reference = self.processes.same(reference, self.device)
+            reference, why = self.processes.same((reference, why), self.device)
         confidence = None
         if self.neighbours is not None:
             confidence = judge_labels(self.neighbours, data, seed, self.reporter)
-        return SharedBySeed(seed, data, learner, body, reference, confidence)
+        return SharedBySeed(seed, data, learner, body, reference, confidence, why)
+
+    def _train_reference(
+        self, seed: int, data: DataSet, learner: nn.Module, body: FrozenBody | None
+    ) -> Reference:
+        config = self.config
+        return train_reference(
+            copy.deepcopy(learner).to(self.device),
+            self.training_view(data.reference, seed),
+            self.evaluation_view(data.train),
+            self.settings(seed),
+            epochs=config.reference_epochs,
+            steps=self.filter_schedule.steps(len(data.train), config.batch_size),
+            batch_size=min(config.batch_size, len(data.reference)),
+            device=self.device,
+            workers=config.workers,
+            reporter=self.reporter,
+            through=None if body is None else lambda images: body(images.to(self.device)),
+        )
 
     def batches(
         self, arm: str, shared: SharedBySeed, learner: nn.Module, features: Any, ledger: Ledger
@@ -310,8 +330,15 @@ class Comparison:
 
         ``save_epoch`` is given each epoch's row and the state to go on from; ``saved`` is
         such a state.
+
+        Raises:
+            TrainingError: A loss that is not finite, or the reference model that the arm needs
+                diverged.
+            DataError: A broken image.
         """
         config, data = self.config, shared.data
+        if shared.without_reference is not None and self._need_reference([arm]):
+            raise TrainingError(shared.without_reference)
         ledger = Ledger(self.device)
         with ledger.phase("load"):
             learner = copy.deepcopy(shared.learner).to(self.device)

@@ -55,7 +55,7 @@ def _commit(package: Path) -> str | None:
     if settings.get("project", {}).get("name") != "saln":
         return None
     top = _git(root, "rev-parse", "--show-toplevel")
-    if top is None or not os.path.samefile(top, root):
+    if top is None or not Path(top).samefile(root):
         return None  # unpacked inside another project's repository
     if not _git(root, "ls-files", "--", "src/saln/__init__.py"):
         return None

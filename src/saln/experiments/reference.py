@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from saln.data.views import EvaluationView, TrainingView
+from saln.errors import TrainingError
 from saln.experiments.reporter import Reporter
 from saln.loading.batches import SelectedBatches
 from saln.loading.loader import LoadedBatches, evaluation_batches
@@ -75,7 +76,7 @@ def train_reference(
         through: What images are put through before the model.
 
     Raises:
-        TrainingError: A loss that is not finite.
+        TrainingError: A loss that is not finite, or outputs that are not.
         DataError: A broken image.
     """
     ledger = Ledger(device)
@@ -112,7 +113,12 @@ def train_reference(
             ledger.count(forward=len(batch.images))
             reporter.advance(len(batch.images))
     # Outside inference mode again: a copy that autograd may meet.
-    return Reference(torch.cat(outputs).clone(), ledger.total(), ledger.counts)
+    whole = torch.cat(outputs).clone()
+    if not bool(torch.isfinite(whole).all()):  # its last step went too far
+        raise TrainingError(
+            f"its outputs are not finite after {epochs} epochs; lower --learning-rate"
+        )
+    return Reference(whole, ledger.total(), ledger.counts)
 
 
 def cost_of(

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from saln.errors import InputError, TrainingError
+from saln.errors import ConvergenceError, InputError, TrainingError
 from saln.experiments.arms import Comparison, SharedBySeed
 from saln.experiments.choices import save_examples, save_sheets
 from saln.experiments.confidence import doubted_labels
@@ -63,7 +63,8 @@ def compare(config: Config, reporter: Reporter, parts: type[Comparison] = Compar
         InputError: Settings that cannot work, or other ones than those of the run to go
             on with; no file is changed.
         SalnError: What stops the whole run, such as a broken image. An arm whose loss
-            is not finite is stopped alone: the others go on.
+            is not finite, whose reference model's is not, or whose selector finds no answer
+            is stopped alone: the others go on.
     """
     config.check()
     processes = Processes.from_environment()
@@ -200,7 +201,8 @@ def _train_arms(
         saved = processes.same(progress.reference(seed) if progress else None, device)
         if progress is not None:
             _say_damage(comparison, progress)
-        shared = comparison.seed(seed, None if saved is None else Reference.from_state(saved))
+        reference = None if saved is None else Reference.from_state(saved)
+        shared = comparison.seed(seed, reference, waiting)
         if progress is not None:
             _save_seed(comparison, progress, shared, new_reference=saved is None)
         for arm in waiting:
@@ -209,7 +211,7 @@ def _train_arms(
             state = processes.same(state, device)
             try:
                 learner, ledger, record = comparison.arm(arm, shared, features, save_epoch, state)
-            except TrainingError as error:
+            except (TrainingError, ConvergenceError) as error:
                 failure = f"{arm}, seed {seed}: {error}"
                 if progress is not None:
                     progress.fail(arm, seed, failure)

@@ -234,6 +234,13 @@ def train(
         if epoch % settings.evaluate_every == 0 or epoch == settings.epochs:
             with ledger.phase("evaluate"):
                 measures = measure()
+            # Its last step went too far: no loss in training has shown it yet.
+            for split, value in measures.items():
+                if not math.isfinite(value.loss):
+                    raise TrainingError(
+                        f"the {split} loss is {value.loss} after epoch {epoch}; lower "
+                        "--learning-rate"
+                    )
         reached = TrainState(
             epoch, learner.state_dict(), optimizer.state_dict(), scheduler.state_dict()
         )
