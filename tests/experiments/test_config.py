@@ -54,7 +54,7 @@ def test_a_toml_file_changes_what_it_names(tmp_path):
     ("text", "message"),
     [
         ("epoch = 3", "unknown key 'epoch'; choose among .*epochs"),
-        ('epochs = "three"', "epochs = 'three' is not allowed; give int"),
+        ('epochs = "three"', "epochs = 'three' is not allowed; give a whole number"),
         ("epochs = true", "epochs = True is not allowed"),
         ('seeds = ["a"]', "seeds = .* is not allowed"),
         ("epochs = = 3", "cannot be read"),
@@ -78,7 +78,7 @@ def test_a_missing_toml_file_is_refused(tmp_path):
         ({"dataset": "mnist"}, "--dataset mnist is not allowed; give one of digits"),
         ({"dataset": "folder:"}, "--dataset folder: is not allowed"),
         ({"methods": ("best",)}, "--methods best is not allowed; give some of standard, uniform"),
-        ({"methods": ()}, "--methods  is not allowed; give at least one"),
+        ({"methods": ()}, "--methods '' is not allowed; give at least one"),
         ({"methods": ("saln", "saln")}, "none of them twice"),
         ({"seeds": (1, 1)}, "--seeds 1,1 is not allowed"),
         ({"learner": "resnet19"}, "--learner resnet19 is not allowed"),

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import os
 import tomllib
-import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,11 +17,15 @@ from typing import Any, Literal
 from saln.data.datasets import DATASETS
 from saln.errors import InputError
 from saln.features.backbones import NETWORKS, network_names
+from saln.files import check_new_path
 from saln.loading.schedules import FilterSchedule
 from saln.selection import SELECTORS, candidates_needed
+from saln.settings import options_of, shown, taken, unusable
 
 __all__ = ["ARMS", "Config", "from_mapping", "load_preset", "load_toml", "preset_names"]
 
+# Of epochs and of a batch: more is a slip of the pen, and would take for ever to plan.
+MOST = 1_000_000
 # `standard` keeps everything; every other arm is a selector.
 ARMS = ("standard", *SELECTORS)
 
@@ -110,6 +114,21 @@ class Config:
     json: bool = False
     """Print the content of summary.json and nothing else."""
 
+    def __post_init__(self) -> None:
+        """Takes what a setting plainly means: 8.0 for 8, lists, NumPy's numbers, text of paths.
+
+        Raises:
+            InputError: A value of a kind that a setting cannot hold; the message names its flag.
+        """
+        for name, kind in _kinds().items():
+            value = getattr(self, name)
+            if name == "methods":
+                value = _names_of(value)
+            try:
+                object.__setattr__(self, name, taken(value, kind))  # frozen from here on
+            except ValueError as error:
+                _refuse(name, value, str(error))
+
     def check(self) -> None:
         """Refuses what cannot work, before anything is read or written.
 
@@ -138,22 +157,29 @@ class Config:
             values = getattr(self, field)
             if not values or len(set(values)) != len(values):
                 _refuse(field, ",".join(map(str, values)), "at least one, none of them twice")
-        candidates_needed(self.batch_size, self.filter_ratio)  # raises for itself
+        candidates_needed(min(self.batch_size, MOST), self.filter_ratio)  # raises for itself
         if self.filter_ratio_end is not None and not 0 <= self.filter_ratio_end < 1:
             _refuse("filter-ratio-end", self.filter_ratio_end, "a share in [0, 1), e.g. 0.5")
-        for field, low in (
-            ("epochs", 1),
-            ("evaluate_every", 1),
-            ("full_first_epochs", 0),
-            ("full_last_epochs", 0),
-            ("workers", 0),
-            ("limit", 1),
-            ("threads", 1),
-            ("reference_epochs", 1),
+        for field, low, high in (
+            ("epochs", 1, MOST),
+            ("evaluate_every", 1, None),
+            ("full_first_epochs", 0, MOST),
+            ("full_last_epochs", 0, MOST),
+            ("workers", 0, 1000),
+            ("limit", 1, None),
+            ("threads", 1, 10_000),
+            ("reference_epochs", 1, MOST),
+            ("batch_size", 1, MOST),
         ):
             value = getattr(self, field)
             if value is not None and value < low:
                 _refuse(field, value, f"a whole number of at least {low}")
+            if value is not None and high is not None and value > high:
+                _refuse(field, value, f"a whole number of at most {high:,}")
+        for field, seeds in (("seeds", self.seeds), ("split_seed", (self.split_seed,))):
+            for seed in seeds:
+                if not -(2**63) <= seed < 2**63:
+                    _refuse(field, seed, "a whole number of at most 64 bits")
         full = self.full_first_epochs + self.full_last_epochs
         if full >= self.epochs and full > 0:
             raise InputError(
@@ -169,10 +195,14 @@ class Config:
             _refuse("learning-rate", self.learning_rate, "a number above 0, e.g. 0.001")
         if not 0 <= self.label_noise < 1:
             _refuse("label-noise", self.label_noise, "a share in [0, 1), e.g. 0.4")
-        for field in ("schedule", "device"):
-            allowed = typing.get_args(typing.get_type_hints(Config)[field])
-            if getattr(self, field) not in allowed:
-                _refuse(field, getattr(self, field), f"one of {', '.join(allowed)}")
+        paths = [name for name, holds in _kinds().items() if Path in options_of(holds)]
+        for field in paths:
+            if getattr(self, field) is not None:
+                _check_path(field, getattr(self, field))
+        if self.dataset not in DATASETS:
+            _check_path("dataset", Path(rest))
+        if self.out is not None:
+            check_new_path(self.out.absolute(), "--out")
 
     def filter_schedule(self) -> FilterSchedule:
         """The filter ratio of every epoch, from 1."""
@@ -193,29 +223,32 @@ class Config:
         }
 
 
+def _names_of(methods: object) -> object:
+    """Arms given as the selectors' classes, by their names."""
+    names = {selector: name for name, selector in SELECTORS.items()}
+    if isinstance(methods, type):
+        methods = (methods,)
+    if isinstance(methods, list | tuple):
+        return [names.get(arm, arm) if isinstance(arm, type) else arm for arm in methods]
+    return methods
+
+
+@functools.cache
+def _kinds() -> dict[str, Any]:
+    """What each setting holds."""
+    return typing.get_type_hints(Config)
+
+
 def _refuse(flag: str, value: object, allowed: str) -> typing.NoReturn:
     flag = flag.replace("_", "-")
-    raise InputError(f"--{flag} {value} is not allowed; give {allowed}")
+    raise InputError(f"--{flag} {shown(value)} is not allowed; give {allowed}")
 
 
-def _convert(key: str, value: object, kind: Any, source: str) -> object:
-    """Turns a TOML value into a field's type, or refuses it."""
-    options = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
-    for option in options:
-        if option is Path and isinstance(value, str):
-            return Path(value).expanduser()
-        if option is float and isinstance(value, int | float) and not isinstance(value, bool):
-            return float(value)
-        if typing.get_origin(option) is Literal and isinstance(value, str):
-            return value  # Config checks which
-        if typing.get_origin(option) is tuple and isinstance(value, list):
-            item = typing.get_args(option)[0]
-            if all(type(entry) is item for entry in value):
-                return tuple(value)
-        if isinstance(option, type) and type(value) is option:
-            return value
-    wanted = " or ".join(getattr(option, "__name__", str(option)) for option in options)
-    raise InputError(f"{source}: {key} = {value!r} is not allowed; give {wanted}")
+def _check_path(flag: str, path: Path) -> None:
+    """Refuses a path that no system can look at, such as one with too long a name."""
+    why = unusable(path)
+    if why is not None:
+        _refuse(flag, path, f"a path that can be looked at ({why})")
 
 
 def from_mapping(values: Mapping[str, object], source: str, base: Config | None = None) -> Config:
@@ -224,7 +257,7 @@ def from_mapping(values: Mapping[str, object], source: str, base: Config | None 
     Raises:
         InputError: An unknown key or a value that is not allowed.
     """
-    kinds = typing.get_type_hints(Config)
+    kinds = _kinds()
     changes: dict[str, Any] = {}
     for key, value in values.items():
         name = key.replace("-", "_")
@@ -233,7 +266,10 @@ def from_mapping(values: Mapping[str, object], source: str, base: Config | None 
                 f"{source}: unknown key {key!r}; choose among "
                 f"{', '.join(field.replace('_', '-') for field in kinds)}"
             )
-        changes[name] = _convert(key, value, kinds[name], source)
+        try:
+            changes[name] = taken(value, kinds[name])
+        except ValueError as error:
+            raise InputError(f"{source}: {key} = {value!r} is not allowed; give {error}") from error
     return dataclasses.replace(base or Config(), **changes)
 
 
