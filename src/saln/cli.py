@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
+import dataclasses
 import functools
 import os
+import signal
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import saln
 from saln.errors import InputError, SalnError
+from saln.process import OutputError, Stopped, guarded_streams, own_warnings, stopping_signals
 
 if TYPE_CHECKING:
     from saln.cli_select import SelectSettings
@@ -38,47 +41,6 @@ With --debug an error shows where in the code it arose.
 """
 
 
-def _early(arguments: Sequence[str]) -> argparse.Namespace:
-    """Reads the flags that decide the other flags' defaults."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    for flag in ("--preset", "--config", "--dataset", "--out"):
-        parser.add_argument(flag, nargs="?")
-    parser.add_argument("--resume", action="store_true")
-    try:
-        return parser.parse_known_args(arguments)[0]
-    except argparse.ArgumentError:  # tyro says it better
-        return argparse.Namespace(preset=None, config=None, dataset=None, out=None, resume=False)
-
-
-def _registry() -> Any:
-    """Teaches tyro lists with commas: ``--methods uniform,saln`` and ``--seeds 0,1,2``."""
-    import tyro
-
-    registry = tyro.constructors.ConstructorRegistry()
-
-    def commas(kind: Callable[[str], Any], metavar: str) -> Any:
-        def parse(texts: list[str]) -> tuple[Any, ...]:
-            return tuple(kind(part.strip()) for part in texts[0].split(",") if part.strip())
-
-        return tyro.constructors.PrimitiveConstructorSpec(
-            nargs=1,
-            metavar=metavar,
-            instance_from_str=parse,
-            is_instance=lambda value: isinstance(value, tuple),
-            str_from_instance=lambda value: [",".join(map(str, value))],
-        )
-
-    @registry.primitive_rule
-    def rule(info: Any) -> Any:
-        if info.type == tuple[str, ...]:
-            return commas(str, "A,B,..")
-        if info.type == tuple[int, ...]:
-            return commas(int, "0,1,..")
-        return None
-
-    return registry
-
-
 def read_compare(arguments: Sequence[str]) -> Config:
     """Reads the flags of ``saln compare``: preset, then file, then flags.
 
@@ -87,29 +49,24 @@ def read_compare(arguments: Sequence[str]) -> Config:
 
     Raises:
         InputError: A value that is not allowed, or no run to resume.
-        SystemExit: Flags that cannot be parsed, or ``--help``.
+        SystemExit: ``--help``.
     """
-    import tyro
-
+    from saln.cli_flags import read_flags
     from saln.experiments.config import Config, load_preset, load_toml
     from saln.experiments.run_folder import read_settings
 
-    early = _early(arguments)
-    wants_default = early.config is None and early.dataset in (None, "digits")
-    preset = early.preset or ("digits" if wants_default else None)
-    base = load_preset(preset) if preset else Config()
-    if early.resume and early.out is not None:
-        base = read_settings(Path(early.out).expanduser())
-    if early.config is not None:
-        base = load_toml(Path(early.config), base)
-    config = tyro.cli(
-        Config,
-        prog="saln compare",
-        description=_compare.__doc__,
-        args=arguments,
-        default=base,
-        registry=_registry(),
+    given = read_flags(
+        Config, "compare", _compare.__doc__, arguments, default=lambda: load_preset("digits")
     )
+    file = given.get("config")
+    wants_default = file is None and given.get("dataset") in (None, "digits")
+    preset = given.get("preset") or ("digits" if wants_default else None)
+    base = load_preset(preset) if preset else Config()
+    if given.get("resume") and given.get("out") is not None:
+        base = read_settings(given["out"])
+    if file is not None:
+        base = load_toml(file, base)
+    config = dataclasses.replace(base, **given)
     config.check()
     return config
 
@@ -134,7 +91,7 @@ def _compare(arguments: list[str]) -> int:
             write_report(outcome.path)
         sys.stdout.write((outcome.path / "summary.json").read_text(encoding="utf-8"))
         for failure in outcome.failures:
-            sys.stderr.write(f"saln: error: {failure}\n")
+            _say(failure)
         return 1 if outcome.failures else 0
     if outcome.nothing_to_do:
         sys.stdout.write(f"{outcome.path} holds a finished run: nothing to resume\n")
@@ -145,7 +102,7 @@ def _compare(arguments: list[str]) -> int:
     sys.stdout.write(f"summary  {outcome.path / 'summary.json'}\n")
     sys.stdout.write(f"report   {outcome.path / 'report.html'}\n")
     for failure in outcome.failures:
-        sys.stderr.write(f"saln: error: {failure}\n")
+        _say(failure)
     return 1 if outcome.failures else 0
 
 
@@ -193,16 +150,12 @@ def read_features(arguments: Sequence[str]) -> FeatureSettings:
     """Reads the flags of ``saln features``.
 
     Raises:
-        SystemExit: Flags that cannot be parsed, or ``--help``.
+        InputError: A value that is not allowed.
+        SystemExit: ``--help``.
     """
-    import tyro
+    from saln.cli_flags import read_flags
 
-    return tyro.cli(
-        FeatureSettings,
-        prog="saln features",
-        description=_features.__doc__,
-        args=arguments,
-    )
+    return FeatureSettings(**read_flags(FeatureSettings, "features", _features.__doc__, arguments))
 
 
 def _features(arguments: list[str]) -> int:
@@ -305,35 +258,30 @@ def _select(arguments: list[str]) -> int:
     return run_select(arguments)
 
 
+@dataclass(frozen=True, kw_only=True)
+class ReportSettings:
+    """What `saln report` takes."""
+
+    folders: tuple[Path, ...] = ()
+    """Folders that saln compare wrote, without a flag."""
+    out: Path = Path("joined.html")
+    """The joined page of several runs."""
+
+
 def _report(arguments: list[str]) -> int:
     """Redraws tables, figures and report.html of runs; several are joined on one page too."""
-    import tyro
-
+    from saln.cli_flags import read_flags
     from saln.report.page import write_joined, write_report
 
-    def runs(
-        folders: tuple[Path, ...], out: Path = Path("joined.html")
-    ) -> tuple[tuple[Path, ...], Path]:
-        """The runs' folders, and the page of all where there are several.
-
-        Args:
-            folders: Folders that saln compare wrote.
-            out: The joined page of several runs.
-        """
-        return folders, out
-
-    folders, out = tyro.cli(
-        tyro.conf.configure(tyro.conf.PositionalRequiredArgs)(runs),
-        prog="saln report",
-        description=_report.__doc__,
-        args=arguments,
+    settings = ReportSettings(
+        **read_flags(ReportSettings, "report", _report.__doc__, arguments, places=["folders"])
     )
-    if not folders:
+    if not settings.folders:
         raise InputError("saln report needs the folder of a run; give one or more")
-    for folder in folders:
+    for folder in settings.folders:
         sys.stdout.write(f"{write_report(folder)}\n")
-    if len(folders) > 1:
-        sys.stdout.write(f"{write_joined(folders, out.expanduser())}\n")
+    if len(settings.folders) > 1:
+        sys.stdout.write(f"{write_joined(settings.folders, settings.out)}\n")
     return 0
 
 
@@ -382,31 +330,68 @@ def _run(arguments: list[str]) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command.
 
+    Signals, standard streams and warnings are looked after here alone: whoever uses the library
+    keeps their own.
+
     Returns:
-        0 when all went well, 1 for a failed run, 2 for bad usage, 130 after Ctrl-C.
+        0 when all went well, 1 for a failed run, 2 for bad usage; 130 after Ctrl-C, 143 after
+        SIGTERM and 129 after SIGHUP.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given
     given = [argument for argument in given if argument != "--debug"]
+    with guarded_streams(), own_warnings(debug=debug), stopping_signals():
+        try:
+            status = _status(given, debug)
+            sys.stdout.flush()
+        except OutputError as error:
+            if not error.closed:  # else its reader has seen enough: `saln list | head`
+                _say(
+                    f"standard output cannot be written ({error}); what was made is kept: give "
+                    "another place for what is printed"
+                )
+            return 1
+        return status
+
+
+def _status(given: list[str], debug: bool) -> int:
+    """Runs a command; what ends it is said in a line, or raised with ``--debug``."""
     try:
-        return _run(given)
-    except SalnError as error:
+        return _heard(given)
+    except SystemExit as stop:  # after --help
+        return stop.code if isinstance(stop.code, int) else 0
+    except KeyboardInterrupt as stop:
         if debug:
             raise
-        sys.stderr.write(f"saln: error: {error}\n")
-        return error.exit_code
-    except KeyboardInterrupt:
-        if debug:
-            raise
-        kept = _KEPT.get(given[0], "")
-        sys.stderr.write(f"\nsaln: stopped{kept}\n")
-        return 130
-    except BrokenPipeError:  # `saln list | head`
-        sys.stderr.close()
-        return 1
+        number, how = signal.SIGINT.value, ""
+        if isinstance(stop, Stopped):
+            number, how = stop.number, f" by {stop.name}"
+        sys.stderr.write(f"\nsaln: stopped{how}{_KEPT.get(given[0], '') if given else ''}\n")
+        return 128 + number
+    except OutputError:
+        raise
     except Exception as error:
         if debug:
             raise
-        kind = type(error).__name__
-        sys.stderr.write(f"saln: error: {kind}: {error}; --debug shows where it arose\n")
+        if isinstance(error, SalnError):
+            _say(str(error))
+            return error.exit_code
+        _say(f"{type(error).__name__}: {error}; --debug shows where it arose")
         return 1
+
+
+def _heard(given: list[str]) -> int:
+    try:
+        return _run(given)
+    except RuntimeError as error:
+        if "killed by signal" in str(error):
+            # One that was sent to all may reach the loader's processes before this one.
+            time.sleep(1)
+        raise
+
+
+def _say(text: str) -> None:
+    """An error, in one line whatever is in it."""
+    line = " ".join(text.splitlines())
+    plain = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+    sys.stderr.write(f"saln: error: {plain}\n")

@@ -13,7 +13,9 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from saln.cli_flags import read_flags
 from saln.errors import InputError
+from saln.files import check_new_path
 
 __all__ = ["SelectSettings", "read_select", "run_select"]
 
@@ -61,13 +63,14 @@ def read_select(arguments: Sequence[str]) -> SelectSettings:
     """
     from saln.selection import SELECTORS
 
-    settings = tyro.cli(
-        SelectSettings, prog="saln select", description=run_select.__doc__, args=arguments
+    settings = SelectSettings(
+        **read_flags(SelectSettings, "select", run_select.__doc__, arguments, places=["source"])
     )
     if settings.selector not in SELECTORS:
         raise InputError(
             f"--selector {settings.selector} is not allowed; give one of {', '.join(SELECTORS)}"
         )
+    check_new_path(settings.out.absolute(), "--out", reserve=len(".labels.json"))
     if settings.distrusted < 0:
         raise InputError(f"--distrusted {settings.distrusted} is not allowed; give 0 or more")
     if settings.engine != "ray" and (settings.ray_address or settings.ray_workers is not None):

@@ -36,6 +36,7 @@ from saln.features.job import Job, joined, ready
 from saln.features.manifest import Skipped
 from saln.features.store import FeatureStore
 from saln.features.writing import StoreWriter
+from saln.process import kept_handler
 
 __all__ = ["TrainingPart", "connected", "extract_features_on_ray"]
 
@@ -138,7 +139,8 @@ def connected(address: str | None, workers: int | None) -> Iterator[Any]:
         _check_reachable(address)
         options |= {"address": address}
     try:
-        ray.init(**options)
+        with kept_handler():
+            ray.init(**options)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise InputError(
             f"no Ray cluster can be used at {address or 'this machine'} "

@@ -1,0 +1,227 @@
+"""What a command does to its process: signals, standard streams, other libraries' warnings.
+
+For the command line alone. Whoever calls the library keeps their own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import io
+import logging
+import os
+import signal
+import sys
+import threading
+import types
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TextIO, cast
+
+__all__ = [
+    "OutputError",
+    "Stopped",
+    "guarded_streams",
+    "kept_handler",
+    "own_warnings",
+    "stopping_signals",
+]
+
+# What Slurm, Kubernetes and spot machines send first, and what a closed terminal does.
+_SIGNALS = ("SIGTERM", "SIGHUP")
+# What our own texts have beside ASCII, for terminals that have no more.
+_PLAIN = str.maketrans({"–": "-", "±": "+-", "×": "x", "…": "...", "’": "'"})
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal asked the process to end; whoever cleans up after Ctrl-C does after this."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+    @property
+    def name(self) -> str:
+        """Such as ``SIGTERM``."""
+        return signal.Signals(self.number).name
+
+
+@contextlib.contextmanager
+def stopping_signals() -> Iterator[None]:
+    """Makes SIGTERM and SIGHUP raise :class:`Stopped` inside the block.
+
+    A signal that is ignored, as SIGHUP is under nohup, or that somebody handles already, stays
+    as it is. Outside the main thread nothing is changed, for there it cannot be.
+    """
+    before: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        for name in _SIGNALS:
+            number = getattr(signal, name, None)
+            if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+                before[number] = signal.signal(number, _stop)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def kept_handler() -> Iterator[None]:
+    """Gives SIGTERM back to whoever handled it before the block, where a library takes it."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        own = threading.current_thread() is threading.main_thread()
+        if own and callable(before):
+            signal.signal(signal.SIGTERM, before)
+
+
+def _stop(number: int, frame: types.FrameType | None) -> None:
+    # The loader's processes got the signal, too. That they end is no news any more, and would
+    # raise in the middle of what is to be done yet.
+    child = getattr(signal, "SIGCHLD", None)
+    if child is not None and callable(signal.getsignal(child)):
+        signal.signal(child, signal.SIG_DFL)
+    raise Stopped(number)
+
+
+class OutputError(Exception):
+    """Standard output cannot be written to; ``closed`` where its reader has gone."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(error.strerror or str(error))
+        self.closed = error.errno == errno.EPIPE
+
+
+class _Stream:
+    """A text stream that writes what its encoding lacks in other signs."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """Writes all of it."""
+        try:
+            return self._stream.write(text)
+        except UnicodeEncodeError as error:
+            plain = text.translate(_PLAIN).encode(error.encoding, "backslashreplace")
+            return self._stream.write(plain.decode(error.encoding))
+
+    def flush(self) -> None:
+        """Passes what was written on."""
+        self._stream.flush()
+
+    def forget(self) -> None:
+        """Lets what could not be written go nowhere, so that the process's end does not fail."""
+        with contextlib.suppress(OSError, ValueError):  # no file: nothing is kept for later
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self._stream.fileno())
+            os.close(nowhere)
+
+
+class _Output(_Stream):
+    """Standard output: the result. What cannot be written is said."""
+
+    def write(self, text: str) -> int:
+        try:
+            return super().write(text)
+        except OSError as error:
+            self.forget()
+            raise OutputError(error) from error
+
+    def flush(self) -> None:
+        try:
+            super().flush()
+        except OSError as error:
+            self.forget()
+            raise OutputError(error) from error
+
+
+class _Watched(_Stream):
+    """Standard error: what people watch. No work is lost because nobody can any more."""
+
+    def write(self, text: str) -> int:
+        try:
+            return super().write(text)
+        except OSError:  # a full disk, a reader that has gone, a terminal that was closed
+            self.forget()
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            super().flush()
+        except OSError:
+            self.forget()
+
+
+@contextlib.contextmanager
+def guarded_streams() -> Iterator[None]:
+    """Makes standard output and error safe to write to inside the block, whatever they are.
+
+    What is closed is written to in vain. Standard output raises :class:`OutputError` where it
+    cannot be written to, at the latest when it is flushed; standard error raises nothing.
+    """
+    _fill_descriptors()
+    output = _Output(sys.stdout or io.StringIO())
+    watched = _Watched(sys.stderr or io.StringIO())
+    with (
+        contextlib.redirect_stdout(cast(TextIO, output)),
+        contextlib.redirect_stderr(cast(TextIO, watched)),
+    ):
+        try:
+            yield
+        finally:
+            watched.flush()
+
+
+def _fill_descriptors() -> None:
+    """Opens what was closed of the first three.
+
+    The next file would get its number, and what a library prints would come to stand in it.
+    """
+    if None in (sys.stdin, sys.stdout, sys.stderr):
+        while os.open(os.devnull, os.O_RDWR) < 2:
+            pass
+
+
+@contextlib.contextmanager
+def own_warnings(*, debug: bool) -> Iterator[None]:
+    """Shows our own warnings in a line each, and other libraries' only to who looks for faults.
+
+    Args:
+        debug: Whether somebody does.
+    """
+    if debug or sys.warnoptions:
+        yield
+        return
+    package = str(Path(__file__).parent)
+
+    def show(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        if filename.startswith(package):
+            sys.stderr.write(f"saln: warning: {' '.join(str(message).split())}\n")
+
+    loggers = {name: logging.getLogger(name) for name in ("matplotlib", "PIL")}
+    levels = {name: logger.level for name, logger in loggers.items()}
+    before = warnings.showwarning
+    warnings.showwarning = show
+    for logger in loggers.values():
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        warnings.showwarning = before
+        for name, logger in loggers.items():
+            logger.setLevel(levels[name])
