@@ -129,6 +129,7 @@ def test_a_changed_setting_is_checked_like_a_first():
         ({"seeds": (10**30,)}, "--seeds 1000.* is not allowed; give .* 64 bits"),
         ({"out": "x" * 300}, "--out x.* is not allowed; give a path that can be looked at"),
         ({"dataset": "folder:" + "x" * 300}, "--dataset x.* is not allowed; give a path"),
+        ({"out": "r\udce9sult", "tensorboard": True}, "--tensorboard cannot write into --out"),
         ({"weights": "x/" * 3000}, "--weights x/x.* is not allowed; give a path"),
     ],
 )  # fmt: skip

@@ -203,6 +203,11 @@ class Config:
             _check_path("dataset", Path(rest))
         if self.out is not None:
             check_new_path(self.out.absolute(), "--out")
+            if self.tensorboard and _has_bytes(self.out):
+                raise InputError(
+                    f"--tensorboard cannot write into --out {shown(self.out)}, whose name is not "
+                    "UTF-8; give another folder"
+                )
 
     def filter_schedule(self) -> FilterSchedule:
         """The filter ratio of every epoch, from 1."""
@@ -221,6 +226,11 @@ class Config:
             name: str(value) if isinstance(value, Path) else value
             for name, value in dataclasses.asdict(self).items()
         }
+
+
+def _has_bytes(path: Path) -> bool:
+    """Whether a name has bytes that are no UTF-8: lone surrogates, as Python reads them."""
+    return any("\ud800" <= sign <= "\udfff" for sign in str(path))
 
 
 def _names_of(methods: object) -> object:
