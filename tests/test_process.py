@@ -202,25 +202,3 @@ def test_an_error_is_one_line_whatever_is_in_it(monkeypatch, capsys):
     monkeypatch.setitem(cli._COMMANDS, "list", fail)
     assert main(["list"]) == 2
     assert capsys.readouterr().err == "saln: error: a b \\x1b[31m\\udcff; give another\n"
-
-
-def test_figures_are_the_same_whatever_matplotlib_is_told(tmp_path):
-    """Its window system, its settings, and letters that its font lacks."""
-    (tmp_path / "matplotlibrc").write_text("text.usetex: True\nfont.size: 40\n")
-    code = (
-        "import hashlib, sys; from saln.report.drawing import draw; from saln.report.values "
-        "import Curve, Figure\n"
-        "curve = Curve('\u4e2d\\udcff $x', (1.0, 2.0), (0.1, 0.2), (0.1, 0.2), (0.1, 0.2))\n"
-        "drawn = draw(Figure('a', 'b\\udcff', 'x', 'y', (curve,), ''), (curve.arm,))\n"
-        "print(hashlib.sha256(drawn.svg.encode('utf-8', 'replace')).hexdigest())"
-    )
-    plain = {name: value for name, value in os.environ.items() if not name.startswith("MPL")}
-    found = []
-    for more in ({}, {"MPLBACKEND": "nonsense", "MATPLOTLIBRC": str(tmp_path)}):
-        done = subprocess.run(
-            [sys.executable, "-c", code], env=plain | more, capture_output=True, text=True,
-            check=False,
-        )  # fmt: skip
-        assert done.stderr == ""
-        found.append(done.stdout)
-    assert found[0] == found[1] != ""
