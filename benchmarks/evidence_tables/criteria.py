@@ -15,6 +15,7 @@ from evidence_tables.rows import (
     percent,
     read_rows,
     versus,
+    wrong_kept,
 )
 
 __all__ = ["TABLES"]
@@ -59,7 +60,7 @@ def _probe_lines(rows: list[Row]) -> list[list[str]]:
                     f"{found[0]['steps']:,}",
                     percent([row["test_accuracy"] for row in found]),
                     against,
-                    f"{100 * statistics.fmean(row['wrong_label_share_kept'] for row in found):.1f}",
+                    wrong_kept(found, 0 if found[0]["noise"] == "clean" else 1),
                 ]
             )
     return lines
@@ -108,7 +109,6 @@ def scratch(results: Path) -> str:
                 if name == "uniform"
                 else versus(paired(found, arms["uniform"], "test_accuracy"))
             )
-            kept = [row["wrong_label_share_kept"] for row in found]
             lines.append(
                 [
                     f"{100 * rate:.0f}% wrong" if rate else "clean",
@@ -116,7 +116,7 @@ def scratch(results: Path) -> str:
                     ", ".join(str(row["seed"]) for row in found),
                     percent([row["test_accuracy"] for row in found]),
                     against,
-                    f"{100 * statistics.fmean(kept):.1f}",
+                    wrong_kept(found, rate),
                 ]
             )
     columns = ("labels", "selector", "seeds", "test accuracy (%)")
@@ -179,7 +179,7 @@ def spectral(results: Path) -> str:
                     str(len(found)),
                     f"{100 * statistics.fmean(row['test_accuracy'] for row in found):.1f}",
                     NOTHING if name == "uniform" else interval_text(gain, None, sign=True),
-                    f"{100 * statistics.fmean(row['wrong_label_share_kept'] for row in found):.1f}",
+                    wrong_kept(found, rate),
                 ]
             )
     columns = ("data", "labels", "criterion", "seeds", "test accuracy (%)", *PROBE_COLUMNS[-2:])

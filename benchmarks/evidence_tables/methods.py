@@ -6,7 +6,7 @@ import statistics
 from pathlib import Path
 
 from evidence_tables.criteria import DATASETS
-from evidence_tables.rows import NOTHING, Row, paired, read_rows, versus
+from evidence_tables.rows import NOTHING, Row, paired, read_rows, versus, wrong_kept
 from evidence_tables.rows import markdown as table
 from saln.selection import SELECTORS
 
@@ -116,14 +116,13 @@ def _measured(results: Path, name: str) -> str:
         for noise, rate in CONDITIONS:
             rows = _rows(results, dataset, noise, rate, name)
             if rows:
-                kept = statistics.fmean(row["wrong_label_share_kept"] for row in rows)
                 lines.append(
                     [
                         DATASETS[dataset],
                         f"{100 * rate:.0f}% wrong" if rate else "clean",
                         f"{100 * statistics.fmean(row['test_accuracy'] for row in rows):.1f}",
                         _gain(results, dataset, noise, rate, name),
-                        f"{100 * kept:.1f}",
+                        wrong_kept(rows, rate),
                     ]
                 )
     if not lines:

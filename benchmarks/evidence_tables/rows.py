@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +21,7 @@ __all__ = [
     "points",
     "read_rows",
     "versus",
+    "wrong_kept",
 ]
 
 RESULTS = Path(__file__).resolve().parents[2] / "results"
@@ -83,6 +85,19 @@ def percent(values: Sequence[float], digits: int = 1) -> str:
     """The mean of fractions in per cent, with Student's 95% interval over the seeds."""
     mean, ci95 = mean_interval([100 * value for value in values])
     return interval_text(mean, ci95, digits)
+
+
+def wrong_kept(rows: Sequence[Row], rate: float) -> str:
+    """The share of wrong labels among the kept, in per cent.
+
+    Args:
+        rows: With ``wrong_label_share_kept``.
+        rate: The share that was replaced on purpose. Where it is 0, which labels are wrong is
+            not known, though older rows say 0.
+    """
+    if rate == 0:
+        return "unknown"
+    return f"{100 * statistics.fmean(row['wrong_label_share_kept'] for row in rows):.1f}"
 
 
 def points(difference: float, ci95: Sequence[float] | None, verdict: str) -> str:

@@ -19,6 +19,7 @@ from evidence_tables.rows import (
     percent,
     points,
     read_rows,
+    wrong_kept,
 )
 from saln.experiments.statistics import mean_interval
 
@@ -96,7 +97,7 @@ def _to_standard(compared: Row) -> str:
     return interval_text(found["mean"], found["ci95"], 0)
 
 
-def _run_table(seeds: dict[str, list[Row]], compared: dict[str, Row]) -> str:
+def _run_table(about: Row, seeds: dict[str, list[Row]], compared: dict[str, Row]) -> str:
     lines = []
     for arm, entry in compared.items():
         if "error" in entry:
@@ -106,7 +107,6 @@ def _run_table(seeds: dict[str, list[Row]], compared: dict[str, Row]) -> str:
         spent = mean_interval([row["seconds"]["spent"] for row in rows])
         steps = entry["at_equal_steps"]["uniform"]
         seconds = entry["at_equal_seconds"]["uniform"]
-        kept = statistics.fmean(row["wrong_label_share_kept"] for row in rows)
         lines.append(
             [
                 f"`{arm}`",
@@ -118,7 +118,7 @@ def _run_table(seeds: dict[str, list[Row]], compared: dict[str, Row]) -> str:
                 _difference(entry["versus_standard"]),
                 interval_text(spent.mean, spent.ci95, 0),
                 _to_standard(entry),
-                f"{100 * kept:.1f}",
+                wrong_kept(rows, about["label_noise"]),
             ]
         )
     columns = (
@@ -162,7 +162,7 @@ def _sentences(about: Row, seeds: dict[str, list[Row]], compared: dict[str, Row]
 
 def _part(run: Run) -> str:
     about, seeds, compared = run
-    parts = [f"**{condition(about)}**: {_settings(about)}", _run_table(seeds, compared)]
+    parts = [f"**{condition(about)}**: {_settings(about)}", _run_table(about, seeds, compared)]
     sentences = _sentences(*run)
     return "\n\n".join([*parts, "\n".join(sentences)] if sentences else parts)
 
@@ -223,7 +223,6 @@ def _paper_line(
 ) -> list[str]:
     rows, entry = seeds[arm], compared[arm]
     spent = mean_interval([row["seconds"]["spent"] for row in rows])
-    kept = statistics.fmean(row["wrong_label_share_kept"] for row in rows)
     noise = about["label_noise"]
     return [
         f"{100 * noise:.0f}% wrong" if noise else "clean",
@@ -236,7 +235,7 @@ def _paper_line(
         _difference(entry["versus_standard"]),
         interval_text(spent.mean, spent.ci95, 0),
         _share_of_standard(entry, seeds["standard"]),
-        f"{100 * kept:.1f}",
+        wrong_kept(rows, noise),
     ]
 
 
