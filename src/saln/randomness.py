@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import torch
 
-__all__ = ["derive_generator", "derive_seed", "seeded_globally"]
+__all__ = ["derive_generator", "derive_seed", "seed_workers", "seeded_globally"]
 
 
 def derive_seed(*keys: int | str) -> int:
@@ -33,6 +33,18 @@ def derive_seed(*keys: int | str) -> int:
 def derive_generator(*keys: int | str) -> torch.Generator:
     """A CPU generator seeded by :func:`derive_seed`."""
     return torch.Generator().manual_seed(derive_seed(*keys))
+
+
+def seed_workers(
+    generator: torch.Generator, seed: int, epoch: int, step: int = 0, rank: int = 0
+) -> None:
+    """Seeds the generator from which a DataLoader takes the seed of its workers.
+
+    In each worker torch seeds its own global generator, NumPy's and Python's from it: what
+    augmentation draws there differs from run to run, from epoch to epoch and from rank to rank,
+    and is the same again for the same ones.
+    """
+    generator.manual_seed(derive_seed(seed, "workers", epoch, step, rank))
 
 
 @contextlib.contextmanager

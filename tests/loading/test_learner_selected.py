@@ -410,8 +410,12 @@ def test_a_learner_that_diverged_is_told_at_the_step():
         ),
         (TopLoss(), {"batch_size": 0}, "batch size 0"),
         (TopLoss(), {"score_batch": 0}, "score_batch=0"),
-        (TopLoss(), {"world_size": 2}, "3 cannot be shared equally by 2 ranks"),
-        (TopLoss(), {"world_size": 3}, "world_size=3, but the processes are not connected"),
+        (TopLoss(), {"rank": 0, "world_size": 2}, "3 cannot be shared equally by 2 ranks"),
+        (
+            TopLoss(),
+            {"rank": 0, "world_size": 3},
+            "world_size=3, but the processes are not connected",
+        ),
     ],
 )
 def test_what_cannot_work_is_refused_at_construction(selector, changes, message):

@@ -16,7 +16,13 @@ DATA = TensorDataset(torch.arange(40))
 
 def sampler(world_size=1):
     return SelectedBatches(
-        40, selector=Uniform(), batch_size=4, filter_ratio=0.5, seed=0, world_size=world_size
+        40,
+        selector=Uniform(),
+        batch_size=4,
+        filter_ratio=0.5,
+        seed=0,
+        rank=0,
+        world_size=world_size,
     )
 
 

@@ -32,7 +32,7 @@ from torch.utils.data import DataLoader
 
 import saln
 from saln.errors import DataError, InputError
-from saln.loading import streams
+from saln.loading import stream_pass
 from saln.loading.rows import Rows
 
 pytestmark = [
@@ -45,7 +45,7 @@ pytestmark = [
 def in_worker(monkeypatch):
     """As in a loader's first worker; a real one that raises takes torch 5 s to end."""
     worker = SimpleNamespace(id=0, num_workers=2)
-    return lambda: monkeypatch.setattr(streams, "get_worker_info", lambda: worker)
+    return lambda: monkeypatch.setattr(stream_pass, "get_worker_info", lambda: worker)
 
 
 @pytest.mark.parametrize("selector", [saln.SALN, saln.Uniform, saln.KCenter])
@@ -304,7 +304,7 @@ def test_webdataset_shards_are_shared_by_webdataset_alone(tmp_path):
     rows = [row for samples in given(loader) for row in samples]
     assert sorted(rows) == sorted(ORDER[:200])
     nodes = webdataset.WebDataset(urls, shardshuffle=False, nodesplitter=webdataset.split_by_node)
-    assert stream(nodes, world_size=2).split == {"workers", "ranks"}
+    assert stream(nodes, rank=0, world_size=2).split == {"workers", "ranks"}
 
 
 def test_a_hugging_face_stream_is_put_back_by_its_own_state():

@@ -88,6 +88,7 @@ def train_reference(
         seed=derive_seed(settings.seed, "reference"),
         ahead=0,
     )
+    sampler.share_among(0, 1)  # every process trains the whole of it
     epochs = epochs or -(-steps // len(sampler))
     total = epochs * len(sampler) * batch_size + len(asked)
     reporter.begin(f"reference model, seed {settings.seed}", total)

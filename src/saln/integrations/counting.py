@@ -10,7 +10,6 @@ from torch.utils.data import DataLoader
 
 from saln.errors import InputError
 from saln.loading.batches import SelectedBatches
-from saln.loading.ranks import check_ranks
 from saln.loading.sharding import refuse_double_sharding
 
 __all__ = ["CountingLoader", "chosen_by", "share_among"]
@@ -37,13 +36,7 @@ def share_among(batches: SelectedBatches, rank: int, world_size: int) -> None:
     Raises:
         InputError: Ranks that cannot share a batch, or batches shared out otherwise.
     """
-    if batches.world_size > 1 and (batches.rank, batches.world_size) != (rank, world_size):
-        raise InputError(
-            f"the batches are rank {batches.rank}'s of {batches.world_size}, but this process is "
-            f"rank {rank} of {world_size}; leave rank and world_size of SelectedBatches alone"
-        )
-    check_ranks(batches.batch_size, rank, world_size)
-    batches.rank, batches.world_size = rank, world_size
+    batches.share_among(rank, world_size)
 
 
 class CountingLoader:

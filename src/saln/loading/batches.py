@@ -17,10 +17,10 @@ from saln.data.items import MapStyle
 from saln.errors import InputError
 from saln.features.store import FeatureStore
 from saln.loading.ahead import Ahead
-from saln.loading.ranks import check_ranks, rank_share
+from saln.loading.ranks import Sharing, rank_share
 from saln.loading.rows import Rows
 from saln.loading.schedules import FilterSchedule
-from saln.randomness import derive_generator
+from saln.randomness import derive_generator, seed_workers
 from saln.selection.candidates import Candidates, Selection, candidates_needed
 from saln.selection.coherence import store_beliefs
 from saln.selection.contract import BEFORE_LOADING, Selector
@@ -61,9 +61,9 @@ class SelectedBatches(Sampler[list[int]]):
         label_confidence: floating, (N,): how likely each label is right; by default, where
             a feature store is given, what its neighbours make of the labels.
         dataset: What will be loaded; checked against the store that ``features`` is.
-        rank: Which process this is; it gets its equal share of every batch. Leave it
-            alone where something else shares the batches out, as Accelerate does.
-        world_size: How many processes train together.
+        rank: Which process this is; it gets its equal share of every batch. By default
+            torch.distributed's, read when it is needed; see also :meth:`share_among`.
+        world_size: How many processes train together; both are given, or neither.
         ahead: How many batches a background thread may choose in advance; 0 chooses
             when asked.
         phase: Times the consumer's wait for a choice, as ``"select"``.
@@ -86,8 +86,8 @@ class SelectedBatches(Sampler[list[int]]):
         labels: npt.NDArray[np.int64] | None = None,
         label_confidence: npt.NDArray[np.floating[Any]] | None = None,
         dataset: MapStyle | None = None,
-        rank: int = 0,
-        world_size: int = 1,
+        rank: int | None = None,
+        world_size: int | None = None,
         ahead: int = 2,
         phase: Phase = no_phase,
     ) -> None:
@@ -105,7 +105,7 @@ class SelectedBatches(Sampler[list[int]]):
         self.batch_size = batch_size
         self.filter_ratio = filter_ratio
         self.seed = seed
-        self.rank, self.world_size = rank, world_size
+        self.sharing = Sharing(batch_size, rank, world_size)
         self.ahead = ahead
         self.phase = phase
         self.epoch = 0
@@ -113,6 +113,10 @@ class SelectedBatches(Sampler[list[int]]):
         self._named = 0
         self._iteration = 0
         self._weights: Tensor | None = None
+        self._generator = torch.Generator()
+        # What Lightning and Accelerate look for in a batch sampler.
+        self.sampler = EpochSetter(self)
+        self.drop_last = True
 
         if not selector.chooses_before_loading():
             needs = ", ".join(sorted(selector.requires - BEFORE_LOADING))
@@ -162,7 +166,6 @@ class SelectedBatches(Sampler[list[int]]):
             )
 
     def _check_sizes(self) -> None:
-        check_ranks(self.batch_size, self.rank, self.world_size)
         ratio = self.filter_ratio
         ratios: set[float | Fraction] = {self._ratio(self.epoch)}
         if isinstance(ratio, FilterSchedule):
@@ -179,6 +182,38 @@ class SelectedBatches(Sampler[list[int]]):
     def _ratio(self, epoch: int) -> float | Fraction:
         ratio = self.filter_ratio
         return ratio.ratio(epoch) if isinstance(ratio, FilterSchedule) else ratio
+
+    @property
+    def rank(self) -> int:
+        """Which process this is: as given, as :meth:`share_among` said, or the group's."""
+        return self.sharing.now().index
+
+    @property
+    def world_size(self) -> int:
+        """Among how many processes each batch is shared out here."""
+        return self.sharing.now().count
+
+    def share_among(self, rank: int, world_size: int) -> None:
+        """Says which of how many processes this is, whatever torch.distributed says.
+
+        For what trains on the batches: ``share_among(0, 1)`` gives whole batches, to be shared
+        out elsewhere or trained on by every process alike.
+
+        Raises:
+            InputError: Another rank than was given at the start, or a batch that so many
+                processes cannot share.
+        """
+        self.sharing.among(rank, world_size)
+
+    @property
+    def generator(self) -> torch.Generator:
+        """Give it to the DataLoader: the seeds of its workers come from it.
+
+        In a worker torch, NumPy and ``random`` are seeded by it: from the seed, the epoch, the
+        position in it and the rank.
+        """
+        self._seed_workers()
+        return self._generator
 
     def candidates_of(self, epoch: int) -> int:
         """``n``, how many candidates each batch of an epoch is chosen from."""
@@ -202,11 +237,13 @@ class SelectedBatches(Sampler[list[int]]):
             self.epoch = epoch
             self._start = self._named = 0
 
+    def _seed_workers(self) -> None:
+        seed_workers(self._generator, self.seed, self.epoch, self._start, self.rank)
+
     def __iter__(self) -> BatchIterator:
         """Iterates over the kept indices of one batch after the other: this rank's share."""
-        iterator = BatchIterator(self, self.epoch, self._start)
-        self._start = 0
-        return iterator
+        self._seed_workers()  # a loader draws their seed right after it asked for this iterator
+        return BatchIterator(self, self.epoch, self._start)
 
     def state_dict(self, *, steps: int | None = None) -> dict[str, Any]:
         """Where it is: plain numbers and what the selector remembers.
@@ -314,6 +351,17 @@ class SelectedBatches(Sampler[list[int]]):
         return kept
 
 
+class EpochSetter:
+    """The sampler that training libraries look for in a batch sampler, to tell it the epoch."""
+
+    def __init__(self, batches: SelectedBatches) -> None:
+        self.batches = batches
+
+    def set_epoch(self, epoch: int) -> None:
+        """Makes the next iteration the given epoch's."""
+        self.batches.set_epoch(epoch)
+
+
 class BatchIterator(Iterator[list[int]]):
     """The batches of one epoch, from a step on; made by :class:`SelectedBatches`.
 
@@ -326,6 +374,7 @@ class BatchIterator(Iterator[list[int]]):
         self.sampler = sampler
         self.epoch = epoch
         self.step = step
+        self._rank = sampler.sharing.now()
         self._batches: Iterator[list[int]] | None = None
         self._leads()
 
@@ -346,10 +395,13 @@ class BatchIterator(Iterator[list[int]]):
         self.step += 1
         if self._number == sampler._iteration and self.epoch == sampler.epoch:
             sampler._named = self.step
-        return list(rank_share(batch, sampler.rank, sampler.world_size))
+        return list(rank_share(batch, self._rank.index, self._rank.count))
 
     def _open(self) -> Iterator[list[int]]:
         sampler, epoch = self.sampler, self.epoch
+        # Loaders make iterators that they never ask; a position is used up by the first batch.
+        if epoch == sampler.epoch:
+            sampler._start = 0
         sampler._begin(epoch)
         order, n = sampler.order(epoch), sampler.candidates_of(epoch)
 
@@ -368,7 +420,6 @@ class BatchIterator(Iterator[list[int]]):
         self.close()
         self.sampler.load_state_dict(state)
         self.epoch, self.step = self.sampler.epoch, self.sampler._start
-        self.sampler._start = 0
         self._leads()
 
     def close(self) -> None:

@@ -15,9 +15,9 @@ from saln.data.views import inference_batch_size
 from saln.errors import InputError, TrainingError
 from saln.loading.batches import Phase, no_phase
 from saln.loading.gathering import all_alike, check_group, gather_rows, share_bounds
-from saln.loading.ranks import check_ranks
+from saln.loading.ranks import Sharing
 from saln.loading.reading import Field, Reader
-from saln.loading.sharding import refuse_double_sharding
+from saln.loading.sharding import refuse_double_sharding, sharded_by
 from saln.loading.structure import Key, cut, move
 from saln.randomness import derive_generator
 from saln.selection.candidates import Candidates, PairEmbeddings, Selection
@@ -98,8 +98,8 @@ class LearnerSelected:
             lower resolution; every floating (n, c, h, w) tensor counts as images.
         score_batch: How many go through a network at once while scoring.
         reuse_forward: See above.
-        rank: Which process this is.
-        world_size: How many train together.
+        rank: Which process this is; by default torch.distributed's, read when it is needed.
+        world_size: How many train together; both are given, or neither.
         phase: Times scoring and selection.
 
     Raises:
@@ -129,8 +129,8 @@ class LearnerSelected:
         score_size: int | None = None,
         score_batch: int | None = None,
         reuse_forward: bool = False,
-        rank: int = 0,
-        world_size: int = 1,
+        rank: int | None = None,
+        world_size: int | None = None,
         phase: Phase = no_phase,
     ) -> None:
         self.batches = batches
@@ -153,7 +153,7 @@ class LearnerSelected:
             score_batch=inference_batch_size(self.device) if score_batch is None else score_batch,
         )
         self.reuse_forward = reuse_forward
-        self.rank, self.world_size = rank, world_size
+        self.sharing = Sharing(batch_size, rank, world_size)
         self.phase = phase
         self.epoch = 0
         self.examples_scored = 0
@@ -168,11 +168,7 @@ class LearnerSelected:
     def _check_sizes(self) -> None:
         if self.batch_size < 1:
             raise InputError(f"batch size {self.batch_size} is not allowed; give at least 1")
-        check_ranks(self.batch_size, self.rank, self.world_size)
-        check_group(self.rank, self.world_size)
-        if self.world_size > 1:
-            also = f"LearnerSelected(world_size={self.world_size})"
-            refuse_double_sharding(self.batches, also)
+        self._check_sharing()
         candidates = getattr(self.batches, "batch_size", None)
         if not isinstance(candidates, int):
             return
@@ -189,6 +185,30 @@ class LearnerSelected:
                 f"the loader's last batch has {left} candidates, fewer than the "
                 f"{self.batch_size} to keep; give the loader drop_last=True"
             )
+
+    def _check_sharing(self) -> None:
+        """Raises where the ranks are not connected, or candidates are shared out as well."""
+        # Batches chosen before loading are shared out after this choice, not before.
+        for part in (self.batches, getattr(self.batches, "batch_sampler", None)):
+            if isinstance(sharing := getattr(part, "sharing", None), Sharing) and sharing.open:
+                sharing.among(0, 1)
+        if self.sharing.alone and sharded_by(self.batches):  # by the loader, as was asked for
+            self.sharing.among(0, 1)
+        rank = self.sharing.now()
+        check_group(rank.index, rank.count)
+        if rank.count > 1:
+            also = f"LearnerSelected(world_size={rank.count})"
+            refuse_double_sharding(self.batches, also)
+
+    @property
+    def rank(self) -> int:
+        """Which process this is: as given, or the group's."""
+        return self.sharing.now().index
+
+    @property
+    def world_size(self) -> int:
+        """Among how many processes each kept batch is shared out."""
+        return self.sharing.now().count
 
     def _check_options(self) -> None:
         if self.reference is not None and self.reference_outputs is not None:
@@ -267,6 +287,7 @@ class LearnerSelected:
                 are kept, or with others than on the other ranks.
             TrainingError: A network's outputs are not finite.
         """
+        self._check_sharing()  # the process group may have been started since
         self.selector.begin_epoch(self.epoch)
         counted = 0
         for step, batch in enumerate(self.batches):

@@ -62,6 +62,12 @@ class CandidateBatches:
         self.sampler = SelectedBatches(
             length, selector=Uniform(), batch_size=batch_size, filter_ratio=schedule, seed=seed
         )
+        self.sampler.share_among(0, 1)  # every process has all candidates
+
+    @property
+    def generator(self) -> torch.Generator:
+        """For the loader; see :class:`~saln.loading.batches.SelectedBatches`."""
+        return self.sampler.generator
 
     def set_epoch(self, epoch: int) -> None:
         """Makes the next iteration the given epoch's."""
@@ -103,7 +109,7 @@ class LoadedBatches:
             collate_fn=collate,
             num_workers=workers,
             persistent_workers=workers > 0,
-            generator=torch.Generator(),  # else the loader draws from the global one
+            generator=batches.generator,  # else the loader draws from the global one
         )
 
     def set_epoch(self, epoch: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from saln.errors import InputError
+from saln.loading.ranks import Sharing
 
 __all__ = ["refuse_double_sharding", "sharded_by"]
 
@@ -49,6 +50,8 @@ def _shards(part: Any) -> list[str]:
         value = inside.get(key)
         if isinstance(value, int) and value > 1:
             return [f"{name}({key}={value})"]
+    if isinstance(sharing := inside.get("sharing"), Sharing) and (count := sharing.now().count) > 1:
+        return [f"{name}(world_size={count})"]
     # Reads on one rank and sends each its part; how many there are is its state's.
     if any(kind.__name__ == "DataLoaderDispatcher" for kind in type(part).__mro__):
         count = getattr(inside.get("state"), "num_processes", 1)

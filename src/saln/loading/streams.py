@@ -4,23 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
-from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.utils.data import IterableDataset, get_worker_info
+from torch.utils.data import IterableDataset
 
-from saln.errors import DataError, InputError, SalnError
+from saln.errors import InputError
 from saln.features.store import FeatureStore
 from saln.loading.batches import check_finite
-from saln.loading.ranks import check_ranks, rank_share
+from saln.loading.ranks import Sharing
 from saln.loading.rows import Rows
 from saln.loading.schedules import FilterSchedule
-from saln.loading.sources import Item, SampleReader, asks_for_worker, found_split, rows_by_key
-from saln.randomness import derive_generator
+from saln.loading.sources import found_split, rows_by_key
+from saln.loading.stream_pass import StreamBatch, StreamPass
+from saln.randomness import derive_generator, seed_workers
 from saln.selection.candidates import Candidates, Selection, candidates_needed
 from saln.selection.coherence import store_beliefs
 from saln.selection.contract import BEFORE_LOADING, Selector
@@ -30,23 +30,6 @@ __all__ = ["SelectedStream", "StreamBatch"]
 _SPLITS = frozenset({"ranks", "workers"})
 # What must be the same for a saved position to lead to the same batches.
 _SETTINGS = ("seed", "batch_size", "candidates", "selector", "shuffle_buffer")
-
-
-class StreamBatch(NamedTuple):
-    """The kept samples of one step: with several ranks, this rank's share of them.
-
-    Attributes:
-        samples: Decoded, in a list; or what ``collate`` made of that.
-        keys: Their names.
-        indices: int64, (m,): their rows of the features; without features their positions
-            in the source.
-        weights: float32, (m,): loss weights, or None for equal ones.
-    """
-
-    samples: Any
-    keys: list[str]
-    indices: Tensor
-    weights: Tensor | None = None
 
 
 class SelectedStream(IterableDataset[Any]):
@@ -96,8 +79,8 @@ class SelectedStream(IterableDataset[Any]):
         already_split: Among whom the source shares itself out: of ``"workers"`` and
             ``"ranks"``; ``()`` for none. By default found out for WebDataset's and Hugging
             Face's streams, and taken as none for others.
-        rank: Which process this is.
-        world_size: How many processes train together.
+        rank: Which process this is; by default torch.distributed's, read when it is needed.
+        world_size: How many processes train together; both are given, or neither.
 
     Raises:
         InputError: A selector that needs the learner; features, labels and keys that do not
@@ -127,10 +110,9 @@ class SelectedStream(IterableDataset[Any]):
         skip_unknown: bool = False,
         key_field: str = "__key__",
         already_split: Sequence[str] | None = None,
-        rank: int = 0,
-        world_size: int = 1,
+        rank: int | None = None,
+        world_size: int | None = None,
     ) -> None:
-        check_ranks(batch_size, rank, world_size)
         if shuffle_buffer < 0:
             raise InputError(f"shuffle_buffer={shuffle_buffer} is not allowed; give 0 or more")
         if already_split is not None and not set(already_split) <= _SPLITS:
@@ -155,12 +137,13 @@ class SelectedStream(IterableDataset[Any]):
         self.shuffle_buffer = shuffle_buffer
         self.skip_unknown = skip_unknown
         self.key_field = key_field
-        self.rank, self.world_size = rank, world_size
+        self.sharing = Sharing(batch_size, rank, world_size)
         self._said = None if already_split is None else frozenset(already_split)
         # Shared, so that workers that outlive an epoch see the next one's number.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+        self._generator = torch.Generator()
         self._pending: dict[str, Any] | None = None
-        self._pass: _Pass | None = None
+        self._pass: StreamPass | None = None
         self._used_up = False
 
         store = features if isinstance(features, FeatureStore) else None
@@ -213,6 +196,35 @@ class SelectedStream(IterableDataset[Any]):
         return int(self._epoch)
 
     @property
+    def rank(self) -> int:
+        """Which process this is: as given, as :meth:`share_among` said, or the group's."""
+        return self.sharing.now().index
+
+    @property
+    def world_size(self) -> int:
+        """Among how many processes each batch is shared out."""
+        return self.sharing.now().count
+
+    def share_among(self, rank: int, world_size: int) -> None:
+        """Says which of how many processes this is, whatever torch.distributed says.
+
+        Raises:
+            InputError: Another rank than was given at the start, or a batch that so many
+                processes cannot share.
+        """
+        self.sharing.among(rank, world_size)
+
+    @property
+    def generator(self) -> torch.Generator:
+        """Give it to the DataLoader; see :attr:`SelectedBatches.generator`."""
+        self._seed_workers()
+        return self._generator
+
+    def _seed_workers(self) -> None:
+        step = 0 if self._pending is None else int(self._pending["step"])
+        seed_workers(self._generator, self.seed, self.epoch, step, self.rank)
+
+    @property
     def split(self) -> frozenset[str]:
         """Among whom the source shares itself out: of ``"ranks"`` and ``"workers"``."""
         if self._said is not None:
@@ -243,6 +255,7 @@ class SelectedStream(IterableDataset[Any]):
         if epoch != self.epoch:
             self._epoch.fill_(epoch)
             self._pending = self._pass = None
+            self._seed_workers()
 
     def __iter__(self) -> Iterator[Any]:
         """Goes on from a position that was loaded, else begins the epoch."""
@@ -257,7 +270,7 @@ class SelectedStream(IterableDataset[Any]):
         # A worker that outlives an epoch keeps the position that it was started with.
         if pending is not None and pending["epoch"] != self.epoch:
             pending = None
-        self._pass = _Pass(self, self.epoch, pending)
+        self._pass = StreamPass(self, self.epoch, pending)
         return self._pass.run()
 
     def choose(self, indices: Tensor, epoch: int, step: int, *stream: int | str) -> Selection:
@@ -338,142 +351,5 @@ class SelectedStream(IterableDataset[Any]):
         self.selector.load_state_dict(state["selector_state"])
         self._epoch.fill_(state["epoch"])
         self._pending, self._pass = dict(state), None
+        self._seed_workers()
         self._used_up = False
-
-
-class _Pass:
-    """One iteration of a stream: an epoch, or what is left of it."""
-
-    def __init__(self, stream: SelectedStream, epoch: int, state: dict[str, Any] | None) -> None:
-        self.stream = stream
-        self.epoch = epoch
-        self.state = stream._state(epoch) if state is None else state
-        self.reader: SampleReader | None = None
-
-    def state_dict(self) -> dict[str, Any]:
-        state = self.state | {"selector_state": self.stream.selector.state_dict()}
-        if self.reader is not None and not state["within"]:
-            state["reading"] = self.reader.state_dict()
-        return state
-
-    def run(self) -> Iterator[Any]:
-        stream, state, epoch = self.stream, self.state, self.epoch
-        info = get_worker_info()
-        worker = None if info is None else [info.id, info.num_workers]
-        self._check_worker(worker)
-        lane, lanes = (0, 1) if worker is None or "workers" in stream.split else worker
-        part: list[int | str] = []
-        if "ranks" in stream.split:
-            part += ["rank", stream.rank]
-        if "workers" in stream.split and worker is not None:
-            part += ["worker", worker[0]]
-        if state["worker"] is None:  # saved outside workers: the first is next
-            state["base"] = state["step"]
-        state["worker"] = worker
-        if hasattr(stream.source, "set_epoch"):
-            stream.source.set_epoch(epoch)
-        n = stream.candidates_of(epoch)
-        reader = SampleReader(
-            stream.source,
-            keys=stream.keys,
-            rows=stream.rows,
-            skip_unknown=stream.skip_unknown,
-            key_field=stream.key_field,
-            shuffle_buffer=stream.shuffle_buffer,
-            generator=derive_generator(stream.seed, "shuffle", epoch, *part),
-        )
-        reader.load_state_dict(state["reading"] or {"given": state["step"] * n})
-        self.reader = reader
-        stream.selector.begin_epoch(epoch)
-        while True:
-            step = state["step"]
-            if not stream.as_batches:
-                state["reading"] = reader.state_dict()  # a stop may be in the middle
-            items = list(islice(reader, n))
-            if len(items) < n:
-                return
-            mine = (step - state["base"]) % lanes == lane
-            if not mine:
-                state["step"] += 1
-                continue
-            indices = torch.tensor([item.row for item in items])
-            selection = stream.choose(indices, epoch, step, *part)
-            chosen = [items[place] for place in selection.positions.tolist()]
-            del items
-            ranks = (0, 1) if "ranks" in stream.split else (stream.rank, stream.world_size)
-            own = list(rank_share(chosen, *ranks))
-            if stream.as_batches:
-                state["step"] += 1
-                yield self._batch(own, selection, ranks)
-            else:
-                yield from self._singly(own, selection)
-
-    def _batch(self, own: list[Item], selection: Selection, ranks: tuple[int, int]) -> StreamBatch:
-        samples: Any = [self._decoded(item) for item in own]
-        weights = selection.weights
-        if weights is not None:
-            places = rank_share(range(len(weights)), *ranks)
-            weights = weights.float().cpu()[list(places)]
-        collate = self.stream.collate
-        return StreamBatch(
-            samples if collate is None else collate(samples),
-            [item.key for item in own],
-            torch.tensor([item.row for item in own]),
-            weights,
-        )
-
-    def _singly(self, own: list[Item], selection: Selection) -> Iterator[Any]:
-        if selection.weights is not None:
-            raise InputError(
-                f"{type(self.stream.selector).__name__} gives loss weights, which single samples "
-                "cannot carry; leave as_batches at True"
-            )
-        state = self.state
-        for place in range(state["within"], len(own)):
-            decoded = self._decoded(own[place])
-            state["within"] = (place + 1) % len(own)
-            if not state["within"]:
-                state["step"] += 1
-            yield decoded
-
-    def _decoded(self, item: Item) -> Any:
-        if self.stream.decode is None:
-            return item.sample
-        try:
-            return self.stream.decode(item.sample)
-        except SalnError:
-            raise
-        except Exception as error:
-            raise DataError(
-                f"the sample {item.key!r} cannot be decoded ({type(error).__name__}: {error}); "
-                "repair it or take it out of the stream"
-            ) from error
-
-    def _check_worker(self, worker: list[int] | None) -> None:
-        stream, state = self.stream, self.state
-        if worker is not None and worker[1] > 1:
-            source = type(stream.source).__name__
-            if stream._said is None and not stream.split and asks_for_worker(stream.source):
-                raise InputError(
-                    f"{source}.__iter__ asks which worker it runs in; if it shares its samples "
-                    "out among the workers give already_split=('workers',), else already_split=()"
-                )
-        if worker is not None and type(stream.selector).state_dict is not Selector.state_dict:
-            raise InputError(
-                f"{type(stream.selector).__name__} remembers what happened, which a worker's "
-                "copy of it would not; give the loader num_workers=0"
-            )
-        begun = bool(state["step"] or state["within"])
-        saved = state["worker"]
-        tied = saved is not None or "workers" in stream.split
-        if begun and tied and saved != worker:
-            raise InputError(
-                f"the position is of {_of(saved)}, but is loaded in {_of(worker)}; load "
-                "it with as many workers as it was saved with, by torchdata's StatefulDataLoader"
-            )
-
-
-def _of(worker: list[int] | None) -> str:
-    if worker is None:
-        return "a process without workers"
-    return f"worker {worker[0]} of {worker[1]}"
