@@ -72,6 +72,7 @@ def stream(source=None, **changes):
         "filter_ratio": RATIO,
         "seed": 3,
         "decode": decode,
+        "shuffle_buffer": 0,
     }
     return saln.SelectedStream(source or Source(), **settings | changes)
 

@@ -81,9 +81,11 @@ def test_the_state_counts_what_was_named():
     assert list(fresh) == rest
     del iterator
     assert batches.state_dict()["step"] == 2
+    batches.set_epoch(0)
     for _ in batches:
         break
     assert batches.state_dict()["step"] == 1
+    batches.set_epoch(0)
     list(batches)
     assert batches.state_dict()["step"] == 6  # nothing of this epoch is left
     batches.set_epoch(1)
@@ -96,6 +98,7 @@ def test_a_loaded_position_holds_for_its_own_epoch_alone():
     batches.load_state_dict(state)
     batches.set_epoch(0)
     assert len(list(batches)) == 2
+    batches.set_epoch(0)
     assert len(list(batches)) == 6  # the epoch again, whole
     batches.load_state_dict(state)
     batches.set_epoch(1)

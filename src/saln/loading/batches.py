@@ -2,30 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import warnings
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from fractions import Fraction
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.utils.data import Sampler
 
 from saln.data.items import MapStyle
 from saln.errors import InputError
+from saln.features.arguments import as_whole
 from saln.features.store import FeatureStore
-from saln.loading.ahead import Ahead
-from saln.loading.ranks import Sharing, rank_share
-from saln.loading.rows import Rows
+from saln.loading.batch_iterator import BatchIterator, EpochSetter
+from saln.loading.given import (
+    as_indices,
+    as_number,
+    as_ratio,
+    as_selector,
+    check_before_loading,
+    known_before_loading,
+)
+from saln.loading.observing import Observing
+from saln.loading.ranks import Sharing
 from saln.loading.schedules import FilterSchedule
 from saln.randomness import derive_generator, seed_workers
 from saln.selection.candidates import Candidates, Selection, candidates_needed
-from saln.selection.coherence import store_beliefs
-from saln.selection.contract import BEFORE_LOADING, Selector
+from saln.selection.contract import Selector
 
-__all__ = ["BatchIterator", "Phase", "SelectedBatches", "check_finite", "no_phase"]
+__all__ = ["BatchIterator", "Phase", "SelectedBatches", "no_phase"]
 
 # Times a part of a step under a name; see saln.training.ledger.
 Phase = Callable[[str], AbstractContextManager[Any]]
@@ -50,16 +57,18 @@ class SelectedBatches(Sampler[list[int]]):
     Give it as ``batch_sampler`` to any DataLoader. Call :meth:`set_epoch` before every epoch.
 
     Args:
-        features: A feature store, an (N, d) array, or N itself for a selector that
-            needs no features.
-        selector: Any selector that chooses before loading.
+        features: A feature store, (N, d) numbers as an array, tensor, list or data frame,
+            or N itself for a selector that needs no features.
+        selector: Any selector that chooses before loading: an object, or its class or name
+            for one with its defaults.
         batch_size: ``k``, the size of every batch, of all ranks together.
         filter_ratio: ``f``, the share of candidates to drop, in [0, 1), or a schedule of
             it from epoch to epoch.
         seed: Decides the order and, with it, every choice.
-        labels: int64, (N,); by default the store's.
-        label_confidence: floating, (N,): how likely each label is right; by default, where
-            a feature store is given, what its neighbours make of the labels.
+        labels: (N,) or (N, 1): whole numbers from 0 of any type, or the classes' names; by
+            default the store's.
+        label_confidence: floating, (N,): how likely each label is right; by default what the
+            neighbours by the features make of the labels.
         dataset: What will be loaded; checked against the store that ``features`` is.
         rank: Which process this is; it gets its equal share of every batch. By default
             torch.distributed's, read when it is needed; see also :meth:`share_among`.
@@ -77,92 +86,73 @@ class SelectedBatches(Sampler[list[int]]):
 
     def __init__(
         self,
-        features: FeatureStore | npt.NDArray[Any] | int,
+        features: Any,
         *,
-        selector: Selector,
+        selector: Selector | type[Selector] | str,
         batch_size: int,
         filter_ratio: float | FilterSchedule,
         seed: int,
-        labels: npt.NDArray[np.int64] | None = None,
-        label_confidence: npt.NDArray[np.floating[Any]] | None = None,
+        labels: Any = None,
+        label_confidence: Any = None,
         dataset: MapStyle | None = None,
         rank: int | None = None,
         world_size: int | None = None,
         ahead: int = 2,
         phase: Phase = no_phase,
     ) -> None:
-        store, rows = None, None
-        if isinstance(features, FeatureStore):
-            store, rows = features, features.features
-        elif not isinstance(features, int):
-            rows = features
-        self.length = features if isinstance(features, int) else len(features)
+        self.selector = as_selector(selector)
+        self.batch_size = as_whole(batch_size, "batch_size", 1)
+        self.filter_ratio = as_ratio(filter_ratio)
+        self.seed = as_number(seed, "seed")
+        self.sharing = Sharing(self.batch_size, rank, world_size)
+        self.ahead = as_whole(ahead, "ahead", 0)
+        self.phase = phase
+        check_before_loading(self.selector)
+        store = features if isinstance(features, FeatureStore) else None
+        count = None
+        if store is None and not hasattr(features, "__len__"):
+            count, features = as_whole(features, "features", 1), None
+        self.fields, self.length = known_before_loading(
+            self.selector, features, labels, label_confidence, owner="SelectedBatches", length=count
+        )
         # What could not be read when the features were made is never a candidate.
         readable = None if store is None else store.readable
         self._readable = None if readable is None else torch.from_numpy(readable)
         self.usable = self.length if readable is None else len(readable)
-        self.selector = selector
-        self.batch_size = batch_size
-        self.filter_ratio = filter_ratio
-        self.seed = seed
-        self.sharing = Sharing(batch_size, rank, world_size)
-        self.ahead = ahead
-        self.phase = phase
         self.epoch = 0
-        self._start = 0
+        self._start = 0  # a loaded position, until its first batch is asked for
         self._named = 0
         self._iteration = 0
+        self._epoch_set: int | None = None  # since the last load
+        self._overridden: int | None = None  # set before the last load
+        self._begun = False  # an iteration since the epoch was set
+        self._warned = False
         self._weights: Tensor | None = None
+        self._weights_of: int | None = None
+        self._observing = Observing(self.selector, "batches")
         self._generator = torch.Generator()
         # What Lightning and Accelerate look for in a batch sampler.
         self.sampler = EpochSetter(self)
         self.drop_last = True
-
-        if not selector.chooses_before_loading():
-            needs = ", ".join(sorted(selector.requires - BEFORE_LOADING))
-            raise InputError(
-                f"{self._name} requires {needs}, which only the learner can give; "
-                "use saln.LearnerSelected, which chooses after loading"
-            )
-        if ahead < 0:
-            raise InputError(f"ahead={ahead} is not allowed; give 0 or more batches")
         self._check_sizes()
+        self._check_dataset(dataset, store)
+
+    @property
+    def _name(self) -> str:
+        return type(self.selector).__name__
+
+    def _check_dataset(self, dataset: Any, store: FeatureStore | None) -> None:
+        if dataset is not None and not hasattr(dataset, "__len__"):
+            raise InputError(
+                f"dataset is a {type(dataset).__name__} without a length; give the data set that "
+                "the batches name examples of"
+            )
         if dataset is not None and store is not None:
             store.check(dataset)
         elif dataset is not None and len(dataset) != self.length:
             raise InputError(
                 f"the data set has {len(dataset)} examples, but {self.length} are chosen from; "
                 "give the features of this data set"
-            )
-        if store is not None and labels is None:
-            labels = store.labels
-        self._check_length("labels", labels)
-        asked = "label_confidence" in selector.requires
-        if asked and store is not None and label_confidence is None:
-            label_confidence = store_beliefs(store, labels).confidence.numpy()
-        self._check_length("label_confidence", label_confidence)
-        self.fields: dict[str, Rows] = {}
-        given: dict[str, npt.NDArray[Any] | None] = {
-            "features": rows,
-            "labels": labels,
-            "label_confidence": label_confidence,
-        }
-        for name in sorted(selector.requires):
-            values = given[name]
-            if values is None:
-                raise InputError(f"{self._name} requires {name}; give them to SelectedBatches")
-            if store is None or name != "features":  # a store says where it holds others
-                check_finite(name, values)
-            self.fields[name] = Rows(values)
-
-    @property
-    def _name(self) -> str:
-        return type(self.selector).__name__
-
-    def _check_length(self, name: str, values: npt.NDArray[Any] | None) -> None:
-        if values is not None and len(values) != self.length:
-            raise InputError(
-                f"{self.length} rows of features but {len(values)} {name}; give one a row"
             )
 
     def _check_sizes(self) -> None:
@@ -233,6 +223,9 @@ class SelectedBatches(Sampler[list[int]]):
 
         A position that was loaded stays, where the epoch is the one that it lies in.
         """
+        epoch = as_number(epoch, "epoch")
+        self._epoch_set, self._overridden = epoch, None
+        self._begun = False
         if epoch != self.epoch:
             self.epoch = epoch
             self._start = self._named = 0
@@ -253,8 +246,19 @@ class SelectedBatches(Sampler[list[int]]):
                 the last iteration has named; a loader with worker processes asks for
                 batches long before they are trained on, so there give what you counted
                 (or use a loader that counts itself, as torchdata's StatefulDataLoader).
+
+        Raises:
+            InputError: The epoch has not so many.
         """
-        return self._state(self.epoch, self._named if steps is None else steps)
+        if steps is None:
+            return self._state(self.epoch, self._named)
+        steps = as_whole(steps, "steps", 0)
+        if steps > len(self):
+            raise InputError(
+                f"steps={steps} is not allowed: epoch {self.epoch} has {len(self)}; give how many "
+                "batches of this epoch were trained on"
+            )
+        return self._state(self.epoch, steps)
 
     def _state(self, epoch: int, step: int) -> dict[str, Any]:
         return {
@@ -276,26 +280,32 @@ class SelectedBatches(Sampler[list[int]]):
         Raises:
             InputError: The state is of a sampler that would give other batches.
         """
-        own = self._state(int(state.get("epoch", self.epoch)), 0)
-        if set(own) != set(state):
+        own = self._state(self.epoch, 0)
+        if not isinstance(state, Mapping) or set(own) != set(state):
+            held = ", ".join(sorted(map(str, state))) if isinstance(state, Mapping) else repr(state)
             raise InputError(
-                f"the state holds {', '.join(sorted(state)) or 'nothing'}; expected "
+                f"the state holds {held or 'nothing'}; expected "
                 f"{', '.join(sorted(own))}: give what SelectedBatches.state_dict() gave"
             )
+        epoch, step = (as_number(state[key], f"the state's {key}") for key in ("epoch", "step"))
+        own["candidates"] = self.candidates_of(epoch)
         for key in ("seed", "examples", "batch_size", "candidates", "selector"):
             if own[key] != state[key]:
                 raise InputError(
                     f"the state was saved with {key} {state[key]}, here it is {own[key]}; "
                     "go on with the settings that it was saved with"
                 )
-        if not 0 <= state["step"] <= self.usable // own["candidates"]:
+        if not 0 <= step <= self.usable // own["candidates"]:
             raise InputError(
-                f"the state's step {state['step']} is not in its epoch of "
+                f"the state's step {step} is not in its epoch of "
                 f"{self.usable // own['candidates']} steps; the state is damaged"
             )
         self.selector.load_state_dict(state["selector_state"])
-        self.epoch, self._start = state["epoch"], state["step"]
+        self.epoch, self._start = epoch, step
         self._named = self._start
+        self._overridden = self._overridden if self._epoch_set is None else self._epoch_set
+        self._epoch_set, self._begun = None, False
+        self._weights_of = None  # what the selector knew may be other than before
 
     def order(self, epoch: int) -> Tensor:
         """The epoch's order of the examples that can be read: int64 (N,), or fewer."""
@@ -318,27 +328,62 @@ class SelectedBatches(Sampler[list[int]]):
         generator = derive_generator(self.seed, "select", epoch, step)
         return self.selector(candidates, self.batch_size, generator=generator)
 
-    def weights_of(self, indices: Tensor) -> Tensor | None:
+    def weights_of(self, indices: Any) -> Tensor | None:
         """Loss weights of examples that this epoch has named: float32, (m,), or None.
 
         None where the selector gives none: all weigh the same. An index is named at most
-        once in an epoch, so it says which weight is meant.
-        """
-        return None if self._weights is None else self._weights[indices]
+        once in an epoch, so it says which weight is meant::
 
-    def observe(self, indices: Tensor, losses: Tensor) -> None:
-        """Tells the selector, where it asks for them, the losses of a batch just trained.
+            for rows, labels, indices in loader:
+                losses = cross_entropy(learner(rows), labels, reduction="none")
+                weights = batches.weights_of(indices)
+                loss = losses.mean() if weights is None else (losses * weights).mean()
+                ...
+                batches.observe(indices, losses)
 
         Args:
-            indices: int64, (m,): with several ranks, those of all of them.
+            indices: (m,): whole numbers, on any device; the weights are on the CPU.
+        """
+        return None if self._weights is None else self._weights[as_indices(indices)]
+
+    def observe(self, indices: Any, losses: Any) -> None:
+        """Tells the selector, where it asks for them, the losses of a batch just trained.
+
+        With several ranks each gives its own, and every rank must call this: they are
+        brought together here, so that all choose alike.
+
+        Args:
+            indices: int64, (m,): this rank's.
             losses: floating, (m,): one an example, before any weights.
+
+        Raises:
+            InputError: Not one loss an index, or ranks that torch.distributed does not
+                connect.
         """
         if self.selector.observes_losses:
-            self.selector.observe(indices, losses)
+            self._observing.tell(indices, losses, self.sharing.now())
 
-    def _begin(self, epoch: int) -> None:
+    def _begin(self, epoch: int, *, loaded: bool) -> None:
+        """Called with the first batch of an iteration; ``loaded``: by a loader with a state.
+
+        A loader at the end of its state's epoch asks in vain, and then iterates anew: for that
+        the position stays.
+        """
+        if epoch == self.epoch and not loaded:
+            self._start = 0  # the position, if any, is used up
+            if self._begun and not self._warned:
+                self._warned = True
+                warnings.warn(
+                    f"a second iteration of epoch {epoch} begins, with the same batches; call "
+                    "set_epoch(epoch) before every epoch",
+                    UserWarning,
+                    stacklevel=4,
+                )
+            self._begun = True
+        self._observing.begin(epoch)
         self.selector.begin_epoch(epoch)
-        self._weights = None
+        if self._weights_of != epoch:  # two iterations of an epoch name the same
+            self._weights_of, self._weights = epoch, None
 
     def _kept(self, indices: Tensor, epoch: int, step: int) -> list[int]:
         selection = self.choose(indices, epoch, step)
@@ -349,99 +394,3 @@ class SelectedBatches(Sampler[list[int]]):
             self._weights[chosen] = selection.weights.float().cpu()
         kept: list[int] = chosen.tolist()
         return kept
-
-
-class EpochSetter:
-    """The sampler that training libraries look for in a batch sampler, to tell it the epoch."""
-
-    def __init__(self, batches: SelectedBatches) -> None:
-        self.batches = batches
-
-    def set_epoch(self, epoch: int) -> None:
-        """Makes the next iteration the given epoch's."""
-        self.batches.set_epoch(epoch)
-
-
-class BatchIterator(Iterator[list[int]]):
-    """The batches of one epoch, from a step on; made by :class:`SelectedBatches`.
-
-    Attributes:
-        epoch: Which.
-        step: How many batches of the epoch have been given.
-    """
-
-    def __init__(self, sampler: SelectedBatches, epoch: int, step: int) -> None:
-        self.sampler = sampler
-        self.epoch = epoch
-        self.step = step
-        self._rank = sampler.sharing.now()
-        self._batches: Iterator[list[int]] | None = None
-        self._leads()
-
-    def _leads(self) -> None:
-        """Makes this the iteration whose position the sampler's state is."""
-        self.sampler._iteration += 1
-        self._number = self.sampler._iteration
-        self.sampler._named = self.step
-
-    def __next__(self) -> list[int]:
-        sampler = self.sampler
-        with sampler.phase("select"):
-            if self._batches is None:
-                self._batches = self._open()
-            batch = next(self._batches, None)
-        if batch is None:
-            raise StopIteration
-        self.step += 1
-        if self._number == sampler._iteration and self.epoch == sampler.epoch:
-            sampler._named = self.step
-        return list(rank_share(batch, self._rank.index, self._rank.count))
-
-    def _open(self) -> Iterator[list[int]]:
-        sampler, epoch = self.sampler, self.epoch
-        # Loaders make iterators that they never ask; a position is used up by the first batch.
-        if epoch == sampler.epoch:
-            sampler._start = 0
-        sampler._begin(epoch)
-        order, n = sampler.order(epoch), sampler.candidates_of(epoch)
-
-        def kept(step: int) -> list[int]:
-            return sampler._kept(order[step * n : (step + 1) * n], epoch, step)
-
-        steps = range(self.step, sampler.usable // n)
-        return Ahead(kept, steps, sampler.ahead) if sampler.ahead else map(kept, steps)
-
-    def state_dict(self) -> dict[str, Any]:
-        """As :meth:`SelectedBatches.state_dict`, of this iteration."""
-        return self.sampler._state(self.epoch, self.step)
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes on from a saved state; raises as :meth:`SelectedBatches.load_state_dict`."""
-        self.close()
-        self.sampler.load_state_dict(state)
-        self.epoch, self.step = self.sampler.epoch, self.sampler._start
-        self._leads()
-
-    def close(self) -> None:
-        """Ends the background thread, if there is one."""
-        if isinstance(self._batches, Ahead):
-            self._batches.close()
-        self._batches = None
-
-
-def check_finite(name: str, values: npt.NDArray[Any]) -> None:
-    """Refuses an array (N, ...) with a value that is not finite, and names its row.
-
-    Raises:
-        InputError: With the name.
-    """
-    if not np.issubdtype(values.dtype, np.floating):
-        return
-    for start in range(0, len(values), 65_536):
-        part = values[start : start + 65_536]
-        finite = np.isfinite(part).reshape(len(part), -1).all(axis=1)
-        if not finite.all():
-            raise InputError(
-                f"{name} of example {start + int((~finite).argmax())} are NaN or infinite; "
-                "find what made them so, or leave that example out"
-            )

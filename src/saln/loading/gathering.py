@@ -8,7 +8,7 @@ from torch import Tensor
 
 from saln.errors import InputError
 
-__all__ = ["all_alike", "check_group", "gather_rows", "share_bounds"]
+__all__ = ["all_alike", "check_group", "gather_any", "gather_rows", "share_bounds"]
 
 
 def check_group(rank: int, world_size: int) -> None:
@@ -61,6 +61,27 @@ def gather_rows(rows: Tensor, n: int, world_size: int, device: torch.device) -> 
     dist.all_gather(received, sent)
     parts = [part[: end - start] for part, (start, end) in zip(received, bounds, strict=True)]
     return torch.cat(parts).cpu()
+
+
+def gather_any(rows: Tensor, world_size: int, device: torch.device) -> Tensor:
+    """All ranks' rows, in the order of the ranks, where each may have another number of them.
+
+    Args:
+        rows: (m, ...), as in :func:`gather_rows`.
+        world_size: How many ranks there are; every one must call this.
+        device: As in :func:`gather_rows`.
+    """
+    if dist.get_backend() == "nccl" and device.type != "cuda":
+        device = torch.device("cuda", torch.cuda.current_device())
+    counts = gather_rows(torch.tensor([len(rows)]), world_size, world_size, device).tolist()
+    longest = max(counts)
+    if not longest:
+        return rows
+    padded = rows.new_zeros(longest, *rows.shape[1:])
+    padded[: len(rows)] = rows
+    everything = gather_rows(padded, longest * world_size, world_size, device)
+    parts = everything.split(longest)
+    return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
 
 
 def all_alike(values: list[int], world_size: int, device: torch.device) -> bool:

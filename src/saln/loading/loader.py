@@ -18,7 +18,6 @@ from saln.data.views import (
     raise_broken,
 )
 from saln.loading.batches import SelectedBatches
-from saln.loading.gathering import gather_rows
 from saln.loading.learner_selected import LearnerSelected
 from saln.loading.schedules import FilterSchedule
 from saln.selection.uniform import Uniform
@@ -130,13 +129,8 @@ class LoadedBatches:
             yield batch
 
     def observe(self, indices: Tensor, losses: Tensor) -> None:
-        """Hands the losses, and those of the other ranks, to the selector that chose."""
+        """Hands the losses to the selector that chose."""
         if isinstance(self.batches, SelectedBatches):
-            world_size = self.batches.world_size
-            if world_size > 1 and self.batches.selector.observes_losses:
-                n, device = len(indices) * world_size, losses.device
-                indices = gather_rows(indices, n, world_size, device)
-                losses = gather_rows(losses, n, world_size, device)
             self.batches.observe(indices, losses)
 
 

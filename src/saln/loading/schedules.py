@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 
+import numpy as np
+
 from saln.errors import InputError
+from saln.features.arguments import as_whole
 from saln.selection.candidates import candidates_needed, exact_ratio
 
 __all__ = ["FilterSchedule"]
@@ -39,11 +42,18 @@ class FilterSchedule:
     first_epoch: int = 0
 
     def __post_init__(self) -> None:
+        # Plain numbers, whatever was given: NumPy's make other fractions.
+        for name, low in (("epochs", 1), ("full_first", 0), ("full_last", 0)):
+            object.__setattr__(self, name, as_whole(getattr(self, name), name, low))
+        for name in ("start", "end"):
+            value = getattr(self, name)
+            if isinstance(value, np.floating):
+                object.__setattr__(self, name, float(str(value)))
+            elif value is not None and not isinstance(value, int | float):
+                raise InputError(f"{name}={value!r} is not allowed; give a ratio in [0, 1)")
         for ratio in (self.start, self.last):
             exact_ratio(ratio)
-        if self.epochs < 1:
-            raise InputError(f"epochs={self.epochs} is not allowed; give at least 1")
-        if self.full_first < 0 or self.full_last < 0 or self.ramp < 0:
+        if self.ramp < 0:
             raise InputError(
                 f"full_first={self.full_first} and full_last={self.full_last} do not fit into "
                 f"{self.epochs} epochs; lower them"

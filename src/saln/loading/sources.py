@@ -92,7 +92,8 @@ class SampleReader(Iterator[Item]):
     """Goes once through a source, shuffles in a bounded buffer, and knows where it is.
 
     Args:
-        source: Gives the same samples in the same order whenever it starts anew.
+        source: Gives the same samples in the same order whenever it starts anew. One that
+            can be put back is, unless it would lose what it holds in a buffer.
         keys: Key -> row; None gives positions.
         rows: How many rows there are.
         skip_unknown: Leave samples out whose key is not in ``keys``.
@@ -221,9 +222,20 @@ class SampleReader(Iterator[Item]):
 
 def _own_state(source: Any) -> Callable[[], Any] | None:
     if hasattr(source, "state_dict") and hasattr(source, "load_state_dict"):
+        if _forgets(getattr(source, "_ex_iterable", None)):
+            return None
         own: Callable[[], Any] = source.state_dict
         return own
     return None
+
+
+def _forgets(iterable: Any) -> bool:
+    """Whether a Hugging Face stream shuffles in a buffer, which its state leaves out."""
+    if any(kind.__name__ == "BufferShuffledExamplesIterable" for kind in type(iterable).__mro__):
+        return True
+    inside = vars(iterable) if hasattr(iterable, "__dict__") else {}
+    parts = [inside.get("ex_iterable"), *(inside.get("ex_iterables") or ())]
+    return any(_forgets(part) for part in parts if part is not None)
 
 
 def rows_by_key(keys: Mapping[str, int] | Sequence[str], rows: int) -> Mapping[str, int]:

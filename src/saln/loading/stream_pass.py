@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
-from itertools import islice
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -41,26 +42,107 @@ class StreamBatch(NamedTuple):
 
 
 class StreamPass:
-    """One iteration of a stream: an epoch, or what is left of it."""
+    """One iteration of a stream: an epoch, or what is left of it.
 
-    def __init__(self, stream: SelectedStream, epoch: int, state: dict[str, Any] | None) -> None:
+    Args:
+        stream: Whose.
+        epoch: Which.
+        state: Where it goes on from; None begins.
+        wanted: The epoch to begin where nothing is left of the state's: a loader loads its
+            state after the user has set the epoch.
+        spent: There is nothing to give, as a loader's state was at the epoch's end.
+        counts: Whether this is an iteration of the user's, of which an epoch has one.
+    """
+
+    def __init__(
+        self,
+        stream: SelectedStream,
+        epoch: int,
+        state: dict[str, Any] | None,
+        wanted: int | None = None,
+        *,
+        spent: bool = False,
+        counts: bool = True,
+    ) -> None:
         self.stream = stream
+        self.spent = spent
+        self.counts = counts
         self.epoch = epoch
-        self.state = stream._state(epoch) if state is None else state
+        self.loaded = state is not None
+        self.wanted = wanted if wanted != epoch else None
+        self.state = stream._state(epoch) if state is None else dict(state)
         self.reader: SampleReader | None = None
+        self._given: Iterator[Any] | None = None
+        self._first: list[Any] = []
+        self._before: dict[str, Any] | None = None  # the state, before `_first`
 
     def state_dict(self) -> dict[str, Any]:
         """Where it is, and what the selector remembers."""
-        state = self.state | {"selector_state": self.stream.selector.state_dict()}
+        remembered = {"selector_state": self.stream.selector.state_dict()}
+        if self._before is not None:
+            return self._before | remembered
+        state = self.state | remembered
         if self.reader is not None and not state["within"]:
             state["reading"] = self.reader.state_dict()
         return state
 
+    def look_ahead(self) -> None:
+        """Makes the first batch, so that it is known whether anything of the epoch is left."""
+        self._before = dict(self.state)
+        self._given = self._rest()
+        self._first = list(islice(self._given, 1))
+
     def run(self) -> Iterator[Any]:
         """The batches, or samples, that are left."""
+        stream = self.stream
+        stream._pending = stream._wanted = None
+        stream._loaded_here = False
+        if self.spent:
+            stream._ends.zero_()  # once
+            return
+        if not self.loaded or self._given is None:
+            self._given = self._rest()
+        rest = chain(self._first, self._given)
+        self._first = []
+        for number, given in enumerate(rest):
+            self._before = None
+            if not number and self.wanted is not None:
+                self._warn_of_the_middle()
+            yield given
+        self._before = None
+        if self.wanted is not None and stream._nothing_left(self.epoch):
+            self._go_to(self.wanted)
+            yield from self._rest()
+
+    def _warn_of_the_middle(self) -> None:
+        warnings.warn(
+            f"set_epoch({self.wanted}) was called, but the loaded state is in the middle of epoch "
+            f"{self.epoch}: that epoch is finished first; set the epoch that the state is of",
+            UserWarning,
+            stacklevel=3,
+        )
+
+    def _go_to(self, epoch: int) -> None:
+        """Begins another epoch, after one of which nothing was left.
+
+        The loader asks that worker first whose turn it would have been.
+        """
+        before, self.epoch = self.state, epoch
+        self.state = self.stream._state(epoch)
+        if before["worker"] is not None:
+            self.state["base"] = before["base"] - before["step"]
+            self.state["worker"] = before["worker"]
+        self.stream._go_on_in(epoch)
+        self.reader = None
+
+    def _rest(self) -> Iterator[Any]:
         stream, state, epoch = self.stream, self.state, self.epoch
         info = get_worker_info()
         worker = None if info is None else [info.id, info.num_workers]
+        started = state["step"]
+        if state["ended"]:
+            stream._at_end(epoch)
+            return
         self._check_worker(worker)
         lane, lanes = (0, 1) if worker is None or "workers" in stream.split else worker
         part: list[int | str] = []
@@ -85,14 +167,20 @@ class StreamPass:
         )
         reader.load_state_dict(state["reading"] or {"given": state["step"] * n})
         self.reader = reader
-        stream.selector.begin_epoch(epoch)
+        stream._begin(epoch, counts=self.counts)
+        watched = not stream.shuffle_buffer and bool(stream.selector.requires)
         while True:
             step = state["step"]
             if not stream.as_batches:
                 state["reading"] = reader.state_dict()  # a stop may be in the middle
             items = list(islice(reader, n))
             if len(items) < n:
+                state["ended"] = True
+                if self.loaded and step == started and not state["within"]:
+                    stream._at_end(epoch)
                 return
+            if watched and step == 0 and n > stream.own_batch_size:
+                stream._look_at_order(epoch, [item.key for item in items])
             mine = (step - state["base"]) % lanes == lane
             if not mine:
                 state["step"] += 1

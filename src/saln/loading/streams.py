@@ -2,33 +2,48 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.utils.data import IterableDataset
+from torch.utils.data import IterableDataset, get_worker_info
 
+from saln.distributed import Rank
 from saln.errors import InputError
+from saln.features.arguments import as_whole
 from saln.features.store import FeatureStore
-from saln.loading.batches import check_finite
+from saln.loading.given import (
+    as_number,
+    as_ratio,
+    as_selector,
+    check_before_loading,
+    known_before_loading,
+)
+from saln.loading.observing import Observing
 from saln.loading.ranks import Sharing
-from saln.loading.rows import Rows
 from saln.loading.schedules import FilterSchedule
 from saln.loading.sources import found_split, rows_by_key
 from saln.loading.stream_pass import StreamBatch, StreamPass
-from saln.randomness import derive_generator, seed_workers
+from saln.randomness import derive_generator, derive_seed, seed_workers
 from saln.selection.candidates import Candidates, Selection, candidates_needed
-from saln.selection.coherence import store_beliefs
-from saln.selection.contract import BEFORE_LOADING, Selector
+from saln.selection.contract import Selector
 
 __all__ = ["SelectedStream", "StreamBatch"]
 
+# So many choices' candidates are in the shuffle buffer, where nobody says how many.
+BUFFERED_CHOICES = 4
 _SPLITS = frozenset({"ranks", "workers"})
 # What must be the same for a saved position to lead to the same batches.
+# Where in the memory that workers share: the epoch; whether it was set since a position was
+# loaded; how often it was set; how often then when an iteration last began, plus one; the order
+# of the first candidates, as a number, and their epoch, plus one; the seed of the workers that
+# went on from the position that they were made with; what was warned of.
+_EPOCH, _SET, _TIMES, _BEGUN, _ORDER, _ORDER_OF, _USED_BY, _SAID_TWICE, _SAID_ORDER = range(9)
+# So many workers tell one another that they were at the end of an epoch.
+_MOST_WORKERS = 1024
 _SETTINGS = ("seed", "batch_size", "candidates", "selector", "shuffle_buffer")
 
 
@@ -61,19 +76,23 @@ class SelectedStream(IterableDataset[Any]):
     Args:
         source: Any iterable of pairs (key, raw sample), or of dicts that hold their key, as
             WebDataset gives them before ``decode``. One that is an iterator lasts one epoch.
-        features: A feature store or an (N, d) array; None for a selector that needs none.
+        features: A feature store or (N, d) numbers, as SelectedBatches takes them; None for a
+            selector that needs none.
         keys: The samples' keys in the order of the rows, or any mapping from key to row.
         selector: Any selector that chooses before loading. One that remembers from epoch to
             epoch works without workers alone.
         batch_size: ``k``, of all ranks together.
         filter_ratio: ``f``, the share of candidates to drop, in [0, 1), or a schedule of it.
         seed: Decides every choice, and the shuffling.
-        labels: int64, (N,); by default the store's.
-        label_confidence: floating, (N,); by default what the store's neighbours say.
+        labels: (N,); by default the store's.
+        label_confidence: floating, (N,); by default what the neighbours say.
         decode: Called with the raw sample, or the whole dict, of each kept sample.
         collate: Called with the list of a batch's decoded samples.
         as_batches: Give :class:`StreamBatch`; else one decoded sample after the other.
-        shuffle_buffer: Draw each candidate from so many samples; 0 keeps the stream's order.
+        shuffle_buffer: Draw each candidate from so many samples, by default four times as many
+            as one choice looks at. 0 keeps the source's order: one that is the same in every
+            epoch brings the same candidates together, and a selector without chance then
+            drops the same examples for ever.
         skip_unknown: Leave samples without features out; else they are an error.
         key_field: Where in a dict its key is.
         already_split: Among whom the source shares itself out: of ``"workers"`` and
@@ -95,105 +114,77 @@ class SelectedStream(IterableDataset[Any]):
         self,
         source: Iterable[Any],
         *,
-        selector: Selector,
+        selector: Selector | type[Selector] | str,
         batch_size: int,
         filter_ratio: float | FilterSchedule,
         seed: int,
-        features: FeatureStore | npt.NDArray[Any] | None = None,
+        features: Any = None,
         keys: Mapping[str, int] | Sequence[str] | None = None,
-        labels: npt.NDArray[np.int64] | None = None,
-        label_confidence: npt.NDArray[np.floating[Any]] | None = None,
+        labels: Any = None,
+        label_confidence: Any = None,
         decode: Callable[[Any], Any] | None = None,
         collate: Callable[[list[Any]], Any] | None = None,
         as_batches: bool = True,
-        shuffle_buffer: int = 0,
+        shuffle_buffer: int | None = None,
         skip_unknown: bool = False,
         key_field: str = "__key__",
         already_split: Sequence[str] | None = None,
         rank: int | None = None,
         world_size: int | None = None,
     ) -> None:
-        if shuffle_buffer < 0:
-            raise InputError(f"shuffle_buffer={shuffle_buffer} is not allowed; give 0 or more")
         if already_split is not None and not set(already_split) <= _SPLITS:
             raise InputError(
                 f"already_split={already_split!r} is not allowed; give those of 'workers' and "
                 "'ranks' among whom the source shares itself out"
             )
-        if not selector.chooses_before_loading():
-            needs = ", ".join(sorted(selector.requires - BEFORE_LOADING))
-            raise InputError(
-                f"{type(selector).__name__} requires {needs}, which only the learner can give; "
-                "use saln.LearnerSelected, which chooses after loading"
-            )
         self.source = source
-        self.selector = selector
-        self.batch_size = batch_size
-        self.filter_ratio = filter_ratio
-        self.seed = seed
+        self.selector = as_selector(selector)
+        check_before_loading(self.selector)
+        self.batch_size = as_whole(batch_size, "batch_size", 1)
+        self.filter_ratio = as_ratio(filter_ratio)
+        self.seed = as_number(seed, "seed")
+        self.sharing = Sharing(self.batch_size, rank, world_size)
         self.decode = decode
         self.collate = collate
         self.as_batches = as_batches
-        self.shuffle_buffer = shuffle_buffer
         self.skip_unknown = skip_unknown
         self.key_field = key_field
-        self.sharing = Sharing(batch_size, rank, world_size)
         self._said = None if already_split is None else frozenset(already_split)
         # Shared, so that workers that outlive an epoch see the next one's number.
-        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+        self._shared = torch.zeros(9, dtype=torch.int64).share_memory_()
+        # Of each worker: the epoch at whose end its loaded position was, plus one.
+        self._ends = torch.zeros(_MOST_WORKERS, dtype=torch.int64).share_memory_()
         self._generator = torch.Generator()
-        self._pending: dict[str, Any] | None = None
+        self._pending: dict[str, Any] | None = None  # a loaded position, until it is gone on from
+        self._loaded_here = False  # in this worker, by its loader
+        self._wanted: int | None = None  # the epoch that was set before that was loaded
         self._pass: StreamPass | None = None
         self._used_up = False
+        self._observing = Observing(self.selector, "stream")
 
         store = features if isinstance(features, FeatureStore) else None
-        rows: npt.NDArray[Any] | None = None
-        if isinstance(features, FeatureStore):
-            rows = features.features
-        elif features is not None:
-            rows = features
-        if store is not None:
-            labels = store.labels if labels is None else labels
-            if "label_confidence" in selector.requires and label_confidence is None:
-                label_confidence = store_beliefs(store, labels).confidence.numpy()
-        given: dict[str, npt.NDArray[Any] | None] = {
-            "features": rows,
-            "labels": labels,
-            "label_confidence": label_confidence,
-        }
-        lengths = {name: len(values) for name, values in given.items() if values is not None}
-        if len(set(lengths.values())) > 1:
-            raise InputError(
-                f"{', '.join(f'{count} {name}' for name, count in lengths.items())}: give one "
-                "of each a row"
-            )
-        self.rows = next(iter(lengths.values()), 0)
-        self.fields: dict[str, Rows] = {}
-        for name in sorted(selector.requires):
-            values = given[name]
-            if values is None:
-                raise InputError(
-                    f"{type(selector).__name__} requires {name}; give them to SelectedStream"
-                )
-            if store is None or name != "features":  # a store holds nothing else
-                check_finite(name, values)
-            self.fields[name] = Rows(values)
-        if lengths and keys is None:
+        self.fields, self.rows = known_before_loading(
+            self.selector, features, labels, label_confidence, owner="SelectedStream"
+        )
+        if self.rows and keys is None:
             raise InputError(
                 "features without keys; give the samples' keys in the order of the rows, or a "
                 "mapping from key to row, with keys=..."
             )
-        self.keys = rows_by_key(keys, self.rows) if keys is not None and lengths else None
+        self.keys = rows_by_key(keys, self.rows) if keys is not None and self.rows else None
         if self.keys is not None and store is not None and store.skipped:
             # What could not be read when the features were made has none.
             gone = {entry.row for entry in store.skipped}
             self.keys = {key: row for key, row in self.keys.items() if row not in gone}
+        if shuffle_buffer is None:
+            shuffle_buffer = BUFFERED_CHOICES * self._most_candidates()
+        self.shuffle_buffer = as_whole(shuffle_buffer, "shuffle_buffer", 0)
         self.candidates_of(0)  # raises for itself
 
     @property
     def epoch(self) -> int:
         """The epoch that the next iteration is of."""
-        return int(self._epoch)
+        return int(self._shared[_EPOCH])
 
     @property
     def rank(self) -> int:
@@ -242,6 +233,12 @@ class SelectedStream(IterableDataset[Any]):
         ratio = ratio.ratio(epoch) if isinstance(ratio, FilterSchedule) else ratio
         return candidates_needed(self.own_batch_size, ratio)
 
+    def _most_candidates(self) -> int:
+        ratio = self.filter_ratio
+        if isinstance(ratio, FilterSchedule):
+            return ratio.candidates(self.batch_size)
+        return candidates_needed(self.batch_size, ratio)
+
     @property
     def n_candidates(self) -> int:
         """``n`` in the current epoch."""
@@ -252,10 +249,15 @@ class SelectedStream(IterableDataset[Any]):
 
         A position that was loaded stays, where the epoch is the one that it lies in.
         """
+        epoch = as_number(epoch, "epoch")
+        self._shared[_TIMES] += 1
+        self._shared[_SET] = 1
+        self._ends.zero_()
+        self._wanted = None
         if epoch != self.epoch:
-            self._epoch.fill_(epoch)
+            self._shared[_EPOCH] = epoch
             self._pending = self._pass = None
-            self._seed_workers()
+        self._seed_workers()
 
     def __iter__(self) -> Iterator[Any]:
         """Goes on from a position that was loaded, else begins the epoch."""
@@ -266,12 +268,86 @@ class SelectedStream(IterableDataset[Any]):
                     "first epoch; give an object whose __iter__ starts anew"
                 )
             self._used_up = True
-        pending, self._pending = self._pending, None
-        # A worker that outlives an epoch keeps the position that it was started with.
-        if pending is not None and pending["epoch"] != self.epoch:
+        # Loaders may ask for an iterator twice: the position lasts until a sample is asked for.
+        pending, wanted = self._pending, self._wanted
+        info = get_worker_info()
+        if pending is not None and info is not None and not self._loaded_here:
+            # Made with it, as were the workers of every later iteration.
+            workers = info.seed - info.id
+            if self._shared[_USED_BY] == 0:
+                self._shared[_USED_BY] = workers
+            pending = pending if self._shared[_USED_BY] == workers else None
+        if pending is not None and pending["epoch"] != self.epoch and wanted is None:
             pending = None
-        self._pass = StreamPass(self, self.epoch, pending)
+        spent = pending is None and self._nothing_left(self.epoch)
+        if spent:
+            pending = self._state(self.epoch) | {"ended": True}
+        epoch = self.epoch if pending is None else int(pending["epoch"])
+        own = pending is not None and not self._loaded_here and wanted is None
+        self._pass = StreamPass(
+            self, epoch, pending, wanted, spent=spent, counts=pending is None or own
+        )
+        if self._loaded_here and pending is not None and not spent:
+            # Before any worker is asked for a batch, so that all know of it.
+            self._pass.look_ahead()
         return self._pass.run()
+
+    def _nothing_left(self, epoch: int) -> bool:
+        """Whether a loader's state, of which its workers hold parts, was at an epoch's end.
+
+        Where the steps go round among the workers, the one that gave the last of them knows;
+        where each has a part of the source, all must be at its end.
+        """
+        info = get_worker_info()
+        ends = self._ends[: 1 if info is None else info.num_workers] == epoch + 1
+        return bool(ends.all() if "workers" in self.split else ends.any())
+
+    def _at_end(self, epoch: int) -> None:
+        """Called by an iteration whose loaded position is at the epoch's end."""
+        info = get_worker_info()
+        self._ends[0 if info is None else min(info.id, _MOST_WORKERS - 1)] = epoch + 1
+
+    def _go_on_in(self, epoch: int) -> None:
+        """Called by an iteration that goes on to the epoch that was set."""
+        if get_worker_info() is None:
+            self._shared[_EPOCH], self._shared[_SET] = epoch, 1
+
+    def _begin(self, epoch: int, *, counts: bool) -> None:
+        """Called by an iteration that reads its first sample.
+
+        One that a loader begins to go on from its state does not count: at the end of the
+        state's epoch the loader then begins another.
+        """
+        info = get_worker_info()
+        if counts and (info is None or info.id == 0):
+            times = int(self._shared[_TIMES]) + 1
+            if self._shared[_BEGUN] == times:
+                self._say_once(
+                    _SAID_TWICE,
+                    f"a second iteration of epoch {epoch} begins; call set_epoch(epoch) before "
+                    "every epoch",
+                )
+            self._shared[_BEGUN] = times
+        self._observing.begin(epoch)
+        self.selector.begin_epoch(epoch)
+
+    def _look_at_order(self, epoch: int, keys: list[str]) -> None:
+        """Called with an epoch's first candidates, where they come as the source gives them."""
+        order = derive_seed(*keys)
+        before = int(self._shared[_ORDER_OF])
+        if before not in (0, epoch + 1) and int(self._shared[_ORDER]) == order:
+            self._say_once(
+                _SAID_ORDER,
+                "the source gives the same order in every epoch and shuffle_buffer is 0, so the "
+                f"same candidates meet again and {type(self.selector).__name__} drops the same "
+                "examples for ever; give a shuffle_buffer, or a source that shuffles by epoch",
+            )
+        self._shared[_ORDER], self._shared[_ORDER_OF] = order, epoch + 1
+
+    def _say_once(self, what: int, text: str) -> None:
+        if not self._shared[what]:
+            self._shared[what] = 1
+            warnings.warn(text, UserWarning, stacklevel=5)
 
     def choose(self, indices: Tensor, epoch: int, step: int, *stream: int | str) -> Selection:
         """Chooses from candidates, as the step of an epoch does.
@@ -289,15 +365,20 @@ class SelectedStream(IterableDataset[Any]):
         generator = derive_generator(self.seed, "select", epoch, step, *stream)
         return self.selector(Candidates(indices=indices, **fields), k, generator=generator)
 
-    def observe(self, indices: Tensor, losses: Tensor) -> None:
+    def observe(self, indices: Any, losses: Any) -> None:
         """Tells the selector, where it asks for them, the losses of a batch just trained.
 
+        With several ranks each gives its own, and every rank must call this: they are brought
+        together here. Where the source shares itself out among the ranks, each chooses by
+        its own alone.
+
         Args:
-            indices: int64, (m,): with several ranks, those of all of them.
+            indices: int64, (m,): this rank's.
             losses: floating, (m,): one an example, before any weights.
         """
         if self.selector.observes_losses:
-            self.selector.observe(indices, losses)
+            rank = Rank(0, 1) if "ranks" in self.split else self.sharing.now()
+            self._observing.tell(indices, losses, rank)
 
     def state_dict(self, *, steps: int | None = None) -> dict[str, Any]:
         """Where it is.
@@ -308,6 +389,7 @@ class SelectedStream(IterableDataset[Any]):
                 has given.
         """
         if steps is not None:
+            steps = as_whole(steps, "steps", 0)
             return self._state(self.epoch) | {"step": steps, "base": steps}
         if self._pass is not None:
             return self._pass.state_dict()
@@ -320,6 +402,7 @@ class SelectedStream(IterableDataset[Any]):
             "within": 0,  # samples given of the next one
             "base": 0,  # the step that is the first worker's
             "worker": None,
+            "ended": False,  # whether nothing of the epoch is left
             "rank": [self.rank, self.world_size] if "ranks" in self.split else None,
             "reading": None,
             "seed": self.seed,
@@ -336,12 +419,15 @@ class SelectedStream(IterableDataset[Any]):
         Raises:
             InputError: The state is of a stream that would give other batches.
         """
-        own = self._state(int(state.get("epoch", self.epoch)))
-        if set(own) != set(state):
+        own = self._state(self.epoch)
+        if not isinstance(state, Mapping) or set(own) != set(state):
+            held = ", ".join(sorted(map(str, state))) if isinstance(state, Mapping) else repr(state)
             raise InputError(
-                f"the state holds {', '.join(sorted(state)) or 'nothing'}; expected "
+                f"the state holds {held or 'nothing'}; expected "
                 f"{', '.join(sorted(own))}: give what SelectedStream.state_dict() gave"
             )
+        epoch = as_number(state["epoch"], "the state's epoch")
+        own["candidates"] = self.candidates_of(epoch)
         for key in (*_SETTINGS, "rank"):
             if own[key] != state[key]:
                 raise InputError(
@@ -349,7 +435,17 @@ class SelectedStream(IterableDataset[Any]):
                     "go on with the settings that it was saved with"
                 )
         self.selector.load_state_dict(state["selector_state"])
-        self._epoch.fill_(state["epoch"])
+        shared = self._shared
+        if shared[_SET]:
+            self._wanted = self.epoch
+        # In a worker this is a copy: the epoch that was set in the main process stays.
+        self._loaded_here = get_worker_info() is not None
+        if not self._loaded_here:
+            shared[_SET] = shared[_USED_BY] = 0
+            shared[_TIMES] += 1
+            self._ends.zero_()
+        if not shared[_SET]:
+            shared[_EPOCH] = epoch
         self._pending, self._pass = dict(state), None
-        self._seed_workers()
         self._used_up = False
+        self._seed_workers()
