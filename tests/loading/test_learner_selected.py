@@ -408,7 +408,7 @@ def test_a_learner_that_diverged_is_told_at_the_step():
             {"reference_outputs": torch.ones(20, 2), "indices": None},
             "reference_outputs has rows by position.*give indices=KEY",
         ),
-        (TopLoss(), {"batch_size": 0}, "batch size 0"),
+        (TopLoss(), {"batch_size": 0}, "batch_size=0 is not allowed"),
         (TopLoss(), {"score_batch": 0}, "score_batch=0"),
         (TopLoss(), {"rank": 0, "world_size": 2}, "3 cannot be shared equally by 2 ranks"),
         (

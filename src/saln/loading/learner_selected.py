@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from typing import Any, NamedTuple, cast
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from saln.data.views import inference_batch_size
 from saln.errors import InputError, TrainingError
+from saln.features.arguments import as_array, as_whole
 from saln.loading.batches import Phase, no_phase
 from saln.loading.gathering import all_alike, check_group, gather_rows, share_bounds
+from saln.loading.given import as_number, as_rows, as_selector
+from saln.loading.learner_position import Position, digest
+from saln.loading.observing import Observing
 from saln.loading.ranks import Sharing
 from saln.loading.reading import Field, Reader
 from saln.loading.sharding import refuse_double_sharding, sharded_by
@@ -112,7 +114,7 @@ class LearnerSelected:
         self,
         batches: Iterable[Any],
         *,
-        selector: Selector,
+        selector: Selector | type[Selector] | str,
         batch_size: int,
         learner: nn.Module,
         seed: int,
@@ -122,9 +124,9 @@ class LearnerSelected:
         forward: Callable[[nn.Module, Any], Any] | None = None,
         loss: Callable[[Any, Any], Tensor] | None = None,
         reference: nn.Module | None = None,
-        reference_outputs: Tensor | None = None,
-        features: npt.NDArray[Any] | None = None,
-        device: torch.device | None = None,
+        reference_outputs: Any = None,
+        features: Any = None,
+        device: torch.device | str | None = None,
         autocast: torch.dtype | None = None,
         score_size: int | None = None,
         score_batch: int | None = None,
@@ -134,14 +136,16 @@ class LearnerSelected:
         phase: Phase = no_phase,
     ) -> None:
         self.batches = batches
-        self.selector = selector
-        self.batch_size = batch_size
+        self.selector = as_selector(selector)
+        self.batch_size = as_whole(batch_size, "batch_size", 1)
         self.learner = learner
-        self.seed = seed
+        self.seed = as_number(seed, "seed")
         self.reference = reference
+        if reference_outputs is not None and not isinstance(reference_outputs, Tensor):
+            reference_outputs = torch.from_numpy(as_array(reference_outputs, "reference_outputs"))
         self.reference_outputs = reference_outputs
-        self.features = features
-        self.device = _device_of(learner) if device is None else device
+        self.features = None if features is None else as_rows(features)
+        self.device = _device_of(learner) if device is None else torch.device(device)
         self.reader = Reader(
             inputs_key=inputs,
             labels_key=labels,
@@ -153,10 +157,12 @@ class LearnerSelected:
             score_batch=inference_batch_size(self.device) if score_batch is None else score_batch,
         )
         self.reuse_forward = reuse_forward
-        self.sharing = Sharing(batch_size, rank, world_size)
+        self.sharing = Sharing(self.batch_size, rank, world_size)
         self.phase = phase
         self.epoch = 0
         self.examples_scored = 0
+        self._position = Position(self)
+        self._observing = Observing(self.selector, type(self).__name__)
         self._check_sizes()
         self._check_options()
         self._check_requirements()
@@ -166,8 +172,6 @@ class LearnerSelected:
         return type(self.selector).__name__
 
     def _check_sizes(self) -> None:
-        if self.batch_size < 1:
-            raise InputError(f"batch size {self.batch_size} is not allowed; give at least 1")
         self._check_sharing()
         candidates = getattr(self.batches, "batch_size", None)
         if not isinstance(candidates, int):
@@ -268,8 +272,12 @@ class LearnerSelected:
                 )
 
     def set_epoch(self, epoch: int) -> None:
-        """Makes the next iteration the given epoch's, and the loader's."""
-        self.epoch = epoch
+        """Makes the next iteration the given epoch's, and the loader's.
+
+        A position that was loaded stays, where the epoch is the one that it lies in.
+        """
+        self.epoch = epoch = as_number(epoch, "epoch")
+        self._position.set_epoch()
         parts: list[Any] = [self.batches]
         parts += [getattr(self.batches, name, None) for name in ("batch_sampler", "sampler")]
         for part in parts:
@@ -288,15 +296,17 @@ class LearnerSelected:
             TrainingError: A network's outputs are not finite.
         """
         self._check_sharing()  # the process group may have been started since
-        self.selector.begin_epoch(self.epoch)
-        counted = 0
-        for step, batch in enumerate(self.batches):
+        position, epoch = self._position, self.epoch
+        candidates_left = position.begin()
+        self._observing.begin(epoch)
+        self.selector.begin_epoch(epoch)
+        for batch in candidates_left:
+            step = position.step
             with self.phase("score"):
                 n = self.reader.size(batch)
                 indices = self.reader.indices(batch)
                 if indices is None:
-                    indices = torch.arange(counted, counted + n)
-                counted += n
+                    indices = torch.arange(position.counted, position.counted + n)
                 self._check_batch(batch, indices, n, step)
                 fields: dict[str, Any] = {}
                 trained: Tensor | None = None
@@ -308,7 +318,7 @@ class LearnerSelected:
                 chosen = Selection(torch.arange(self.batch_size))
                 if choice:
                     candidates = self._candidates(batch, indices, fields)
-                    generator = derive_generator(self.seed, "select", self.epoch, step)
+                    generator = derive_generator(self.seed, "select", epoch, step)
                     chosen = self.selector(candidates, self.batch_size, generator=generator)
                 share = slice(*share_bounds(self.batch_size, self.rank, self.world_size))
                 where = chosen.positions[share]
@@ -318,13 +328,14 @@ class LearnerSelected:
                     None if chosen.weights is None else chosen.weights[share].to(self.device),
                     None if trained is None else trained[where.to(self.device)],
                 )
+            position.advance(batch, n)
             yield kept
 
     def _check_batch(self, batch: Any, indices: Tensor, n: int, step: int) -> None:
         where = f"step {step} of epoch {self.epoch}"
         if self.world_size > 1:
             labels = self.reader.labels(batch)
-            digests = [_digest(indices), 0 if labels is None else _digest(labels)]
+            digests = [digest(indices), 0 if labels is None else digest(labels)]
             if not all_alike([n, *digests], self.world_size, self.device):
                 raise InputError(
                     f"in {where} the ranks were given different candidates; every rank needs all "
@@ -411,20 +422,26 @@ class LearnerSelected:
             indices: int64, (m,): this rank's; those of the other ranks are gathered.
             losses: floating, (m,): one an example, before any weights.
         """
-        if not self.selector.observes_losses:
-            return
-        if self.world_size > 1:
-            n = len(indices) * self.world_size
-            indices = gather_rows(indices, n, self.world_size, self.device)
-            losses = gather_rows(losses, n, self.world_size, self.device)
-        self.selector.observe(indices, losses)
+        if self.selector.observes_losses:
+            self._observing.tell(indices, losses, self.sharing.now())
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where it is: how many batches were given, and what the selector remembers.
+
+        With it the loader's own position is saved, where it has one: torchdata's
+        StatefulDataLoader, or a loader over SelectedBatches. Another loader is read up to
+        the position again, so it must give the same order in an epoch.
+        """
+        return self._position.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on from a saved state: the next iteration gives the batches that were left.
+
+        Raises:
+            InputError: The state is of other batches.
+        """
+        self._position.load_state_dict(state)
 
 
 def _device_of(network: nn.Module) -> torch.device:
     return next((value.device for value in network.parameters()), torch.device("cpu"))
-
-
-def _digest(values: Tensor) -> int:
-    """A whole number that differs for other values."""
-    content = values.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
-    return int.from_bytes(hashlib.blake2b(content, digest_size=7).digest(), "big")

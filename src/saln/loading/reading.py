@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, interpolate
@@ -19,6 +20,7 @@ from saln.selection.candidates import PairEmbeddings
 __all__ = ["Field", "Reader", "scoring"]
 
 Field = Tensor | PairEmbeddings
+_WHOLE = {torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8}
 # Where labels are looked for when nobody says.
 _LABELS = ("labels", "label", "targets", "target")
 
@@ -76,8 +78,12 @@ class Reader:
         if key is None:
             return None
         labels = find(batch, key, "labels")
+        if isinstance(labels, np.ndarray) and labels.dtype.kind in "iuf":
+            labels = torch.from_numpy(labels)
         if isinstance(labels, Tensor):
-            return labels
+            if labels.ndim == 2 and labels.shape[1] == 1 and not labels.is_floating_point():
+                labels = labels[:, 0]
+            return labels if labels.is_floating_point() else labels.long()
         if self.labels_key is None:  # something else of that name
             return None
         raise InputError(f"labels={key!r} is {describe(labels)}, expected a tensor (n,)")
@@ -91,8 +97,13 @@ class Reader:
         if self.indices_key is None:
             return None
         indices = find(batch, self.indices_key, "indices")
-        if isinstance(indices, Tensor) and indices.dtype == torch.int64 and indices.ndim == 1:
-            return indices.cpu()
+        if isinstance(indices, np.ndarray) and indices.dtype.kind in "iu":
+            indices = torch.from_numpy(indices.astype(np.int64))
+        if isinstance(indices, Tensor) and indices.dtype in _WHOLE:
+            if indices.ndim == 2 and indices.shape[1] == 1:
+                indices = indices[:, 0]
+            if indices.ndim == 1:
+                return indices.long().cpu()
         kind = describe(indices)
         if isinstance(indices, Tensor):
             kind = f"{indices.dtype} {tuple(indices.shape)}"

@@ -1,0 +1,174 @@
+"""Where the choice after loading stands, and how a loader is brought there again."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import warnings
+from collections.abc import Iterable, Mapping
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from saln.errors import DataError, InputError
+from saln.loading.batches import SelectedBatches
+from saln.loading.given import as_number
+
+if TYPE_CHECKING:
+    from saln.loading.learner_selected import LearnerSelected
+
+__all__ = ["Position", "digest"]
+
+
+def digest(values: Tensor) -> int:
+    """A whole number that differs for other values."""
+    content = values.detach().cpu().contiguous().flatten().numpy().tobytes()
+    return int.from_bytes(hashlib.blake2b(content, digest_size=7).digest(), "big")
+
+
+class Position:
+    """How far an epoch of :class:`~saln.loading.learner_selected.LearnerSelected` has come.
+
+    Attributes:
+        step: How many batches of the epoch have been given.
+        counted: How many candidates were in them.
+    """
+
+    def __init__(self, selected: LearnerSelected) -> None:
+        self.selected = selected
+        self.epoch = selected.epoch  # that the steps are of
+        self.step = 0
+        self.counted = 0
+        self.last = 0  # tells the last candidates from others
+        self._loaded: dict[str, Any] | None = None  # until it is gone on from
+        self._begun = False
+        self._warned = False
+
+    def set_epoch(self) -> None:
+        """Called when the epoch is set: a position in another is no more."""
+        self._begun = False
+        if self.selected.epoch != self.epoch:
+            self.epoch = self.selected.epoch
+            self.step = self.counted = self.last = 0
+            self._loaded = None
+
+    def begin(self) -> Iterable[Any]:
+        """The loader's batches that are left, as an iteration begins.
+
+        Raises:
+            DataError: The loader does not give what it gave when the position was saved.
+        """
+        batches = self.selected.batches
+        state, self._loaded = self._loaded, None
+        if state is not None:
+            self._begun = True
+            return self._continued(state)
+        inner = getattr(batches, "batch_sampler", None)
+        if self._begun and not self._warned and not isinstance(inner, SelectedBatches):
+            self._warned = True
+            warnings.warn(
+                f"a second iteration of epoch {self.epoch} begins; call set_epoch(epoch) before "
+                "every epoch",
+                UserWarning,
+                stacklevel=4,
+            )
+        self._begun = True
+        self.step = self.counted = self.last = 0
+        return batches
+
+    def _continued(self, state: dict[str, Any]) -> Iterable[Any]:
+        batches = self.selected.batches
+        if state["batches"] is not None:
+            self._stateful().load_state_dict(state["batches"])
+            return batches
+        iterator, step = iter(batches), state["step"]
+        for number in range(step):
+            batch = next(iterator, None)
+            if batch is None:
+                raise DataError(
+                    f"the loader gave {number} batches, but {step} had been used when the state "
+                    "was saved; give the same loader"
+                )
+            if number == step - 1 and self._mark(batch) != state["last"]:
+                raise DataError(
+                    f"the loader's batch {step} is another than when the state was saved; give a "
+                    "loader that gives the same order in an epoch, such as one over "
+                    "SelectedBatches with filter_ratio=0, or torchdata's StatefulDataLoader"
+                )
+        return chain(iterator)
+
+    def advance(self, batch: Any, n: int) -> None:
+        """Called when a batch of ``n`` candidates has been chosen from."""
+        self.step += 1
+        self.counted += n
+        self.last = self._mark(batch)
+
+    def _mark(self, batch: Any) -> int:
+        reader = self.selected.reader
+        values = reader.indices(batch)
+        values = reader.labels(batch) if values is None else values
+        return 0 if values is None else digest(values)
+
+    def _stateful(self) -> Any:
+        """What has a position of its own: the loader, or what names its batches."""
+        batches = self.selected.batches
+        for part in (batches, getattr(batches, "batch_sampler", None)):
+            if hasattr(part, "state_dict") and hasattr(part, "load_state_dict"):
+                return part
+        return None
+
+    def state_dict(self) -> dict[str, Any]:
+        """See ``LearnerSelected.state_dict``."""
+        selected, part = self.selected, self._stateful()
+        batches = None
+        if self._loaded is not None:
+            batches = self._loaded["batches"]
+        elif part is selected.batches:
+            batches = self._stateful().state_dict()
+        elif isinstance(part, SelectedBatches):
+            batches = part.state_dict(steps=self.step)
+        return {
+            "epoch": self.epoch,
+            "step": self.step,
+            "counted": self.counted,
+            "last": self.last,
+            "seed": selected.seed,
+            "batch_size": selected.batch_size,
+            "selector": type(selected.selector).__name__,
+            "selector_state": selected.selector.state_dict(),
+            "batches": copy.deepcopy(batches),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """See ``LearnerSelected.load_state_dict``."""
+        selected = self.selected
+        own = {"seed": selected.seed, "batch_size": selected.batch_size}
+        own["selector"] = type(selected.selector).__name__  # type: ignore[assignment]
+        expected = {"epoch", "step", "counted", "last", "selector_state", "batches", *own}
+        if not isinstance(state, Mapping) or set(state) != expected:
+            held = ", ".join(sorted(map(str, state))) if isinstance(state, Mapping) else repr(state)
+            raise InputError(
+                f"the state holds {held or 'nothing'}; expected {', '.join(sorted(expected))}: "
+                "give what LearnerSelected.state_dict() gave"
+            )
+        for key, value in own.items():
+            if state[key] != value:
+                raise InputError(
+                    f"the state was saved with {key} {state[key]}, here it is {value}; "
+                    "go on with the settings that it was saved with"
+                )
+        if state["batches"] is not None and self._stateful() is None:
+            raise InputError(
+                "the state holds a loader's position, but this loader has none; give the kind of "
+                "loader that it was saved with"
+            )
+        numbers = {
+            key: as_number(state[key], f"the state's {key}")
+            for key in ("epoch", "step", "counted", "last")
+        }
+        selected.selector.load_state_dict(state["selector_state"])
+        selected.set_epoch(numbers["epoch"])
+        self.epoch, self.step = numbers["epoch"], numbers["step"]
+        self.counted, self.last = numbers["counted"], numbers["last"]
+        self._loaded = dict(state) | numbers
