@@ -1,0 +1,308 @@
+"""Runs of every way to load chosen batches, stopped and gone on with; also in groups of ranks.
+
+A run is a list of epochs, each a list of batches of indices. What is expected is always what
+one process names without a stop, without a loader.
+"""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import warnings
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+import saln
+from saln.loading.batches import SelectedBatches
+from saln.loading.schedules import FilterSchedule
+from saln.loading.streams import SelectedStream
+
+N, SIZE, SEED = 120, 4, 5
+ROWS = np.random.default_rng(2).standard_normal((N, 5)).astype(np.float32)
+KEYS = [f"k{row:03}" for row in range(N)]
+EPOCHS = 3
+# 15, 10 and 7 steps, or 15 in each: odd, so that workers end out of step.
+SCHEDULE = FilterSchedule(0.5, 0.75, epochs=EPOCHS)
+SELECTORS = {"saln": saln.SALN, "infobatch": saln.InfoBatch, "uniform": saln.Uniform}
+
+
+class Positions(Dataset):
+    """Each example is its own position; draws once, to show the worker's seed."""
+
+    def __len__(self):
+        return N
+
+    def __getitem__(self, index):
+        return index, float(torch.rand(())), float(np.random.rand())  # noqa: NPY002
+
+
+class Keyed:
+    """The same order in every epoch."""
+
+    def __iter__(self):
+        return ((key, key) for key in KEYS)
+
+
+class Own:
+    """One's own loop over the sampler."""
+
+    workers, persistent = 0, False
+
+    def __init__(self, selector="saln", ratio=0.5, workers=0, persistent=False):
+        self.workers, self.persistent = workers, persistent
+        self.chosen = self.make(selector, ratio)
+        self.trained = 0
+        self.draws = []
+
+    def make(self, selector, ratio):
+        return SelectedBatches(
+            ROWS, selector=SELECTORS[selector](), batch_size=SIZE, filter_ratio=ratio, seed=SEED
+        )
+
+    def begin(self):
+        return (torch.tensor(batch) for batch in self.chosen)
+
+    def indices(self, batch):
+        return batch
+
+    def epoch(self, number, stop=None, *, set_it=True):
+        """One epoch, or what is left of it, up to so many batches in all."""
+        if set_it:
+            self.chosen.set_epoch(number)
+        given = []
+        for batch in self.begin():
+            indices = self.indices(batch)
+            given.append(indices.tolist())
+            self.trained += 1
+            self.chosen.observe(indices, (indices * (number + 2)) % 11 / 7)
+            if stop is not None and self.trained == stop:
+                return given
+        self.trained = 0
+        return given
+
+    def save(self):
+        return {"chosen": self.chosen.state_dict(steps=self.trained), "trained": self.trained}
+
+    def load(self, state):
+        self.chosen.load_state_dict(state["chosen"])
+        self.trained = state["trained"]
+
+
+class Loader(Own):
+    """torch's DataLoader; the loop counts."""
+
+    def make(self, selector, ratio):
+        chosen = super().make(selector, ratio)
+        self.loader = self.kind()(
+            Positions(),
+            batch_sampler=chosen,
+            num_workers=self.workers,
+            persistent_workers=self.persistent,
+            generator=chosen.generator,
+        )
+        return chosen
+
+    def kind(self):
+        return DataLoader
+
+    def begin(self):
+        return self.loader
+
+    def indices(self, batch):
+        self.draws.append([batch[1].tolist(), batch[2].tolist()])
+        return batch[0]
+
+
+class Stateful(Loader):
+    """torchdata's, which counts itself."""
+
+    def kind(self):
+        from torchdata.stateful_dataloader import StatefulDataLoader
+
+        return StatefulDataLoader
+
+    def save(self):
+        state = {"loader": self.loader.state_dict(), "trained": self.trained}
+        # What was told since the loader asked for the batch is the sampler's to save.
+        return state | {"remembered": self.chosen.selector.state_dict()}
+
+    def load(self, state):
+        self.loader.load_state_dict(state["loader"])
+        self.trained = state["trained"]
+
+
+class Stream(Own):
+    """One's own loop over the stream."""
+
+    def make(self, selector, ratio):
+        return SelectedStream(
+            Keyed(),
+            features=ROWS,
+            keys=KEYS,
+            selector=SELECTORS[selector](),
+            batch_size=SIZE,
+            filter_ratio=ratio,
+            seed=SEED,
+            shuffle_buffer=20,
+        )
+
+    def begin(self):
+        return self.chosen
+
+    def indices(self, batch):
+        return batch.indices
+
+    def save(self):
+        return {"chosen": self.chosen.state_dict(), "trained": self.trained}
+
+
+class StreamLoader(Stream):
+    """torch's DataLoader over the stream; the loop counts."""
+
+    def make(self, selector, ratio):
+        chosen = super().make(selector, ratio)
+        self.loader = self.kind()(
+            chosen,
+            batch_size=None,
+            num_workers=self.workers,
+            persistent_workers=self.persistent,
+            generator=chosen.generator,
+        )
+        return chosen
+
+    def kind(self):
+        return DataLoader
+
+    def begin(self):
+        return self.loader
+
+    def save(self):
+        return Own.save(self)
+
+
+class StreamStateful(StreamLoader):
+    """torchdata's over the stream."""
+
+    kind = Stateful.kind
+
+    def save(self):
+        return {"loader": self.loader.state_dict(), "trained": self.trained}
+
+    load = Stateful.load
+
+
+FRONTS = {
+    "own loop": Own,
+    "DataLoader": Loader,
+    "StatefulDataLoader": Stateful,
+    "stream": Stream,
+    "stream, DataLoader": StreamLoader,
+    "stream, StatefulDataLoader": StreamStateful,
+}
+# (workers, persistent); a loop without a loader has none.
+WORKERS = {"0": (0, False), "2": (2, False), "2 persistent": (2, True)}
+
+
+def sent(state):
+    """As through a file."""
+    return pickle.loads(pickle.dumps(copy.deepcopy(state)))
+
+
+def whole(stream=False, selector="saln", ratio=0.5):
+    """What one process names without a loader and without a stop."""
+    one = (Stream if stream else Own)(selector, ratio)
+    return [one.epoch(number) for number in range(EPOCHS)]
+
+
+def resumed(make, epoch, stops):
+    """An epoch stopped after so many steps, again and again, in fresh objects; then the next."""
+    run, seen = make(), []
+    for number in range(epoch):
+        run.epoch(number)
+    for stop in stops:
+        seen += run.epoch(epoch, stop)
+        state = sent(run.save())
+        run = make()
+        run.load(state)
+    seen += run.epoch(epoch)
+    return seen, [run.epoch(number) for number in range(epoch + 1, EPOCHS)]
+
+
+def ended(make, *, asked, again):
+    """Saved at the end of epoch 0; the epochs that a fresh object gives then.
+
+    Args:
+        make: A front end.
+        asked: Whether the loop saw that the epoch had ended.
+        again: Whether epoch 0 is set first, once more.
+    """
+    run = make()
+    steps = len(whole(isinstance(run, Stream))[0])
+    run.epoch(0, None if asked else steps)
+    run.trained = steps
+    state = sent(run.save())
+    run = make()
+    run.load(state)
+    left = []
+    if again:
+        left = run.epoch(0)
+    run.trained = 0
+    return left, [run.epoch(number) for number in range(1, EPOCHS)]
+
+
+def cell(name, workers, what):
+    """One cell of the table: what a front end gives; see ``WANTED``."""
+    front, options = (
+        FRONTS[name],
+        dict(zip(("workers", "persistent"), WORKERS[workers], strict=True)),
+    )
+
+    def make(**changes):
+        return front(**options, **changes)
+
+    if what == "resume":
+        return resumed(make, 1, [7])
+    if what == "second resume":
+        return resumed(make, 1, [3, 8, 13])
+    if what == "schedule":
+        return resumed(lambda: make(ratio=SCHEDULE), 1, [3])
+    if what == "epochs":
+        run = make()
+        return [run.epoch(number) for number in range(EPOCHS)]
+    if what == "epoch end":
+        cases = [(asked, again) for asked in (True, False) for again in (True, False)]
+        return [ended(make, asked=asked, again=again) for asked, again in cases]
+    raise AssertionError(what)
+
+
+def wanted(stream, what):
+    """The same from one process that was not stopped."""
+    plain, scheduled = whole(stream), whole(stream, ratio=SCHEDULE)
+    return {
+        "resume": (plain[1], plain[2:]),
+        "second resume": (plain[1], plain[2:]),
+        "schedule": (scheduled[1], scheduled[2:]),
+        "epochs": plain,
+        "epoch end": [([], plain[1:])] * 4,
+    }[what]
+
+
+WHATS = ("epochs", "resume", "second resume", "epoch end", "schedule")
+
+
+def cells_of_a_rank(rank, world_size, meeting, cells):
+    """What a rank gives in each cell, without being told which rank it is."""
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{meeting}", rank=rank, world_size=world_size
+    )
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            warnings.filterwarnings("ignore", message="'set_vital' is deprecated")
+            warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+            return {one: cell(*one) for one in cells}
+    finally:
+        torch.distributed.destroy_process_group()
