@@ -5,7 +5,9 @@ Indices are compared with those of one process that was not stopped and has no l
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
+import threading
 from concurrent.futures import ProcessPoolExecutor
 
 import pytest
@@ -13,8 +15,12 @@ from loading_processes import (
     FRONTS,
     WHATS,
     WORKERS,
+    Loader,
+    Stream,
+    StreamLoader,
     cell,
     cells_of_a_rank,
+    resumed,
     wanted,
     whole,
 )
@@ -62,5 +68,128 @@ def test_two_ranks(tmp_path):
 def test_the_reference_is_no_trivial_one():
     for stream in (False, True):
         epochs = whole(stream)
-        assert [len(epoch) for epoch in epochs] == [15, 15, 15]
+        assert [len(epoch) for epoch in epochs] == [7, 7, 7]
         assert epochs[0] != epochs[1] != epochs[2]
+
+
+@pytest.mark.parametrize("name", ["own loop", "DataLoader", "stream"])
+def test_what_a_selector_remembers_is_gone_on_with(name):
+    """InfoBatch chooses by the losses that it was told, from the next epoch on."""
+    front = FRONTS[name]
+
+    def make():
+        return front("infobatch")
+
+    run = make()
+    expected = [run.epoch(number) for number in range(3)]
+    assert expected[2] != whole(name == "stream")[2]
+    same(resumed(make, 1, [2, 5]), (expected[1], expected[2:]))
+
+
+@pytest.mark.parametrize("front", [Loader, StreamLoader])
+def test_workers_draw_by_seed_epoch_position_and_rank(front):
+    """Compared is what torch and NumPy draw in the workers."""
+    if front is StreamLoader:
+        chosen = front(workers=1).chosen
+        seeds = []
+        for epoch in (0, 1, 0):
+            chosen.set_epoch(epoch)
+            seeds.append(chosen.generator.initial_seed())
+        assert seeds[0] == seeds[2] != seeds[1]
+        return
+
+    def drawn(epoch, rank=0, load=None):
+        run = front(workers=1)
+        run.chosen.share_among(rank, 2)
+        if load is not None:
+            run.load(load)
+        run.epoch(epoch)
+        return run.draws
+
+    first = drawn(0)
+    assert first[0][0]
+    assert first == drawn(0)
+    assert first != drawn(1)
+    assert first != drawn(0, rank=1)
+    part = front(workers=1)
+    part.epoch(0, 2)
+    rest = drawn(0, load=part.save())
+    assert rest == drawn(0, load=part.save())
+    assert rest != first[2:]
+
+
+def test_a_loaded_position_survives_iterators_that_are_never_asked():
+    for front in (Loader, Stream):
+        run = front()
+        run.epoch(1, 3)
+        state = run.save()
+        again = front()
+        again.load(state)
+        iter(again.chosen), iter(again.chosen)
+        assert again.chosen.state_dict()["step"] == 3
+        same(again.epoch(1), whole(front is Stream)[1][3:])
+
+
+@pytest.mark.parametrize("front", [Loader, Stream])
+def test_loading_twice_and_a_state_from_before_the_first_batch(front):
+    run = front()
+    run.chosen.set_epoch(1)
+    start = run.save()
+    run.epoch(1, 4)
+    later = run.save()
+    again = front()
+    again.load(later)
+    again.load(start)
+    same(again.epoch(1), whole(front is Stream)[1])
+    again.load(later)
+    same(again.epoch(1), whole(front is Stream)[1][4:])
+
+
+@pytest.mark.parametrize("front", [Loader, Stream, StreamLoader])
+def test_an_epoch_that_was_left_begins_anew_when_it_is_set_again(front):
+    run = front()
+    run.epoch(1, 2)
+    run.trained = 0
+    same(run.epoch(1), whole(front is not Loader)[1])
+
+
+def test_a_part_of_a_loader_leaves_nothing_open():
+    run = Loader(workers=0)
+    for epoch in range(2):
+        run.chosen.set_epoch(epoch)
+        same(
+            [batch[0].tolist() for batch in itertools.islice(run.loader, 2)],
+            whole()[epoch][:2],
+        )
+    assert not [one for one in threading.enumerate() if one.name == "saln-ahead"]
+
+
+def test_a_state_in_the_middle_wins_over_another_epoch_and_says_so():
+    for front in (FRONTS["StatefulDataLoader"], FRONTS["stream, StatefulDataLoader"]):
+        run = front()
+        run.epoch(1, 3)
+        state = run.save()
+        again = front()
+        again.load(state)
+        with pytest.warns(UserWarning, match=r"set_epoch\(2\) was called.*middle of epoch 1"):
+            left = again.epoch(2)
+        same(left, whole(front is not FRONTS["StatefulDataLoader"])[1][3:])
+
+
+@pytest.mark.parametrize("name", ["own loop", "DataLoader", "stream", "stream, DataLoader"])
+def test_an_epoch_that_is_never_set_is_said_once(name):
+    run = FRONTS[name]()
+    run.epoch(0, set_it=False)
+    with pytest.warns(UserWarning, match="second iteration of epoch 0 begins.*set_epoch"):
+        run.epoch(0, set_it=False)
+    run.epoch(0, set_it=False)
+
+
+@pytest.mark.parametrize("front", [Loader, Stream])
+def test_a_selector_that_is_told_nothing_is_named(front):
+    run = front("infobatch")
+    run.chosen.set_epoch(0)
+    list(run.begin())
+    run.chosen.set_epoch(1)
+    with pytest.warns(UserWarning, match="InfoBatch chooses by the losses.*told none in epoch 0"):
+        list(run.begin())
