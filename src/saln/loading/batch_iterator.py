@@ -12,18 +12,7 @@ from saln.loading.ranks import rank_share
 if TYPE_CHECKING:
     from saln.loading.batches import SelectedBatches
 
-__all__ = ["BatchIterator", "EpochSetter"]
-
-
-class EpochSetter:
-    """The sampler that training libraries look for in a batch sampler, to tell it the epoch."""
-
-    def __init__(self, batches: SelectedBatches) -> None:
-        self.batches = batches
-
-    def set_epoch(self, epoch: int) -> None:
-        """Makes the next iteration the given epoch's."""
-        self.batches.set_epoch(epoch)
+__all__ = ["BatchIterator"]
 
 
 class BatchIterator(Iterator[list[int]]):
@@ -65,7 +54,11 @@ class BatchIterator(Iterator[list[int]]):
         return list(rank_share(batch, self._rank.index, self._rank.count))
 
     def _open(self) -> Iterator[list[int]]:
-        sampler, epoch = self.sampler, self.epoch
+        sampler = self.sampler
+        if self._number == sampler._iteration and not self._loaded:
+            # A loader may make its iterator before the epoch is set, or a position loaded.
+            self.epoch, self.step = sampler.epoch, sampler._start
+        epoch = self.epoch
         sampler._begin(epoch, loaded=self._loaded)
         order, n = sampler.order(epoch), sampler.candidates_of(epoch)
 

@@ -16,7 +16,8 @@ from saln.data.items import MapStyle
 from saln.errors import InputError
 from saln.features.arguments import as_whole
 from saln.features.store import FeatureStore
-from saln.loading.batch_iterator import BatchIterator, EpochSetter
+from saln.loading.batch_iterator import BatchIterator
+from saln.loading.front_ends import EpochSetter
 from saln.loading.given import (
     as_indices,
     as_number,
@@ -131,9 +132,7 @@ class SelectedBatches(Sampler[list[int]]):
         self._weights_of: int | None = None
         self._observing = Observing(self.selector, "batches")
         self._generator = torch.Generator()
-        # What Lightning and Accelerate look for in a batch sampler.
         self.sampler = EpochSetter(self)
-        self.drop_last = True
         self._check_sizes()
         self._check_dataset(dataset, store)
 
@@ -183,6 +182,23 @@ class SelectedBatches(Sampler[list[int]]):
         """Among how many processes each batch is shared out here."""
         return self.sharing.now().count
 
+    @property
+    def drop_last(self) -> bool:
+        """True. Libraries ask when they share batches out, which is done here already.
+
+        Raises:
+            InputError: There are several processes.
+        """
+        if self.world_size > 1:
+            raise InputError(
+                f"every one of the {self.world_size} processes takes its own share of a chosen "
+                "batch, so nothing else may share it out: use saln.integrations.accelerate.prepare "
+                "in the place of Accelerator.prepare; under Lightning "
+                "saln.integrations.lightning.SelectedDataModule, or "
+                "Trainer(use_distributed_sampler=False)"
+            )
+        return True
+
     def share_among(self, rank: int, world_size: int) -> None:
         """Says which of how many processes this is, whatever torch.distributed says.
 
@@ -224,6 +240,7 @@ class SelectedBatches(Sampler[list[int]]):
         A position that was loaded stays, where the epoch is the one that it lies in.
         """
         epoch = as_number(epoch, "epoch")
+        self.sampler.heard(epoch)
         self._epoch_set, self._overridden = epoch, None
         self._begun = False
         if epoch != self.epoch:
@@ -305,6 +322,7 @@ class SelectedBatches(Sampler[list[int]]):
         self._named = self._start
         self._overridden = self._overridden if self._epoch_set is None else self._epoch_set
         self._epoch_set, self._begun = None, False
+        self.sampler.loaded(epoch)
         self._weights_of = None  # what the selector knew may be other than before
 
     def order(self, epoch: int) -> Tensor:
@@ -369,6 +387,8 @@ class SelectedBatches(Sampler[list[int]]):
         A loader at the end of its state's epoch asks in vain, and then iterates anew: for that
         the position stays.
         """
+        if epoch == self.epoch:
+            self.sampler.used()
         if epoch == self.epoch and not loaded:
             self._start = 0  # the position, if any, is used up
             if self._begun and not self._warned:

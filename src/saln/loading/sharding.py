@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from saln.errors import InputError
 from saln.loading.ranks import Sharing
 
-__all__ = ["refuse_double_sharding", "sharded_by"]
+__all__ = ["parts_of", "refuse_double_sharding", "sharded_by", "shards_of"]
 
 # Where loaders and samplers keep what they wrap: torch's, torchdata's and Accelerate's.
 _INSIDE = ("base_dataloader", "batch_sampler", "sampler", "dataset", "batches")
@@ -28,7 +29,11 @@ def sharded_by(loader: Any) -> list[str]:
     Returns:
         From the outside in, such as ``["BatchSamplerShard(num_processes=2)"]``.
     """
-    found: list[str] = []
+    return [name for part in parts_of(loader) for name in shards_of(part)]
+
+
+def parts_of(loader: Any) -> Iterator[Any]:
+    """A loader and what it wraps, from the outside in."""
     seen: set[int] = set()
     waiting = [loader]
     while waiting:
@@ -36,14 +41,14 @@ def sharded_by(loader: Any) -> list[str]:
         if part is None or id(part) in seen:
             continue
         seen.add(id(part))
-        found += _shards(part)
+        yield part
         inside = vars(part) if hasattr(part, "__dict__") else {}
         # Read from the object itself: a network or a data set may have an attribute for any name.
         waiting += [inside[name] for name in _INSIDE if name in inside]
-    return found
 
 
-def _shards(part: Any) -> list[str]:
+def shards_of(part: Any) -> list[str]:
+    """As :func:`sharded_by`, of one part alone."""
     name = type(part).__name__
     inside = vars(part) if hasattr(part, "__dict__") else {}
     for key in _COUNTS:

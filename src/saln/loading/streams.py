@@ -15,6 +15,7 @@ from saln.distributed import Rank
 from saln.errors import InputError
 from saln.features.arguments import as_whole
 from saln.features.store import FeatureStore
+from saln.loading.front_ends import refuse_sharing_by_accelerate
 from saln.loading.given import (
     as_number,
     as_ratio,
@@ -248,7 +249,11 @@ class SelectedStream(IterableDataset[Any]):
         """Makes the next iteration the given epoch's.
 
         A position that was loaded stays, where the epoch is the one that it lies in.
+
+        Raises:
+            InputError: Accelerate's own ``prepare`` is about to share the stream out.
         """
+        refuse_sharing_by_accelerate(self)
         epoch = as_number(epoch, "epoch")
         self._shared[_TIMES] += 1
         self._shared[_SET] = 1
