@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, Self
 
-import torch
 from torch.utils.data import DataLoader, Dataset
 
 from saln._torchvision import torchvision  # noqa: F401 (they import it; see there)
 from saln.errors import InputError, MissingExtraError
-from saln.integrations.counting import CountingLoader, share_among
+from saln.integrations.counting import CountingLoader, check_dataset
 from saln.loading.batches import SelectedBatches
+from saln.loading.schedules import FilterSchedule
+from saln.loading.streams import SelectedStream
 
 try:
     import lightning as lightning  # given on, so that it need not be imported before this
+    from lightning.pytorch.utilities import CombinedLoader
 except ImportError as error:
     raise MissingExtraError(
         "saln.integrations.lightning needs the package 'lightning', which is not installed; "
         "run: pip install 'saln[lightning]'"
     ) from error
 
-__all__ = ["ObserveLosses", "SelectedDataModule"]
+__all__ = ["ObserveLosses", "PlainLoaders", "SelectedDataModule", "every_trainers_callbacks"]
+
+# What the loader gets from the batches, or does not need beside them.
+_TAKEN = ("batch_size", "batch_sampler", "sampler", "shuffle", "drop_last")
 
 
 class SelectedDataModule(lightning.LightningDataModule):
@@ -32,11 +37,21 @@ class SelectedDataModule(lightning.LightningDataModule):
     in every checkpoint, also in the middle of an epoch. Derive from it to add loaders for
     validation and test.
 
+    Where the filter ratio is a schedule, epochs differ in length, but a Trainer reads the length
+    of a loader once. So the Trainer is told to ask for its loaders anew in every epoch
+    (``reload_dataloaders_every_n_epochs=1``).
+
     Args:
         dataset: What the batches name examples of.
         batches: Made for one process.
         num_workers: Of the loader.
         collate_fn: Of the loader; torch's own by default.
+        **options: Whatever else torch's DataLoader takes: ``pin_memory``,
+            ``persistent_workers``, ``prefetch_factor``, ``worker_init_fn``, ...
+
+    Raises:
+        InputError: A data set of another length; an argument of the DataLoader that the
+            batches decide.
     """
 
     def __init__(
@@ -46,12 +61,22 @@ class SelectedDataModule(lightning.LightningDataModule):
         *,
         num_workers: int = 0,
         collate_fn: Callable[[list[Any]], Any] | None = None,
+        **options: Any,
     ) -> None:
         super().__init__()
+        taken = [name for name in _TAKEN if name in options]
+        if taken:
+            raise InputError(
+                f"{', '.join(taken)} cannot be given to SelectedDataModule: the batches decide "
+                "it; give it to SelectedBatches, or leave it out"
+            )
+        check_dataset(dataset, batches)
         self.dataset = dataset
         self.batches = batches
         self.num_workers = num_workers
         self.collate_fn = collate_fn
+        self.options = options
+        self._counting: _Loader | None = None
 
     def train_dataloader(self) -> CountingLoader:
         """The chosen batches, of this rank.
@@ -59,16 +84,119 @@ class SelectedDataModule(lightning.LightningDataModule):
         Raises:
             InputError: The ranks cannot share a batch equally.
         """
-        if self.trainer is not None:
-            share_among(self.batches, self.trainer.global_rank, self.trainer.world_size)
+        trainer = self.trainer
+        if trainer is not None:
+            self.batches.share_among(trainer.global_rank, trainer.world_size)
+            self.batches.set_epoch(trainer.current_epoch)  # its length is asked for next
+            if isinstance(self.batches.filter_ratio, FilterSchedule):
+                trainer.reload_dataloaders_every_n_epochs = 1  # type: ignore[attr-defined]
         loader: DataLoader[Any] = DataLoader(
             self.dataset,
             batch_sampler=self.batches,
             num_workers=self.num_workers,
             collate_fn=self.collate_fn,
-            generator=torch.Generator(),  # else the loader draws from the global one
+            **{"generator": self.batches.generator} | self.options,
         )
-        return CountingLoader(loader, self.batches)
+        self._counting = _Loader(loader, self.batches)
+        if trainer is not None and trainer.overfit_batches > 0:  # type: ignore[attr-defined]
+            self._counting.moves = False
+        return self._counting
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the selector remembers, and the epoch."""
+        return {} if self._counting is None else self._counting.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on from a checkpoint.
+
+        Raises:
+            InputError: It is of batches with other settings.
+        """
+        if state_dict:
+            self.batches.load_state_dict(state_dict)
+            # A position in an epoch is the loader's to put back: Lightning does that where it
+            # goes on within an epoch, and only there.
+            self.batches.set_epoch(int(state_dict["epoch"]) + 1)
+
+
+class _Loader(CountingLoader):
+    moves = True  # from epoch to epoch; not to overfit on some batches
+
+    @property
+    def sampler(self) -> Self:
+        """Where Lightning looks for ``set_epoch``, and to overfit for a shuffling to turn off."""
+        if not self.moves:
+            raise AttributeError("sampler")
+        return self
+
+    def __iter__(self) -> Iterator[Any]:
+        if not self.moves:
+            self.batches.set_epoch(self.batches.epoch)  # the same again, and so meant
+        return super().__iter__()
+
+    @property
+    def worker_init_fn(self) -> Any:
+        """The loader's; ``seed_everything(workers=True)`` sets it."""
+        return self._loader.worker_init_fn
+
+    @worker_init_fn.setter
+    def worker_init_fn(self, function: Any) -> None:
+        self._loader.worker_init_fn = function
+
+
+class PlainLoaders(lightning.Callback):
+    """Looks after chosen batches that a Trainer was given in a plain DataLoader.
+
+    What such a loader cannot have under Lightning is refused: its position is in no checkpoint,
+    and a Trainer reads the length of its epochs once. Every Trainer has this callback where SALN
+    is installed.
+    """
+
+    def on_train_start(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
+        """Before the first step.
+
+        Raises:
+            InputError: Training goes on from a checkpoint, or the filter ratio has a schedule.
+        """
+        for chooser in self._choosers(trainer):
+            kind = type(chooser).__name__
+            cure = "give fit() saln.integrations.lightning.SelectedDataModule(dataset, batches)"
+            if isinstance(chooser, SelectedStream):
+                cure = "train from the beginning, or in a loop of your own, as docs/resume.md says"
+            if trainer.ckpt_path is not None:
+                raise InputError(
+                    f"{kind} in a loader of your own cannot go on from a checkpoint: Lightning's "
+                    f"holds no position of it to rely on; {cure}"
+                )
+            if isinstance(chooser, SelectedBatches) and isinstance(
+                chooser.filter_ratio, FilterSchedule
+            ):
+                raise InputError(
+                    "a FilterSchedule changes the length of the epochs, which Lightning reads "
+                    f"once from a plain DataLoader; {cure}"
+                )
+
+    def on_train_epoch_start(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
+        """Tells streams the epoch; Lightning tells it to samplers alone."""
+        for chooser in self._choosers(trainer):
+            if isinstance(chooser, SelectedStream):
+                chooser.set_epoch(trainer.current_epoch)
+
+    @staticmethod
+    def _choosers(trainer: lightning.Trainer) -> list[SelectedBatches | SelectedStream]:
+        loaders = CombinedLoader(trainer.train_dataloader).flattened
+        plain = [loader for loader in loaders if isinstance(loader, DataLoader)]
+        found = [part for loader in plain for part in (loader.batch_sampler, loader.dataset)]
+        return [part for part in found if isinstance(part, SelectedBatches | SelectedStream)]
+
+
+def every_trainers_callbacks() -> list[lightning.Callback]:
+    """What Lightning adds to every Trainer; see the entry points in pyproject.toml."""
+    return [PlainLoaders()]
 
 
 class ObserveLosses(lightning.Callback):
@@ -103,8 +231,4 @@ class ObserveLosses(lightning.Callback):
                 "ObserveLosses needs training_step to return a dict with loss, indices and "
                 'losses; get losses with reduction="none"'
             )
-        indices, losses = outputs["indices"], outputs["losses"].detach()
-        if trainer.world_size > 1:
-            gathered = [pl_module.all_gather(part) for part in (indices, losses)]
-            indices, losses = (torch.as_tensor(part).flatten() for part in gathered)
-        module.batches.observe(indices.cpu(), losses.float().cpu())
+        module.batches.observe(outputs["indices"], outputs["losses"].detach())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +13,14 @@ from torch.utils.data import DataLoader, Sampler
 from saln._torchvision import torchvision  # noqa: F401 (they import it; see there)
 from saln.errors import DataError, InputError, MissingExtraError
 from saln.files import write_with
-from saln.integrations.counting import share_among
+from saln.integrations.accelerate import own_shares
+from saln.integrations.counting import check_dataset
 from saln.loading.batches import SelectedBatches
 from saln.loading.schedules import FilterSchedule
 from saln.loading.sharding import refuse_double_sharding
 
 try:
-    from accelerate.data_loader import prepare_data_loader
-    from transformers import TrainerCallback
-    from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint
+    from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint, seed_worker
 except ImportError as error:
     raise MissingExtraError(
         "saln.integrations.transformers needs the package 'transformers', which is not installed; "
@@ -31,6 +31,8 @@ __all__ = ["SelectedTrainerMixin"]
 
 # Beside the Trainer's own files in a checkpoint.
 _FILE = "selected_batches.pt"
+# The Trainer's arguments dataloader_*, beside the plain ones, that are the DataLoader's.
+_LOADING = ("persistent_workers", "prefetch_factor", "multiprocessing_context", "in_order")
 
 
 class _Resumable(Sampler[list[int]]):
@@ -55,23 +57,34 @@ class _Resumable(Sampler[list[int]]):
         return len(self.batches)
 
     def __iter__(self) -> Iterator[list[int]]:
+        return self._go(iter(self.batches))
+
+    def _go(self, left: Iterator[list[int]]) -> Iterator[list[int]]:
+        # Not in __iter__: a loader with workers asks for two iterators and uses one.
         skipped, self.skipped = self.skipped, 0
         yield from ([] for _ in range(skipped))
-        yield from self.batches
+        yield from left
 
 
-class _Save(TrainerCallback):
-    def __init__(self, batches: SelectedBatches) -> None:
-        self.batches = batches
+def _check_arguments(arguments: Any) -> None:
+    """Refuses what is asked of the Trainer's own choice of batches.
 
-    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if not state.is_world_process_zero:
-            return
-        # Loaders ask ahead: what counts is where the Trainer is.
-        steps = round((state.epoch - self.batches.epoch) * len(self.batches))
-        folder = Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
-        content = self.batches.state_dict(steps=steps)
-        write_with(folder / _FILE, lambda path: torch.save(content, path))
+    Raises:
+        InputError: Names it, and the cure.
+    """
+    strategy = getattr(arguments, "train_sampling_strategy", "random")
+    grouped = getattr(arguments, "group_by_length", False)  # so it was called before version 5
+    if strategy != "random" or grouped:
+        name = "group_by_length=True" if grouped else f"train_sampling_strategy={strategy!r}"
+        raise InputError(
+            f"{name} has the Trainer put the batches together, but SelectedBatches choose them; "
+            "leave it out"
+        )
+    if arguments.ignore_data_skip:
+        raise InputError(
+            "ignore_data_skip=True would train on an epoch's first batches again; leave it out: "
+            "the batches before the position are neither chosen nor loaded anew"
+        )
 
 
 class SelectedTrainerMixin:
@@ -84,8 +97,9 @@ class SelectedTrainerMixin:
         trainer = MyTrainer(model, arguments, train_dataset=dataset, selected_batches=batches)
 
     Every process loads its own share of the chosen batch; ``per_device_train_batch_size`` is
-    not used. Checkpoints hold the position and what the selector remembers, and
-    ``train(resume_from_checkpoint=...)`` goes on with the batches that were left.
+    not used. The ``dataloader_*`` arguments that say how to load hold. Checkpoints hold the
+    position and what the selector remembers, and ``train(resume_from_checkpoint=...)`` goes on
+    with the batches that were left.
 
     Args:
         *args: Trainer's.
@@ -93,7 +107,8 @@ class SelectedTrainerMixin:
         **kwargs: Trainer's.
 
     Raises:
-        InputError: The filter ratio has a schedule.
+        InputError: The filter ratio has a schedule; ``train_dataset`` has another length than
+            what is chosen from; arguments by which the Trainer would choose batches.
     """
 
     def __init__(self, *args: Any, selected_batches: SelectedBatches, **kwargs: Any) -> None:
@@ -103,9 +118,11 @@ class SelectedTrainerMixin:
                 "give SelectedBatches one filter_ratio"
             )
         super().__init__(*args, **kwargs)
+        _check_arguments(self.args)  # type: ignore[attr-defined]
+        if self.train_dataset is not None:  # type: ignore[attr-defined]
+            check_dataset(self.train_dataset, selected_batches)  # type: ignore[attr-defined]
         self.selected_batches = selected_batches
         self._resumable = _Resumable(selected_batches)
-        self.add_callback(_Save(selected_batches))  # type: ignore[attr-defined]
 
     def get_train_dataloader(self: Any) -> DataLoader[Any]:
         """The chosen batches, of this process.
@@ -113,29 +130,54 @@ class SelectedTrainerMixin:
         Raises:
             InputError: The processes cannot share a batch equally.
         """
-        accelerator = self.accelerator
-        share_among(self.selected_batches, accelerator.process_index, accelerator.num_processes)
-        dataset = self.train_dataset
+        accelerator, arguments = self.accelerator, self.args
+        self.selected_batches.share_among(accelerator.process_index, accelerator.num_processes)
+        dataset, collate = self.train_dataset, self.data_collator
+        check_dataset(dataset, self.selected_batches)
         if hasattr(dataset, "remove_columns"):  # a Hugging Face data set
             dataset = self._remove_unused_columns(dataset, description="training")
+        else:
+            collate = self._get_collator_with_removed_columns(collate, description="training")
+        workers = arguments.dataloader_num_workers
         loader: DataLoader[Any] = DataLoader(
             dataset,
             batch_sampler=self._resumable,
-            collate_fn=self.data_collator,
-            num_workers=self.args.dataloader_num_workers,
-            pin_memory=self.args.dataloader_pin_memory and accelerator.device.type == "cuda",
-            generator=torch.Generator(),  # else the loader draws from the global one
+            collate_fn=collate,
+            num_workers=workers,
+            pin_memory=arguments.dataloader_pin_memory and accelerator.device.type == "cuda",
+            worker_init_fn=partial(seed_worker, num_workers=workers, rank=arguments.process_index),
+            generator=self.selected_batches.generator,
+            **{
+                name: getattr(arguments, f"dataloader_{name}")
+                for name in _LOADING
+                if hasattr(arguments, f"dataloader_{name}")  # some came with later versions
+            },
         )
-        own: DataLoader[Any] = prepare_data_loader(  # one process: the shares are ours
-            loader,
-            device=accelerator.device,
-            num_processes=1,
-            process_index=0,
-            put_on_device=True,
-            dispatch_batches=False,
-        )
+        own = own_shares(accelerator, loader)
         refuse_double_sharding(own)
         return own
+
+    def get_batch_samples(self: Any, *args: Any, **kwargs: Any) -> tuple[list[Any], Any]:
+        """The batches of one step, and how many labels they hold.
+
+        Where the selector weighs its examples the Trainer is told none, so that it divides the
+        loss by the number of accumulated batches, which are all of one size. Else it leaves that
+        to any model that takes keyword arguments, whose loss of weighted examples is a mean.
+        """
+        samples, counted = super().get_batch_samples(*args, **kwargs)  # type: ignore[misc]
+        batches = self.selected_batches
+        weighs = batches.weights_of(torch.empty(0, dtype=torch.int64)) is not None
+        return samples, None if weighs or batches.selector.observes_losses else counted
+
+    def _save_checkpoint(self: Any, model: Any, trial: Any, *args: Any, **kwargs: Any) -> None:
+        if self.args.should_save:  # first, so that no checkpoint that can be resumed lacks it
+            # Loaders ask ahead: what counts is where the Trainer is.
+            batches, state = self.selected_batches, self.state
+            content = batches.state_dict(steps=round((state.epoch - batches.epoch) * len(batches)))
+            run = Path(self._get_output_dir(trial=trial))
+            path = run / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}" / _FILE
+            write_with(path, lambda temporary: torch.save(content, temporary))
+        super()._save_checkpoint(model, trial, *args, **kwargs)  # type: ignore[misc]
 
     def train(self: Any, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
         """Trainer's ``train``, which also goes on with the batches of the checkpoint.
