@@ -1,0 +1,162 @@
+"""Front end x workers x ranks x what happens to a run: the indices that it was trained on.
+
+Each cell is a run through the real library. What it was trained on is compared with the sampler
+alone in one process, which is never stopped; or the library's own spelling is refused in a line.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import cell_processes as cells
+import pytest
+
+import saln
+
+TESTS = Path(__file__).parents[1]
+RANKS = (1, 2)
+
+
+def start(folder, ranks):
+    """Starts the processes of all runs with so many ranks."""
+    folder.mkdir()
+    environment = os.environ | {
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": os.pathsep.join([str(Path(saln.__file__).parents[1]), str(TESTS)]),
+    }
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    processes = []
+    for rank in range(ranks):
+        group = {
+            "RANK": str(rank),
+            "LOCAL_RANK": str(rank),
+            "WORLD_SIZE": str(ranks),
+            "LOCAL_WORLD_SIZE": str(ranks),
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(port),
+        }
+        processes.append(
+            subprocess.Popen(
+                [sys.executable, str(TESTS / "cell_processes.py"), str(folder)],
+                env=environment | (group if ranks > 1 else {}),
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        )
+    return processes
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """By ranks and the name of a cell: what each rank gave."""
+    root = tmp_path_factory.mktemp("cells")
+    started = {ranks: start(root / str(ranks), ranks) for ranks in RANKS}
+    try:
+        for processes in started.values():
+            for process in processes:
+                _, said = process.communicate(timeout=900)
+                assert process.returncode == 0, said[-3000:]
+    finally:
+        for processes in started.values():
+            for process in processes:
+                process.kill()
+    return {
+        ranks: [
+            json.loads((root / str(ranks) / f"{rank}.json").read_text()) for rank in range(ranks)
+        ]
+        for ranks in RANKS
+    }
+
+
+# What a library cannot do with its own spelling; each is refused in one line with the cure.
+REFUSED = {
+    ("Accelerate's own prepare", 2, "whole"): "saln.integrations.accelerate.prepare",
+    ("Accelerate's own prepare, its epochs", 2, "whole"): "saln.integrations.accelerate.prepare",
+    ("Accelerate's own prepare, its epochs", 1, "resumed"): "loader.set_epoch(...)",
+    ("Lightning, plain loader", 2, "whole"): "Trainer(use_distributed_sampler=False)",
+    **{
+        (front, ranks, name): "SelectedDataModule(dataset, batches)"
+        for front in ("Lightning, plain loader", "Lightning, plain loader, own shares")
+        for ranks in RANKS
+        for name in ("resumed", "schedule")
+    },
+    **{
+        ("Transformers", ranks, name): "give SelectedBatches one filter_ratio"
+        for ranks in RANKS
+        for name in ("schedule", "schedule, resumed")
+    },
+}
+CELLS = {
+    (front, workers, ranks, name): (settings, origin)
+    for front in cells.FRONTS
+    for workers in cells.WORKERS
+    for ranks in RANKS
+    for name, settings, origin in cells.table(front, workers, ranks)
+}
+
+
+@functools.cache
+def steps_of(stream, **settings):
+    """The epoch and the global batch of every step of a run that is never stopped."""
+    epochs = (cells.stream_reference if stream else cells.reference)(**settings)
+    return [(epoch, batch) for epoch, batches in enumerate(epochs) for batch in batches]
+
+
+def global_steps(parts):
+    """The epoch and the global batch of every step: the shares in the order of the ranks."""
+    shares = [list(zip(part["epochs"], part["indices"], strict=True)) for part in parts]
+    return [
+        (same[0][0], [index for _, indices in same for index in indices])
+        for same in zip(*shares, strict=True)
+    ]
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(("front", "workers", "ranks", "name"), CELLS)
+def test_every_step_trains_on_what_the_sampler_chose(results, front, workers, ranks, name):
+    parts = [rank[f"{front} | {workers} | {name}"] for rank in results[ranks]]
+    refused = REFUSED.get((front, ranks, name))
+    for part in parts:
+        assert "failed" not in part, part["failed"]
+        assert (refused is not None) == ("refused" in part), part
+    if refused is not None:
+        for part in parts:
+            assert refused in part["refused"]
+            assert "\n" not in part["refused"]
+        return
+    settings, origin = CELLS[front, workers, ranks, name]
+    whole = steps_of(front == "Accelerate, stream", **settings)
+    assert len(whole) == (13 if settings.get("ratio") == "schedule" else 18)
+    assert global_steps(parts) == whole[0 if origin is None else origin[1] :]
+
+
+@pytest.mark.parametrize(
+    ("front", "workers", "ranks"),
+    [cell[:3] for cell in CELLS if cell[3] == "the same again" and cell[1] != "0"],
+)
+def test_workers_draw_by_the_seed_the_epoch_and_the_rank(results, front, workers, ranks):
+    drawn, again, other = (
+        [rank[f"{front} | {workers} | {name}"]["drawn"] for rank in results[ranks]]
+        for name in ("whole", "the same again", "another seed")
+    )
+    assert drawn == again
+    # By torch, NumPy and random, for every example of every step of every rank: no two alike.
+    for library in range(3):
+        values = [
+            row[library]
+            for run in (drawn, other)
+            for steps in run
+            for step in steps
+            for row in step
+        ]
+        assert len(values) == 2 * 18 * cells.SIZE
+        assert len(set(values)) == len(values)
