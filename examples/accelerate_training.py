@@ -1,7 +1,7 @@
 """Accelerate on chosen digits: shared out once, saved and gone on with.
 
 python examples/accelerate_training.py
-accelerate launch --num_processes 2 --cpu examples/accelerate_training.py
+torchrun --standalone --nproc-per-node 2 examples/accelerate_training.py
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def main(epochs: int = 3) -> float:
     accelerator = Accelerator()
     with seeded_globally(0, "network"):
         network = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
-    loader = DataLoader(dataset, batch_sampler=batches, generator=torch.Generator())
+    loader = DataLoader(dataset, batch_sampler=batches)
     network, optimizer = accelerator.prepare(
         network, torch.optim.AdamW(network.parameters(), lr=3e-3)
     )

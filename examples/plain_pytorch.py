@@ -33,7 +33,7 @@ def digits() -> tuple[TensorDataset, saln.SelectedBatches]:
 def main(epochs: int = 3) -> float:
     """Trains, saves the position in the middle of an epoch, goes on; returns the last loss."""
     dataset, batches = digits()
-    loader = DataLoader(dataset, batch_sampler=batches, generator=torch.Generator())
+    loader = DataLoader(dataset, batch_sampler=batches, generator=batches.generator)
     with seeded_globally(0, "network"):
         network = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
     optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3)

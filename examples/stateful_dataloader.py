@@ -6,6 +6,7 @@ python examples/stateful_dataloader.py
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 from torch.utils.data import TensorDataset
 from torchdata.stateful_dataloader import StatefulDataLoader
 
@@ -28,16 +29,23 @@ def digits() -> tuple[TensorDataset, saln.SelectedBatches]:
     return dataset, batches
 
 
+def loader() -> StatefulDataLoader[list[Tensor]]:
+    """Loads the chosen digits in two workers, whose seeds are the batches'."""
+    dataset, batches = digits()
+    return StatefulDataLoader(
+        dataset, batch_sampler=batches, num_workers=2, generator=batches.generator
+    )
+
+
 def main(steps: int = 5) -> list[list[int]]:
     """Stops after some steps of an epoch; another loader gives the labels that were left."""
-    dataset, batches = digits()
-    first = StatefulDataLoader(dataset, batch_sampler=batches, num_workers=2)
+    first = loader()
     seen = iter(first)
     for _ in range(steps):
         next(seen)
     state = first.state_dict()
     del seen
-    again = StatefulDataLoader(dataset, batch_sampler=digits()[1], num_workers=2)
+    again = loader()
     again.load_state_dict(state)
     rest = [labels.tolist() for _, labels in again]
     print(f"{steps} batches, a stop, and the {len(rest)} that were left")

@@ -98,7 +98,7 @@ def main(epochs: int = 5) -> float:
             collate=torch.utils.data.default_collate,
             shuffle_buffer=256,
         )
-        loader = DataLoader(stream, batch_size=None, generator=torch.Generator())
+        loader = DataLoader(stream, batch_size=None, generator=stream.generator)
         for epoch in range(epochs):
             stream.set_epoch(epoch)
             for batch in loader:
