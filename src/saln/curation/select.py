@@ -29,8 +29,8 @@ from saln.curation.columns import import_pyarrow
 from saln.curation.settings import describe, make_selector, share_to_drop
 from saln.curation.sources import ParquetSource, StoreSource, open_source
 from saln.curation.workspace import Workspace
+from saln.data.arguments import as_path, as_whole
 from saln.errors import InputError
-from saln.features.arguments import as_path, as_whole
 from saln.features.store import FeatureStore
 from saln.files import check_new_path, write_json, write_with
 from saln.selection.contract import Selector

@@ -24,8 +24,8 @@ from saln.curation.columns import (
     named,
 )
 from saln.curation.parquet import RowGroups
+from saln.data.arguments import as_path
 from saln.errors import DataError, InputError
-from saln.features.arguments import as_path
 from saln.features.store import FeatureStore
 from saln.loading.rows import Rows
 from saln.randomness import derive_generator

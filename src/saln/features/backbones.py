@@ -18,9 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from saln._torchvision import torchvision
+from saln.data.arguments import as_path
 from saln.data.augmentation import IMAGENET, Normalisation
 from saln.errors import InputError, MissingExtraError, WeightsError
-from saln.features.arguments import as_path
 from saln.features.weights import fit_weights, read_weights
 from saln.randomness import seeded_globally
 

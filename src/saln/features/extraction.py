@@ -19,12 +19,12 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
+from saln.data.arguments import as_path, as_whole
 from saln.data.augmentation import IMAGENET, Normalisation
 from saln.data.fingerprint import fingerprint
 from saln.data.items import MapStyle, check_map_style, read_item
 from saln.data.views import inference_batch_size
 from saln.errors import DataError, InputError
-from saln.features.arguments import as_path, as_whole
 from saln.features.backbones import Network, build_backbone, wrap_backbone
 from saln.features.job import Job, Rows, joined, ready
 from saln.features.manifest import Manifest, Skipped

@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from saln.data.arguments import as_array, as_labels, as_path, as_whole
 from saln.errors import InputError
-from saln.features.arguments import as_array, as_labels, as_path, as_whole
 from saln.features.manifest import Manifest
 from saln.features.store import FeatureStore
 from saln.features.writing import StoreWriter, finished_store

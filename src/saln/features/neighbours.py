@@ -26,9 +26,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from saln.data.arguments import as_array, as_whole
 from saln.errors import DataError, InputError, MissingExtraError
 from saln.features.approximate import approximate_neighbours
-from saln.features.arguments import as_array, as_whole
 from saln.features.store import FeatureStore
 from saln.features.unit_rows import KEYS, QUERIES, UnitRows, blocks, propose
 from saln.files import file_checksum, read_json, remove, write_folder, write_json

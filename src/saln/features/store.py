@@ -24,10 +24,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from saln.data.arguments import as_path
 from saln.data.fingerprint import fingerprint
 from saln.data.items import MapStyle
 from saln.errors import DataError, InputError
-from saln.features.arguments import as_path
 from saln.features.manifest import (
     FORMAT_VERSION,
     IDENTITY,

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Sampler
 
+from saln.data.arguments import as_whole
 from saln.data.items import MapStyle
 from saln.errors import InputError
-from saln.features.arguments import as_whole
 from saln.features.store import FeatureStore
 from saln.loading.batch_iterator import BatchIterator
 from saln.loading.front_ends import EpochSetter

@@ -12,8 +12,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from saln.data.arguments import as_array, as_labels
 from saln.errors import InputError
-from saln.features.arguments import as_array, as_labels
 from saln.features.neighbours import nearest_neighbours
 from saln.features.store import FeatureStore
 from saln.loading.rows import Rows

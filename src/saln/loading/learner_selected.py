@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from saln.data.arguments import as_array, as_whole
 from saln.data.views import inference_batch_size
 from saln.errors import InputError, TrainingError
-from saln.features.arguments import as_array, as_whole
 from saln.loading.batches import Phase, no_phase
 from saln.loading.gathering import all_alike, check_group, gather_rows, share_bounds
 from saln.loading.given import as_number, as_rows, as_selector

@@ -7,8 +7,8 @@ from fractions import Fraction
 
 import numpy as np
 
+from saln.data.arguments import as_whole
 from saln.errors import InputError
-from saln.features.arguments import as_whole
 from saln.selection.candidates import candidates_needed, exact_ratio
 
 __all__ = ["FilterSchedule"]

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
+from saln.data.arguments import as_whole
 from saln.distributed import Rank
 from saln.errors import InputError
-from saln.features.arguments import as_whole
 from saln.features.store import FeatureStore
 from saln.loading.front_ends import refuse_sharing_by_accelerate
 from saln.loading.given import (

@@ -22,8 +22,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from saln.data.arguments import as_array, as_labels, as_whole
 from saln.errors import InputError
-from saln.features.arguments import as_array, as_labels, as_whole
 from saln.features.neighbours import nearest_neighbours, neighbour_table, neighbours_among
 from saln.features.store import FeatureStore
 from saln.selection.candidates import Candidates, Selection
