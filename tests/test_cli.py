@@ -61,7 +61,9 @@ def test_compare_prints_the_table_and_writes_the_run(run, tmp_path):
     assert "Labels that look wrong" in (tmp_path / "here" / "report.html").read_text()
     assert (tmp_path / "here" / "report.html").exists()
     for ending in ("svg", "pdf", "csv"):
-        assert len(list((tmp_path / "here" / "figures").glob(f"*.{ending}"))) == 20
+        names = [path.stem for path in (tmp_path / "here" / "figures").glob(f"*.{ending}")]
+        assert len(names) == 19
+        assert "wrong_labels_over_epoch" not in names  # nobody knows which are wrong
     for ending in ("md", "csv"):
         assert len(list((tmp_path / "here" / "tables").glob(f"*.{ending}"))) == 10
     environment = json.loads((tmp_path / "here" / "environment.json").read_text())
