@@ -6,9 +6,11 @@ Indices are compared with those of one process that was not stopped and has no l
 from __future__ import annotations
 
 import itertools
-import multiprocessing
+import json
+import pickle
+import subprocess
+import sys
 import threading
-from concurrent.futures import ProcessPoolExecutor
 
 import pytest
 from loading_processes import (
@@ -19,7 +21,6 @@ from loading_processes import (
     Stream,
     StreamLoader,
     cell,
-    cells_of_a_rank,
     resumed,
     wanted,
     whole,
@@ -52,17 +53,35 @@ def test_one_rank(name, workers, what):
     same(cell(name, workers, what), wanted(name.startswith("stream"), what))
 
 
+# Processes of their own, as torchrun starts them, whose loaders can fork.
+RANK = """
+import json, sys
+sys.path[:0] = json.loads(sys.argv[1])
+from loading_processes import cells_of_a_rank
+cells_of_a_rank(int(sys.argv[2]), 2, sys.argv[3], json.loads(sys.argv[4]))
+"""
+
+
 def test_two_ranks(tmp_path):
-    """One start of the processes serves all cells; every other one has workers that persist."""
+    """One start of the processes serves all cells; their workers persist."""
     cells = [one for one in CELLS if one[1] != "2"]
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(2, mp_context=spawn) as processes:
-        arguments = zip(*[(rank, 2, tmp_path / "meeting", cells) for rank in range(2)], strict=True)
-        ranks = list(processes.map(cells_of_a_rank, *arguments))
-    for one in cells:
-        expected = wanted(one[0].startswith("stream"), one[2])
-        for rank, given in enumerate(ranks):
-            same((one, given[one]), (one, share(expected, rank, 2)))
+    arguments = [json.dumps(sys.path), str(tmp_path), json.dumps(cells)]
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", RANK, arguments[0], str(rank), *arguments[1:]],
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    for process in processes:
+        errors = process.communicate(timeout=250)[1]
+        assert process.returncode == 0, errors[-2000:]
+    for rank in range(2):
+        given = pickle.loads((tmp_path / f"rank-{rank}").read_bytes())
+        for (name, workers, what), one in zip(cells, given, strict=True):
+            expected = share(wanted(name.startswith("stream"), what), rank, 2)
+            same((name, workers, what, one), (name, workers, what, expected))
 
 
 def test_the_reference_is_no_trivial_one():
