@@ -308,6 +308,9 @@ def cells_of_a_rank(rank, world_size, folder, cells):
             warnings.filterwarnings("ignore", message="'set_vital' is deprecated")
             warnings.filterwarnings("ignore", message=".*does not have many workers.*")
             given = [cell(*one) for one in cells]
+            run = Own("infobatch")
+            run.epoch(0)
+            given.append(run.chosen.selector.state_dict()["next"].tolist())
         Path(folder, f"rank-{rank}").write_bytes(pickle.dumps(given))
     finally:
         torch.distributed.destroy_process_group()

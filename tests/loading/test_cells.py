@@ -12,12 +12,14 @@ import subprocess
 import sys
 import threading
 
+import numpy as np
 import pytest
 from loading_processes import (
     FRONTS,
     WHATS,
     WORKERS,
     Loader,
+    Own,
     Stream,
     StreamLoader,
     cell,
@@ -77,8 +79,13 @@ def test_two_ranks(tmp_path):
     for process in processes:
         errors = process.communicate(timeout=250)[1]
         assert process.returncode == 0, errors[-2000:]
+    alone = Own("infobatch")
+    alone.epoch(0)
+    told = alone.chosen.selector.state_dict()["next"]
     for rank in range(2):
         given = pickle.loads((tmp_path / f"rank-{rank}").read_bytes())
+        # Each told its own losses; each knows those of both.
+        np.testing.assert_array_equal(given.pop(), told)
         for (name, workers, what), one in zip(cells, given, strict=True):
             expected = share(wanted(name.startswith("stream"), what), rank, 2)
             same((name, workers, what, one), (name, workers, what, expected))
