@@ -57,7 +57,11 @@ def test_a_single_rank_shares_nothing():
 
 
 def test_two_that_share_are_refused_by_name():
-    twice = accelerates(sampler(2), 2)
+    with pytest.raises(InputError, match="so nothing else may share it out: use saln"):
+        accelerates(sampler(2), 2)
+    batches = sampler()
+    twice = accelerates(batches, 2)
+    batches.share_among(0, 2)
     message = (
         r"2 times, by BatchSamplerShard\(num_processes=2\) and by SelectedBatches\(world_size=2\)"
     )
