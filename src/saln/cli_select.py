@@ -124,6 +124,8 @@ def run_select(arguments: Sequence[str]) -> int:
     speed = result.computed / max(result.seconds, 1e-9)
     sys.stdout.write(f"kept     {result.path}: {result.kept:,} of {result.rows:,} rows\n")
     sys.stdout.write(f"took     {result.seconds:,.1f} s, {speed:,.0f} rows/s\n")
+    if result.tells_nothing is not None:
+        sys.stdout.write(f"labels   chosen at random: {result.tells_nothing}\n")
     if result.noise_rate is not None:
         sys.stdout.write(
             f"labels   about {result.noise_rate:.1%} look wrong; another class is believed of "

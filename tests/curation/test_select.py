@@ -196,6 +196,22 @@ def test_coherence_says_which_labels_it_distrusts(tmp_path, capsys):
     assert {entry["id"] for entry in result.listed} == {f"i{i}" for i in range(20)}
 
 
+def test_coherence_says_that_features_tell_nothing(tmp_path, capsys):
+    features, labels = examples()
+    saln.write_store(tmp_path / "store", np.full_like(features, 0.25), labels)
+    out = tmp_path / "kept.parquet"
+    flags = ["--selector", "coherence", "--filter-ratio", "0.5", "--candidates", "40"]
+    assert main(["select", str(tmp_path / "store"), *flags, "--out", str(out)]) == 0
+    said = capsys.readouterr().out
+    assert "chosen at random: the features tell nothing" in said
+    assert "look wrong" not in said
+    found = json.loads((tmp_path / "kept.labels.json").read_text())
+    assert (found["estimated_noise_rate"], found["doubted"], found["labels"]) == (None, 0, [])
+    table = pq.read_table(out)
+    assert set(table["label_confidence"].to_pylist()) == {1.0}
+    assert table["believed_label"].to_pylist() == table["label"].to_pylist()
+
+
 def test_a_stopped_run_goes_on_with_the_same_bytes(store, tmp_path, monkeypatch):
     whole = tmp_path / "whole.parquet"
     select(store, whole)

@@ -11,8 +11,10 @@ from comparisons import Quiet
 
 from saln.data.datasets import load_dataset
 from saln.experiments import progress as progress_module
+from saln.experiments.confidence import doubted_labels, judge_labels
 from saln.experiments.config import Config, load_preset
 from saln.experiments.run import compare
+from saln.features.neighbours import nearest_neighbours
 
 
 class Killed(BaseException):
@@ -104,3 +106,18 @@ def test_a_run_killed_as_it_writes_the_labels_writes_them_when_it_goes_on(
 def test_an_arm_that_judges_no_labels_writes_none(config):
     compare(dataclasses.replace(config, methods=("uniform",), seeds=(3,)), Quiet())
     assert not (config.out / "labels.json").exists()
+
+
+def test_features_that_tell_nothing_are_noted_and_no_label_is_listed():
+    data = load_dataset("digits", limit=300)
+    rows = np.zeros((len(data.train), 4), dtype=np.float32)
+    notes = []
+    quiet = Quiet()
+    quiet.note = notes.append
+    found = judge_labels(nearest_neighbours(rows, 20), data, 3, quiet)
+    assert notes[0].startswith("label coherence, seed 3: the features tell nothing")
+    assert "look wrong" not in notes[0]
+    assert set(found.values.tolist()) == {1.0}
+    listed = doubted_labels(found.beliefs, data, seed=3, noise_share=0.0)
+    assert json.loads(json.dumps(listed, allow_nan=False)) == listed
+    assert (listed["estimated_noise_rate"], listed["doubted"], listed["labels"]) == (None, 0, [])

@@ -62,6 +62,16 @@ def test_the_section_says_rate_confusions_and_labels(folder):
     assert labels.rows[1] == ("cat/1.png", "1,001", "cat", "<b>owl", "0.1", "no")
 
 
+def test_features_or_labels_that_tell_nothing_have_no_rate(folder):
+    keep(
+        folder, estimated_noise_rate=None, true_noise_rate=None, doubted=0, labels=[],
+        transition=[], tells_nothing="the features tell nothing: they are all the same",
+    )  # fmt: skip
+    section = label_section(folder)
+    assert section.sentences == ("The features tell nothing: they are all the same (seed 7).",)
+    assert section.tables == ()
+
+
 def test_without_injected_noise_the_truth_is_not_shown(folder):
     unknown = [label | {"wrong": None} for label in LABELS["labels"]]
     keep(folder, true_noise_rate=None, labels=unknown)

@@ -2,13 +2,22 @@ from __future__ import annotations
 
 from fractions import Fraction
 
+import numpy as np
+import pandas
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from saln.errors import InputError
-from saln.selection import Candidates, PairEmbeddings, candidates_needed, kept_count
+from saln.randomness import derive_generator
+from saln.selection import (
+    BatchCoherence,
+    Candidates,
+    PairEmbeddings,
+    candidates_needed,
+    kept_count,
+)
 
 
 def test_kept_count_is_exact_where_floats_are_not():
@@ -76,3 +85,61 @@ def test_both_embeddings_of_a_pair_have_one_shape():
 def test_a_learned_scale_keeps_its_gradient():
     scale = torch.tensor(2.0, requires_grad=True)
     assert PairEmbeddings(torch.ones(2, 3), torch.ones(2, 3), scale=scale).scale is scale
+
+
+LABELS = [2, 0, 1, 1]
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        LABELS,
+        np.array(LABELS, dtype=np.int8),
+        np.array(LABELS, dtype=np.uint32),
+        np.array(LABELS, dtype=np.float64),
+        np.array(LABELS)[:, None],
+        torch.tensor(LABELS, dtype=torch.int16),
+        torch.tensor(LABELS)[:, None],
+        torch.tensor(LABELS).float(),
+        pandas.Series(LABELS, index=[7, 3, 9, 1]),
+        ["owl", "cat", "dog", "dog"],
+        np.array(["owl", "cat", "dog", "dog"]),
+        pandas.Series(["owl", "cat", "dog", "dog"]).astype("category"),
+    ],
+)
+def test_labels_of_other_types_are_the_same_labels(labels):
+    candidates = Candidates(indices=range(4), features=np.eye(4).tolist(), labels=labels)
+    assert candidates.indices.tolist() == [0, 1, 2, 3]
+    assert candidates.indices.dtype == candidates.labels.dtype == torch.int64
+    assert candidates.labels.tolist() == LABELS
+    assert candidates.features.tolist() == np.eye(4).tolist()
+    kept = BatchCoherence(neighbours=np.int16(2))(
+        candidates, np.int64(3), generator=derive_generator(0)
+    )
+    plain = Candidates(
+        indices=torch.arange(4), features=torch.eye(4).double(), labels=torch.tensor(LABELS)
+    )
+    same = BatchCoherence(neighbours=2)(plain, 3, generator=derive_generator(0))
+    assert kept.positions.tolist() == same.positions.tolist()
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"labels": [0, 1, 0.5, 1]}, r"label of example 2 is 0\.5, which is no class"),
+        ({"labels": [0, None, 1, 1]}, "label of example 1 is None"),
+        ({"labels": np.eye(4)}, "labels"),
+        ({"labels": [[0, 1], [1], [0], [2]]}, "labels are a list that is no array"),
+        ({"features": ["a", "b", "c", "d"]}, "features are <U1"),
+        ({"indices": [0.0, 1.0, 2.0, 3.0]}, "expected int64"),
+    ],
+)
+def test_what_is_no_label_and_no_number_is_refused(fields, message):
+    with pytest.raises(InputError, match=message):
+        Candidates(**({"indices": torch.arange(4)} | fields))
+
+
+def test_a_batch_size_of_another_type():
+    assert candidates_needed(8.0, 0.5) == candidates_needed(np.int8(8), 0.5) == 16
+    with pytest.raises(InputError, match=r"batch_size=8\.5 is not allowed"):
+        candidates_needed(8.5, 0.5)

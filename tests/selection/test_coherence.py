@@ -265,7 +265,7 @@ def test_batches_of_a_store_avoid_its_wrong_labels(tmp_path):
 def test_batches_without_a_store_need_the_confidence():
     with pytest.raises(InputError, match="Coherence requires label_confidence"):
         saln.SelectedBatches(50, selector=Coherence(), batch_size=4, filter_ratio=0.8, seed=0)
-    with pytest.raises(InputError, match="50 rows of features but 49 label_confidence"):
+    with pytest.raises(InputError, match="50 examples but 49 label_confidence"):
         saln.SelectedBatches(
             50,
             selector=Coherence(),

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
 from saln.errors import InputError
 from saln.randomness import derive_generator
-from saln.selection import SELECTORS, RHOLoss, Selection, Selector, Uniform
+from saln.selection import SELECTORS, Candidates, RHOLoss, Selection, Selector, Uniform
 from saln.testing import example_candidates
 
 
@@ -133,3 +134,16 @@ def test_a_watcher_is_told_every_checked_choice():
     with pytest.raises(InputError):
         selector(candidates, 0, generator=derive_generator(0))
     assert len(told) == 1
+
+
+def test_a_label_below_zero_is_no_class():
+    labels = torch.tensor([0, 1, -1])
+    candidates = Candidates(indices=torch.arange(3), features=torch.eye(3), labels=labels)
+    with pytest.raises(InputError, match="label of candidate 2 is -1; give 0 or more"):
+        SELECTORS["coherence-batch"]()(candidates, 1, generator=derive_generator(0))
+
+
+@pytest.mark.parametrize("generator", [None, 3, np.random.default_rng(0)])
+def test_a_generator_is_one_of_torch(generator):
+    with pytest.raises(InputError, match=r"give a torch\.Generator"):
+        Uniform()(example_candidates(), 2, generator=generator)

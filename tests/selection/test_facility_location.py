@@ -87,3 +87,14 @@ def test_a_zero_row_stands_for_nothing():
     features = torch.eye(4)
     features[0] = 0
     assert facility_location_positions(features, 4)[0].tolist() == [1, 2, 3, 0]
+
+
+@pytest.mark.parametrize("power", [-130, -100, 60, 100])
+def test_tiny_and_huge_features_are_chosen_from_as_others(power):
+    features = torch.randn(40, 6, generator=derive_generator("scale"))
+    scaled = (features.double() * 2.0**power).float()
+    kept, values = facility_location_positions(scaled, 12)
+    expected, others = facility_location_positions(scaled.double() * 2.0**-power, 12)
+    assert kept.tolist() == expected.tolist()
+    assert bool(torch.isfinite(values).all())
+    assert bool(torch.isfinite(others).all())

@@ -51,3 +51,14 @@ def test_a_duplicate_is_kept_only_when_nothing_else_is_left():
     assert {i % 5 for i in positions[:5].tolist()} == set(range(5))
     assert len(set(positions.tolist())) == 7
     np.testing.assert_allclose(distances.numpy(), 0, atol=1e-3)
+
+
+@pytest.mark.parametrize("power", [-130, -100, 60, 100])
+def test_tiny_and_huge_features_are_chosen_from_as_others(power):
+    features = torch.randn(40, 6, generator=derive_generator("scale"))
+    scaled = (features.double() * 2.0**power).float()
+    kept, values = k_center_positions(scaled, 12)
+    expected, others = k_center_positions(scaled.double() * 2.0**-power, 12)
+    assert kept.tolist() == expected.tolist()
+    assert bool(torch.isfinite(values).all())
+    assert bool(torch.isfinite(others).all())

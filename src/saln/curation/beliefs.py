@@ -107,7 +107,8 @@ def _listing(
         }
         listed.append(row if ids is None else {**row, "id": ids[place]})
     return {
-        "estimated_noise_rate": beliefs.noise_rate,
+        "estimated_noise_rate": None if beliefs.tells_nothing else beliefs.noise_rate,
+        "tells_nothing": beliefs.tells_nothing,
         "rows": len(source),
         "doubted": int((beliefs.believed != given).sum()),
         "classes": names,

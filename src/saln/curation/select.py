@@ -63,6 +63,8 @@ class SelectionResult:
         noise_rate: With ``coherence``: the share of wrong labels, as estimated.
         doubted: With ``coherence``: how many labels another class is believed of.
         labels: With ``coherence``: the file that lists the labels least believed.
+        tells_nothing: With ``coherence``: why nothing can be said of the labels, where features
+            or labels tell nothing; rows are then chosen at random.
     """
 
     path: Path
@@ -75,6 +77,7 @@ class SelectionResult:
     doubted: int | None = None
     labels: Path | None = None
     listed: list[dict[str, Any]] = field(default_factory=list, repr=False)
+    tells_nothing: str | None = None
 
 
 def select(
@@ -245,6 +248,7 @@ def _work(
     if listing is not None:
         beliefs, labels = judge(job.source, workspace, kept)
         facts = {"noise_rate": labels["estimated_noise_rate"], "doubted": labels["doubted"]}
+        facts["tells_nothing"] = labels.get("tells_nothing")
         remote = belief_array(workspace.read(beliefs)) if engine == "ray" else beliefs
         job = dataclasses.replace(job, beliefs=remote)
         files[workspace.path / "labels.json"] = listing

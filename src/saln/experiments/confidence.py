@@ -45,10 +45,8 @@ def judge_labels(
         len(data.class_names),
     )
     seconds = neighbours.seconds + time.perf_counter() - started
-    reporter.note(
-        f"label coherence, seed {seed}: about {beliefs.noise_rate:.0%} of the training "
-        "labels look wrong"
-    )
+    found = f"about {beliefs.noise_rate:.0%} of the training labels look wrong"
+    reporter.note(f"label coherence, seed {seed}: {beliefs.tells_nothing or found}")
     return LabelConfidence(beliefs, seconds)
 
 
@@ -67,7 +65,8 @@ def doubted_labels(
     Returns:
         Values for JSON. ``transition[c][b]``: how often a label of class ``c`` comes out as
         ``b``. Classes are positions in ``classes``; ``example`` is a position in the training
-        split; ``wrong`` says whether the label was replaced, or null where none was.
+        split; ``wrong`` says whether the label was replaced, or null where none was. Where
+        features or labels tell nothing, ``tells_nothing`` says why, and no rate is estimated.
     """
     train = data.train
     known = noise_share > 0
@@ -77,7 +76,8 @@ def doubted_labels(
         "seed": seed,
         "classes": list(data.class_names),
         "training_labels": len(train),
-        "estimated_noise_rate": beliefs.noise_rate,
+        "estimated_noise_rate": None if beliefs.tells_nothing else beliefs.noise_rate,
+        "tells_nothing": beliefs.tells_nothing,
         "true_noise_rate": float(wrong.mean()) if known else None,
         "doubted": int((beliefs.believed.numpy() != train.labels).sum()),
         "transition": beliefs.transition.tolist(),

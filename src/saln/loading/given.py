@@ -14,13 +14,12 @@ from torch import Tensor
 
 from saln.data.arguments import as_array, as_labels
 from saln.errors import InputError
-from saln.features.neighbours import nearest_neighbours
 from saln.features.store import FeatureStore
 from saln.loading.rows import Rows
 from saln.loading.schedules import FilterSchedule
 from saln.selection import SELECTORS
 from saln.selection.candidates import exact_ratio
-from saln.selection.coherence import NEIGHBOURS, label_beliefs, store_beliefs
+from saln.selection.coherence import label_confidence as judged_confidence
 from saln.selection.contract import BEFORE_LOADING, Selector
 
 __all__ = [
@@ -214,7 +213,9 @@ def known_before_loading(
         label_confidence = _numbers(as_array(label_confidence, "label_confidence"))
         length = _same(length, label_confidence, "label_confidence", what)
     elif "label_confidence" in selector.requires and rows is not None and labels is not None:
-        label_confidence = _believed(store, rows, labels)
+        if store is None:
+            _check_finite("features", rows)
+        label_confidence = judged_confidence(rows if store is None else store, labels)
     given = {"features": rows, "labels": labels, "label_confidence": label_confidence}
     fields: dict[str, Rows] = {}
     for name in sorted(selector.requires):
@@ -249,21 +250,6 @@ def _numbers(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
             "each label is right"
         )
     return values if values.dtype.kind == "f" else values.astype(np.float32)
-
-
-def _believed(
-    store: FeatureStore | None, rows: npt.NDArray[Any], labels: npt.NDArray[np.int64]
-) -> npt.NDArray[Any]:
-    if store is not None:
-        return store_beliefs(store, labels).confidence.numpy()
-    _check_finite("features", rows)
-    table = nearest_neighbours(rows, NEIGHBOURS)
-    indices, similarities = (
-        torch.from_numpy(np.array(array)) for array in (table.indices, table.similarities)
-    )
-    given = torch.from_numpy(np.array(labels))
-    beliefs = label_beliefs(indices, similarities, given, int(given.max()) + 1)
-    return beliefs.confidence.numpy()
 
 
 def _check_finite(name: str, values: npt.NDArray[Any]) -> None:

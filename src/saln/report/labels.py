@@ -66,6 +66,9 @@ def _probability(share: float) -> str:
 
 
 def _sentences(found: dict[str, Any]) -> tuple[str, ...]:
+    if found["estimated_noise_rate"] is None:
+        reason = found.get("tells_nothing") or "nothing is known of the labels"
+        return (f"{reason[:1].upper()}{reason[1:]} (seed {found['seed']}).",)
     rate = f"About {_percent(found['estimated_noise_rate'])}% of the training labels look wrong"
     if found["true_noise_rate"] is not None:
         rate += f"; {_percent(found['true_noise_rate'])}% were replaced on purpose"

@@ -6,10 +6,13 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from fractions import Fraction
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from saln.data.arguments import as_array, as_labels, as_whole
 from saln.errors import InputError
 
 __all__ = [
@@ -20,6 +23,25 @@ __all__ = [
     "exact_ratio",
     "kept_count",
 ]
+
+
+# Types that int64 holds without loss; bool is a mask, which no index is.
+_WHOLE = frozenset({torch.int8, torch.int16, torch.int32, torch.uint8, torch.uint16, torch.uint32})
+
+
+def _as_tensor(values: Any, name: str) -> Tensor:
+    """Values that somebody gave for a field, as a tensor; labels as class numbers.
+
+    Raises:
+        InputError: They are no numbers, or no labels.
+    """
+    array = as_array(values, f"candidates' {name}")
+    if name == "labels":
+        return torch.from_numpy(as_labels(array, array.shape)[0])
+    if array.dtype.kind not in "fiub":
+        raise InputError(f"candidates' {name} are {array.dtype} {array.shape}; give numbers")
+    # A copy, as arrays may be read-only, and torch says so of each.
+    return torch.from_numpy(np.array(array))
 
 
 @dataclass(frozen=True)
@@ -62,6 +84,10 @@ class PairEmbeddings:
 class Candidates:
     """The ``n`` examples looked at for one step, and what is known of them.
 
+    Arrays, lists and pandas' columns are taken as tensors; labels may be whole numbers of any
+    type, (n, 1), or the classes' names, which are numbered in alphabetical order among the
+    candidates.
+
     Attributes:
         indices: int64, (n,): positions in the data set.
         features: floating, (n, d): a frozen backbone's rows.
@@ -87,6 +113,16 @@ class Candidates:
     reference_embeddings: PairEmbeddings | None = None
 
     def __post_init__(self) -> None:
+        for known in fields(self):
+            value = getattr(self, known.name)
+            if value is not None and not isinstance(value, Tensor | PairEmbeddings):
+                object.__setattr__(self, known.name, _as_tensor(value, known.name))
+        labels = self.labels
+        if labels is not None and (labels.dtype != torch.int64 or labels.ndim != 1):
+            numbers, _ = as_labels(labels, tuple(self.indices.shape))
+            object.__setattr__(self, "labels", torch.from_numpy(numbers).to(labels.device))
+        if self.indices.dtype in _WHOLE:
+            object.__setattr__(self, "indices", self.indices.long())
         if self.indices.ndim != 1 or self.indices.dtype != torch.int64:
             raise InputError(
                 f"candidates' indices are {self.indices.dtype} {tuple(self.indices.shape)}, "
@@ -193,6 +229,7 @@ def candidates_needed(k: int, filter_ratio: float | Fraction) -> int:
     Raises:
         InputError: ``filter_ratio`` is outside [0, 1), or ``k`` is below 1.
     """
+    k = k if isinstance(k, int) else as_whole(k, "batch_size", 1)
     if k < 1:
         raise InputError(f"batch size {k} is not allowed; give at least 1")
     return math.ceil(k / (1 - exact_ratio(filter_ratio)))

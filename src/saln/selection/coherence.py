@@ -28,7 +28,7 @@ from saln.features.neighbours import nearest_neighbours, neighbour_table, neighb
 from saln.features.store import FeatureStore
 from saln.selection.candidates import Candidates, Selection
 from saln.selection.contract import Selector
-from saln.selection.copies import Search, graph_of_pictures, pictures
+from saln.selection.copies import ROUNDING, Search, graph_of_pictures, pictures
 from saln.selection.jest import gumbel_top_k
 from saln.selection.votes import TRANSITION_SMOOTHING, judge, what_tells_nothing
 
@@ -233,7 +233,9 @@ def _judge(
     picture = pictures(indices, similarities, numbered)
     graph = graph_of_pictures(indices, similarities, numbered, picture, search)
     transition = torch.eye(classes if classes <= MOST_CLASSES else 0, dtype=torch.float64)
-    reason = what_tells_nothing(graph, len(present), by_chance=calibrated)
+    # Of neighbours that are all equally near those that come first are taken, whatever they say.
+    equal = similarities.size > 0 and float(np.median(similarities[:, -1])) > 1.0 - ROUNDING
+    reason = what_tells_nothing(graph, len(present), by_chance=calibrated or equal)
     if reason is not None:
         sure = torch.ones(len(labels), dtype=torch.float64)
         return LabelBeliefs(sure, torch.from_numpy(labels), transition, float("nan"), reason)

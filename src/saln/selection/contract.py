@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from saln.data.arguments import as_whole
 from saln.errors import InputError
 from saln.selection.candidates import Candidates, Selection
 
@@ -117,10 +118,16 @@ class Selector(abc.ABC):
                 wrong kind or not finite.
         """
         n = len(candidates)
+        k = k if isinstance(k, int) else as_whole(k, "k", 1)
         if not 1 <= k <= n:
             raise InputError(
                 f"k={k} is not allowed with {n} candidates; keep 1 to {n}: "
                 "lower batch_size or raise filter_ratio"
+            )
+        if not isinstance(generator, torch.Generator):
+            raise InputError(
+                f"generator is a {type(generator).__name__}; give a torch.Generator, which alone "
+                "decides what is random"
             )
         for name in sorted(self.requires):
             for value in candidates.tensors(name):
@@ -187,6 +194,12 @@ class Selector(abc.ABC):
         if name == "labels":
             if value.dtype != torch.int64:
                 raise InputError(f"{who} needs int64 labels, not {value.dtype}; call .long()")
+            if bool((value < 0).any()):
+                row = int((value < 0).nonzero()[0])
+                raise InputError(
+                    f"the label of candidate {row} is {int(value[row])}; give 0 or more, and leave "
+                    "out what has no class"
+                )
             return
         if not value.is_floating_point():
             raise InputError(f"{who} needs floating {name}, not {value.dtype}; call .float()")

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
-__all__ = ["Graph", "Search", "graph_of_pictures", "pictures"]
+__all__ = ["ROUNDING", "Graph", "Search", "graph_of_pictures", "pictures"]
 
 # Two examples are copies where they are this much nearer than the last neighbour usually is;
 # nearness as one less the cosine, which goes with the squared distance.

@@ -2,10 +2,34 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
-__all__ = ["gumbel_top_k", "top_k"]
+__all__ = ["around_one", "gumbel_top_k", "times_power", "top_k"]
+
+
+def around_one(features: Tensor) -> tuple[Tensor, int]:
+    """Rows in float32 or wider, times the power of two that makes the largest entry about 1.
+
+    Changes no digit; squares of tiny or huge features are then numbers, and not 0 or infinite.
+
+    Args:
+        features: floating, (n, d), finite.
+
+    Returns:
+        (n, d), and the power, 0 where all are 0.
+    """
+    wide = features.to(torch.promote_types(torch.float32, features.dtype))
+    power = -math.frexp(float(wide.abs().max()))[1] if wide.numel() else 0
+    return times_power(wide, power), power
+
+
+def times_power(values: Tensor, power: int) -> Tensor:
+    """Values times ``2 ** power``."""
+    half = power // 2  # the power of the smallest numbers is itself beyond what floats hold
+    return values * 2.0**half * 2.0 ** (power - half)
 
 
 def top_k(scores: Tensor, k: int) -> Tensor:

@@ -17,6 +17,7 @@ from torch.nn.functional import normalize
 
 from saln.selection.candidates import Candidates, Selection
 from saln.selection.contract import Selector
+from saln.selection.draws import around_one
 
 __all__ = ["FacilityLocation", "facility_location_positions"]
 
@@ -40,7 +41,7 @@ def facility_location_positions(features: Tensor, k: int) -> tuple[Tensor, Tenso
         int64 (k,) positions in the order of the choice, and float64 (n,) what each row
         would cover by itself, both on the CPU.
     """
-    unit = normalize(features.to(torch.promote_types(torch.float32, features.dtype)), dim=1)
+    unit = normalize(around_one(features)[0], dim=1)
     n = len(unit)
     similarities = _similarities(unit)
     covered = unit.new_zeros(n)

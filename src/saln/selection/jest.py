@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from saln.data.arguments import as_whole
 from saln.errors import InputError, NotJointWarning
 from saln.selection.candidates import Candidates, PairEmbeddings, Selection
 from saln.selection.contract import Selector
@@ -202,8 +203,7 @@ class JEST(Selector):
     )
 
     def __post_init__(self) -> None:
-        if self.chunks < 1:
-            raise InputError(f"chunks={self.chunks} is not allowed; give at least 1")
+        object.__setattr__(self, "chunks", as_whole(self.chunks, "chunks", 1))
         if self.variant not in VARIANTS:
             raise InputError(
                 f"variant={self.variant!r} is not allowed; give one of {', '.join(VARIANTS)}"

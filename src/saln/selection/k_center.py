@@ -11,6 +11,7 @@ from torch import Tensor
 
 from saln.selection.candidates import Candidates, Selection
 from saln.selection.contract import Selector
+from saln.selection.draws import around_one, times_power
 
 __all__ = ["KCenter", "k_center_positions"]
 
@@ -33,7 +34,7 @@ def k_center_positions(features: Tensor, k: int) -> tuple[Tensor, Tensor]:
         int64 (k,) positions in the order of the choice, and (n,) distances to the
         nearest centre, both on the CPU.
     """
-    features = features.to(torch.promote_types(torch.float32, features.dtype))
+    features, power = around_one(features)
     # Without the mean, squared norms are small and distances lose fewer digits.
     features = features - features.mean(dim=0)
     squares = features.square().sum(dim=1)
@@ -48,7 +49,8 @@ def k_center_positions(features: Tensor, k: int) -> tuple[Tensor, Tensor]:
         centres.append(centre)
         torch.minimum(nearest, to_centre(centre), out=nearest)
         nearest[centre] = -1.0  # below the 0 of its duplicates: never again
-    return torch.tensor(centres), nearest.clamp_min(0.0).sqrt().cpu()
+    distances = times_power(nearest.clamp_min(0.0).sqrt(), -power)
+    return torch.tensor(centres), distances.cpu()
 
 
 def _squared_distances(features: Tensor, squares: Tensor) -> Callable[[int], Tensor]:

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -56,11 +57,15 @@ class TopLoss(Selector):
     )
 
     def __post_init__(self) -> None:
-        if self.beta is not None and not (math.isfinite(self.beta) and self.beta > 0):
+        if self.beta is None:
+            return
+        number = isinstance(self.beta, int | float | np.number)
+        if not number or not (math.isfinite(self.beta) and self.beta > 0):
             raise InputError(
-                f"beta={self.beta} is not allowed; give a number above 0, or None to keep "
+                f"beta={self.beta!r} is not allowed; give a number above 0, or None to keep "
                 "the highest losses always"
             )
+        object.__setattr__(self, "beta", float(self.beta))
 
     def choose(self, candidates: Candidates, k: int, generator: torch.Generator) -> Selection:
         """Keeps the highest, or draws by the percentiles."""
