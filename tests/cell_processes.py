@@ -194,7 +194,8 @@ def _module(batches):
 
 
 def _lightning_trainer(folder, *callbacks, **options):
-    from saln.integrations.lightning import every_trainers_callbacks, lightning
+    from saln.integrations.lightning import lightning
+    from saln.integrations.lightning_plain import every_trainers_callbacks
 
     if "saln" not in entry_points(group="lightning.pytorch.callbacks_factory").names:
         callbacks = (*callbacks, *every_trainers_callbacks())  # installed before it was one

@@ -23,7 +23,7 @@ WHOLE = (
 )  # fmt: skip
 NO_WHOLE = (
     8.5, "8", True, False, np.bool_(True), None, float("nan"), float("inf"), [8], np.array([8]),
-    (8,), b"8", 8 + 0j, torch.tensor([8]), {"a": 8}, object(),
+    (8,), b"8", 8 + 0j, torch.tensor([8]), {"a": 8}, object,
 )  # fmt: skip
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -16,11 +19,10 @@ from torch.utils.data import DataLoader, Subset, TensorDataset
 from saln.errors import InputError
 from saln.integrations.lightning import (
     ObserveLosses,
-    PlainLoaders,
     SelectedDataModule,
-    every_trainers_callbacks,
     lightning,
 )
+from saln.integrations.lightning_plain import PlainLoaders, every_trainers_callbacks
 from saln.randomness import seeded_globally
 
 pytestmark = pytest.mark.filterwarnings(
@@ -156,6 +158,21 @@ def test_every_trainer_looks_after_plain_loaders():
     module, _, name = points["saln"].partition(":")
     assert getattr(importlib.import_module(module), name) is every_trainers_callbacks
     assert [type(callback) for callback in every_trainers_callbacks()] == [PlainLoaders]
+
+
+def test_a_trainer_without_saln_loads_nothing_of_it():
+    code = (
+        "import sys; import saln._torchvision, lightning; before = set(sys.modules);"
+        "from saln.integrations.lightning_plain import every_trainers_callbacks as c;"
+        "print([m for m in set(sys.modules) - before if m.startswith('saln')])"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True
+    ).stdout
+    assert sorted(ast.literal_eval(found)) == [
+        "saln.integrations",
+        "saln.integrations.lightning_plain",
+    ]
 
 
 def plain(loader, **options):

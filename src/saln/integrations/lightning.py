@@ -12,18 +12,16 @@ from saln.errors import InputError, MissingExtraError
 from saln.integrations.counting import CountingLoader, check_dataset
 from saln.loading.batches import SelectedBatches
 from saln.loading.schedules import FilterSchedule
-from saln.loading.streams import SelectedStream
 
 try:
     import lightning as lightning  # given on, so that it need not be imported before this
-    from lightning.pytorch.utilities import CombinedLoader
 except ImportError as error:
     raise MissingExtraError(
         "saln.integrations.lightning needs the package 'lightning', which is not installed; "
         "run: pip install 'saln[lightning]'"
     ) from error
 
-__all__ = ["ObserveLosses", "PlainLoaders", "SelectedDataModule", "every_trainers_callbacks"]
+__all__ = ["ObserveLosses", "SelectedDataModule"]
 
 # What the loader gets from the batches, or does not need beside them.
 _TAKEN = ("batch_size", "batch_sampler", "sampler", "shuffle", "drop_last")
@@ -142,61 +140,6 @@ class _Loader(CountingLoader):
     @worker_init_fn.setter
     def worker_init_fn(self, function: Any) -> None:
         self._loader.worker_init_fn = function
-
-
-class PlainLoaders(lightning.Callback):
-    """Looks after chosen batches that a Trainer was given in a plain DataLoader.
-
-    What such a loader cannot have under Lightning is refused: its position is in no checkpoint,
-    and a Trainer reads the length of its epochs once. Every Trainer has this callback where SALN
-    is installed.
-    """
-
-    def on_train_start(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
-    ) -> None:
-        """Before the first step.
-
-        Raises:
-            InputError: Training goes on from a checkpoint, or the filter ratio has a schedule.
-        """
-        for chooser in self._choosers(trainer):
-            kind = type(chooser).__name__
-            cure = "give fit() saln.integrations.lightning.SelectedDataModule(dataset, batches)"
-            if isinstance(chooser, SelectedStream):
-                cure = "train from the beginning, or in a loop of your own, as docs/resume.md says"
-            if trainer.ckpt_path is not None:
-                raise InputError(
-                    f"{kind} in a loader of your own cannot go on from a checkpoint: Lightning's "
-                    f"holds no position of it to rely on; {cure}"
-                )
-            if isinstance(chooser, SelectedBatches) and isinstance(
-                chooser.filter_ratio, FilterSchedule
-            ):
-                raise InputError(
-                    "a FilterSchedule changes the length of the epochs, which Lightning reads "
-                    f"once from a plain DataLoader; {cure}"
-                )
-
-    def on_train_epoch_start(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
-    ) -> None:
-        """Tells streams the epoch; Lightning tells it to samplers alone."""
-        for chooser in self._choosers(trainer):
-            if isinstance(chooser, SelectedStream):
-                chooser.set_epoch(trainer.current_epoch)
-
-    @staticmethod
-    def _choosers(trainer: lightning.Trainer) -> list[SelectedBatches | SelectedStream]:
-        loaders = CombinedLoader(trainer.train_dataloader).flattened
-        plain = [loader for loader in loaders if isinstance(loader, DataLoader)]
-        found = [part for loader in plain for part in (loader.batch_sampler, loader.dataset)]
-        return [part for part in found if isinstance(part, SelectedBatches | SelectedStream)]
-
-
-def every_trainers_callbacks() -> list[lightning.Callback]:
-    """What Lightning adds to every Trainer; see the entry points in pyproject.toml."""
-    return [PlainLoaders()]
 
 
 class ObserveLosses(lightning.Callback):

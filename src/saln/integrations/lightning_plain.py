@@ -1,0 +1,88 @@
+"""Looks after chosen batches that a Lightning Trainer was given in a plain DataLoader.
+
+Lightning asks every installed package for callbacks, so this is imported by each Trainer where
+SALN is installed: it loads nothing else of SALN, and does nothing where nobody chooses batches.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import lightning
+from lightning.pytorch.utilities import CombinedLoader
+from torch.utils.data import DataLoader, IterableDataset
+
+if TYPE_CHECKING:
+    from saln.loading.batches import SelectedBatches
+    from saln.loading.streams import SelectedStream
+
+__all__ = ["PlainLoaders", "every_trainers_callbacks"]
+
+
+class PlainLoaders(lightning.Callback):
+    """Refuses what chosen batches in a plain loader cannot have, and tells streams the epoch.
+
+    The position of such a loader is in no checkpoint, and a Trainer reads the length of its
+    epochs once.
+    """
+
+    def on_train_start(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
+        """Before the first step.
+
+        Raises:
+            InputError: Training goes on from a checkpoint, or the filter ratio has a schedule.
+        """
+        for chooser in _choosers(trainer):
+            _refuse(chooser, resumed=trainer.ckpt_path is not None)
+
+    def on_train_epoch_start(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
+        """Tells streams the epoch; Lightning tells it to samplers alone."""
+        for chooser in _choosers(trainer):
+            if isinstance(chooser, IterableDataset):
+                chooser.set_epoch(trainer.current_epoch)
+
+
+def _choosers(trainer: lightning.Trainer) -> list[SelectedBatches | SelectedStream]:
+    # Chosen batches can be here only if somebody has imported them.
+    if "saln.loading.batches" not in sys.modules:
+        return []
+    from saln.loading.batches import SelectedBatches
+    from saln.loading.streams import SelectedStream
+
+    loaders = CombinedLoader(trainer.train_dataloader).flattened
+    plain = [loader for loader in loaders if isinstance(loader, DataLoader)]
+    found = [part for loader in plain for part in (loader.batch_sampler, loader.dataset)]
+    return [part for part in found if isinstance(part, SelectedBatches | SelectedStream)]
+
+
+def _refuse(chooser: SelectedBatches | SelectedStream, *, resumed: bool) -> None:
+    from saln.errors import InputError
+    from saln.loading.batches import SelectedBatches
+    from saln.loading.schedules import FilterSchedule
+
+    batches = chooser if isinstance(chooser, SelectedBatches) else None
+    cure = (
+        "train from the beginning, or in a loop of your own, as docs/resume.md says"
+        if batches is None
+        else "give fit() saln.integrations.lightning.SelectedDataModule(dataset, batches)"
+    )
+    if resumed:
+        raise InputError(
+            f"{type(chooser).__name__} in a loader of your own cannot go on from a checkpoint: "
+            f"Lightning's holds no position of it to rely on; {cure}"
+        )
+    if batches is not None and isinstance(batches.filter_ratio, FilterSchedule):
+        raise InputError(
+            "a FilterSchedule changes the length of the epochs, which Lightning reads once from a "
+            f"plain DataLoader; {cure}"
+        )
+
+
+def every_trainers_callbacks() -> list[lightning.Callback]:
+    """What Lightning adds to every Trainer; see the entry points in pyproject.toml."""
+    return [PlainLoaders()]
