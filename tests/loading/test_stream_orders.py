@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import time
 import warnings
 
 import pytest
 from stream_examples import FEATURES, KEYS, RATIO, SIZE, N, Source, stream
+from torch.utils.data import DataLoader
 
 import saln
 
@@ -59,3 +61,30 @@ def test_one_order_in_every_epoch_is_mixed_unless_it_is_asked_for():
     with pytest.warns(UserWarning, match="SALN drops the same examples for ever"):
         fixed = trained(shuffle_buffer=0)
     assert fixed[0] == fixed[1] == fixed[3]
+
+
+def test_workers_that_tell_a_hugging_face_stream_the_epoch_at_once_agree(monkeypatch):
+    """Its ``set_epoch`` adds to a shared number; here both read before either adds."""
+    datasets = pytest.importorskip("datasets")
+
+    def slow(source, epoch):
+        difference = epoch - source._epoch
+        time.sleep(0.3)
+        source._epoch += difference
+
+    def epochs():
+        table = datasets.Dataset.from_dict({"id": KEYS, "n": list(range(N))})
+        one = saln.SelectedStream(
+            table.to_iterable_dataset(num_shards=4), selector=saln.Uniform(), key_field="id",
+            batch_size=1, filter_ratio=0.0, seed=0, shuffle_buffer=0,
+        )  # fmt: skip
+        loader = DataLoader(one, batch_size=None, num_workers=2, generator=one.generator)
+        for epoch in range(1, 3):
+            one.set_epoch(epoch)
+            yield [key for batch in loader for key in batch.keys]
+
+    undisturbed = list(epochs())
+    monkeypatch.setattr(datasets.IterableDataset, "set_epoch", slow)
+    assert list(epochs()) == undisturbed
+    for keys in undisturbed:
+        assert sorted(keys) == sorted(KEYS)

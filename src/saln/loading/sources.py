@@ -12,7 +12,15 @@ import torch
 
 from saln.errors import DataError, InputError
 
-__all__ = ["Item", "SampleReader", "asks_for_worker", "found_split", "key_of", "rows_by_key"]
+__all__ = [
+    "Item",
+    "SampleReader",
+    "asks_for_worker",
+    "found_split",
+    "key_of",
+    "rows_by_key",
+    "tell_epoch",
+]
 
 
 class Item(NamedTuple):
@@ -86,6 +94,17 @@ def asks_for_worker(source: Any) -> bool:
     """Whether the source's ``__iter__`` asks torch which worker it runs in."""
     code = getattr(getattr(type(source), "__iter__", None), "__code__", None)
     return isinstance(code, CodeType) and "get_worker_info" in code.co_names
+
+
+def tell_epoch(source: Any, epoch: int) -> None:
+    """Tells a source the epoch, where it asks for it; workers may do so at the same time."""
+    shared = getattr(source, "_epoch", None)
+    if isinstance(shared, torch.Tensor):
+        # Hugging Face's set_epoch adds the difference to a number that workers share: two at once
+        # would both add it, and each then read other shards.
+        shared.fill_(epoch)
+    elif hasattr(source, "set_epoch"):
+        source.set_epoch(epoch)
 
 
 class SampleReader(Iterator[Item]):

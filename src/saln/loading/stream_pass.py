@@ -13,7 +13,7 @@ from torch.utils.data import get_worker_info
 
 from saln.errors import DataError, InputError, SalnError
 from saln.loading.ranks import rank_share
-from saln.loading.sources import Item, SampleReader, asks_for_worker
+from saln.loading.sources import Item, SampleReader, asks_for_worker, tell_epoch
 from saln.randomness import derive_generator
 from saln.selection.candidates import Selection
 from saln.selection.contract import Selector
@@ -153,8 +153,7 @@ class StreamPass:
         if state["worker"] is None:  # saved outside workers: the first is next
             state["base"] = state["step"]
         state["worker"] = worker
-        if hasattr(stream.source, "set_epoch"):
-            stream.source.set_epoch(epoch)
+        tell_epoch(stream.source, epoch)
         n = stream.candidates_of(epoch)
         reader = SampleReader(
             stream.source,
