@@ -1,0 +1,245 @@
+"""Labels as a signal on the graph of the features' Gram matrix, smoothed by its spectrum.
+
+With rows ``X`` less their mean, ``X'X = V diag(s) V'`` and ``Z = X V``, the filter
+``s / (s + penalty)`` smooths the signal ``Y`` to ``P = mean(Y) + Z diag(1 / (s + penalty)) Z'Y``:
+ridge regression with a free constant. What the *other* examples alone say of example i follows
+without fitting again: ``(P_i - h_i Y_i) / (1 - h_i)`` with the leverage
+``h_i = 1/n + sum_j Z_ij^2 / (s_j + penalty)``; of a group of examples that shall not speak for each
+other, with their block of ``H`` in the place of ``h_i``. All it takes are sums over the examples:
+they are made in parts, merged, and added to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import scipy.sparse
+import torch
+from torch import Tensor
+
+from saln.errors import InputError
+
+__all__ = ["LabelFilter", "LabelSums", "one_hot", "transposed_product"]
+
+# A leverage above this leaves nothing of the others to say, but for rounding.
+FULL_LEVERAGE = 1.0 - 1e-9
+Signal = Any  # a scipy.sparse.csr_array, (n, C)
+
+
+@dataclass
+class LabelSums:
+    """Sums over labelled examples that tell the filter all that it needs.
+
+    Attributes:
+        count: How many examples they are of.
+        total: float64, (d,): the sum of the rows.
+        gram: float64, (d, d): the sum of each row's outer product with itself.
+        products: float64, (d, C): the sum of each row times its signal.
+        weights: float64, (C,): the sum of the signals: examples of each class.
+    """
+
+    count: float
+    total: Tensor
+    gram: Tensor
+    products: Tensor
+    weights: Tensor
+
+    @classmethod
+    def of(cls, width: int, classes: int) -> LabelSums:
+        """Sums of nothing.
+
+        Args:
+            width: Features a row, d.
+            classes: C.
+        """
+        shapes = ((width,), (width, width), (width, classes), (classes,))
+        return cls(0.0, *(torch.zeros(shape, dtype=torch.float64) for shape in shapes))
+
+    @property
+    def classes(self) -> int:
+        """C."""
+        return len(self.weights)
+
+    def add(self, rows: Tensor, signal: Signal) -> None:
+        """Adds examples; those whose signal is empty have no label, and are left out.
+
+        Args:
+            rows: floating, (b, d).
+            signal: scipy.sparse CSR, (b, C): in each row what sums to 1, or nothing.
+
+        Raises:
+            InputError: Shapes that do not fit.
+        """
+        if rows.ndim != 2 or rows.shape[1] != len(self.total) or signal.shape[0] != len(rows):
+            raise InputError(
+                f"rows {tuple(rows.shape)} and labels {signal.shape} do not fit sums over "
+                f"{len(self.total)} features"
+            )
+        if signal.shape[1] > self.classes:
+            self._widen(signal.shape[1])
+        labelled = np.diff(signal.indptr) > 0
+        if not labelled.all():
+            rows, signal = rows[torch.from_numpy(labelled)], signal[labelled]
+        wide = rows.double()
+        self.count += len(wide)
+        self.total += wide.sum(dim=0)
+        self.gram += wide.T @ wide
+        self.products[:, : signal.shape[1]] += transposed_product(signal, wide)
+        sums = np.asarray(signal.sum(axis=0)).ravel()
+        self.weights[: signal.shape[1]] += torch.from_numpy(sums)
+
+    def _widen(self, classes: int) -> None:
+        more = classes - self.classes
+        self.products = torch.nn.functional.pad(self.products, (0, more))
+        self.weights = torch.nn.functional.pad(self.weights, (0, more))
+
+    def merge(self, other: LabelSums) -> LabelSums:
+        """The sums over both parts' examples. Both are left alone.
+
+        Raises:
+            InputError: Rows of another width.
+        """
+        if len(self.total) != len(other.total):
+            raise InputError(
+                f"sums over {len(self.total)} and {len(other.total)} features cannot be merged; "
+                "give parts of one data set's features"
+            )
+        classes = max(self.classes, other.classes)
+        merged = LabelSums.of(len(self.total), classes)
+        merged.count = self.count + other.count
+        merged.total += self.total + other.total
+        merged.gram += self.gram + other.gram
+        for part in (self, other):
+            merged.products[:, : part.classes] += part.products
+            merged.weights[: part.classes] += part.weights
+        return merged
+
+
+def transposed_product(signal: Signal, rows: Tensor) -> Tensor:
+    """``rows' signal``, float64 (d, C), without a dense signal."""
+    product = signal.T @ rows.double().numpy()
+    return torch.from_numpy(np.ascontiguousarray(np.asarray(product).T))
+
+
+class LabelFilter:
+    """The filter of given sums, for every penalty at once.
+
+    Args:
+        sums: Of all labelled examples.
+
+    Attributes:
+        values: float64, (r,): the eigenvalues ``s`` of the centred Gram matrix, largest first;
+            those that are 0 but for rounding are left out, and r <= d.
+        vectors: float64, (d, r): eigenvectors.
+
+    Raises:
+        InputError: There is no labelled example.
+    """
+
+    def __init__(self, sums: LabelSums) -> None:
+        if sums.count < 1:
+            raise InputError("no example has a label; give at least one")
+        self.count = sums.count
+        self.mean = sums.total / sums.count
+        centred = sums.gram - sums.count * torch.outer(self.mean, self.mean)
+        values, vectors = torch.linalg.eigh((centred + centred.T) / 2)
+        values, vectors = values.flip(0), vectors.flip(1)
+        # What is left of a direction in which nothing varies is the rounding of the sums.
+        size = max(float(sums.gram.diagonal().sum()), 0.0)
+        kept = values > len(values) * torch.finfo(torch.float64).eps * size
+        self.values = values[kept]
+        self.vectors = vectors[:, kept]
+        self.signal(sums.products, sums.weights)
+
+    def signal(self, products: Tensor, weights: Tensor) -> None:
+        """Puts another signal of the same examples in the place of the labels.
+
+        Args:
+            products: float64, (d, C): the sum of each row times its signal.
+            weights: float64, (C,): the sum of the signals.
+        """
+        self.shares = weights / self.count
+        self.coefficients = self.vectors.T @ (products - torch.outer(self.mean, weights))
+
+    @property
+    def scale(self) -> float:
+        """The sum of the eigenvalues, above 0: what penalties are measured by."""
+        return max(float(self.values.sum()), torch.finfo(torch.float64).tiny)
+
+    def project(self, rows: Tensor, width: int | None = None) -> Tensor:
+        """``Z`` of some rows, its first columns, in the rows' own precision: (b, width)."""
+        return (rows - self.mean.to(rows)) @ self.vectors[:, :width].to(rows)
+
+    def leverages(self, rows: Tensor, penalties: Sequence[float]) -> Tensor:
+        """How much each row's own label weighs in its smoothed one: (b, penalties)."""
+        gains = torch.stack([1.0 / (self.values + penalty) for penalty in penalties], dim=1)
+        return 1.0 / self.count + self.project(rows).square() @ gains.to(rows)
+
+    def weights(self, penalty: float) -> Tensor:
+        """What the features of a row weigh for each class: float64, (d, C)."""
+        return self.vectors @ (self.coefficients / (self.values + penalty)[:, None])
+
+    def smoothed(self, rows: Tensor, weights: Tensor) -> Tensor:
+        """What the filter makes of the labels at some rows, their own labels included: (b, C).
+
+        Args:
+            rows: (b, d).
+            weights: From :meth:`weights`.
+        """
+        return self.shares.to(rows) + (rows - self.mean.to(rows)) @ weights.to(rows)
+
+    def alone(self, smoothed: Tensor, leverages: Tensor, signal: Signal) -> Tensor:
+        """What the other examples alone say of some: (b, C).
+
+        Args:
+            smoothed: (b, C), from :meth:`smoothed`.
+            leverages: (b,), of one penalty.
+            signal: CSR, (b, C): the labels that are in the sums; empty for what is not.
+        """
+        labelled = torch.from_numpy(np.diff(signal.indptr) > 0)
+        own = torch.from_numpy(signal.toarray()).to(smoothed)
+        weight = (leverages * labelled)[:, None].to(smoothed)
+        return left_out(smoothed, own, weight, self.shares.to(smoothed))
+
+    def without_group(
+        self, rows: Tensor, smoothed: Tensor, signal: Signal, penalty: float
+    ) -> Tensor:
+        """What all but a group of examples say of its members: refitted without it, exactly.
+
+        ``Q_g = P_g - H_gg (Y_g - Q_g)``: a fit to labels that it foretells itself is the fit
+        without them. Members without a label have no part in ``H``.
+
+        Args:
+            rows: (m, d): all members.
+            smoothed: (m, C), from :meth:`smoothed`.
+            signal: CSR, (m, C).
+            penalty: Above 0.
+        """
+        labelled = torch.from_numpy(np.diff(signal.indptr) > 0)
+        z = self.project(rows.double())
+        hat = (1.0 / self.count + (z / (self.values + penalty)) @ z.T) * labelled
+        left = torch.eye(len(z), dtype=torch.float64) - hat
+        told = smoothed.double() - hat @ torch.from_numpy(signal.toarray()).double()
+        found: Tensor = torch.linalg.lstsq(left, told, driver="gelsd").solution
+        return found.to(smoothed)
+
+
+def left_out(smoothed: Tensor, own: Tensor, leverages: Tensor, without: Tensor) -> Tensor:
+    """``(P - h Y) / (1 - h)``; where the own label weighs all, ``without``."""
+    rest = 1.0 - leverages
+    alone = leverages > FULL_LEVERAGE
+    found = (smoothed - leverages * own) / torch.where(alone, torch.ones_like(rest), rest)
+    return torch.where(alone, without.expand_as(found), found)
+
+
+def one_hot(labels: npt.NDArray[np.int64], classes: int) -> Signal:
+    """Class numbers as a signal; negative ones are no label: CSR float64, (n, C)."""
+    known = labels >= 0
+    indptr = np.concatenate([[0], np.cumsum(known)])
+    return scipy.sparse.csr_array(
+        (np.ones(int(known.sum())), labels[known], indptr), shape=(len(labels), classes)
+    )
