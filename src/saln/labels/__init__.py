@@ -1,0 +1,1 @@
+"""Which labels are wrong: beliefs about every label, from all the others."""
