@@ -2,7 +2,8 @@
 
 Data flows one way, and so do imports::
 
-    data -> features -> spectral -> selection -> loading -> training -> experiments -> report
+    data -> features -> spectral -> labels -> selection -> loading -> training -> experiments
+    -> report
 
     dataset -> features (once, cached) -> similarity graph -> selector -> batches -> learner
                                                                 ^
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from saln.features.extraction import extract_features
     from saln.features.given import write_store
     from saln.features.store import FeatureStore
+    from saln.labels.beliefs import LabelBeliefs
+    from saln.labels.judging import judge_labels, label_sums
     from saln.loading.batches import SelectedBatches
     from saln.loading.learner_selected import LearnerSelected
     from saln.loading.schedules import FilterSchedule
@@ -62,6 +65,7 @@ __all__ = [
     "ImageTextJEST",
     "InfoBatch",
     "KCenter",
+    "LabelBeliefs",
     "LearnerSelected",
     "PairEmbeddings",
     "RHOLoss",
@@ -74,7 +78,9 @@ __all__ = [
     "Uniform",
     "extract_features",
     "fiedler",
+    "judge_labels",
     "label_beliefs",
+    "label_sums",
     "select",
     "suspicious_labels",
     "testing",
@@ -83,6 +89,7 @@ __all__ = [
 
 _HOMES = {
     "JEST": "saln.selection.jest",
+    "LabelBeliefs": "saln.labels.beliefs",
     "RS2": "saln.selection.rs2",
     "SALN": "saln.selection.saln",
     "BatchCoherence": "saln.selection.coherence",
@@ -107,7 +114,9 @@ _HOMES = {
     "Uniform": "saln.selection.uniform",
     "extract_features": "saln.features.extraction",
     "fiedler": "saln.spectral.fiedler",
+    "judge_labels": "saln.labels.judging",
     "label_beliefs": "saln.selection.coherence",
+    "label_sums": "saln.labels.judging",
     "select": "saln.curation.select",
     "suspicious_labels": "saln.selection.coherence",
     "write_store": "saln.features.given",

@@ -143,9 +143,7 @@ class LabelBeliefs:
             InputError: There is no such row.
         """
         if not 0 <= example < len(self):
-            raise InputError(
-                f"example {example} is not allowed; give 0 to {len(self) - 1}, a row that was judged"
-            )
+            raise InputError(f"example {example} is not allowed; give 0 to {len(self) - 1}, a row")
         held = self.probabilities[[example]]
         order = np.argsort(-held.data, kind="stable")[:top]
         classes = tuple((self.names[held.indices[i]], float(held.data[i])) for i in order)
@@ -159,7 +157,7 @@ class LabelBeliefs:
         copies = self._copies().get(example, ())
         return LabelEvidence(self._name(example), classes, near, copies)
 
-    def update(self, features: Any, labels: Any) -> LabelBeliefs:
+    def update(self, features: Any, labels: Any = None) -> LabelBeliefs:
         """Beliefs after more examples came, as if all had been judged at once.
 
         The sums over the examples of before are kept. The examples themselves are read again, to

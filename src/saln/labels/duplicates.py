@@ -1,4 +1,4 @@
-"""Near duplicates, which would vote for each other: groups of examples that lie as good as together."""
+"""Near duplicates, which would vote for each other."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What all but an example itself say of its class: the filter's scores and the neighbours' votes."""
+"""What the others say of an example's class: the filter's scores and the neighbours' votes."""
 
 from __future__ import annotations
 

@@ -29,12 +29,14 @@ class GivenLabels:
         classes: int64, (C,): the labels that occur, in order.
         names: One name a class that occurs.
         soft: float64, (n, C), where soft labels were given; else None.
+        named: Whether the labels were names, so that numbers are of no meaning.
     """
 
     places: npt.NDArray[np.int64]
     classes: npt.NDArray[np.int64]
     names: tuple[str, ...]
     soft: npt.NDArray[np.float64] | None = None
+    named: bool = False
 
 
 def given_labels(labels: Any, count: int, class_names: Sequence[str] | None = None) -> GivenLabels:
@@ -72,16 +74,17 @@ def given_labels(labels: Any, count: int, class_names: Sequence[str] | None = No
         raise InputError("labels that are names already leave no place for class_names")
     places = np.full(count, -1, dtype=np.int64)
     classes, places[known] = np.unique(numbers, return_inverse=True)
-    return GivenLabels(places, classes, _names(classes, names or class_names))
+    called = _names(classes, names or class_names)
+    return GivenLabels(places, classes, called, named=names is not None)
 
 
 def _missing(array: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
     if array.dtype.kind == "f":
-        return np.isnan(array) | (array < 0)
+        return np.asarray(np.isnan(array) | (array < 0))
     if array.dtype.kind == "i":
-        return array < 0
+        return np.asarray(array < 0)
     if array.dtype.kind == "U":
-        return array == ""
+        return np.asarray(array == "")
     if array.dtype == object:
         return np.array(
             [v is None or v == "" or v != v or (not isinstance(v, str) and v < 0) for v in array]

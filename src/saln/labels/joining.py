@@ -1,8 +1,8 @@
 """Evidence joined into probabilities, by the likelihood of the given labels.
 
-``Q_i(c)`` is in proportion to ``exp(t * filter_i(c) + b * log votes_i(c) + level(c))``. No example's
-own label has a part in its ``Q_i``, so ``sum_i log sum_c Q_i(c) T(c, y_i)`` is an honest measure of
-``t``, ``b``, the levels and the filter's penalty.
+``Q_i(c)`` is in proportion to ``exp(t * filter_i(c) + b * log votes_i(c) + level(c))``. No
+example's own label has a part in its ``Q_i``, so ``sum_i log sum_c Q_i(c) T(c, y_i)`` is an honest
+measure of ``t``, ``b``, the levels and the filter's penalty.
 """
 
 from __future__ import annotations
@@ -53,14 +53,12 @@ class Joint:
         """What learning begins with."""
         return cls(*START, torch.zeros(classes, dtype=torch.float64))
 
-    def told(self, evidence: Evidence, part: slice = slice(None)) -> Floats:
-        """``Q`` of some examples: float64 (b, m); rows sum to 1."""
-        logits = self.scores * torch.from_numpy(evidence.scores[part]).double()
+    def logits(self, evidence: Evidence, part: slice = slice(None)) -> Tensor:
+        """The logarithms of ``Q``, but for one number a row: float64 (b, m)."""
+        found = self.scores * torch.from_numpy(evidence.scores[part]).double()
         if evidence.votes is not None:
-            logits += self.votes * torch.from_numpy(evidence.votes[part]).double()
-        logits += self.levels[torch.from_numpy(evidence.classes[part].astype(np.int64))]
-        found: Floats = torch.softmax(logits, dim=1).numpy()
-        return found
+            found += self.votes * torch.from_numpy(evidence.votes[part]).double()
+        return found + self.levels[torch.from_numpy(evidence.classes[part].astype(np.int64))]
 
 
 def fit(evidence: Evidence, likelihoods: Floats, voices: Floats, start: Joint) -> Joint:
@@ -97,7 +95,7 @@ def fit(evidence: Evidence, likelihoods: Floats, voices: Floats, start: Joint) -
         total.backward()
         return total
 
-    optimizer.step(loss)  # type: ignore[no-untyped-call]
+    optimizer.step(loss)
     with torch.no_grad():
         t, b = sizes.exp().clamp(1e-6, 1e4).tolist()
     return Joint(t, b, levels.detach())
@@ -182,13 +180,14 @@ def _clearest(joint: Joint, evidence: Evidence) -> tuple[Places, Floats]:
     majority, margin = np.empty(n, dtype=np.int64), np.empty(n)
     for start in range(0, n, BLOCK_ROWS):
         rows = slice(start, start + BLOCK_ROWS)
-        told = joint.told(evidence, rows)
-        best = told.round(9).argmax(axis=1)
-        beside = np.arange(len(told))
+        # Not of probabilities: those near 1 are hard to tell apart.
+        logits = joint.logits(evidence, rows).numpy()
+        best = logits.round(9).argmax(axis=1)
+        beside = np.arange(len(logits))
         majority[rows] = evidence.classes[rows][beside, best]
-        first = told[beside, best].copy()
-        told[beside, best] = 0.0
-        margin[rows] = first - told.max(axis=1)
+        first = logits[beside, best].copy()
+        logits[beside, best] = -np.inf
+        margin[rows] = first - logits.max(axis=1)
     return majority, margin
 
 
@@ -205,7 +204,7 @@ def judge(
         Their beliefs, float64 (b, m), and the logarithm of the probability of each one's label;
         0 for who has none.
     """
-    told = joint.told(evidence, rows)
+    told = torch.softmax(joint.logits(evidence, rows), dim=1).numpy()
     given = labels[rows]
     likelihoods = transition.columns(evidence.classes[rows], np.maximum(given, 0))
     product = told * np.where((given >= 0)[:, None], likelihoods, 1.0)

@@ -1,32 +1,28 @@
-"""One call from features and labels to beliefs about every label.
+r"""One call from features and labels to beliefs about every label.
 
 ::
 
-    rows -> sums -> filter ----\\
-      \\--> neighbours, copies --> evidence -> joint <-> noise -> beliefs
+    rows -> sums -> filter ----\
+      \--> neighbours, copies --> evidence -> joint <-> noise -> beliefs
                                     ^                             |
-                                    \\---- while likelier -------/
+                                    \---- while likelier -------/
 
 The features are read a few times, in blocks; nothing n x n and nothing n x C is held.
 """
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import scipy.sparse
 import torch
 from torch import Tensor
 
 from saln.errors import InputError
 from saln.features.arguments import as_array
-from saln.features.neighbours import NeighbourTable
 from saln.labels.beliefs import LabelBeliefs
 from saln.labels.evidence import (
     NEIGHBOUR_ROWS,
@@ -35,10 +31,10 @@ from saln.labels.evidence import (
     Signal,
     find_neighbours,
 )
-from saln.labels.given import GivenLabels, given_labels, labels_of
+from saln.labels.given import given_labels, labels_of
 from saln.labels.joining import BLOCK_ROWS, Judged, judge, learn
-from saln.labels.noise import DENSE
 from saln.labels.rows import Rows
+from saln.labels.telling import Clock, Task, kept_rows, told
 from saln.randomness import derive_generator
 from saln.spectral.label_filter import LabelFilter, LabelSums, one_hot
 
@@ -52,8 +48,6 @@ SAMPLE = 20_000
 # Beliefs take the place of labels while that gains so much likelihood an example, so often.
 GAIN = 5e-4
 ROUNDS = 4
-# A class's examples that count for as much as knowing nothing of it but the noise.
-UNKNOWN = 2.0
 
 Places = npt.NDArray[np.int64]
 
@@ -76,11 +70,7 @@ def label_sums(features: Any, labels: Any, *, classes: int) -> LabelSums:
             f"{rows.given} rows and labels {given.dtype} {given.shape}; give whole numbers below "
             f"classes={classes}, one a row"
         )
-    return _sums(rows, given.astype(np.int64)[_kept(rows)], classes)
-
-
-def _kept(rows: Rows) -> Places | slice:
-    return slice(None) if rows.kept is None else rows.kept
+    return _sums(rows, given.astype(np.int64)[kept_rows(rows)], classes)
 
 
 def _sums(rows: Rows, labels: Places, classes: int) -> LabelSums:
@@ -132,38 +122,13 @@ def judge_labels(
         raise InputError("labels are missing; give one a row of the features")
     rows = Rows(features)
     given = given_labels(labels, rows.given, class_names)
-    return _judge(_Task(rows, given, features, labels, class_names, neighbours, seed), sums)
+    return _judge(Task(rows, given, labels, class_names, neighbours, seed), sums)
 
 
-@dataclass(frozen=True)
-class _Task:
-    """What was asked for."""
-
-    rows: Rows
-    given: GivenLabels
-    features: Any
-    labels: Any
-    class_names: Sequence[str] | None
-    neighbours: bool | None
-    seed: int
-
-
-class _Clock:
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-        self.begun = self.last = time.perf_counter()
-
-    def tell(self, name: str) -> None:
-        now = time.perf_counter()
-        self.seconds[name] = self.seconds.get(name, 0.0) + now - self.last
-        self.last = now
-        self.seconds["total"] = now - self.begun
-
-
-def _judge(task: _Task, sums: LabelSums | None) -> LabelBeliefs:
+def _judge(task: Task, sums: LabelSums | None) -> LabelBeliefs:
     rows, given = task.rows, task.given
-    clock = _Clock()
-    places = given.places[_kept(rows)]
+    clock = Clock()
+    places = given.places[kept_rows(rows)]
     classes = len(given.classes)
     if not (places >= 0).any():
         raise InputError("no example that has features has a label; give at least one")
@@ -185,7 +150,8 @@ def _judge(task: _Task, sums: LabelSums | None) -> LabelBeliefs:
     clock.tell("penalty")
     rounds, judged, evidence = _rounds(gatherer, penalty, leverages, task.seed)
     clock.tell("joining")
-    return _told(task, gatherer, sums, penalty, rounds, judged, evidence, clock)
+    again = _Again(task, sums)
+    return told(task, gatherer, penalty, rounds, judged, evidence, clock, again)
 
 
 def _sampled(gatherer: Gatherer, seed: int) -> tuple[Places, list[Places]]:
@@ -274,144 +240,47 @@ def _beliefs(judged: Judged, evidence: Evidence, labels: Places) -> Signal:
     return Signal(evidence.classes, shares)
 
 
-def _told(
-    task: _Task,
-    gatherer: Gatherer,
-    sums: LabelSums,
-    penalty: float,
-    rounds: int,
-    judged: Judged,
-    evidence: Evidence,
-    clock: _Clock,
-) -> LabelBeliefs:
-    """Everything in the words of the one who asked."""
-    rows, given, labels = task.rows, task.given, gatherer.labels
-    counts = np.bincount(labels[labels >= 0], minlength=gatherer.classes).astype(np.float64)
-    shares = counts / counts.sum()
-    informative = judged.informative
-    n = rows.n
-    confidence = np.full(n, np.nan)
-    likeliest = np.empty(n, dtype=np.int64)
-    kept = evidence.scores.shape[1]
-    held = np.empty((n, kept), dtype=np.float32)
-    doubt = float((judged.transition.wrong() * shares).sum())
-    known = labels >= 0
-    others = _others(gatherer, counts)
-    for start in range(0, n, BLOCK_ROWS):
-        part = slice(start, min(start + BLOCK_ROWS, n))
-        found, _ = judge(judged.joint, judged.transition, evidence, labels, part)
-        own = evidence.classes[part] == labels[part][:, None]
-        if not informative:
-            # Nothing can be said: what has a label is believed, what has none is any class.
-            found = np.where(known[part][:, None], own.astype(np.float64), found)
-        else:
-            right = (found * own).sum(axis=1)
-            # Few others of its class can tell little about an example.
-            few = UNKNOWN / (others[part] + UNKNOWN)
-            moved = right + few * np.maximum((1.0 - doubt) - right, 0.0)
-            rest = np.divide(1 - moved, 1 - right, out=np.ones_like(right), where=right < 1)
-            moved_rows = np.where(own, moved[:, None], found * rest[:, None])
-            found = np.where(known[part][:, None], moved_rows, found)
-        held[part] = found
-        confidence[part] = np.where(known[part], (found * own).sum(axis=1), np.nan)
-        best = found.argmax(axis=1)
-        likeliest[part] = evidence.classes[part][np.arange(len(found)), best]
-    classes, columns = gatherer.classes, evidence.classes
-    if given.soft is not None:
-        soft = given.soft[_kept(rows)]
-        unsure = ~known & soft.any(axis=1)
-        picked = np.take_along_axis(soft[unsure], columns[unsure].astype(np.int64), axis=1)
-        confidence[unsure] = (picked * held[unsure]).sum(axis=1)
-    rate = float(1.0 - np.nanmean(confidence[known])) if informative else math.nan
-    interval = _interval(rate, judged.transition.anchors, int(known.sum()))
-    message = "" if informative else (
-        "these features predict the labels little better than chance, so no label is doubted; "
-        "use the features of a stronger backbone"
-    )  # fmt: skip
-    matrix = judged.transition
-    transition: Any = (
-        torch.from_numpy(matrix.dense)
-        if classes <= DENSE
-        else scipy.sparse.csr_array(matrix.seen + scipy.sparse.diags_array(matrix.right))
-    )
-    table = gatherer.table or NeighbourTable(
-        np.empty((n, 0), dtype=np.int32), np.empty((n, 0), dtype=np.float32), 0.0
-    )
-    indptr = np.arange(n + 1, dtype=np.int64) * kept
-    flat = np.ascontiguousarray(columns).ravel()
-    told = scipy.sparse.csr_array((held.ravel(), flat, indptr), shape=(n, classes))
-    clock.tell("telling")
-    place = np.arange(n) if rows.kept is None else rows.kept
-    near, similarities = np.asarray(table.indices), np.asarray(table.similarities)
-    if rows.kept is not None:
-        confidence = _spread(confidence, rows, np.nan)
-        likeliest = _spread(likeliest, rows, -1)
-        near, similarities = (
-            _spread(place[near].astype(np.int32), rows, -1),
-            _spread(similarities, rows, np.nan),
-        )
-        lengths = np.zeros(rows.given, dtype=np.int64)
-        lengths[rows.kept] = kept
-        indptr = np.concatenate([[0], np.cumsum(lengths)])
-        told = scipy.sparse.csr_array((told.data, told.indices, indptr), (rows.given, classes))
-    believed = np.where(likeliest >= 0, given.classes[np.maximum(likeliest, 0)], -1)
-    return LabelBeliefs(
-        confidence=torch.from_numpy(confidence),
-        believed=torch.from_numpy(believed),
-        probabilities=told,
-        classes=given.classes,
-        names=given.names,
-        transition=transition,
-        noise_rate=rate,
-        noise_interval=interval,
-        informative=informative,
-        message=message,
-        groups=tuple(place[group] for group in gatherer.groups),
-        neighbours=near,
-        similarities=similarities,
-        penalty=penalty / gatherer.filter.scale,
-        rounds=rounds,
-        seconds=clock.seconds,
-        given=given.places,
-        again=_Again(task, sums),
-    )
-
-
-def _others(gatherer: Gatherer, counts: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """How many examples outside its own group carry each example's label."""
-    labels = gatherer.labels
-    others = np.maximum(counts[np.maximum(labels, 0)] - 1, 0)
-    for group in gatherer.groups:
-        inside = np.bincount(labels[group][labels[group] >= 0], minlength=gatherer.classes)
-        own = np.maximum(labels[group], 0)
-        others[group] = np.maximum(counts[own] - inside[own], 0)
-    found: npt.NDArray[np.float64] = others
-    return found
-
-
-def _interval(rate: float, anchors: int, n: int) -> tuple[float, float]:
-    """By the examples that told the noise: 95%, as Wilson's interval has it."""
-    if math.isnan(rate):
-        return math.nan, math.nan
-    trials, z = max(min(anchors, n), 1), 1.96
-    middle = (rate + z * z / (2 * trials)) / (1 + z * z / trials)
-    half = z * math.sqrt(rate * (1 - rate) / trials + z * z / (4 * trials * trials))
-    half /= 1 + z * z / trials
-    return max(0.0, middle - half), min(1.0, middle + half)
-
-
-def _spread(values: npt.NDArray[Any], rows: Rows, missing: float) -> npt.NDArray[Any]:
-    """Values of the rows that have features among all rows."""
-    full = np.full((rows.given, *values.shape[1:]), missing, dtype=values.dtype)
-    full[rows.kept] = values
-    return full
-
-
 class _Again:
     """Judges the examples of before with new ones, from the sums of before."""
 
-    def __init__(self, task: _Task, sums: LabelSums) -> None:
+    def __init__(self, task: Task, sums: LabelSums) -> None:
         self.task, self.sums = task, sums
 
     def __call__(self, features: Any, labels: Any) -> LabelBeliefs:
-        raise NotImplementedError
+        before = self.task
+        labels, _ = labels_of(features, labels, None)
+        if labels is None:
+            raise InputError("labels are missing; give one a row of the new features")
+        more = Rows(features)
+        rows = before.rows.followed_by(more)
+        joined = _joined(before.labels, labels)
+        given = given_labels(joined, rows.given, before.class_names)
+        # Classes may have come between those of before.
+        if given.named:
+            places = np.searchsorted(np.array(given.names), np.array(before.given.names))
+        else:
+            places = np.searchsorted(given.classes, before.given.classes)
+        own = given.places[before.rows.given :][kept_rows(more)]
+        sums = self.sums.renumbered(places, len(given.classes)).merge(
+            _sums(more, own, len(given.classes))
+        )
+        task = replace(before, rows=rows, given=given, labels=joined)
+        return _judge(task, sums)
+
+
+def _joined(before: Any, more: Any) -> npt.NDArray[Any]:
+    """Labels of before, then new ones."""
+    parts = [
+        np.array(part, dtype=object)
+        if isinstance(part, list | tuple) and any(value is None for value in part)
+        else as_array(part, "labels")
+        for part in (before, more)
+    ]
+    parts = [part[:, 0] if part.ndim == 2 and part.shape[1] == 1 else part for part in parts]
+    texts = [part.dtype.kind == "U" for part in parts if part.dtype != object]
+    if parts[0].shape[1:] != parts[1].shape[1:] or len(set(texts)) > 1:
+        raise InputError(
+            f"the labels of before are {parts[0].dtype} {parts[0].shape} and the new ones "
+            f"{parts[1].dtype} {parts[1].shape}; give both as numbers, as names or as shares"
+        )
+    return np.concatenate(parts)

@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +24,9 @@ __all__ = ["Transition", "learn_transition"]
 # The shares of a class's examples, widest margin first, that tell its noise, and how it falls.
 SHARES = (0.1, 0.03, 0.01)
 # Examples below which a share tells nothing of a class alone.
-ENOUGH = 10
+ENOUGH = 50
+# Standard errors that a narrower share is given.
+ERRORS = 1.5
 # Of small classes at least so many, but no larger share.
 FEWEST = 20
 LARGEST_SHARE = 0.3
@@ -65,7 +68,7 @@ class Transition:
         np.fill_diagonal(full, self.right)
         return full
 
-    def columns(self, classes: Places, labels: Places) -> Floats:
+    def columns(self, classes: npt.NDArray[np.integer[Any]], labels: Places) -> Floats:
         """``T(classes[i, j], labels[i])``: float64 (b, m)."""
         beside = np.broadcast_to(labels[:, None], classes.shape)
         if len(self.right) <= DENSE:
@@ -80,9 +83,10 @@ class Transition:
 
 
 def upper(hits: float, trials: float) -> float:
-    """A share and one standard error, as Wilson's interval: above 0 where there are no hits."""
-    middle = (hits + 0.5) / (trials + 1)
-    return middle + math.sqrt(max(hits * (trials - hits), 0.0) / trials + 0.25) / (trials + 1)
+    """A share and its standard errors, as Wilson's interval: above 0 where there are no hits."""
+    z = ERRORS * ERRORS
+    spread = math.sqrt(max(hits * (trials - hits), 0.0) / trials + z / 4)
+    return (hits + z / 2 + ERRORS * spread) / (trials + z)
 
 
 def _likeliest(likelihood: Callable[[float], float]) -> float:

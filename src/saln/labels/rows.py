@@ -22,6 +22,31 @@ BLOCK_ENTRIES = 2**22
 Places = npt.NDArray[np.int64]
 
 
+class Joined:
+    """Two arrays of rows, one behind the other, without a copy of both."""
+
+    def __init__(self, first: Any, second: Any) -> None:
+        self.parts = first, second
+        self.shape = (len(first) + len(second), int(first.shape[1]))
+        self.dtype = np.result_type(first.dtype, second.dtype)
+        self.ndim, self.size = 2, self.shape[0] * self.shape[1]
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, which: slice | Places) -> npt.NDArray[Any]:
+        border = len(self.parts[0])
+        if isinstance(which, slice):
+            which = np.arange(*which.indices(len(self)))
+        found = np.empty((len(which), self.shape[1]), dtype=self.dtype)
+        for part, inside, moved in (
+            (self.parts[0], which < border, 0), (self.parts[1], which >= border, border)
+        ):  # fmt: skip
+            if inside.any():
+                found[inside] = part[which[inside] - moved]
+        return found
+
+
 class Rows:
     """Features of the examples that have some, numbered from 0.
 
@@ -48,6 +73,9 @@ class Rows:
             raise InputError(
                 f"features are {features.dtype} {tuple(features.shape)}; give numbers, (n, d)"
             )
+        self._read(features)
+
+    def _read(self, features: Any) -> None:
         self.features = features
         self.given = len(features)
         self.n = self.given if self.kept is None else len(self.kept)
@@ -55,6 +83,27 @@ class Rows:
         wide = self.n * self.d <= WIDE_ENTRIES
         self.dtype: type[np.floating[Any]] = np.float64 if wide else np.float32
         self.block_rows = max(1, BLOCK_ENTRIES // self.d)
+
+    def followed_by(self, more: Rows) -> Rows:
+        """These rows and then those of ``more``.
+
+        Raises:
+            InputError: Another width.
+        """
+        if self.d != more.d:
+            raise InputError(
+                f"the examples of before have {self.d} features and the new ones {more.d}; give "
+                "features of the same backbone"
+            )
+        found = Rows.__new__(Rows)
+        found.kept = None
+        if self.kept is not None or more.kept is not None:
+            parts = ((self, 0), (more, self.given))
+            found.kept = np.concatenate(
+                [start + (np.arange(p.n) if p.kept is None else p.kept) for p, start in parts]
+            )
+        found._read(Joined(self.features, more.features))
+        return found
 
     def take(self, which: slice | Places) -> Tensor:
         """Some rows, float64 where there are few, else float32."""

@@ -97,6 +97,14 @@ class LabelSums:
         self.products = torch.nn.functional.pad(self.products, (0, more))
         self.weights = torch.nn.functional.pad(self.weights, (0, more))
 
+    def renumbered(self, places: npt.NDArray[np.int64], classes: int) -> LabelSums:
+        """The same sums with class c at ``places[c]`` of ``classes``."""
+        found = LabelSums.of(len(self.total), classes)
+        found.count, found.total, found.gram = self.count, self.total, self.gram
+        found.products[:, torch.from_numpy(places)] = self.products
+        found.weights[torch.from_numpy(places)] = self.weights
+        return found
+
     def merge(self, other: LabelSums) -> LabelSums:
         """The sums over both parts' examples. Both are left alone.
 
@@ -177,7 +185,8 @@ class LabelFilter:
     def leverages(self, rows: Tensor, penalties: Sequence[float]) -> Tensor:
         """How much each row's own label weighs in its smoothed one: (b, penalties)."""
         gains = torch.stack([1.0 / (self.values + penalty) for penalty in penalties], dim=1)
-        return 1.0 / self.count + self.project(rows).square() @ gains.to(rows)
+        own: Tensor = self.project(rows).square() @ gains.to(rows)
+        return own + 1.0 / self.count
 
     def weights(self, penalty: float) -> Tensor:
         """What the features of a row weigh for each class: float64, (d, C)."""
@@ -190,7 +199,8 @@ class LabelFilter:
             rows: (b, d).
             weights: From :meth:`weights`.
         """
-        return self.shares.to(rows) + (rows - self.mean.to(rows)) @ weights.to(rows)
+        found: Tensor = self.shares.to(rows) + (rows - self.mean.to(rows)) @ weights.to(rows)
+        return found
 
     def alone(self, smoothed: Tensor, leverages: Tensor, signal: Signal) -> Tensor:
         """What the other examples alone say of some: (b, C).
