@@ -7,7 +7,7 @@
 
 ``--probe``: a linear layer on EfficientNet-Lite0's features, standardised; every step keeps
 64 of the candidates; SGD with momentum 0.9. ``standard`` goes through everything, so it takes
-1 / (1 - f) times the steps. Rows of ``finder`` say how well wrong labels are ranked. ``--scratch``:
+1 / (1 - f) times the steps. ``--scratch``:
 ResNet-18 from random weights (``scratch_training.py``). ``--cost``: a training step's seconds with
 each criterion that chooses before loading, beside uniform's.
 
@@ -29,7 +29,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from label_finders import FINDERS, beliefs_about, finder_row
+from label_finders import beliefs_about
 from probe_data import NOISES, ProbeData, load_images, load_probe_data, noisy_labels
 from real_features import DATASETS, default_cache
 from scratch_training import load_scratch_data, train_from_scratch
@@ -51,7 +51,7 @@ REFERENCE_SHARE = 0.1
 DEFAULT_SELECTORS = "standard,uniform,saln,coherence,coherence-batch"
 DEFAULT_NOISES = "clean,symmetric:0.2,symmetric:0.4,pair-flips:0.2,pair-flips:0.4,weak-model"
 KEY = (
-    *("question", "dataset", "noise", "selector", "finder"),
+    *("question", "dataset", "noise", "selector"),
     *("filter_ratio", "seed", "asked_rate", "epochs"),
 )
 
@@ -252,10 +252,6 @@ def probe(args: argparse.Namespace, rows: Rows) -> None:
                     "asked_rate": rate,
                     "seed": seed,
                 }
-                for finder in FINDERS:
-                    wanted = finder == "coherence" or (args.cleanlab and seed == args.seeds[0])
-                    if wanted and not rows.has(**about, finder=finder):
-                        rows.add(finder_row(data, labels, about, finder))
                 for f in args.filter_ratios:
                     for name in args.selectors:
                         key = {**about, "filter_ratio": f}
@@ -366,10 +362,10 @@ def table(rows: list[Row]) -> str:
     """Means over the seeds."""
     groups: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
-        keys = ("dataset", "noise", "asked_rate", "filter_ratio", "selector", "finder", "question")
+        keys = ("dataset", "noise", "asked_rate", "filter_ratio", "selector", "question")
         groups.setdefault(tuple(row.get(key) for key in keys), []).append(row)
     lines = []
-    for (dataset, noise, _, f, selector, finder, question), found in groups.items():
+    for (dataset, noise, _, f, selector, question), found in groups.items():
 
         def mean(key: str, found: list[Row] = found) -> float:
             values = [row[key] for row in found if row[key] is not None]
@@ -378,11 +374,6 @@ def table(rows: list[Row]) -> str:
         what = f"{dataset:<8} {noise:<10} {mean('noise_rate'):.2f}" if dataset else ""
         if question is not None:
             lines.append(f"{question}: {mean('ratio'):.3f}")
-        elif finder is not None:
-            lines.append(
-                f"{what}  finder {finder:<10} AUROC {mean('auroc'):.4f}  "
-                f"noise rate {mean('estimated_noise_rate'):.3f}  {mean('seconds'):.1f} s"
-            )
         else:
             lines.append(
                 f"{what}  f {f:g}  {selector:<20} {len(found)} seeds  accuracy "
@@ -418,7 +409,6 @@ def main() -> None:
     parser.add_argument("--seeds", help="default 0 to 4; of --scratch 0 to 2")
     parser.add_argument("--epochs", type=int, default=40, help="of --scratch")
     parser.add_argument("--cost-steps", type=int, default=12, help="of --cost")
-    parser.add_argument("--cleanlab", action="store_true", help="beside ours, for the first seed")
     parser.add_argument("--out", type=Path, help="append rows here; go on where it ends")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
     args = parser.parse_args()

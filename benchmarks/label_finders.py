@@ -258,7 +258,7 @@ def load_features(data_root: Path, dataset: str, cache: Path) -> Features:
 def table_of(rows: list[Row]) -> str:
     """Means over the seeds, with 95% intervals where there are several."""
     lines = [
-        "| data | noise | finder | seeds | AUROC | F1 | called wrong (%) | estimated (%) | seconds |",
+        "| data | noise | finder | seeds | AUROC | F1 | called (%) | estimated (%) | seconds |",
         "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     groups: dict[tuple[Any, ...], list[Row]] = {}
@@ -306,8 +306,8 @@ def main() -> None:
         rows = [row for row in map(json.loads, lines) if "environment" not in row]
     elif args.out is not None:
         command = {"command": ["python", "benchmarks/label_finders.py", *sys.argv[1:]]}
-        about = {"environment": environment(torch.device("cpu")) | command}
-        args.out.write_text(json.dumps(about) + "\n", encoding="utf-8")
+        session = {"environment": environment(torch.device("cpu")) | command}
+        args.out.write_text(json.dumps(session) + "\n", encoding="utf-8")
     for dataset in args.datasets.split(","):
         data = load_features(args.data_root, dataset, args.cache)
         probe: Any = data  # what noisy_labels asks of it is there
@@ -316,7 +316,7 @@ def main() -> None:
                 if noise == "clean" and seed:
                     continue  # the same for every seed
                 labels = noisy_labels(probe, noise, rate, seed)
-                about = {
+                about: Row = {
                     "question": "finders", "dataset": dataset, "noise": noise,
                     "asked_rate": rate, "seed": seed,
                 }  # fmt: skip

@@ -17,6 +17,7 @@ from evidence_tables.rows import (
     versus,
     wrong_kept,
 )
+from saln.experiments.statistics import mean_interval
 
 __all__ = ["TABLES"]
 
@@ -134,30 +135,41 @@ def scratch_seeds(results: Path) -> str:
 
 
 def finders(results: Path) -> str:
-    """How well wrong labels are ranked, ours beside cleanlab on the same features and labels."""
-    rows = [row for row in read_rows(results, "criteria-finders") if "finder" in row]
-    rows.sort(key=lambda row: (row["dataset"] == "cifar10", list(NOISES).index(row["noise"])))
-    sessions = {
-        key: {row["session"] for row in same}
-        for key, same in grouped(rows, "dataset", "noise").items()
-    }
-    lines = [
-        [
-            DATASETS[row["dataset"]],
-            NOISES[row["noise"]],
-            "`coherence`" if row["finder"] == "coherence" else row["finder"],
-            f"{row['auroc']:.3f}",
-            f"{100 * row['noise_rate']:.0f}",
-            f"{100 * row['estimated_noise_rate']:.0f}",
-            # Beside one another only where both were timed on one machine.
-            f"{row['seconds']:.1f}"
-            if len(sessions[row["dataset"], row["noise"]]) == 1
-            else NOTHING,
-        ]
-        for row in rows
-    ]
-    columns = ("data", "wrong labels", "finder", "AUROC", "wrong (%)", "estimated (%)", "seconds")
-    return markdown(columns, lines, left=3)
+    """How well wrong labels are found, each finder at its best, best AUROC first."""
+    rows = [row for row in read_rows(results, "label-finders") if "finder" in row]
+    lines = []
+    for (dataset, noise, _), cell in sorted(
+        grouped(rows, "dataset", "noise", "asked_rate").items(),
+        key=lambda item: (item[0][0] == "cifar10", list(NOISES).index(item[0][1]), item[0][2]),
+    ):
+        found = grouped(cell, "finder")
+        order = sorted(found, key=lambda name: -sum(r["auroc"] or 0 for r in found[name]))
+        for (name,) in order:
+            own = found[name,]
+
+            def told(key: str, scale: float, digits: int, own: list[Row] = own) -> str:
+                values = [scale * row[key] for row in own if row[key] is not None]
+                return interval_text(*mean_interval(values), digits) if values else NOTHING
+
+            share = 100 * sum(row["noise_rate"] for row in own) / len(own)
+            lines.append(
+                [
+                    DATASETS[dataset],
+                    f"{NOISES[noise]}, {share:.0f}",
+                    f"`{name}`" if name == "coherence" else name,
+                    str(len(own)),
+                    told("auroc", 1, 4),
+                    told("f1", 1, 3),
+                    told("called_wrong", 100, 1),
+                    told("estimated_noise_rate", 100, 1),
+                    told("seconds", 1, 0),
+                ]
+            )
+    columns = (
+        *("data", "wrong labels (%)", "finder", "seeds", "AUROC", "F1", "called wrong (%)"),
+        *("estimated (%)", "seconds"),
+    )
+    return markdown(columns, lines, left=3) if lines else ""
 
 
 def spectral(results: Path) -> str:

@@ -139,7 +139,7 @@ def test_labels_of_every_kind_say_the_same():
     assert found.issues(1)[0].given in {"2", "7", "30", "1000"}
     named = saln.judge_labels(rows, labels, class_names=names)
     assert {entry.given for entry in named.issues()} <= set(names)
-    assert [n for n, _ in named.evidence(0, 2).classes][0] == names[plain.believed[0]]
+    assert named.evidence(0, 2).classes[0][0] == names[plain.believed[0]]
 
 
 def test_unknown_labels_get_beliefs_and_cast_no_vote():
@@ -222,7 +222,7 @@ def test_stores_are_judged_with_their_own_labels_and_names(tmp_path):
 
 
 def test_rows_without_features_are_left_out():
-    rows, labels, _ = example(60)
+    rows, _, _ = example(60)
 
     whole = Rows(rows)
     whole.kept = np.delete(np.arange(60), [3, 10])

@@ -72,10 +72,13 @@ class Transition:
         """``T(classes[i, j], labels[i])``: float64 (b, m)."""
         beside = np.broadcast_to(labels[:, None], classes.shape)
         if len(self.right) <= DENSE:
-            found: Floats = self.dense[classes, beside]
-            return found
+            told: Floats = self.dense[classes, beside]
+            return told
         seen = np.asarray(self.seen[classes.ravel(), beside.ravel()]).reshape(classes.shape)
-        return np.where(classes == beside, self.right[classes], seen + self.rest[classes])
+        found: Floats = np.where(
+            classes == beside, self.right[classes], seen + self.rest[classes]
+        )
+        return found
 
     def wrong(self) -> Floats:
         """Each class's share of wrong labels: (C,)."""
