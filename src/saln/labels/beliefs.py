@@ -69,8 +69,8 @@ class LabelBeliefs:
             seen alone, for more than 2,048 classes.
         noise_rate: The estimated share of wrong labels; NaN where the features tell nothing.
         noise_interval: Where it lies, with 95% confidence.
-        informative: Whether the features tell classes apart better than chance. If not, nothing
-            is doubted.
+        informative: Whether the features tell classes apart well enough to judge labels by. If
+            not, nothing is doubted.
         message: What a person should know, in words; empty when all is well.
         groups: Near duplicates: rows that have one voice together and none about each other.
         neighbours: int32, (n, k): the nearest, themselves left out; k = 0 without a table.

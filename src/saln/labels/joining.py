@@ -26,6 +26,10 @@ START = (12.0, 0.8)
 STEPS = 30
 # Of the labels' entropy, and of their agreement beyond chance, what features must explain.
 INFORMATIVE = 0.02
+# How sure evidence must be of a class on average, from 0 (the largest class always) to 1.
+# Below it, features that take classes for one another cannot be told from labels that do: the
+# share of wrong labels comes out far too high.
+SURE = 0.55
 # How often noise and joint are learned from each other.
 TURNS = 3
 BLOCK_ROWS = 65_536
@@ -110,12 +114,14 @@ class Judged:
         transition: How labels come out.
         likelihood: The mean logarithm of the given labels' probability.
         informative: Whether evidence tells classes apart better than by luck.
+        sure: Whether it does so well enough to tell wrong labels from hard examples.
     """
 
     joint: Joint
     transition: Transition
     likelihood: float
     informative: bool
+    sure: bool
 
 
 def learn(
@@ -151,22 +157,27 @@ def learn(
         joint = fit(part, transition.columns(part.classes, labels[chosen]), voices[chosen], joint)
         majority, margin = _clearest(joint, evidence)
         transition = noise(majority, margin)
-    likelihood = 0.0
+    likelihood = certainty = 0.0
     for start_row in range(0, len(labels), BLOCK_ROWS):
         rows = slice(start_row, start_row + BLOCK_ROWS)
         likelihood += float(judge(joint, transition, evidence, labels, rows)[1] @ voices[rows])
-    sure = float(heard.sum())
-    agreement = float((majority[known] == labels[known]) @ heard) / sure
+        told = torch.softmax(joint.logits(evidence, rows), dim=1).amax(dim=1).numpy()
+        certainty += float(told @ (voices[rows] * (labels[rows] >= 0)))
+    heard_of = float(heard.sum())
+    agreement = float((majority[known] == labels[known]) @ heard) / heard_of
     given, believed = (
-        np.bincount(which[known], heard, minlength=classes) / sure for which in (labels, majority)
+        np.bincount(which[known], heard, minlength=classes) / heard_of
+        for which in (labels, majority)
     )
     entropy = -float(xlogy(given, given).sum())
     chance = float(given @ believed)
-    luck = 3.0 * math.sqrt(chance * (1 - chance) / sure)
-    informative = likelihood / sure + entropy > INFORMATIVE * entropy and (
+    luck = 3.0 * math.sqrt(chance * (1 - chance) / heard_of)
+    informative = likelihood / heard_of + entropy > INFORMATIVE * entropy and (
         agreement - chance > max(luck, INFORMATIVE * (1 - chance))
     )
-    return Judged(joint, transition, likelihood / sure, informative)
+    largest = float(given.max())
+    sure = certainty / heard_of - largest > SURE * (1 - largest)
+    return Judged(joint, transition, likelihood / heard_of, informative, sure)
 
 
 def _part(evidence: Evidence, which: Places) -> Evidence:

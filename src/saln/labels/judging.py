@@ -46,7 +46,7 @@ START = PENALTIES.index(10.0**-3.5)
 # Examples that penalty and joint are chosen with.
 SAMPLE = 20_000
 # Beliefs take the place of labels while that gains so much likelihood an example, so often.
-GAIN = 5e-4
+GAIN = 5e-3
 ROUNDS = 4
 
 Places = npt.NDArray[np.int64]
@@ -220,7 +220,7 @@ def _rounds(
         best = number, judged, evidence
         if number == 0:
             # Later, beliefs that an example's own label helped to make come back to it.
-            informative = judged.informative
+            informative = judged.informative and judged.sure
         if not informative:
             break
         if number < ROUNDS:

@@ -75,9 +75,7 @@ class Transition:
             told: Floats = self.dense[classes, beside]
             return told
         seen = np.asarray(self.seen[classes.ravel(), beside.ravel()]).reshape(classes.shape)
-        found: Floats = np.where(
-            classes == beside, self.right[classes], seen + self.rest[classes]
-        )
+        found: Floats = np.where(classes == beside, self.right[classes], seen + self.rest[classes])
         return found
 
     def wrong(self) -> Floats:

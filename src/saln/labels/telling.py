@@ -75,7 +75,7 @@ def told(
     rows, given, labels = task.rows, task.given, gatherer.labels
     counts = np.bincount(labels[labels >= 0], minlength=gatherer.classes).astype(np.float64)
     shares = counts / counts.sum()
-    informative = judged.informative
+    informative = judged.informative and judged.sure
     n = rows.n
     confidence = np.full(n, np.nan)
     likeliest = np.empty(n, dtype=np.int64)
@@ -111,10 +111,13 @@ def told(
         confidence[unsure] = (picked * held[unsure]).sum(axis=1)
     rate = float(1.0 - np.nanmean(confidence[known])) if informative else math.nan
     interval = _interval(rate, judged.transition.anchors, int(known.sum()))
-    message = "" if informative else (
-        "these features predict the labels little better than chance, so no label is doubted; "
-        "use the features of a stronger backbone"
-    )  # fmt: skip
+    what = (
+        "these features tell the classes apart too badly to tell wrong labels from hard examples"
+        if judged.informative
+        else "these features predict the labels little better than chance"
+    )
+    doubtless = f"{what}, so no label is doubted; use the features of a stronger backbone"
+    message = "" if informative else doubtless
     matrix = judged.transition
     transition: Any = (
         torch.from_numpy(matrix.dense)
