@@ -118,10 +118,9 @@ def test_where_nothing_tells_nothing_is_doubted_and_it_is_said(name):
     assert found.issues() == []
 
 
-@pytest.mark.parametrize("noise", [0.0, 0.2])
-def test_features_too_weak_to_judge_by_are_called_that(noise):
+def test_features_too_weak_to_judge_by_are_called_that():
     random = np.random.default_rng(0)
-    rows, labels, _ = example(800, classes=8, d=4, noise=noise)
+    rows, labels, _ = example(800, classes=8, d=4, noise=0.0)
     found = saln.judge_labels(rows + 2.5 * random.standard_normal(rows.shape), labels)
     assert not found.informative
     assert "too badly to tell wrong labels from hard examples" in found.message
