@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from saln.data.arguments import as_array, as_labels
 from saln.errors import InputError
-from saln.features.arguments import as_array, as_labels
 from saln.features.store import FeatureStore
 
 __all__ = ["GivenLabels", "given_labels"]

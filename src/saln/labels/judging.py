@@ -21,8 +21,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from saln.data.arguments import as_array
 from saln.errors import InputError
-from saln.features.arguments import as_array
 from saln.labels.beliefs import LabelBeliefs
 from saln.labels.evidence import (
     NEIGHBOUR_ROWS,

@@ -10,8 +10,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from saln.data.arguments import as_array
 from saln.errors import InputError
-from saln.features.arguments import as_array
 from saln.features.store import FeatureStore
 
 __all__ = ["Rows", "batches"]
