@@ -262,7 +262,8 @@ def test_blocks_and_samples_change_little(monkeypatch):
     monkeypatch.setattr("saln.labels.joining.BLOCK_ROWS", 13)
     np.testing.assert_allclose(numbers(saln.judge_labels(rows, labels)), expected, atol=1e-6)
     monkeypatch.setattr("saln.labels.judging.SAMPLE", 200)
-    assert np.abs(numbers(saln.judge_labels(rows, labels)) - expected).mean() < 0.05
+    sampled = numbers(saln.judge_labels(rows, labels))
+    assert ((sampled < 0.5) == (expected < 0.5)).mean() > 0.97
 
 
 def test_without_neighbours_the_filter_judges_alone():

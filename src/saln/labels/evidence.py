@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,12 +68,20 @@ class Evidence:
         classes: int64 or int32, (b, m).
         scores: float32, (b, m): of the filter.
         votes: float32, (b, m): logarithms; None without neighbours.
+        left: How many classes each example leaves out.
+        typical: float32, (b,): the mean score of the classes left out.
+        spread: float32, (b,): their scores' standard deviation.
+        unvoted: The logarithm of no votes.
     """
 
     rows: Places
     classes: npt.NDArray[np.integer[Any]]
     scores: Singles
     votes: Singles | None
+    left: int
+    typical: Singles
+    spread: Singles
+    unvoted: float
 
 
 def find_neighbours(rows: Rows, found: LabelFilter) -> tuple[NeighbourTable, list[Places]]:
@@ -195,6 +204,7 @@ class Gatherer:
         classes = every if all_classes else np.empty((count, kept), dtype=np.int32)
         scores = np.empty((count, kept), dtype=np.float32)
         votes = None if self.table is None else np.empty((count, kept), dtype=np.float32)
+        typical, spread = np.zeros((2, count), dtype=np.float32)
         rows = np.empty(count, dtype=np.int64)
         weights = self.filter.weights(penalty)
         for which, inside in batches(singles, groups, self.size):
@@ -214,12 +224,17 @@ class Gatherer:
             if not all_classes:
                 chosen = self._likeliest(alone, told, self.labels[which])
                 classes[at] = chosen.numpy()
+                others = alone.double().scatter(1, chosen, torch.nan)
+                typical[at] = others.nanmean(dim=1).numpy()
+                squares = (others - others.nanmean(dim=1, keepdim=True)).square()
+                spread[at] = squares.nanmean(dim=1).sqrt().numpy()
                 alone = alone.gather(1, chosen)
                 told = None if told is None else told.gather(1, chosen)
             scores[at] = alone.float().numpy()
             if votes is not None and told is not None:
                 votes[at] = told.log().numpy()
-        return Evidence(rows, classes, scores, votes)
+        unvoted = math.log(VOTE_SMOOTHING / self.classes / (1 + VOTE_SMOOTHING))
+        return Evidence(rows, classes, scores, votes, self.classes - kept, typical, spread, unvoted)
 
     def _missed(self, signal: Any, part: slice, together: bool = False) -> Tensor:
         """What the shares of the classes lack without some examples: (b, C).

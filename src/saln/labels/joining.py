@@ -8,7 +8,7 @@ measure of ``t``, ``b``, the levels and the filter's penalty.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -64,13 +64,42 @@ class Joint:
             found += self.votes * torch.from_numpy(evidence.votes[part]).double()
         return found + self.levels[torch.from_numpy(evidence.classes[part].astype(np.int64))]
 
+    def told(self, evidence: Evidence, part: slice = slice(None)) -> tuple[Floats, Floats]:
+        """``Q``: of the classes that are held, (b, m), and of all others together, (b,)."""
+        logits = self.logits(evidence, part)
+        sizes = torch.tensor([self.scores, self.votes], dtype=torch.float64)
+        beside = _left_out(evidence, sizes, part)
+        found = torch.softmax(torch.cat([logits, beside[:, None]], dim=1), dim=1).numpy()
+        return found[:, :-1], found[:, -1]
 
-def fit(evidence: Evidence, likelihoods: Floats, voices: Floats, start: Joint) -> Joint:
+
+def _left_out(evidence: Evidence, sizes: Tensor, part: slice = slice(None)) -> Tensor:
+    """The logit of all classes together that an example does not hold: (b,).
+
+    As if their scores were normal: the mean of ``exp(t s)`` is ``exp(t mean + t^2 spread^2 / 2)``,
+    and is no more than at three spreads above the mean.
+    """
+    typical, spread = (
+        torch.from_numpy(values[part]).double() for values in (evidence.typical, evidence.spread)
+    )
+    if evidence.left == 0:
+        return torch.full_like(typical, -torch.inf)
+    moved = sizes[0] * spread
+    found = sizes[0] * typical + torch.minimum(moved.square() / 2, 3 * moved)
+    if evidence.votes is not None:
+        found = found + sizes[1] * evidence.unvoted
+    return found + math.log(evidence.left)
+
+
+def fit(
+    evidence: Evidence, likelihoods: Floats, other: float, voices: Floats, start: Joint
+) -> Joint:
     """The joint under which given labels are likeliest.
 
     Args:
         evidence: About labelled examples.
         likelihoods: ``T(c, y_i)``: float64 (b, m).
+        other: ``T(c, y_i)`` of a class that an example does not hold.
         voices: What each example counts for: (b,).
         start: Where to begin.
     """
@@ -92,7 +121,9 @@ def fit(evidence: Evidence, likelihoods: Floats, voices: Floats, start: Joint) -
         logits = sizes[0].exp() * scores + levels[classes]
         if votes is not None:
             logits = logits + sizes[1].exp() * votes
-        found = (torch.softmax(logits, dim=1) * by_class).sum(dim=1).clamp_min(1e-300)
+        beside = _left_out(evidence, sizes.exp())[:, None]
+        told = torch.softmax(torch.cat([logits, beside], dim=1), dim=1)
+        found = ((told[:, :-1] * by_class).sum(dim=1) + told[:, -1] * other).clamp_min(1e-300)
         # Classes of few examples, and evidence that says nothing, stay where they are.
         prior = levels.square().sum() / 2 + sizes.square().sum() / 1e3
         total = -(counts * found.log()).sum() + prior / len(scores)
@@ -154,14 +185,15 @@ def learn(
     majority, margin = _clearest(joint, evidence)
     transition = noise(majority, margin)
     for _ in range(TURNS):
-        joint = fit(part, transition.columns(part.classes, labels[chosen]), voices[chosen], joint)
+        likelihoods = transition.columns(part.classes, labels[chosen])
+        joint = fit(part, likelihoods, transition.other(), voices[chosen], joint)
         majority, margin = _clearest(joint, evidence)
         transition = noise(majority, margin)
     likelihood = certainty = 0.0
     for start_row in range(0, len(labels), BLOCK_ROWS):
         rows = slice(start_row, start_row + BLOCK_ROWS)
         likelihood += float(judge(joint, transition, evidence, labels, rows)[1] @ voices[rows])
-        told = torch.softmax(joint.logits(evidence, rows), dim=1).amax(dim=1).numpy()
+        told = joint.told(evidence, rows)[0].max(axis=1)
         certainty += float(told @ (voices[rows] * (labels[rows] >= 0)))
     heard_of = float(heard.sum())
     agreement = float((majority[known] == labels[known]) @ heard) / heard_of
@@ -182,7 +214,15 @@ def learn(
 
 def _part(evidence: Evidence, which: Places) -> Evidence:
     votes = None if evidence.votes is None else evidence.votes[which]
-    return Evidence(evidence.rows[which], evidence.classes[which], evidence.scores[which], votes)
+    return replace(
+        evidence,
+        rows=evidence.rows[which],
+        classes=evidence.classes[which],
+        scores=evidence.scores[which],
+        votes=votes,
+        typical=evidence.typical[which],
+        spread=evidence.spread[which],
+    )
 
 
 def _clearest(joint: Joint, evidence: Evidence) -> tuple[Places, Floats]:
@@ -215,9 +255,10 @@ def judge(
         Their beliefs, float64 (b, m), and the logarithm of the probability of each one's label;
         0 for who has none.
     """
-    told = torch.softmax(joint.logits(evidence, rows), dim=1).numpy()
+    told, beside = joint.told(evidence, rows)
     given = labels[rows]
     likelihoods = transition.columns(evidence.classes[rows], np.maximum(given, 0))
     product = told * np.where((given >= 0)[:, None], likelihoods, 1.0)
-    total = product.sum(axis=1, keepdims=True).clip(1e-300)
+    beside = beside * np.where(given >= 0, transition.other(), 1.0)
+    total = (product.sum(axis=1) + beside)[:, None].clip(1e-300)
     return product / total, np.where(given >= 0, np.log(total[:, 0]), 0.0)

@@ -28,8 +28,8 @@ ENOUGH = 50
 # Standard errors that a narrower share is given.
 ERRORS = 1.5
 # Of small classes at least so many, but no larger share.
-FEWEST = 20
-LARGEST_SHARE = 0.3
+FEWEST = 30
+LARGEST_SHARE = 0.4
 # How many examples of all classes together are added to each class's: for how many labels of it
 # are wrong, and for which classes those tell. What the counts are likeliest under is taken.
 SHARED = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)
@@ -77,6 +77,10 @@ class Transition:
         seen = np.asarray(self.seen[classes.ravel(), beside.ravel()]).reshape(classes.shape)
         found: Floats = np.where(classes == beside, self.right[classes], seen + self.rest[classes])
         return found
+
+    def other(self) -> float:
+        """``T(c, y)`` of a class of which nothing is known but that it is not y."""
+        return float(self.rest.mean())
 
     def wrong(self) -> Floats:
         """Each class's share of wrong labels: (C,)."""
