@@ -180,7 +180,8 @@ class LabelFilter:
 
     def project(self, rows: Tensor, width: int | None = None) -> Tensor:
         """``Z`` of some rows, its first columns, in the rows' own precision: (b, width)."""
-        return (rows - self.mean.to(rows)) @ self.vectors[:, :width].to(rows)
+        found: Tensor = (rows - self.mean.to(rows)) @ self.vectors[:, :width].to(rows)
+        return found
 
     def leverages(self, rows: Tensor, penalties: Sequence[float]) -> Tensor:
         """How much each row's own label weighs in its smoothed one: (b, penalties)."""
@@ -190,7 +191,8 @@ class LabelFilter:
 
     def weights(self, penalty: float) -> Tensor:
         """What the features of a row weigh for each class: float64, (d, C)."""
-        return self.vectors @ (self.coefficients / (self.values + penalty)[:, None])
+        found: Tensor = self.vectors @ (self.coefficients / (self.values + penalty)[:, None])
+        return found
 
     def smoothed(self, rows: Tensor, weights: Tensor) -> Tensor:
         """What the filter makes of the labels at some rows, their own labels included: (b, C).
