@@ -162,7 +162,8 @@ def finders(results: Path) -> str:
                     told("f1", 1, 3),
                     told("called_wrong", 100, 1),
                     told("estimated_noise_rate", 100, 1),
-                    told("seconds", 1, 0),
+                    # Beside one another only where all were timed in one session.
+                    told("seconds", 1, 0) if len({r["session"] for r in cell}) == 1 else NOTHING,
                 ]
             )
     columns = (
