@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,16 @@ def find_data_root() -> Path | None:
     given = os.environ.get("SALN_DATA_ROOT")
     root = Path(given) if given else ROOT.parent / "shared" / "data"
     return root if (root / "oxford-iiit-pet").is_dir() else None
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Captured logs with file names that are not UTF-8 must not end a run in two processes."""
+    report = yield
+    report.sections = [
+        (name, text.encode("utf-8", "backslashreplace").decode()) for name, text in report.sections
+    ]
+    return report
 
 
 @pytest.fixture(scope="session")

@@ -69,10 +69,13 @@ def test_labels_of_any_kind(make, labels):
 
 
 def test_coherence_judges_labels_by_an_array_alone():
-    one = batches(selector=saln.Coherence(), labels=LABELS)
+    rows = ROWS + 4 * np.eye(ROWS.shape[1])[LABELS]  # that tell of the labels
+    given = np.where(np.arange(N) == 7, (LABELS + 1) % 3, LABELS)
+    one = batches(rows, selector=saln.Coherence(), labels=given)
     confidence = one.fields["label_confidence"].array
     assert confidence.shape == (N,)
-    told = batches(selector=saln.Coherence(), labels=LABELS, label_confidence=confidence)
+    assert int(confidence.argmin()) == 7
+    told = batches(rows, selector=saln.Coherence(), labels=given, label_confidence=confidence)
     assert named(one) == named(told)
     with pytest.raises(InputError, match=r"label_confidence; give .* or labels, of which it is"):
         batches(selector=saln.Coherence())
