@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rank_processes import sampler_of
 
+import saln
 from saln.errors import InputError
 from saln.loading.batches import SelectedBatches
 from saln.loading.schedules import FilterSchedule
@@ -130,8 +131,32 @@ def test_a_state_of_other_batches_is_refused(changes, message):
     other = sampler(**changes)
     with pytest.raises(InputError, match=message):
         other.load_state_dict(sampler().state_dict())
-    with pytest.raises(InputError, match="selector Uniform, here it is RS2"):
+    with pytest.raises(InputError, match=r"selector Uniform\(\), here it is RS2\("):
         sampler("rs2").load_state_dict(sampler().state_dict())
+
+
+class Doubtful(Uniform):
+    def __init__(self, threshold):
+        self.threshold = threshold
+
+
+@pytest.mark.parametrize("kind", ["batches", "stream", "learner"])
+def test_a_state_of_other_hyperparameters_is_refused(kind):
+    def made(threshold):
+        selector = Doubtful(threshold)
+        options = {"selector": selector, "batch_size": 2, "seed": 0}
+        if kind == "batches":
+            return SelectedBatches(20, filter_ratio=0.5, **options)
+        if kind == "stream":
+            return saln.SelectedStream([("a", 0)], filter_ratio=0.5, **options)
+        return saln.LearnerSelected([], learner=torch.nn.Identity(), indices=0, **options)
+
+    state = made(0.25).state_dict()
+    made(0.25).load_state_dict(state)
+    with pytest.raises(InputError, match=r"selector Doubtful\(threshold=0.25\), here it is .*0.5"):
+        made(0.5).load_state_dict(state)
+    # As it was saved when a state held the name of the class alone.
+    made(0.5).load_state_dict(state | {"selector": "Doubtful"})
 
 
 def test_a_damaged_state_is_refused():

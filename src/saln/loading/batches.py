@@ -28,6 +28,7 @@ from saln.loading.given import (
 )
 from saln.loading.observing import Observing
 from saln.loading.ranks import Sharing
+from saln.loading.saved import described, refuse_other_settings
 from saln.loading.schedules import FilterSchedule
 from saln.randomness import derive_generator, seed_workers
 from saln.selection.candidates import Candidates, Selection, candidates_needed
@@ -285,7 +286,7 @@ class SelectedBatches(Sampler[list[int]]):
             "examples": self.usable,
             "batch_size": self.batch_size,
             "candidates": self.candidates_of(epoch),
-            "selector": self._name,
+            "selector": described(self.selector),
             "selector_state": self.selector.state_dict(),
         }
 
@@ -298,20 +299,11 @@ class SelectedBatches(Sampler[list[int]]):
             InputError: The state is of a sampler that would give other batches.
         """
         own = self._state(self.epoch, 0)
-        if not isinstance(state, Mapping) or set(own) != set(state):
-            held = ", ".join(sorted(map(str, state))) if isinstance(state, Mapping) else repr(state)
-            raise InputError(
-                f"the state holds {held or 'nothing'}; expected "
-                f"{', '.join(sorted(own))}: give what SelectedBatches.state_dict() gave"
-            )
+        settings = ("seed", "examples", "batch_size", "candidates", "selector")
+        refuse_other_settings(state, own, settings[:3], "SelectedBatches")
         epoch, step = (as_number(state[key], f"the state's {key}") for key in ("epoch", "step"))
         own["candidates"] = self.candidates_of(epoch)
-        for key in ("seed", "examples", "batch_size", "candidates", "selector"):
-            if own[key] != state[key]:
-                raise InputError(
-                    f"the state was saved with {key} {state[key]}, here it is {own[key]}; "
-                    "go on with the settings that it was saved with"
-                )
+        refuse_other_settings(state, own, settings, "SelectedBatches")
         if not 0 <= step <= self.usable // own["candidates"]:
             raise InputError(
                 f"the state's step {step} is not in its epoch of "

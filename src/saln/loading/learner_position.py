@@ -14,6 +14,7 @@ from torch import Tensor
 from saln.errors import DataError, InputError
 from saln.loading.batches import SelectedBatches
 from saln.loading.given import as_number
+from saln.loading.saved import described, refuse_other_settings
 
 if TYPE_CHECKING:
     from saln.loading.learner_selected import LearnerSelected
@@ -118,6 +119,14 @@ class Position:
                 return part
         return None
 
+    def _settings(self) -> dict[str, Any]:
+        selected = self.selected
+        return {
+            "seed": selected.seed,
+            "batch_size": selected.batch_size,
+            "selector": described(selected.selector),
+        }
+
     def state_dict(self) -> dict[str, Any]:
         """See ``LearnerSelected.state_dict``."""
         selected, part = self.selected, self._stateful()
@@ -133,9 +142,7 @@ class Position:
             "step": self.step,
             "counted": self.counted,
             "last": self.last,
-            "seed": selected.seed,
-            "batch_size": selected.batch_size,
-            "selector": type(selected.selector).__name__,
+            **self._settings(),
             "selector_state": selected.selector.state_dict(),
             "batches": copy.deepcopy(batches),
         }
@@ -143,21 +150,11 @@ class Position:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """See ``LearnerSelected.load_state_dict``."""
         selected = self.selected
-        own = {"seed": selected.seed, "batch_size": selected.batch_size}
-        own["selector"] = type(selected.selector).__name__  # type: ignore[assignment]
-        expected = {"epoch", "step", "counted", "last", "selector_state", "batches", *own}
-        if not isinstance(state, Mapping) or set(state) != expected:
-            held = ", ".join(sorted(map(str, state))) if isinstance(state, Mapping) else repr(state)
-            raise InputError(
-                f"the state holds {held or 'nothing'}; expected {', '.join(sorted(expected))}: "
-                "give what LearnerSelected.state_dict() gave"
-            )
-        for key, value in own.items():
-            if state[key] != value:
-                raise InputError(
-                    f"the state was saved with {key} {state[key]}, here it is {value}; "
-                    "go on with the settings that it was saved with"
-                )
+        own: dict[str, Any] = dict.fromkeys(
+            ("epoch", "step", "counted", "last", "selector_state", "batches")
+        )
+        own |= self._settings()
+        refuse_other_settings(state, own, ("seed", "batch_size", "selector"), "LearnerSelected")
         if state["batches"] is not None and self._stateful() is None:
             raise InputError(
                 "the state holds a loader's position, but this loader has none; give the kind of "

@@ -25,6 +25,7 @@ from saln.loading.given import (
 )
 from saln.loading.observing import Observing
 from saln.loading.ranks import Sharing
+from saln.loading.saved import described, refuse_other_settings
 from saln.loading.schedules import FilterSchedule
 from saln.loading.sources import found_split, rows_by_key
 from saln.loading.stream_pass import StreamBatch, StreamPass
@@ -37,7 +38,6 @@ __all__ = ["SelectedStream", "StreamBatch"]
 # So many choices' candidates are in the shuffle buffer, where nobody says how many.
 BUFFERED_CHOICES = 4
 _SPLITS = frozenset({"ranks", "workers"})
-# What must be the same for a saved position to lead to the same batches.
 # Where in the memory that workers share: the epoch; whether it was set since a position was
 # loaded; how often it was set; how often then when an iteration last began, plus one; the order
 # of the first candidates, as a number, and their epoch, plus one; the seed of the workers that
@@ -45,6 +45,7 @@ _SPLITS = frozenset({"ranks", "workers"})
 _EPOCH, _SET, _TIMES, _BEGUN, _ORDER, _ORDER_OF, _USED_BY, _SAID_TWICE, _SAID_ORDER = range(9)
 # So many workers tell one another that they were at the end of an epoch.
 _MOST_WORKERS = 1024
+# What must be the same for a saved position to lead to the same batches.
 _SETTINGS = ("seed", "batch_size", "candidates", "selector", "shuffle_buffer")
 
 
@@ -413,7 +414,7 @@ class SelectedStream(IterableDataset[Any]):
             "seed": self.seed,
             "batch_size": self.batch_size,
             "candidates": self.candidates_of(epoch),
-            "selector": type(self.selector).__name__,
+            "selector": described(self.selector),
             "shuffle_buffer": self.shuffle_buffer,
             "selector_state": self.selector.state_dict(),
         }
@@ -425,20 +426,10 @@ class SelectedStream(IterableDataset[Any]):
             InputError: The state is of a stream that would give other batches.
         """
         own = self._state(self.epoch)
-        if not isinstance(state, Mapping) or set(own) != set(state):
-            held = ", ".join(sorted(map(str, state))) if isinstance(state, Mapping) else repr(state)
-            raise InputError(
-                f"the state holds {held or 'nothing'}; expected "
-                f"{', '.join(sorted(own))}: give what SelectedStream.state_dict() gave"
-            )
+        refuse_other_settings(state, own, ("seed", "batch_size"), "SelectedStream")
         epoch = as_number(state["epoch"], "the state's epoch")
         own["candidates"] = self.candidates_of(epoch)
-        for key in (*_SETTINGS, "rank"):
-            if own[key] != state[key]:
-                raise InputError(
-                    f"the state was saved with {key} {state[key]}, here it is {own[key]}; "
-                    "go on with the settings that it was saved with"
-                )
+        refuse_other_settings(state, own, (*_SETTINGS, "rank"), "SelectedStream")
         self.selector.load_state_dict(state["selector_state"])
         shared = self._shared
         if shared[_SET]:
