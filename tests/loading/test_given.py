@@ -97,9 +97,9 @@ def test_epochs_and_indices_of_any_number_type():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"selector": "salmon"}, "selector='salmon' is not known; there are coherence"),
-        ({"selector": 3}, "selector=3 is a int; give a selector such as"),
-        ({"selector": saln.Selector}, "selector=Selector is a class, which needs"),
+        ({"selector": "salmon"}, "selector 'salmon' is not allowed; give one of uniform"),
+        ({"selector": 3}, "selector 3 is not allowed; give a saln.Selector"),
+        ({"selector": saln.Selector}, "selector Selector is a class, which needs"),
         ({"batch_size": 2.5}, "batch_size=2.5 is not allowed"),
         ({"batch_size": "4"}, "batch_size='4' is not allowed"),
         ({"filter_ratio": "0.5"}, "filter_ratio='0.5' is not allowed"),

@@ -26,13 +26,14 @@ import saln
 from saln.curation.beliefs import belief_array, judge
 from saln.curation.choosing import Job, content_of
 from saln.curation.columns import import_pyarrow
-from saln.curation.settings import describe, make_selector, share_to_drop
+from saln.curation.settings import describe, share_to_drop
 from saln.curation.sources import ParquetSource, StoreSource, open_source
 from saln.curation.workspace import Workspace
 from saln.data.arguments import as_path, as_whole
 from saln.errors import InputError
 from saln.features.store import FeatureStore
 from saln.files import check_new_path, write_json, write_with
+from saln.loading.given import as_selector
 from saln.selection.contract import Selector
 
 __all__ = ["SelectionResult", "select"]
@@ -131,7 +132,7 @@ def select(
     """
     started = time.perf_counter()
     import_pyarrow()
-    selector = make_selector(selector)
+    selector = as_selector(selector)
     candidates = as_whole(candidates, "--candidates", 1)
     seed = as_whole(seed, "--seed")
     partition_rows = as_whole(partition_rows, "partition_rows", 1)

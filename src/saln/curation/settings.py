@@ -14,11 +14,10 @@ import torch
 import xxhash
 
 from saln.errors import InputError
-from saln.selection import SELECTORS
 from saln.selection.candidates import exact_ratio
 from saln.selection.contract import Selector
 
-__all__ = ["UNKNOWN", "describe", "make_selector", "share_to_drop"]
+__all__ = ["UNKNOWN", "describe", "share_to_drop"]
 
 # Stands for what cannot be told apart: work that was done by it is not gone on with.
 UNKNOWN = "<unknown>"
@@ -41,33 +40,6 @@ def share_to_drop(value: Any) -> float | Fraction:
     # float32's 0.8 is 0.800000011920929 as float64: its own shortest decimal is what was meant.
     exact = exact_ratio(value if isinstance(value, Fraction) else float(str(value)))
     return float(exact) if exact_ratio(float(exact)) == exact else exact
-
-
-def make_selector(given: Any) -> Selector:
-    """A selector from one, from its class, or from its name in ``saln list``.
-
-    Raises:
-        InputError: There is no such name, or it is something else.
-    """
-    if isinstance(given, Selector):
-        return given
-    if isinstance(given, str):
-        if given not in SELECTORS:
-            raise InputError(
-                f"selector {given!r} is not allowed; give one of {', '.join(SELECTORS)}"
-            )
-        given = SELECTORS[given]
-    if isinstance(given, type) and issubclass(given, Selector):
-        try:
-            return given()
-        except TypeError as error:
-            raise InputError(
-                f"selector {given.__name__} is a class that needs arguments ({error}); give an "
-                "object of it"
-            ) from error
-    raise InputError(
-        f"selector {given!r} is not allowed; give a saln.Selector, such as saln.SALN(), or a name"
-    )
 
 
 def describe(value: Any, depth: int = 0) -> Any:

@@ -42,10 +42,10 @@ def as_selector(selector: Any) -> Selector:
     """
     if isinstance(selector, Selector):
         return selector
-    names = ", ".join(sorted(SELECTORS))
+    names = ", ".join(SELECTORS)
     if isinstance(selector, str):
         if selector not in SELECTORS:
-            raise InputError(f"selector={selector!r} is not known; there are {names}")
+            raise InputError(f"selector {selector!r} is not allowed; give one of {names}")
         selector = SELECTORS[selector]
     if isinstance(selector, type) and issubclass(selector, Selector):
         needed = [
@@ -56,13 +56,13 @@ def as_selector(selector: Any) -> Selector:
         ]
         if needed or inspect.isabstract(selector):
             raise InputError(
-                f"selector={selector.__name__} is a class, which needs "
+                f"selector {selector.__name__} is a class, which needs "
                 f"{', '.join(needed) or 'its method choose'}; give an object of it"
             )
         return selector()
     raise InputError(
-        f"selector={selector!r} is a {type(selector).__name__}; give a selector such as "
-        f"saln.SALN(), or the name of one: {names}"
+        f"selector {selector!r} is not allowed; give a saln.Selector, such as saln.SALN(), or the "
+        f"name of one: {names}"
     )
 
 
