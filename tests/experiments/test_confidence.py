@@ -85,15 +85,15 @@ def test_a_run_killed_as_it_writes_the_labels_writes_them_when_it_goes_on(
 ):
     whole = dataclasses.replace(config, out=tmp_path / "whole")
     compare(whole, Quiet())
-    write_text = progress_module.write_text
+    write_json = progress_module.write_json
 
-    def dying(path, text, **options):
+    def dying(path, value, **options):
         if path.name == "labels.json":
-            path.with_name(".labels.json.1").write_text(text[:100])  # half-written
+            path.with_name(".labels.json.1").write_text(json.dumps(value)[:100])  # half-written
             raise Killed
-        write_text(path, text, **options)
+        write_json(path, value, **options)
 
-    monkeypatch.setattr(progress_module, "write_text", dying)
+    monkeypatch.setattr(progress_module, "write_json", dying)
     with pytest.raises(Killed):
         compare(config, Quiet())
     assert not (config.out / "labels.json").exists()

@@ -180,6 +180,7 @@ def store(tmp_path):
 
 @pytest.mark.parametrize("selector", [saln.Uniform, saln.SALN, saln.BatchCoherence, saln.Coherence])
 @pytest.mark.parametrize("ratio", [0.0, 0.5])
+@pytest.mark.filterwarnings("ignore:coherence chooses at random")  # the pictures are noise
 def test_batches_never_name_what_is_skipped(store, selector, ratio):
     batches = saln.SelectedBatches(
         store, selector=selector(), batch_size=5, filter_ratio=ratio, seed=0, dataset=broken()

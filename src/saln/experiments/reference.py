@@ -87,6 +87,8 @@ def train_reference(
         filter_ratio=0.0,
         seed=derive_seed(settings.seed, "reference"),
         ahead=0,
+        rank=0,
+        world_size=1,
     )
     sampler.share_among(0, 1)  # every process trains the whole of it
     epochs = epochs or -(-steps // len(sampler))
