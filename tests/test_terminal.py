@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 
-from experiments_rows import ROWS
+from helpers.experiments_rows import ROWS
 from rich.console import Console
 from rich.progress import Progress, TextColumn
 

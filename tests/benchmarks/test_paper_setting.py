@@ -10,7 +10,7 @@ import time
 import numpy as np
 import paper_setting
 import pytest
-from comparisons import Quiet, rows_of
+from helpers.comparisons import Quiet, rows_of
 from paper_setting import StoredComparison, make
 
 from saln.experiments.config import load_preset

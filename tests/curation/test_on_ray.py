@@ -10,7 +10,7 @@ import time
 
 import numpy as np
 import pytest
-from select_processes import command, killed_and_again
+from helpers.select_processes import command, killed_and_again
 
 import saln
 from saln.cli import main

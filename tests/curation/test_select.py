@@ -12,7 +12,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from select_processes import command, killed_and_again
+from helpers.select_processes import command, killed_and_again
 
 import saln
 from saln.cli import main

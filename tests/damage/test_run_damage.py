@@ -6,8 +6,8 @@ import shutil
 
 import numpy as np
 import pytest
-from damage.damages import KINDS, damage, files_of
-from stopped_runs import again, rows_of, small_run, stopped, summary_of
+from helpers.damages import KINDS, damage, files_of
+from helpers.stopped_runs import again, rows_of, small_run, stopped, summary_of
 
 from saln.cli import main
 from saln.experiments.run import compare

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from damage.damages import KINDS, damage, damage_file, files_of
+from helpers.damages import KINDS, damage, damage_file, files_of
 
 import saln
 from saln.cli import main

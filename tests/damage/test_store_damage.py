@@ -7,8 +7,8 @@ import shutil
 
 import numpy as np
 import pytest
-from damage.damages import damage, files_of
-from feature_examples import content, extract
+from helpers.damages import damage, files_of
+from helpers.feature_examples import content, extract
 
 import saln
 from saln.errors import SalnError

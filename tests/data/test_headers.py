@@ -7,7 +7,7 @@ import threading
 
 import numpy as np
 import pytest
-from comparisons import Quiet
+from helpers.comparisons import Quiet
 from PIL import Image
 
 import saln.data.headers

@@ -7,7 +7,7 @@ import json
 
 import numpy as np
 import pytest
-from comparisons import Quiet
+from helpers.comparisons import Quiet
 
 from saln.data.datasets import load_dataset
 from saln.experiments import progress as progress_module

@@ -8,7 +8,7 @@ import shutil
 
 import pytest
 import torch
-from stopped_runs import Quiet, again, rows_of, small_run, stop_after, stopped, summary_of
+from helpers.stopped_runs import Quiet, again, rows_of, small_run, stop_after, stopped, summary_of
 
 from saln.errors import DataError, InputError
 from saln.experiments.config import Config

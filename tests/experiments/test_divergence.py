@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 import torch
-from comparisons import Quiet, rows_of
+from helpers.comparisons import Quiet, rows_of
 
 from saln.errors import ConvergenceError
 from saln.experiments import arms as arms_module

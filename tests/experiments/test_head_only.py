@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from comparisons import Quiet, rows_of
+from helpers.comparisons import Quiet, rows_of
 from torch import nn
 
 from saln.data.augmentation import EvaluationTransform

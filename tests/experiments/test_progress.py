@@ -12,7 +12,7 @@ import time
 
 import pytest
 import torch
-from stopped_runs import (
+from helpers.stopped_runs import (
     Quiet,
     again,
     rows_of,

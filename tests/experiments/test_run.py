@@ -8,7 +8,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from comparisons import Quiet, rows_of
+from helpers.comparisons import Quiet, rows_of
 
 from saln.errors import DataError, InputError
 from saln.experiments import arms as arms_module

@@ -8,7 +8,7 @@ import os
 import time
 
 import pytest
-from stopped_runs import Quiet, again, small_run, stopped
+from helpers.stopped_runs import Quiet, again, small_run, stopped
 
 from saln.errors import DataError, InputError
 from saln.experiments.run import compare

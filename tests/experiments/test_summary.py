@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from experiments_rows import COSTS, ROWS, about
+from helpers.experiments_rows import COSTS, ROWS, about
 
 from saln.experiments.statistics import paired_difference
 from saln.experiments.summary import summarise

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from feature_examples import BATCH, ROWS, SHARD_ROWS, Pictures, content, extract, tiny_backbone
+from helpers.feature_examples import BATCH, ROWS, SHARD_ROWS, Pictures, content, extract, tiny_backbone
 from torch import nn
 
 import saln

@@ -11,7 +11,7 @@ import numpy as np
 import pandas
 import pytest
 import torch
-from feature_examples import ask_for_the_table, start
+from helpers.feature_examples import ask_for_the_table, start
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracles import dense_coherence

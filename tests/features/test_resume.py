@@ -12,7 +12,7 @@ import time
 
 import numpy as np
 import pytest
-from feature_examples import (
+from helpers.feature_examples import (
     BATCH,
     BEFORE,
     FEW_ROWS,

@@ -9,7 +9,7 @@ import os
 
 import numpy as np
 import pytest
-from feature_examples import (
+from helpers.feature_examples import (
     FEW_ROWS,
     Pictures,
     content,

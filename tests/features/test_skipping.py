@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from feature_examples import (
+from helpers.feature_examples import (
     BATCH,
     BEFORE,
     ROWS,

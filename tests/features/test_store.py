@@ -13,7 +13,7 @@ import tracemalloc
 import numpy as np
 import pytest
 import torch
-from feature_examples import (
+from helpers.feature_examples import (
     BEFORE,
     ROWS,
     SHARD_ROWS,

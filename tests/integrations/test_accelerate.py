@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 
-import cell_processes as cells
+from helpers import cell_processes as cells
 import pytest
 import torch
 from accelerate import Accelerator, skip_first_batches

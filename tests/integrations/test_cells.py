@@ -14,7 +14,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import cell_processes as cells
+from helpers import cell_processes as cells
 import pytest
 
 import saln
@@ -45,7 +45,7 @@ def start(folder, ranks):
         }
         processes.append(
             subprocess.Popen(
-                [sys.executable, str(TESTS / "cell_processes.py"), str(folder)],
+                [sys.executable, str(TESTS / "helpers" / "cell_processes.py"), str(folder)],
                 env=environment | (group if ranks > 1 else {}),
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,

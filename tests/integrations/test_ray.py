@@ -11,7 +11,7 @@ import threading
 import time
 
 import pytest
-from feature_examples import content
+from helpers.feature_examples import content
 
 from saln import cli
 from saln.data.datasets import load_dataset

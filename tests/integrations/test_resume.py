@@ -7,7 +7,7 @@ import tempfile
 from concurrent.futures import ProcessPoolExecutor
 
 import pytest
-import resume_processes
+from helpers import resume_processes
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 

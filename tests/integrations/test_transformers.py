@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from resume_processes import EPOCHS, Own, Positions, sampler, train
+from helpers.resume_processes import EPOCHS, Own, Positions, sampler, train
 from torch import nn
 from torch.utils.data import Subset
 

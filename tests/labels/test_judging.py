@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-import label_cases
+from helpers import label_cases
 import numpy as np
 import pytest
 import torch

@@ -14,7 +14,7 @@ import threading
 
 import numpy as np
 import pytest
-from loading_processes import (
+from helpers.loading_processes import (
     FRONTS,
     WHATS,
     WORKERS,
@@ -59,7 +59,7 @@ def test_one_rank(name, workers, what):
 RANK = """
 import json, sys
 sys.path[:0] = json.loads(sys.argv[1])
-from loading_processes import cells_of_a_rank
+from helpers.loading_processes import cells_of_a_rank
 cells_of_a_rank(int(sys.argv[2]), 2, sys.argv[3], json.loads(sys.argv[4]))
 """
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas
 import pytest
 import torch
-from loading_processes import KEYS, ROWS, Keyed, N
+from helpers.loading_processes import KEYS, ROWS, Keyed, N
 
 import saln
 from saln.errors import InputError

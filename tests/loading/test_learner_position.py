@@ -6,7 +6,7 @@ import copy
 
 import pytest
 import torch
-from rank_processes import examples, network
+from helpers.rank_processes import examples, network
 
 from saln.errors import DataError, InputError
 from saln.loading.batches import SelectedBatches

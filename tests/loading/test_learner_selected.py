@@ -7,7 +7,7 @@ from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
 import pytest
-import rank_processes
+from helpers import rank_processes
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy

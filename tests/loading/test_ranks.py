@@ -6,7 +6,7 @@ import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
 
 import pytest
-from rank_processes import gather_batches, sampler_of
+from helpers.rank_processes import gather_batches, sampler_of
 
 from saln.errors import InputError
 from saln.loading.batches import SelectedBatches

@@ -13,7 +13,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rank_processes import sampler_of
+from helpers.rank_processes import sampler_of
 
 import saln
 from saln.errors import InputError
@@ -170,7 +170,7 @@ def test_a_damaged_state_is_refused():
 CHILD = """
 import json, sys
 sys.path[:0] = json.loads(sys.argv[1])
-from rank_processes import sampler_of
+from helpers.rank_processes import sampler_of
 given = json.loads(sys.argv[2])
 for state in given:
     batches = sampler_of("saln")

@@ -7,7 +7,7 @@ import time
 import warnings
 
 import pytest
-from stream_examples import FEATURES, KEYS, RATIO, SIZE, N, Source, stream
+from helpers.stream_examples import FEATURES, KEYS, RATIO, SIZE, N, Source, stream
 from torch.utils.data import DataLoader
 
 import saln

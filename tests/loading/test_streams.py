@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from stream_examples import (
+from helpers.stream_examples import (
     CANDIDATES,
     FEATURES,
     KEYS,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from comparisons import Quiet
+from helpers.comparisons import Quiet
 from PIL import Image
 from sklearn.datasets import load_digits
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import copy
 
 import pytest
-from experiments_rows import COSTS, ROWS, about
+from helpers.experiments_rows import COSTS, ROWS, about
 
 from saln.experiments.config import load_preset, preset_names
 from saln.experiments.summary import summarise

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from experiments_rows import COSTS, ROWS, about
+from helpers.experiments_rows import COSTS, ROWS, about
 
 from saln.errors import DataError, InputError
 from saln.experiments.config import Config

@@ -6,7 +6,7 @@ import html.parser
 import json
 
 import pytest
-from experiments_rows import COSTS, ROWS, about
+from helpers.experiments_rows import COSTS, ROWS, about
 
 from saln.errors import DataError
 from saln.experiments.summary import summarise

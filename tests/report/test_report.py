@@ -6,7 +6,7 @@ import re
 import xml.etree.ElementTree as ET
 
 import pytest
-from experiments_rows import COSTS, ROWS, about
+from helpers.experiments_rows import COSTS, ROWS, about
 
 from saln.errors import DataError, InputError
 from saln.experiments.summary import summarise

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import numpy as np
-from experiments_rows import COSTS, ROWS, about
+from helpers.experiments_rows import COSTS, ROWS, about
 
 from saln.experiments.choices import ArmChoices, SeedExamples
 from saln.experiments.summary import summarise

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import label_cases
+from helpers import label_cases
 import numpy as np
 import pytest
 import torch

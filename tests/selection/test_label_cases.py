@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 
-import label_cases
+from helpers import label_cases
 import numpy as np
 import pandas
 import pytest

@@ -10,7 +10,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from oracles import dense_fiedler as oracle
-from spectral_examples import Array, feature_sets, low_rank, outliers
+from helpers.spectral_examples import Array, feature_sets, low_rank, outliers
 
 from saln.errors import ConvergenceError, InputError
 from saln.spectral import FiedlerResult, fiedler, similarity_graph

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from comparisons import rows_of
-from rank_processes import fine_tune, step_example, train_step
+from helpers.comparisons import rows_of
+from helpers.rank_processes import fine_tune, step_example, train_step
 
 from saln.errors import InputError
 from saln.training.processes import ALONE, Processes

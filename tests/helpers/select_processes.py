@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-SOURCE = Path(__file__).parents[1] / "src"
+SOURCE = Path(__file__).parents[2] / "src"
 
 
 def command(store, out, *more):
