@@ -5,7 +5,7 @@
     python benchmarks/criteria.py --scratch --data-root ../data --json
     python benchmarks/criteria.py --cost --data-root ../data --json
 
-``--probe``: a linear layer on EfficientNet-Lite0's features, standardised; every step keeps
+``--probe``: a linear layer on EfficientNet-Lite0's features, standardized; every step keeps
 64 of the candidates; SGD with momentum 0.9. ``standard`` goes through everything, so it takes
 1 / (1 - f) times the steps. ``--scratch``:
 ResNet-18 from random weights (``scratch_training.py``). ``--cost``: a training step's seconds with
@@ -37,9 +37,9 @@ from spectral_variants import VARIANTS
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from saln.data.views import Batch
+from saln.data.torch_datasets import Batch
 from saln.experiments.environment import environment
-from saln.loading.loader import EpochBatches
+from saln.loading.epoch_batches import EpochBatches
 from saln.randomness import derive_generator
 from saln.selection import SELECTORS, Candidates, Selector, candidates_needed
 
@@ -188,7 +188,7 @@ def run_probe(
         if "label_confidence" in selector.requires:
             beliefs, extra = beliefs_about(data, labels)
             confidence = beliefs.confidence
-            # The neighbour table's seconds count as when it was made.
+            # The neighbor table's seconds count as when it was made.
             started = time.perf_counter() - extra
         features = torch.from_numpy(data.train)
         for number, rows in enumerate(probe.batches(n, steps, seed)):
@@ -298,14 +298,14 @@ def median_interval(values: list[float]) -> tuple[float, float]:
 
 def cost(args: argparse.Namespace, rows: Rows) -> None:
     """Seconds of a step of fine-tuning, loading included, with each criterion in turn."""
-    from saln.data.views import TrainingView
-    from saln.loading.batches import SelectedBatches
-    from saln.loading.loader import LoadedBatches
-    from saln.training.learners import build_learner
+    from saln.data.torch_datasets import TrainingView
+    from saln.loading.epoch_batches import LoadedBatches
+    from saln.loading.selected_batches import SelectedBatches
+    from saln.training.learner_networks import build_learner
 
     features = load_probe_data(args.data_root, "cifar10", args.cache)
     data, examples = load_images(args.data_root, "cifar10")
-    learner, normalisation = build_learner(
+    learner, normalization = build_learner(
         "efficientnet-lite0",
         len(data.class_names),
         image_size=96,
@@ -320,7 +320,7 @@ def cost(args: argparse.Namespace, rows: Rows) -> None:
     names = ["uniform", *(name for name in names if build(name).chooses_before_loading())]
     batches = {}
     for name in names:
-        view = TrainingView(examples, data.augmentation(96, normalisation), 0)
+        view = TrainingView(examples, data.augmentation(96, normalization), 0)
         sampler = SelectedBatches(
             features.store.features,
             labels=features.labels,

@@ -3,7 +3,7 @@
     python benchmarks/extraction.py --data-root ../data            a table
     python benchmarks/extraction.py --data-root ../data --json     one JSON object a line
 
-Both sides open, resize and normalise the same photos with the same loader and put them
+Both sides open, resize and normalize the same photos with the same loader and put them
 through the same EfficientNet-Lite0 at 96 pixels in the same batches. The bare loop drops the
 features; ``extract_features`` checks them, writes them in durable shards, makes the
 data set's fingerprint and opens the finished store, all inside its clock. The two take turns,
@@ -25,9 +25,9 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from saln.data.augmentation import EvaluationTransform
 from saln.data.datasets import Examples, load_dataset
-from saln.data.views import EvaluationView, collate, inference_batch_size, raise_broken
+from saln.data.torch_datasets import EvaluationView, collate, inference_batch_size, raise_broken
+from saln.data.transforms import EvaluationTransform
 from saln.features.backbones import Network, build_backbone
 from saln.features.extraction import extract_features
 
@@ -37,7 +37,7 @@ SHARD_ROWS = 256  # a quarter of the default, so that a short run too ends sever
 
 def bare_seconds(examples: Examples, network: Network, device: torch.device, workers: int) -> float:
     """Seconds of the loop that anybody would write."""
-    transform = EvaluationTransform(network.image_size, network.normalisation)
+    transform = EvaluationTransform(network.image_size, network.normalization)
     loader = DataLoader(
         EvaluationView(examples, transform),
         batch_size=inference_batch_size(device),

@@ -4,10 +4,10 @@
     python benchmarks/label_finders.py --data-root ../data --datasets pets --seeds 0 --json
 
 EfficientNet-Lite0's features of all 50,000 training images of CIFAR-10 at 96 pixels and all 7,349
-pets at 224. The rivals: ``cleanlab`` with a logistic regression, five folds, whose regularisation
+pets at 224. The rivals: ``cleanlab`` with a logistic regression, five folds, whose regularization
 is chosen by the likelihood of held-out given labels; ``simifeat-vote`` and ``simifeat-rank``, the
-two forms of that paper with 20 neighbours, the second told the true share of wrong labels of each
-class; ``coherence``: neighbours alone, with a noise model; ``filter``: ours without neighbours.
+two forms of that paper with 20 neighbors, the second told the true share of wrong labels of each
+class; ``coherence``: neighbors alone, with a noise model; ``filter``: ours without neighbors.
 Nobody else is told anything about the noise. AUROC: how the wrong are ranked; F1: of those that
 are called wrong. Rows go to ``--out`` as they come; a run that was stopped goes on from there.
 """
@@ -37,8 +37,8 @@ from saln.experiments.environment import environment
 from saln.experiments.statistics import mean_interval
 from saln.features.backbones import build_backbone
 from saln.features.extraction import extract_features
-from saln.features.neighbours import NeighbourTable, nearest_neighbours, neighbour_table
-from saln.selection.coherence import NEIGHBOURS, LabelBeliefs, label_beliefs
+from saln.features.neighbors import NeighborTable, nearest_neighbors, neighbor_table
+from saln.selection.coherence import NEIGHBORS, NeighborBeliefs, label_beliefs
 
 __all__ = ["CELLS", "FINDERS", "Found", "beliefs_about", "finder_row"]
 
@@ -50,15 +50,15 @@ CELLS = (
 )  # fmt: skip
 FILES = {"cifar10": "cifar10-96", "pets": "pets-224"}
 SIZES = {"cifar10": 96, "pets": 224}
-# Of the logistic regression on standardised features; and iterations.
+# Of the logistic regression on standardized features; and iterations.
 STRENGTHS = (1e-4, 3e-4, 1e-3, 3e-3)
 ITERATIONS = 60
 KEY = ("dataset", "noise", "asked_rate", "seed", "finder")
 
 
-def beliefs_about(data: ProbeData, labels: Labels) -> tuple[LabelBeliefs, float]:
-    """Coherence's beliefs about labels, and the seconds that they took, neighbours included."""
-    table = neighbour_table(data.store, NEIGHBOURS)
+def beliefs_about(data: ProbeData, labels: Labels) -> tuple[NeighborBeliefs, float]:
+    """Coherence's beliefs about labels, and the seconds that they took, neighbors included."""
+    table = neighbor_table(data.store, NEIGHBORS)
     started = time.perf_counter()
     beliefs = label_beliefs(
         torch.from_numpy(np.array(table.indices)),
@@ -84,12 +84,12 @@ class Features:
     n_classes: int
 
     @cached_property
-    def table(self) -> NeighbourTable:
-        """The neighbours that SimiFeat and Coherence ask."""
-        return nearest_neighbours(self.train, NEIGHBOURS, engine="exact")
+    def table(self) -> NeighborTable:
+        """The neighbors that SimiFeat and Coherence ask."""
+        return nearest_neighbors(self.train, NEIGHBORS, engine="exact")
 
     @cached_property
-    def standardised(self) -> NDArray[np.float32]:
+    def standardized(self) -> NDArray[np.float32]:
         """As a logistic regression wants them."""
         rows = self.train
         standard: NDArray[np.float32] = (rows - rows.mean(axis=0)) / (rows.std(axis=0) + 1e-6)
@@ -104,7 +104,7 @@ class Found:
         quality: (n,): the higher, the likelier right.
         wrong: bool, (n,): called wrong.
         rate: The share of wrong labels as it estimates it; None where it does not.
-        seconds: Neighbours and probabilities included.
+        seconds: Neighbors and probabilities included.
     """
 
     quality: NDArray[np.float64]
@@ -113,8 +113,8 @@ class Found:
     seconds: float
 
 
-def _ours(data: Features, labels: Labels, neighbours: bool) -> Found:
-    beliefs = saln.judge_labels(data.train, labels, neighbours=neighbours)
+def _ours(data: Features, labels: Labels, neighbors: bool) -> Found:
+    beliefs = saln.judge_labels(data.train, labels, neighbors=neighbors)
     return Found(
         beliefs.confidence.numpy(), beliefs.suspicious.numpy(), beliefs.noise_rate,
         beliefs.seconds["total"],
@@ -167,7 +167,7 @@ def _cleanlab(data: Features, labels: Labels) -> Found:
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import StratifiedKFold
 
-    rows = data.standardised
+    rows = data.standardized
     started = time.perf_counter()
     folds = list(StratifiedKFold(5, shuffle=True, random_state=0).split(rows, labels))
 
@@ -232,7 +232,7 @@ def finder_row(data: Features, labels: Labels, about: Row, finder: str) -> Row:
 
 
 def load_features(data_root: Path, dataset: str, cache: Path) -> Features:
-    """All labelled training images' features; those in ``cache`` as .npy files, where there are.
+    """All labeled training images' features; those in ``cache`` as .npy files, where there are.
 
     Raises:
         SalnError: The images are not below ``data_root``, or cannot be read.

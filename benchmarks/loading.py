@@ -27,14 +27,14 @@ import torch
 from real_features import default_cache
 from torch.utils.data import BatchSampler, DataLoader, SubsetRandomSampler
 
-from saln.data.augmentation import Normalisation
 from saln.data.datasets import load_dataset
-from saln.data.views import TrainingView, collate, raise_broken
+from saln.data.torch_datasets import TrainingView, collate, raise_broken
+from saln.data.transforms import Normalization
 from saln.features.backbones import build_backbone
 from saln.features.extraction import extract_features
-from saln.features.given import write_store
+from saln.features.from_arrays import write_store
 from saln.features.store import FeatureStore
-from saln.loading.batches import SelectedBatches
+from saln.loading.selected_batches import SelectedBatches
 from saln.selection import SALN
 
 KEPT, FILTER_RATIO = 64, 0.8
@@ -52,8 +52,8 @@ class Pets:
         data = load_dataset("oxford-pet", data_root, validation_share=0.001)
         backbone = build_backbone("efficientnet-lite0", image_size=96)
         self.store = extract_features(data.train, backbone, name="pets", cache_dir=cache)
-        normalisation = Normalisation((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
-        self.view = TrainingView(data.train, data.augmentation(IMAGE_SIZE, normalisation), 0)
+        normalization = Normalization((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+        self.view = TrainingView(data.train, data.augmentation(IMAGE_SIZE, normalization), 0)
         self.chosen = SelectedBatches(
             self.store, selector=SALN(), batch_size=KEPT, filter_ratio=FILTER_RATIO, seed=0
         )
@@ -102,7 +102,7 @@ def epoch_row(pets: Pets, workers: int, rounds: int) -> Row:
         "value": statistics.median(chosen),
         "unit": "s",
         "baseline": statistics.median(random),
-        "ratio": statistics.median(pairs),  # of neighbours in time: the machine's pace cancels
+        "ratio": statistics.median(pairs),  # of neighbors in time: the machine's pace cancels
         "pairs": pairs,
     }
 

@@ -32,22 +32,22 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from saln.data.augmentation import Normalisation
 from saln.data.datasets import Examples
-from saln.data.views import Batch, EvaluationView, TrainingView, collate, raise_broken
+from saln.data.torch_datasets import Batch, EvaluationView, TrainingView, collate, raise_broken
+from saln.data.transforms import Normalization
 from saln.errors import SalnError
 from saln.experiments.arms import Comparison, SharedBySeed
 from saln.experiments.config import Config, load_preset
-from saln.experiments.measuring import Measuring
-from saln.experiments.reference import Reference
+from saln.experiments.evaluation import Measuring
+from saln.experiments.reference_model import Reference
 from saln.experiments.reporter import Reporter
 from saln.experiments.run import compare
 from saln.experiments.run_folder import read_settings
 from saln.files import write_with
-from saln.loading.loader import EpochBatches, LoadedBatches, ScoredBatches
+from saln.loading.epoch_batches import EpochBatches, LoadedBatches, ScoredBatches
 from saln.randomness import derive_seed
-from saln.training.learners import FrozenBody, build_head
-from saln.training.ledger import Ledger
+from saln.training.cost_ledger import Ledger
+from saln.training.learner_networks import FrozenBody, build_head
 
 __all__ = ["CONDITIONS", "StoredComparison", "main", "settings"]
 
@@ -165,7 +165,7 @@ class StoredComparison(Comparison):
             self.evaluation_view, self.config.split_seed, self.device, 0, self.processes
         )
 
-    def _build_learner(self, seed: int) -> tuple[nn.Module, Normalisation, FrozenBody | None]:
+    def _build_learner(self, seed: int) -> tuple[nn.Module, Normalization, FrozenBody | None]:
         head, self.frozen = build_head(
             self.config.learner,
             len(self.data.class_names),
@@ -176,7 +176,7 @@ class StoredComparison(Comparison):
         network = self.frozen.network
         images = derive_seed(*(part.fingerprint() for part in self._evaluated().values()))
         self.folder = self.cache / f"{images:016x}-{network.identity()}-{self.image_size}"
-        return head, network.normalisation, None
+        return head, network.normalization, None
 
     def warm_up(self) -> None:
         """The last layer alone has nothing to warm up."""

@@ -4,7 +4,7 @@
     python benchmarks/scale.py --json     one JSON object a line
 
 Features are generated: a spectrum that falls as a power, classes, no negative numbers, as a
-network's pooled features have them; 512 wide for choosing, 256 for neighbours. Every
+network's pooled features have them; 512 wide for choosing, 256 for neighbors. Every
 measurement runs in a process of its own, whose peak memory is told. Whether the cost of
 choosing is flat is measured in turns, part by part, on a smaller and a larger store, since the
 machine may be busy.
@@ -28,16 +28,16 @@ from numpy.lib.format import open_memmap
 from PIL import Image
 
 import saln
-from saln.curation.choosing import Job, content_of
-from saln.curation.sources import StoreSource
+from saln.curation.feature_sources import StoreSource
+from saln.curation.partition import PartitionJob, content_of
 from saln.experiments.environment import environment
-from saln.features.neighbours import nearest_neighbours
+from saln.features.neighbors import nearest_neighbors
 from saln.features.store import FeatureStore
 from saln.selection import SELECTORS
 
 Row = dict[str, Any]
 SIZES = (10_000, 100_000, 1_000_000)
-WIDTH, NEIGHBOUR_WIDTH, CLASSES = 512, 256, 1000
+WIDTH, NEIGHBOR_WIDTH, CLASSES = 512, 256, 1000
 CANDIDATES, FILTER_RATIO = 320, 0.8
 CHOOSING = ("uniform", "saln", "coherence-batch", "k-center")
 PARTITION = 8_000  # rows of a part, when two stores take turns
@@ -93,9 +93,9 @@ def measure_flat(arguments: list[str]) -> Row:
     return {"seconds": sums, "rows": rows, "parts": parts}
 
 
-def _job(path: str, name: str) -> Job:
+def _job(path: str, name: str) -> PartitionJob:
     source = StoreSource(Path(path))
-    return Job(source, SELECTORS[name](), CANDIDATES, FILTER_RATIO, 0, PARTITION)
+    return PartitionJob(source, SELECTORS[name](), CANDIDATES, FILTER_RATIO, 0, PARTITION)
 
 
 def measure_select(arguments: list[str]) -> Row:
@@ -114,10 +114,10 @@ def measure_select(arguments: list[str]) -> Row:
     }
 
 
-def measure_neighbours(arguments: list[str]) -> Row:
+def measure_neighbors(arguments: list[str]) -> Row:
     """The table of a store, by the engine that its size asks for."""
     store = FeatureStore.open(arguments[0])
-    table = nearest_neighbours(store.features, 20)
+    table = nearest_neighbors(store.features, 20)
     size = table.indices.nbytes + table.similarities.nbytes
     return {"seconds": table.seconds, "peak": _peak(), "recall": table.recall, "bytes": size}
 
@@ -170,7 +170,7 @@ def measure_extraction(arguments: list[str]) -> Row:
 MEASURES: dict[str, Callable[[list[str]], Row]] = {
     "flat": measure_flat,
     "select": measure_select,
-    "neighbours": measure_neighbours,
+    "neighbors": measure_neighbors,
     "batches": measure_batches,
     "extraction": measure_extraction,
 }
@@ -241,11 +241,11 @@ def rows_of(sizes: tuple[int, ...], scratch: Path, report: Callable[[Row], None]
             )  # fmt: skip
     for n in sizes:
         path = scratch / f"narrow-{n}"
-        make_store(path, n, NEIGHBOUR_WIDTH)
-        found = measured("neighbours", path)
+        make_store(path, n, NEIGHBOR_WIDTH)
+        found = measured("neighbors", path)
         report(
             _row(
-                "neighbour table", n, found["seconds"], "s", peak_bytes=found["peak"],
+                "neighbor table", n, found["seconds"], "s", peak_bytes=found["peak"],
                 recall=found["recall"], bytes_a_row=found["bytes"] / n,
             )
         )  # fmt: skip

@@ -22,16 +22,16 @@ from label_finders import beliefs_about
 from numpy.typing import NDArray
 from probe_data import ProbeData, load_images, load_probe_data
 
-from saln.data.augmentation import EvaluationTransform
 from saln.data.datasets import DataSet, Examples, stratified_part
-from saln.data.sources import ArrayImages
-from saln.data.views import EvaluationView, TrainingView
+from saln.data.image_sources import ArrayImages
+from saln.data.torch_datasets import EvaluationView, TrainingView
+from saln.data.transforms import EvaluationTransform
 from saln.experiments.statistics import Interval, mean_interval, paired_difference
-from saln.loading.batches import SelectedBatches
-from saln.loading.loader import LoadedBatches, evaluation_batches
+from saln.loading.epoch_batches import LoadedBatches, evaluation_batches
+from saln.loading.selected_batches import SelectedBatches
 from saln.selection import SELECTORS, Uniform
-from saln.training.learners import build_learner
-from saln.training.ledger import Ledger
+from saln.training.cost_ledger import Ledger
+from saln.training.learner_networks import build_learner
 from saln.training.loop import TrainSettings, evaluate, train
 
 __all__ = ["ScratchData", "load_scratch_data", "scratch_table", "train_from_scratch"]
@@ -110,7 +110,7 @@ def train_from_scratch(
     if "label_confidence" in selector.requires:
         beliefs, once = beliefs_about(loaded.features, labels)
         confidence = beliefs.confidence.numpy()
-    learner, normalisation = build_learner(
+    learner, normalization = build_learner(
         "resnet18",
         len(loaded.data.class_names),
         image_size=IMAGE_SIZE,
@@ -131,7 +131,7 @@ def train_from_scratch(
         label_confidence=confidence,
         phase=ledger.phase,
     )
-    view = TrainingView(examples, loaded.data.augmentation(IMAGE_SIZE, normalisation), seed)
+    view = TrainingView(examples, loaded.data.augmentation(IMAGE_SIZE, normalization), seed)
     settings = TrainSettings(epochs, LEARNING_RATE, schedule="onecycle", seed=seed)
     batches = LoadedBatches(view, sampler)
     wrong = labels != loaded.train.true_labels
@@ -142,7 +142,7 @@ def train_from_scratch(
         kept += len(result.indices)
         kept_wrong += int(wrong[result.indices.numpy()].sum())
     trained = time.perf_counter() - started
-    test = EvaluationView(loaded.test, EvaluationTransform(IMAGE_SIZE, normalisation))
+    test = EvaluationView(loaded.test, EvaluationTransform(IMAGE_SIZE, normalization))
     measured = evaluate(learner, evaluation_batches(test, device), device)
     return {
         **about,

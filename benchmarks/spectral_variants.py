@@ -15,11 +15,11 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from saln.selection import Candidates, Selection, Selector
-from saln.selection.jest import gumbel_top_k
+from saln.selection.sampling import gumbel_top_k
 
 __all__ = ["VARIANTS"]
 
-NEIGHBOURS = 10
+NEIGHBORS = 10
 
 
 @dataclass(frozen=True)
@@ -27,17 +27,17 @@ class SpectralVariant(Selector):
     """A graph, a Laplacian, some eigenvectors, and a way to choose by them.
 
     Args:
-        centred: Subtract the mean of the features before the cosines.
-        neighbours: Keep only each example's nearest, symmetrically; all when None.
-        normalised: ``I - D^-1/2 S D^-1/2`` in the place of ``D - S``.
+        centered: Subtract the mean of the features before the cosines.
+        neighbors: Keep only each example's nearest, symmetrically; all when None.
+        normalized: ``I - D^-1/2 S D^-1/2`` in the place of ``D - S``.
         vectors: How many eigenvectors above the first are used.
         rule: ``largest``: of the leverage (the squared entries' sum); ``leverage``: drawn
-            in proportion to it; ``k-means``: the nearest to each of k centres.
+            in proportion to it; ``k-means``: the nearest to each of k centers.
     """
 
-    centred: bool = False
-    neighbours: int | None = None
-    normalised: bool = False
+    centered: bool = False
+    neighbors: int | None = None
+    normalized: bool = False
     vectors: int = 1
     rule: str = "largest"
 
@@ -54,54 +54,54 @@ class SpectralVariant(Selector):
         elif self.rule == "leverage":
             positions = gumbel_top_k(leverage.clamp_min(1e-300).log(), k, generator)
         else:
-            positions = _nearest_to_centres(embedding, k, generator)
+            positions = _nearest_to_centers(embedding, k, generator)
         return Selection(positions, scores=leverage)
 
     def _embedding(self, features: Tensor) -> Tensor:
-        if self.centred:
+        if self.centered:
             features = features - features.mean(dim=0)
         unit = normalize(features, dim=1)
-        similarity = (unit @ unit.T).clamp_min(0.0) if self.centred else unit @ unit.T
-        if self.neighbours is not None:
+        similarity = (unit @ unit.T).clamp_min(0.0) if self.centered else unit @ unit.T
+        if self.neighbors is not None:
             others = similarity - 2 * torch.eye(len(unit), dtype=torch.float64)
-            near = torch.topk(others, min(self.neighbours, len(unit) - 1), dim=1).indices
+            near = torch.topk(others, min(self.neighbors, len(unit) - 1), dim=1).indices
             mask = torch.zeros_like(similarity).scatter_(1, near, 1.0)
             similarity = similarity * torch.maximum(mask, mask.T)
         degree = similarity.sum(dim=1).clamp_min(1e-9)
         laplacian = torch.diag(degree) - similarity
-        if self.normalised:
+        if self.normalized:
             laplacian = laplacian / (degree[:, None] * degree[None, :]).sqrt()
         vectors: Tensor = torch.linalg.eigh(laplacian).eigenvectors
         return vectors[:, 1 : 1 + self.vectors]
 
 
-def _nearest_to_centres(rows: Tensor, k: int, generator: torch.Generator) -> Tensor:
-    """The row nearest to each of ``k`` centres of Lloyd's algorithm; no row twice."""
-    centres = rows[torch.randperm(len(rows), generator=generator)[:k]].clone()
+def _nearest_to_centers(rows: Tensor, k: int, generator: torch.Generator) -> Tensor:
+    """The row nearest to each of ``k`` centers of Lloyd's algorithm; no row twice."""
+    centers = rows[torch.randperm(len(rows), generator=generator)[:k]].clone()
     for _ in range(10):
-        nearest = torch.cdist(rows, centres).argmin(dim=1)
+        nearest = torch.cdist(rows, centers).argmin(dim=1)
         counts = torch.bincount(nearest, minlength=k)[:, None]
-        sums = torch.zeros_like(centres).index_add_(0, nearest, rows)
-        centres = torch.where(counts > 0, sums / counts.clamp_min(1), centres)
-    distance = torch.cdist(rows, centres)
+        sums = torch.zeros_like(centers).index_add_(0, nearest, rows)
+        centers = torch.where(counts > 0, sums / counts.clamp_min(1), centers)
+    distance = torch.cdist(rows, centers)
     kept = []
-    for centre in range(k):
-        row = int(distance[:, centre].argmin())
+    for center in range(k):
+        row = int(distance[:, center].argmin())
         kept.append(row)
         distance[row] = torch.inf
     return torch.tensor(kept)
 
 
 VARIANTS: dict[str, Callable[[], Selector]] = {
-    "spectral-normalised": lambda: SpectralVariant(normalised=True),
-    "spectral-centred": lambda: SpectralVariant(centred=True, normalised=True),
-    "spectral-neighbours": lambda: SpectralVariant(
-        centred=True, neighbours=NEIGHBOURS, normalised=True
+    "spectral-normalized": lambda: SpectralVariant(normalized=True),
+    "spectral-centered": lambda: SpectralVariant(centered=True, normalized=True),
+    "spectral-neighbors": lambda: SpectralVariant(
+        centered=True, neighbors=NEIGHBORS, normalized=True
     ),
     "spectral-leverage": lambda: SpectralVariant(
-        centred=True, neighbours=NEIGHBOURS, normalised=True, vectors=16, rule="leverage"
+        centered=True, neighbors=NEIGHBORS, normalized=True, vectors=16, rule="leverage"
     ),
     "spectral-k-means": lambda: SpectralVariant(
-        centred=True, neighbours=NEIGHBOURS, normalised=True, vectors=16, rule="k-means"
+        centered=True, neighbors=NEIGHBORS, normalized=True, vectors=16, rule="k-means"
     ),
 }

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import saln
 from saln.data.datasets import load_dataset
-from saln.data.sources import ArrayImages
+from saln.data.image_sources import ArrayImages
 from saln.integrations.accelerate import prepare
 from saln.randomness import seeded_globally
 

@@ -172,7 +172,7 @@ def train(
 
 
 def features_of(examples: Examples, cache: Path) -> Tensor:
-    """Frozen EfficientNet-Lite0 features at 96 pixels, standardised by row."""
+    """Frozen EfficientNet-Lite0 features at 96 pixels, standardized by row."""
     backbone = build_backbone("efficientnet-lite0", image_size=96)
     store = extract_features(examples, backbone, name="oxford-pet", cache_dir=cache)
     rows = torch.from_numpy(np.array(store.features, dtype=np.float32))

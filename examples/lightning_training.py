@@ -12,7 +12,7 @@ from torch.utils.data import TensorDataset
 
 import saln
 from saln.data.datasets import load_dataset
-from saln.data.sources import ArrayImages
+from saln.data.image_sources import ArrayImages
 from saln.integrations.lightning import SelectedDataModule, lightning
 from saln.randomness import seeded_globally
 

@@ -12,7 +12,7 @@ from torchdata.stateful_dataloader import StatefulDataLoader
 
 import saln
 from saln.data.datasets import load_dataset
-from saln.data.sources import ArrayImages
+from saln.data.image_sources import ArrayImages
 
 
 def digits() -> tuple[TensorDataset, saln.SelectedBatches]:

@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader
 
 import saln
 from saln.data.datasets import load_dataset
-from saln.data.sources import ArrayImages
+from saln.data.image_sources import ArrayImages
 from saln.randomness import seeded_globally
 
 

@@ -15,7 +15,7 @@ from torch.utils.data import TensorDataset
 
 import saln
 from saln.data.datasets import load_dataset
-from saln.data.sources import ArrayImages
+from saln.data.image_sources import ArrayImages
 from saln.integrations.transformers import SelectedTrainerMixin
 from saln.randomness import seeded_globally
 

@@ -7,9 +7,9 @@ import pytest
 
 from saln.distributed import Rank
 from saln.errors import InputError
-from saln.loading.batches import SelectedBatches
 from saln.loading.ranks import Sharing
-from saln.loading.streams import SelectedStream
+from saln.loading.selected_batches import SelectedBatches
+from saln.loading.selected_stream import SelectedStream
 from saln.selection import Uniform
 
 

@@ -13,9 +13,9 @@ import pytest
 import torch
 
 import saln
+from saln.converter import from_text, shown, taken, unusable
 from saln.errors import InputError
 from saln.experiments.config import Config, load_toml
-from saln.settings import from_text, shown, taken, unusable
 
 WHOLE = (
     8, 8.0, np.int8(8), np.uint64(8), np.float32(8), np.float64(8.0), np.array(8), torch.tensor(8),

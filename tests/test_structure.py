@@ -17,7 +17,7 @@ SOURCE = Path(saln.__file__).parent
 FILES = sorted(SOURCE.rglob("*.py"))
 # A module imports only from its own stage and from stages before it.
 STAGES = (
-    "errors", "process", "settings", "files", "randomness", "distributed", "threads",
+    "errors", "process", "converter", "files", "randomness", "distributed", "threads",
     "_torchvision", "data", "features", "spectral", "labels", "selection", "testing", "loading",
     "integrations", "curation", "training", "experiments", "report", "terminal", "cli_flags",
     "cli_select", "cli", "__main__",

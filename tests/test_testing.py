@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from saln.selection import Selection, Selector, Uniform
-from saln.selection.memory import EpochMemory
+from saln.selection.epoch_memory import EpochMemory
 from saln.testing import SelectorConformance, check_selector
 
 

@@ -20,7 +20,7 @@ from evidence_tables.rows import (
 )
 from evidence_tables.study import NONE_YET, PAPER_SETTING, Run, condition, study_runs
 from saln.experiments.statistics import Difference, Interval, mean_interval, paired_difference
-from saln.report.paper import CLAIMS, UNREAD
+from saln.report.paper_claims import CLAIMS, UNREAD
 
 __all__ = ["TABLES", "eigenvector_svg"]
 
@@ -244,8 +244,8 @@ def eigenvector_svg(results: Path) -> str | None:
             y = bottom - (max(math.log10(max(entry, 1e-12)), floor) - floor) * (
                 (bottom - top) / -floor
             )
-            colour = "#c2410c" if entry >= kept else "#94a3b8"
-            parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.5" fill="{colour}"/>')
+            color = "#c2410c" if entry >= kept else "#94a3b8"
+            parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.5" fill="{color}"/>')
     return "\n".join([*parts, "</svg>"]) + "\n"
 
 

@@ -28,7 +28,7 @@ def _seconds(row: Row) -> float:
 def scale(results: Path) -> str:
     """Seconds for all rows at every size, and what the last two sizes say of ten times more."""
     rows = _rows(results)
-    sizes = sorted({row["n"] for row in rows if row["question"] == "neighbour table"})
+    sizes = sorted({row["n"] for row in rows if row["question"] == "neighbor table"})
     questions = [
         name
         for name in dict.fromkeys(row["question"] for row in rows)
@@ -39,7 +39,7 @@ def scale(results: Path) -> str:
         found = {row["n"]: row for row in rows if row["question"] == name}
         seconds = [_seconds(found[n]) for n in sizes]
         power = math.log(seconds[-1] / seconds[-2]) / math.log(sizes[-1] / sizes[-2])
-        if name == "neighbour table":  # the law of the approximate search, not of the change to it
+        if name == "neighbor table":  # the law of the approximate search, not of the change to it
             power = 1.5
         beyond = seconds[-1] * (BEYOND / sizes[-1]) ** power
         peak = found[sizes[-1]]["peak_bytes"] / 2**30
@@ -67,12 +67,12 @@ def scale_bytes(results: Path) -> str:
     def last(question: str) -> Row:
         return max((row for row in rows if row["question"] == question), key=lambda row: row["n"])
 
-    table, kept = last("neighbour table"), last("saln select by saln")
+    table, kept = last("neighbor table"), last("saln select by saln")
     stored = last("extraction on disk")["value"]
     speed = last("extraction")["value"]
     lines = [
         ["features of EfficientNet-Lite0 and labels, on disk", f"{stored / 1e3:.2f} GB", NOTHING],
-        ["neighbour table, on disk", f"{table['bytes_a_row'] / 1e3:.2f} GB",
+        ["neighbor table, on disk", f"{table['bytes_a_row'] / 1e3:.2f} GB",
          f"recall {table['recall']:.3f} at {table['n']:,} rows"],
         ["kept rows of a store at f = 0.8 (ids and scores), on disk and from Ray's workers",
          f"{1e3 * kept['bytes_a_row'] / 1e3:.1f} MB", NOTHING],

@@ -20,14 +20,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from saln import testing
     from saln.features.extraction import extract_features
-    from saln.features.given import write_store
+    from saln.features.from_arrays import write_store
     from saln.features.store import FeatureStore
     from saln.labels.beliefs import LabelBeliefs
-    from saln.labels.judging import judge_labels, label_sums
-    from saln.loading.batches import SelectedBatches
+    from saln.labels.judge import judge_labels, label_sums
+    from saln.loading.filter_schedule import FilterSchedule
     from saln.loading.learner_selected import LearnerSelected
-    from saln.loading.schedules import FilterSchedule
-    from saln.loading.streams import SelectedStream, StreamBatch
+    from saln.loading.selected_batches import SelectedBatches
+    from saln.loading.selected_stream import SelectedStream
+    from saln.loading.stream_pass import StreamBatch
     from saln.selection import (
         JEST,
         RS2,
@@ -91,35 +92,35 @@ _HOMES = {
     "JEST": "saln.selection.jest",
     "LabelBeliefs": "saln.labels.beliefs",
     "RS2": "saln.selection.rs2",
-    "SALN": "saln.selection.saln",
+    "SALN": "saln.selection.saln_selector",
     "BatchCoherence": "saln.selection.coherence",
     "Candidates": "saln.selection.candidates",
     "FacilityLocation": "saln.selection.facility_location",
     "Coherence": "saln.selection.coherence",
     "FeatureStore": "saln.features.store",
     "FiedlerResult": "saln.spectral.fiedler",
-    "FilterSchedule": "saln.loading.schedules",
+    "FilterSchedule": "saln.loading.filter_schedule",
     "ImageTextJEST": "saln.selection.jest",
     "InfoBatch": "saln.selection.infobatch",
     "KCenter": "saln.selection.k_center",
     "LearnerSelected": "saln.loading.learner_selected",
     "PairEmbeddings": "saln.selection.candidates",
     "RHOLoss": "saln.selection.rho_loss",
-    "SelectedBatches": "saln.loading.batches",
-    "SelectedStream": "saln.loading.streams",
+    "SelectedBatches": "saln.loading.selected_batches",
+    "SelectedStream": "saln.loading.selected_stream",
     "Selection": "saln.selection.candidates",
     "Selector": "saln.selection.contract",
-    "StreamBatch": "saln.loading.streams",
+    "StreamBatch": "saln.loading.stream_pass",
     "TopLoss": "saln.selection.top_loss",
     "Uniform": "saln.selection.uniform",
     "extract_features": "saln.features.extraction",
     "fiedler": "saln.spectral.fiedler",
-    "judge_labels": "saln.labels.judging",
+    "judge_labels": "saln.labels.judge",
     "label_beliefs": "saln.selection.coherence",
-    "label_sums": "saln.labels.judging",
+    "label_sums": "saln.labels.judge",
     "select": "saln.curation.select",
     "suspicious_labels": "saln.selection.coherence",
-    "write_store": "saln.features.given",
+    "write_store": "saln.features.from_arrays",
 }
 
 

@@ -19,8 +19,6 @@ from types import ModuleType
 
 import torch
 
-__all__ = ["torchvision"]
-
 _SIGNATURE = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
 # Kept alive: a library that is collected takes its declarations with it.
 _declarations: torch.library.Library | None = None

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from saln.cli_select import SelectSettings
     from saln.experiments.config import Config
 
-__all__ = ["FeatureSettings", "main", "read_compare", "read_features", "read_select"]
-
 _OVERVIEW = """\
 usage: saln COMMAND [FLAGS]
 

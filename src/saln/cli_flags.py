@@ -13,10 +13,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from saln.converter import allowed, from_text, shown, unusable
 from saln.errors import InputError
-from saln.settings import allowed, from_text, shown, unusable
-
-__all__ = ["read_flags"]
 
 _SWITCH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 

@@ -17,8 +17,6 @@ from saln.cli_flags import read_flags
 from saln.errors import InputError
 from saln.files import check_new_path
 
-__all__ = ["SelectSettings", "read_select", "run_select"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class SelectSettings:
@@ -135,7 +133,7 @@ def run_select(arguments: Sequence[str]) -> int:
             name = f"id {entry['id']}" if "id" in entry else f"row {entry['row']:,}"
             share = f"{entry['confidence']:.1%}" if entry["confidence"] >= 0.001 else "< 0.1%"
             sys.stdout.write(
-                f"         {name}: labelled {entry['label']}, believed {entry['believed']}; the "
+                f"         {name}: labeled {entry['label']}, believed {entry['believed']}; the "
                 f"label is right with probability {share}\n"
             )
     return 0

@@ -10,8 +10,6 @@ import torch.distributed as dist
 
 from saln.errors import InputError
 
-__all__ = ["Rank"]
-
 
 @dataclass(frozen=True)
 class Rank:

@@ -22,23 +22,6 @@ import xxhash
 
 from saln.errors import DataError, InputError
 
-__all__ = [
-    "check_new_path",
-    "file_checksum",
-    "is_out_of_space",
-    "locked",
-    "move",
-    "read_json",
-    "remove",
-    "unwritable",
-    "write_bytes",
-    "write_folder",
-    "write_json",
-    "write_npz",
-    "write_text",
-    "write_with",
-]
-
 # A full disk, a full quota, and a file above the user's limit (ulimit -f).
 _NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 # torch.save to a path loses the system's error; its zip writer fails in these words alone.

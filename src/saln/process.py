@@ -19,15 +19,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO, cast
 
-__all__ = [
-    "OutputError",
-    "Stopped",
-    "guarded_streams",
-    "kept_handler",
-    "own_warnings",
-    "stopping_signals",
-]
-
 # What Slurm, Kubernetes and spot machines send first, and what a closed terminal does.
 _SIGNALS = ("SIGTERM", "SIGHUP")
 # What our own texts have beside ASCII, for terminals that have no more.

@@ -13,8 +13,6 @@ from collections.abc import Iterator
 
 import torch
 
-__all__ = ["derive_generator", "derive_seed", "seed_workers", "seeded_globally"]
-
 
 def derive_seed(*keys: int | str) -> int:
     """A seed in [0, 2**63) that depends on every key, and on their order.
@@ -51,7 +49,7 @@ def seed_workers(
 def seeded_globally(*keys: int | str) -> Iterator[None]:
     """Seeds torch's global generators inside the block and puts them back after it.
 
-    For code that only knows the global generator: weight initialisation in
+    For code that only knows the global generator: weight initialization in
     ``torch.nn``, dropout and stochastic depth.
     """
     devices = list(range(torch.cuda.device_count()))

@@ -22,12 +22,10 @@ from rich.table import Table
 
 from saln.data.datasets import DATASETS
 from saln.experiments.config import load_preset, preset_names
-from saln.experiments.run import Reporter
+from saln.experiments.reporter import Reporter
 from saln.features.backbones import NETWORKS, network_names
 from saln.report.tables import arm_cells, verdicts
 from saln.selection import SELECTORS
-
-__all__ = ["open_reporter", "print_choices", "print_summary"]
 
 WIDTH = 100
 

@@ -8,8 +8,6 @@ from collections.abc import Iterator
 import threadpoolctl
 import torch
 
-__all__ = ["limited_threads"]
-
 
 @contextlib.contextmanager
 def limited_threads(count: int | None) -> Iterator[None]:

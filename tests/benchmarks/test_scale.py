@@ -20,7 +20,7 @@ def test_every_question_has_rows(tmp_path, monkeypatch):
     assert [row["question"] for row in rows] == [
         "extraction", "extraction on disk", "batches named by uniform", "batches named by saln",
         "batches named by coherence-batch", "batches named by k-center", "saln select by saln",
-        "saln select by coherence-batch", "neighbour table",
+        "saln select by coherence-batch", "neighbor table",
     ]  # fmt: skip
     for row in rows:
         assert row["value"] > 0
@@ -56,5 +56,5 @@ def test_rows_of_the_stored_run():
     rows = [json.loads(line) for line in (BENCHMARK.parents[1] / "results" / "scale.jsonl")
             .read_text().splitlines()][1:]  # fmt: skip
     flat = [row for row in rows if "parts" in row]
-    assert {row["n"] for row in rows if row["question"] == "neighbour table"} >= {1_000_000}
+    assert {row["n"] for row in rows if row["question"] == "neighbor table"} >= {1_000_000}
     assert flat

@@ -12,7 +12,7 @@ import pytest
 
 import saln
 from saln.cli import main
-from saln.curation.sources import open_source
+from saln.curation.feature_sources import open_source
 from saln.errors import DataError, InputError
 
 ROWS, WIDTH = 120, 5

@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 
 import saln
-from saln.curation.choosing import Job
+from saln.curation.feature_sources import open_source
 from saln.curation.parquet import RowGroups
-from saln.curation.sources import open_source
+from saln.curation.partition import PartitionJob
 from saln.errors import DataError, InputError
 
 ROWS = 60
@@ -130,7 +130,7 @@ def test_an_input_that_is_written_to_meanwhile(tmp_path, monkeypatch, where):
         pq.write_table(TABLE, path / "b.parquet")
     else:
         pq.write_table(TABLE, path)
-    original = Job.choose
+    original = PartitionJob.choose
 
     def writes(self, number):
         if number == 1:
@@ -141,7 +141,7 @@ def test_an_input_that_is_written_to_meanwhile(tmp_path, monkeypatch, where):
                 pq.write_table(other, path / "b.parquet" if where == "folder" else path)
         return original(self, number)
 
-    monkeypatch.setattr(Job, "choose", writes)
+    monkeypatch.setattr(PartitionJob, "choose", writes)
     with pytest.raises(DataError, match=r"was changed while it was read.*; run the same command"):
         saln.select(
             path, selector="uniform", candidates=20, filter_ratio=0.5, out=tmp_path / "kept",

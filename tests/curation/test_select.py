@@ -10,14 +10,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from helpers.select_processes import command, killed_and_again
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from helpers.select_processes import command, killed_and_again
 
 import saln
 from saln.cli import main
-from saln.curation.choosing import Job
-from saln.curation.sources import open_source
+from saln.curation.feature_sources import open_source
+from saln.curation.partition import PartitionJob
 from saln.errors import DataError, InputError
 from saln.randomness import derive_generator
 from saln.selection import SELECTORS, kept_count
@@ -216,7 +216,7 @@ def test_a_stopped_run_goes_on_with_the_same_bytes(store, tmp_path, monkeypatch)
     whole = tmp_path / "whole.parquet"
     select(store, whole)
     asked = []
-    original = Job.choose
+    original = PartitionJob.choose
 
     def stops_once(self, number):
         asked.append(number)
@@ -224,7 +224,7 @@ def test_a_stopped_run_goes_on_with_the_same_bytes(store, tmp_path, monkeypatch)
             raise KeyboardInterrupt
         return original(self, number)
 
-    monkeypatch.setattr(Job, "choose", stops_once)
+    monkeypatch.setattr(PartitionJob, "choose", stops_once)
     out = tmp_path / "kept.parquet"
     with pytest.raises(KeyboardInterrupt):
         select(store, out)

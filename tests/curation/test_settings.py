@@ -14,8 +14,8 @@ import pytest
 import torch
 
 import saln
-from saln.curation.choosing import Job
-from saln.curation.settings import UNKNOWN, describe
+from saln.curation.partition import PartitionJob
+from saln.curation.select_settings import UNKNOWN, describe
 from saln.errors import InputError
 from saln.selection import SELECTORS
 
@@ -139,7 +139,7 @@ DIFFERENT = [
     Plain(torch.float16), Plain(torch.device("cpu")), Plain(saln.SALN()), Plain(saln.SALN),
     Plain(torch.nn.functional.relu), Plain(0.5, more=1), Plain(weighted(1.0)), Plain(weighted(2.0)),
     Plain(np.array(["a", None], dtype=object)), Plain(Plain(0.5)), Plain(Plain(0.25)),
-    saln.BatchCoherence(neighbours=5), *(kind() for kind in SELECTORS.values()),
+    saln.BatchCoherence(neighbors=5), *(kind() for kind in SELECTORS.values()),
 ]  # fmt: skip
 
 
@@ -176,7 +176,7 @@ def test_what_cannot_be_told_apart_is_unknown(held):
 
 
 def interrupted(store, out, selector, monkeypatch):
-    original = Job.choose
+    original = PartitionJob.choose
 
     def stops(self, number):
         if number == 1:
@@ -184,7 +184,7 @@ def interrupted(store, out, selector, monkeypatch):
         return original(self, number)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Job, "choose", stops)
+        patch.setattr(PartitionJob, "choose", stops)
         with pytest.raises(KeyboardInterrupt):
             choose(store, out, selector)
 

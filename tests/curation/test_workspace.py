@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import saln
-from saln.curation.choosing import Job
+from saln.curation.partition import PartitionJob
 from saln.curation.workspace import Workspace
 from saln.errors import DataError, InputError
 
@@ -48,14 +48,14 @@ def test_two_that_start_together(store, tmp_path, monkeypatch):
     """The second is refused at once, and the first is none the worse."""
     out = tmp_path / "kept.parquet"
     inside, go_on = threading.Event(), threading.Event()
-    original, results = Job.choose, []
+    original, results = PartitionJob.choose, []
 
     def waits(self, number):
         inside.set()
         assert go_on.wait(60)
         return original(self, number)
 
-    monkeypatch.setattr(Job, "choose", waits)
+    monkeypatch.setattr(PartitionJob, "choose", waits)
     first = threading.Thread(target=lambda: results.append(choose(store, out)))
     first.start()
     assert inside.wait(60)

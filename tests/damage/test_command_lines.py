@@ -162,7 +162,7 @@ def contents(folder):
 @pytest.fixture
 def place(tmp_path, monkeypatch):
     """A folder with a store, a file, a folder that is in use and some settings."""
-    from saln.features.given import write_store
+    from saln.features.from_arrays import write_store
 
     features = np.random.Generator(np.random.PCG64(0)).normal(size=(400, 4))
     store = write_store(tmp_path / "store", features, np.arange(400) % 4)

@@ -20,7 +20,7 @@ from helpers.damages import KINDS, damage, damage_file, files_of
 import saln
 from saln.cli import main
 from saln.curation import select as select_module
-from saln.curation.choosing import Job
+from saln.curation.partition import PartitionJob
 from saln.curation.workspace import Workspace
 
 ROWS, WIDTH, SIZE = 230, 6, 40
@@ -110,7 +110,7 @@ def attempt(arguments, capsys):
 
 def stopped_after(folder, arguments, monkeypatch, parts):
     """Runs until so many parts are there, and stops as by a kill."""
-    original = Job.choose
+    original = PartitionJob.choose
 
     def stops(self, number):
         if number == parts:
@@ -118,7 +118,7 @@ def stopped_after(folder, arguments, monkeypatch, parts):
         return original(self, number)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Job, "choose", stops)
+        patch.setattr(PartitionJob, "choose", stops)
         assert main(arguments) == 130
     return content(folder)
 
@@ -258,7 +258,7 @@ def test_damaged_stores(tmp_path, capsys):
     arguments = [part for part in arguments if part not in ("--labels-column", "--id-column")]
     assert attempt(arguments, capsys)[0] == 0
     expected = out.read_bytes(), (tmp_path / "kept.labels.json").read_bytes()
-    # With the table of neighbours that was kept in it.
+    # With the table of neighbors that was kept in it.
     fresh = {name: data for name, data in content(tmp_path).items() if name.startswith("store/")}
     assert len(fresh) == 7 + ("store/verified.json" in fresh)
     random, outcomes = random_of(6), Counter()

@@ -11,16 +11,16 @@ import torch
 from PIL import Image
 
 from saln.data.arguments import as_label, as_path, as_share, as_wholes
-from saln.data.augmentation import (
-    DigitAugmentation,
-    EvaluationTransform,
-    Normalisation,
-    PhotoAugmentation,
-)
 from saln.data.datasets import Examples, load_dataset, stratified_part
+from saln.data.image_sources import ArrayImages, FileImages
 from saln.data.items import read_item
 from saln.data.label_noise import flip_labels
-from saln.data.sources import ArrayImages, FileImages
+from saln.data.transforms import (
+    DigitAugmentation,
+    EvaluationTransform,
+    Normalization,
+    PhotoAugmentation,
+)
 from saln.errors import DataError, InputError
 
 GREY = np.arange(36, dtype=np.uint8).reshape(6, 6)
@@ -148,7 +148,7 @@ def test_labels_to_replace_and_to_draw_from():
         stratified_part(LABELS, 4, random.Random(0))
 
 
-def test_sizes_and_normalisations():
+def test_sizes_and_normalizations():
     image = Image.fromarray(GREY).convert("RGB")
     wanted = EvaluationTransform(4)(image)
     for size in (4.0, np.int16(4)):
@@ -156,9 +156,9 @@ def test_sizes_and_normalisations():
         for kind in (PhotoAugmentation, DigitAugmentation):
             made = kind(size)(image, torch.Generator().manual_seed(0))
             assert torch.equal(made, kind(4)(image, torch.Generator().manual_seed(0)))
-    given = Normalisation([0.5, 0.5, 0.5], np.array([0.2, 0.2, 0.2]))
-    assert given == Normalisation((0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
-    assert hash(given) == hash(Normalisation((0.5,) * 3, (0.2,) * 3))
+    given = Normalization([0.5, 0.5, 0.5], np.array([0.2, 0.2, 0.2]))
+    assert given == Normalization((0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
+    assert hash(given) == hash(Normalization((0.5,) * 3, (0.2,) * 3))
     for kind in (EvaluationTransform, PhotoAugmentation, DigitAugmentation):
         for size in (0, -4, 4.5, "4", None, (4, 4)):
             with pytest.raises(InputError, match=r"size=.* is not allowed"):
@@ -167,8 +167,8 @@ def test_sizes_and_normalisations():
         ((0.5, 0.5), (0.2,) * 3), (0.5, 0.2), ((0.5,) * 3, (0.2, 0.2, 0.0)),
         ((0.5,) * 3, (0.2, 0.2, -1.0)), ((0.5, 0.5, float("nan")), (0.2,) * 3), ("abc", (1,) * 3),
     ):  # fmt: skip
-        with pytest.raises(InputError, match=r"give three numbers, one a colour"):
-            Normalisation(mean, std)
+        with pytest.raises(InputError, match=r"give three numbers, one a color"):
+            Normalization(mean, std)
 
 
 def test_sources_of_images(tmp_path):

@@ -5,15 +5,15 @@ import pytest
 import torch
 from PIL import Image
 
-from saln.data.augmentation import (
+from saln.data.datasets import load_dataset
+from saln.data.torch_datasets import EvaluationView, TrainingView, collate
+from saln.data.transforms import (
     IMAGENET,
     DigitAugmentation,
     EvaluationTransform,
-    Normalisation,
+    Normalization,
     PhotoAugmentation,
 )
-from saln.data.datasets import load_dataset
-from saln.data.views import EvaluationView, TrainingView, collate
 from saln.errors import DataError
 from saln.randomness import derive_generator
 
@@ -23,7 +23,7 @@ def gradient_image(width: int = 40, height: int = 30) -> Image.Image:
     return Image.fromarray(np.stack([x, y, 255 - x], axis=-1).astype(np.uint8))
 
 
-def test_normalisation_is_the_papers():
+def test_normalization_is_the_papers():
     grey = Image.new("RGB", (2, 2), (124, 116, 104))
     found = IMAGENET(grey)[:, 0, 0]
     mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
@@ -33,7 +33,7 @@ def test_normalisation_is_the_papers():
 
 def test_evaluation_crops_the_middle():
     image = gradient_image(60, 30)
-    plain = Normalisation((0, 0, 0), (1, 1, 1))
+    plain = Normalization((0, 0, 0), (1, 1, 1))
     pixels = EvaluationTransform(30, plain)(image)
     assert pixels.shape == (3, 30, 30)
     expected = np.asarray(image)[:, 15:45].transpose(2, 0, 1) / 255
@@ -61,7 +61,7 @@ def test_about_half_of_the_photos_are_flipped():
 
 def test_jitter_moves_brightness_within_its_bounds():
     grey = Image.new("RGB", (8, 8), (100, 100, 100))
-    plain = Normalisation((0, 0, 0), (1, 1, 1))
+    plain = Normalization((0, 0, 0), (1, 1, 1))
     augment = PhotoAugmentation(8, plain, degrees=0.0)
     values = [float(augment(grey, derive_generator("b", i)).mean()) * 255 for i in range(300)]
     # Of a uniform grey only brightness changes: contrast, saturation and hue keep it.

@@ -14,8 +14,8 @@ from PIL import Image
 
 from saln._torchvision import torchvision
 from saln.data.decoding import FORMATS, array_to_rgb, load_rgb, look_at, to_rgb
+from saln.data.image_sources import FileImages
 from saln.data.items import read_item
-from saln.data.sources import FileImages
 from saln.errors import DataError, InputError
 
 # Every shade once, row after row.
@@ -28,15 +28,15 @@ def encoded(image, kind, **options):
     return stream.getvalue()
 
 
-def png16(values, colour_type):
-    """A PNG of 16 bits a channel, which Pillow cannot write in colour."""
+def png16(values, color_type):
+    """A PNG of 16 bits a channel, which Pillow cannot write in color."""
 
     def chunk(name, content):
         check = struct.pack(">I", zlib.crc32(name + content))
         return struct.pack(">I", len(content)) + name + content + check
 
     height, width = values.shape[:2]
-    header = struct.pack(">IIBBBBB", width, height, 16, colour_type, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", width, height, 16, color_type, 0, 0, 0)
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
     body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + body
@@ -47,8 +47,8 @@ WITH_ALPHA = np.stack([WIDE, np.full_like(WIDE, 65535)], axis=-1)
 DEEP = {
     "PNG, 16 bits": png16(WIDE, 0),
     "PNG, 16 bits, alpha": png16(WITH_ALPHA, 4),
-    "PNG, 16 bits, colour": png16(np.stack([WIDE] * 3, axis=-1), 2),
-    "PNG, 16 bits, colour and alpha": png16(np.stack([WIDE] * 3 + [WITH_ALPHA[..., 1]], -1), 6),
+    "PNG, 16 bits, color": png16(np.stack([WIDE] * 3, axis=-1), 2),
+    "PNG, 16 bits, color and alpha": png16(np.stack([WIDE] * 3 + [WITH_ALPHA[..., 1]], -1), 6),
     "TIFF, 16 bits": encoded(Image.fromarray(WIDE), "TIFF"),
     "TIFF, 32-bit whole numbers of 16 bits": encoded(Image.fromarray(WIDE.astype("i4")), "TIFF"),
     "TIFF, 32-bit whole numbers of 8 bits": encoded(Image.fromarray(SHADES.astype("i4")), "TIFF"),
@@ -67,7 +67,7 @@ def test_pictures_of_more_than_8_bits_are_scaled_by_their_range(name):
         np.testing.assert_allclose(np.asarray(found), np.stack([SHADES] * 3, axis=-1), atol=1)
 
 
-@pytest.mark.parametrize("name", [name for name in DEEP if "colour" not in name])
+@pytest.mark.parametrize("name", [name for name in DEEP if "color" not in name])
 def test_pictures_that_a_data_set_opened_itself_are_scaled_too(name):
     with Image.open(io.BytesIO(DEEP[name])) as image:
         found, _ = read_item([(image, 0)], 0)
@@ -114,17 +114,17 @@ def test_a_range_that_nobody_knows_is_refused_with_the_cure(tmp_path, values, me
         FileImages(tmp_path, [path]).load(0)
 
 
-def test_12_bits_in_colours_of_16_are_refused():
+def test_12_bits_in_colors_of_16_are_refused():
     twelve = np.stack([SHADES.astype(np.uint16) * 16] * 3, axis=-1)
     with pytest.raises(ValueError, match=r"at most 4,095 of 65,535, .* hardly a shade"):
         load_rgb(png16(twelve, 2))
 
 
-COLOURS = np.stack([SHADES, SHADES[::-1], SHADES.T], axis=-1)
+COLORS = np.stack([SHADES, SHADES[::-1], SHADES.T], axis=-1)
 
 
 def palette(transparency):
-    image = Image.fromarray(COLOURS).quantize(16)
+    image = Image.fromarray(COLORS).quantize(16)
     return encoded(image, "PNG", transparency=transparency), np.asarray(image.convert("RGB"))
 
 
@@ -137,15 +137,15 @@ def test_other_modes_are_what_pillow_makes_of_them():
         grey_alpha = Image.merge("LA", [Image.fromarray(SHADES), Image.new("L", (16, 16), 9)])
         found = load_rgb(encoded(grey_alpha, "PNG"))
         assert np.array_equal(np.asarray(found)[..., 2], SHADES)
-        cmyk = Image.fromarray(COLOURS).convert("CMYK")
-        assert np.array_equal(np.asarray(load_rgb(encoded(cmyk, "TIFF"))), COLOURS)
+        cmyk = Image.fromarray(COLORS).convert("CMYK")
+        assert np.array_equal(np.asarray(load_rgb(encoded(cmyk, "TIFF"))), COLORS)
         for mode in ("1", "LA", "La", "PA", "RGBA", "RGBa", "RGBX", "HSV", "LAB", "YCbCr"):
             assert to_rgb(Image.new(mode, (3, 2))).mode == "RGB"
 
 
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF"])
 def test_of_an_animation_the_first_picture_is_taken(kind):
-    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
+    frames = [Image.new("RGB", (8, 8), color) for color in ("red", "blue")]
     options = {"lossless": True} if kind == "WEBP" else {}
     raw = encoded(frames[0], kind, save_all=True, append_images=frames[1:], **options)
     assert load_rgb(raw).getpixel((4, 4)) == (255, 0, 0)
@@ -188,8 +188,8 @@ def test_photos_stand_upright(kind, orientation):
     ],
 )
 def test_a_broken_note_on_orientation_breaks_no_photo(note):
-    raw = encoded(Image.fromarray(COLOURS), "JPEG", exif=b"Exif\0\0" + note, quality=95)
-    plain = encoded(Image.fromarray(COLOURS), "JPEG", quality=95)
+    raw = encoded(Image.fromarray(COLORS), "JPEG", exif=b"Exif\0\0" + note, quality=95)
+    plain = encoded(Image.fromarray(COLORS), "JPEG", quality=95)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's, while it opens the file
         assert np.array_equal(np.asarray(load_rgb(raw)), np.asarray(load_rgb(plain)))
@@ -269,11 +269,11 @@ def test_pipes_and_devices_are_refused_and_never_waited_for(tmp_path):
         (b"no picture", "no picture of the formats"),
         (b"\x89PNG\r\n\x1a\n", ""),
         (b"<svg/>", "no picture of the formats"),
-        (encoded(Image.fromarray(COLOURS), "JPEG")[:300], "Truncated"),
-        (encoded(Image.fromarray(COLOURS), "PNG")[:60], ""),
-        (encoded(Image.fromarray(COLOURS), "GIF")[:100], ""),
-        (encoded(Image.fromarray(COLOURS), "WEBP")[:60], ""),
-        (encoded(Image.fromarray(COLOURS), "TIFF")[:120], ""),
+        (encoded(Image.fromarray(COLORS), "JPEG")[:300], "Truncated"),
+        (encoded(Image.fromarray(COLORS), "PNG")[:60], ""),
+        (encoded(Image.fromarray(COLORS), "GIF")[:100], ""),
+        (encoded(Image.fromarray(COLORS), "WEBP")[:60], ""),
+        (encoded(Image.fromarray(COLORS), "TIFF")[:120], ""),
         (b"P5 16 16 65536\n" + bytes(512), ""),
         (b"BM" + bytes(60), ""),
     ],

@@ -36,7 +36,7 @@ def test_jest_avoids_wrong_captions(example):
     labels = torch.arange(600) % 6
     images = torch.nn.functional.one_hot(labels, 6).float()
     words = torch.nn.functional.one_hot(labels, 6).float()
-    words[:240] = words[1:241].clone()  # their captions are their neighbours'
+    words[:240] = words[1:241].clone()  # their captions are their neighbors'
     is_wrong = torch.arange(600) < 240
     pairs = example.Pairs(images, words, is_wrong)
     right = pairs[torch.arange(300, 600)]

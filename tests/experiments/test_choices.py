@@ -7,7 +7,7 @@ from PIL import Image
 
 from saln.data.datasets import load_dataset
 from saln.errors import DataError
-from saln.experiments.choices import (
+from saln.experiments.kept_examples import (
     ChoiceRecord,
     read_choices,
     read_examples,

@@ -11,10 +11,10 @@ from helpers.comparisons import Quiet
 
 from saln.data.datasets import load_dataset
 from saln.experiments import progress as progress_module
-from saln.experiments.confidence import doubted_labels, judge_labels
 from saln.experiments.config import Config, load_preset
+from saln.experiments.label_confidence import doubted_labels, judge_labels
 from saln.experiments.run import compare
-from saln.features.neighbours import nearest_neighbours
+from saln.features.neighbors import nearest_neighbors
 
 
 class Killed(BaseException):
@@ -64,7 +64,7 @@ def test_the_noise_and_the_least_believed_labels_are_written(config):
 
 
 def test_without_injected_noise_nobody_knows_which_are_wrong(config, image_folder):
-    # One picture of the other colour in each folder: wrong labels of a person.
+    # One picture of the other color in each folder: wrong labels of a person.
     (image_folder / "red" / "07.png").rename(image_folder / "away.png")
     (image_folder / "blue" / "07.png").rename(image_folder / "red" / "07.png")
     (image_folder / "away.png").rename(image_folder / "blue" / "07.png")
@@ -114,7 +114,7 @@ def test_features_that_tell_nothing_are_noted_and_no_label_is_listed():
     notes = []
     quiet = Quiet()
     quiet.note = notes.append
-    found = judge_labels(nearest_neighbours(rows, 20), data, 3, quiet)
+    found = judge_labels(nearest_neighbors(rows, 20), data, 3, quiet)
     assert notes[0].startswith("label coherence, seed 3: the features tell nothing")
     assert "look wrong" not in notes[0]
     assert set(found.values.tolist()) == {1.0}

@@ -10,7 +10,7 @@ from helpers.comparisons import Quiet, rows_of
 
 from saln.errors import ConvergenceError
 from saln.experiments import arms as arms_module
-from saln.experiments import reference as reference_module
+from saln.experiments import reference_model as reference_module
 from saln.experiments.config import load_preset
 from saln.experiments.run import compare
 from saln.selection import SALN

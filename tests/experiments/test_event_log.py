@@ -11,7 +11,7 @@ import pytest
 from saln.errors import MissingExtraError
 from saln.experiments.config import Config, load_preset
 from saln.experiments.run import compare
-from saln.training.ledger import PHASES
+from saln.training.cost_ledger import PHASES
 
 
 class Quiet:

@@ -14,9 +14,9 @@ from saln.errors import InputError
 from saln.experiments.config import ARMS, Config, load_preset, load_toml
 from saln.experiments.run import compare
 from saln.experiments.summary import METRICS
-from saln.loading.batches import SelectedBatches
-from saln.loading.loader import CandidateBatches
-from saln.loading.schedules import FilterSchedule
+from saln.loading.epoch_batches import CandidateBatches
+from saln.loading.filter_schedule import FilterSchedule
+from saln.loading.selected_batches import SelectedBatches
 from saln.report.page import write_report
 from saln.selection import Uniform, candidates_needed
 from saln.terminal import print_summary

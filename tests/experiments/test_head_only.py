@@ -10,13 +10,13 @@ import torch
 from helpers.comparisons import Quiet, rows_of
 from torch import nn
 
-from saln.data.augmentation import EvaluationTransform
 from saln.data.datasets import load_dataset
+from saln.data.transforms import EvaluationTransform
 from saln.errors import InputError
 from saln.experiments.config import load_preset
 from saln.experiments.run import compare
 from saln.report.page import write_report
-from saln.training.learners import build_head, build_learner
+from saln.training.learner_networks import build_head, build_learner
 
 ARMS = ("standard", "uniform", "saln", "jest", "coherence")
 
@@ -59,9 +59,9 @@ def test_the_checkpoint_is_the_whole_network_and_only_its_head_has_moved(config)
     compare(config, Quiet())
     assert "small-cnn (last layer trained)," in write_report(config.out).read_text()
     data = load_dataset("digits", limit=200, reference_share=0.1)
-    learner, normalisation = build_learner("small-cnn", 10, image_size=16, pretrained=True, seed=0)
+    learner, normalization = build_learner("small-cnn", 10, image_size=16, pretrained=True, seed=0)
     before = {name: value.clone() for name, value in learner.state_dict().items()}
-    transform = EvaluationTransform(16, normalisation)
+    transform = EvaluationTransform(16, normalization)
     images = torch.stack([transform(data.test[i][0]) for i in range(len(data.test))])
     rows = rows_of(config.out)
     for arm in ("standard", "jest"):

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from saln.data.augmentation import EvaluationTransform, Normalisation
 from saln.data.datasets import load_dataset
-from saln.data.views import EvaluationView
-from saln.experiments import measuring
-from saln.experiments.measuring import Measuring
+from saln.data.torch_datasets import EvaluationView
+from saln.data.transforms import EvaluationTransform, Normalization
+from saln.experiments import evaluation as measuring
+from saln.experiments.evaluation import Measuring
 from saln.training.processes import ALONE
 
 
@@ -34,7 +34,7 @@ def data():
 @pytest.fixture
 def found(data):
     Counted.read = 0
-    transform = EvaluationTransform(16, Normalisation((0.5,) * 3, (0.5,) * 3))
+    transform = EvaluationTransform(16, Normalization((0.5,) * 3, (0.5,) * 3))
     return Measuring(lambda part: Counted(part, transform), 0, torch.device("cpu"), 0, ALONE)
 
 

@@ -33,7 +33,7 @@ from saln.experiments.run_folder import read_settings
 from saln.experiments.state_files import signed
 from saln.selection import SALN
 from saln.selection.candidates import Selection
-from saln.training.ledger import PHASES
+from saln.training.cost_ledger import PHASES
 
 SMALL = (
     "--limit", "150", "--epochs", "6", "--seeds", "0,1", "--batch-size", "6",

@@ -15,11 +15,11 @@ from saln.experiments import arms as arms_module
 from saln.experiments.config import ARMS, Config, load_preset
 from saln.experiments.run import compare
 from saln.features.store import FeatureStore
-from saln.loading.batches import SelectedBatches
-from saln.loading.loader import LoadedBatches
+from saln.loading.epoch_batches import LoadedBatches
+from saln.loading.selected_batches import SelectedBatches
 from saln.report.page import write_report
 from saln.selection import SALN, SELECTORS
-from saln.training.ledger import ONCE, PHASES
+from saln.training.cost_ledger import ONCE, PHASES
 
 SMALL = {
     "limit": 400, "epochs": 2, "seeds": (0, 1), "batch_size": 8,
@@ -308,7 +308,7 @@ def test_features_are_made_once_for_all_seeds_and_runs(finished, tmp_path):
     assert features.shape == (360, 3 * 16 * 16)
 
 
-def test_coherence_avoids_wrong_labels_and_pays_for_its_neighbours(config):
+def test_coherence_avoids_wrong_labels_and_pays_for_its_neighbors(config):
     watching = Quiet()
     methods = ("uniform", "coherence", "coherence-batch")
     changed = dataclasses.replace(config, methods=methods, label_noise=0.4, limit=900)
@@ -331,5 +331,5 @@ def test_coherence_avoids_wrong_labels_and_pays_for_its_neighbours(config):
 def test_coherence_judges_no_label_of_the_reference_part(config):
     changed = dataclasses.replace(config, methods=("jest", "coherence"), seeds=(0,), epochs=1)
     compare(changed, Quiet())
-    (table,) = (config.cache_dir).glob("*/neighbours-20-*/manifest.json")
+    (table,) = (config.cache_dir).glob("*/neighbors-20-*/manifest.json")
     assert json.loads(table.read_text())["rows"] == 324  # 400, less validation and reference

@@ -1,4 +1,4 @@
-"""Nearly all neighbours in a small part of the time: how nearly is measured, not hoped for."""
+"""Nearly all neighbors in a small part of the time: how nearly is measured, not hoped for."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 import saln
-from saln.features import neighbours as module
-from saln.features.approximate import RECALL, approximate_neighbours
-from saln.features.neighbours import nearest_neighbours, neighbour_table
+from saln.features import neighbors as module
+from saln.features.approximate_neighbors import RECALL, approximate_neighbors
+from saln.features.neighbors import nearest_neighbors, neighbor_table
 from saln.features.unit_rows import UnitRows
 
 
@@ -31,10 +31,10 @@ def recall_of(found, exact):
 
 
 @pytest.mark.parametrize("n", [3000, 6000])
-def test_it_holds_nearly_all_neighbours_and_knows_how_many(n):
+def test_it_holds_nearly_all_neighbors_and_knows_how_many(n):
     features, _ = clustered(n)
-    exact = nearest_neighbours(features, 20, engine="exact")
-    table = nearest_neighbours(features, 20, engine="approximate")
+    exact = nearest_neighbors(features, 20, engine="exact")
+    table = nearest_neighbors(features, 20, engine="approximate")
     true = recall_of(table.indices, exact.indices)
     assert true > RECALL - 0.03
     assert table.recall == pytest.approx(true, abs=0.02)
@@ -52,7 +52,7 @@ def test_it_holds_nearly_all_neighbours_and_knows_how_many(n):
 
 def test_it_is_the_same_every_time():
     features, _ = clustered(2000)
-    first, second = (nearest_neighbours(features, 10, engine="approximate") for _ in range(2))
+    first, second = (nearest_neighbors(features, 10, engine="approximate") for _ in range(2))
     assert np.array_equal(first.indices, second.indices)
     assert np.array_equal(first.similarities, second.similarities)
     assert first.recall == second.recall
@@ -60,10 +60,10 @@ def test_it_is_the_same_every_time():
 
 @pytest.mark.parametrize("n", [2, 3, 25, 90])
 def test_small_and_equal_rows(n):
-    """Every row has its k neighbours, also where lists are short or all rows are equal."""
+    """Every row has its k neighbors, also where lists are short or all rows are equal."""
     random = np.random.default_rng(n)
     for features in (random.random((n, 3)), np.ones((n, 3)), np.repeat(np.eye(3), n, axis=0)[:n]):
-        table = nearest_neighbours(features, 7, engine="approximate")
+        table = nearest_neighbors(features, 7, engine="approximate")
         k = min(7, n - 1)
         assert table.indices.shape == (n, k)
         assert np.isfinite(table.similarities).all()
@@ -74,24 +74,24 @@ def test_small_and_equal_rows(n):
 
 def test_rows_that_do_not_stay_in_memory(monkeypatch):
     features, _ = clustered(1500)
-    resident = approximate_neighbours(UnitRows(features), 10)
+    resident = approximate_neighbors(UnitRows(features), 10)
     monkeypatch.setattr("saln.features.unit_rows.RESIDENT_BYTES", 0)
     rows = UnitRows(features)
     assert rows.resident is None
-    assert np.array_equal(approximate_neighbours(rows, 10).indices, resident.indices)
+    assert np.array_equal(approximate_neighbors(rows, 10).indices, resident.indices)
 
 
 def test_auto_is_approximate_for_many_rows_alone(tmp_path, monkeypatch):
     features, labels = clustered(700)
     store = saln.write_store(tmp_path / "store", features, labels)
-    exact = neighbour_table(store, 5)
+    exact = neighbor_table(store, 5)
     assert exact.recall == 1.0
     monkeypatch.setattr(module, "EXACT_ROWS", 500)
-    table = neighbour_table(store, 5)  # the kept one does not fit any more
-    manifest = json.loads((store.path / "neighbours-5" / "manifest.json").read_text())
+    table = neighbor_table(store, 5)  # the kept one does not fit any more
+    manifest = json.loads((store.path / "neighbors-5" / "manifest.json").read_text())
     assert manifest["search"] == "approximate"
     assert manifest["recall"] == table.recall > 0.9
-    again = neighbour_table(store, 5)
+    again = neighbor_table(store, 5)
     assert (again.seconds, again.recall) == (manifest["seconds"], table.recall)
 
 
@@ -105,7 +105,7 @@ def test_beliefs_about_labels_hardly_change():
     given = np.where(wrong, (labels + random.integers(1, 12, 4000)) % 12, labels)
     rates = []
     for engine in ("exact", "approximate"):
-        table = nearest_neighbours(features, 20, engine=engine)
+        table = nearest_neighbors(features, 20, engine=engine)
         beliefs = saln.label_beliefs(
             torch.from_numpy(table.indices), torch.from_numpy(table.similarities),
             torch.from_numpy(given), 12,

@@ -14,7 +14,7 @@ from saln.features.backbones import (
     feature_size,
 )
 from saln.randomness import derive_generator, seeded_globally
-from saln.training.learners import build_learner
+from saln.training.learner_networks import build_learner
 
 
 def test_pixels_are_the_flattened_input():
@@ -145,10 +145,10 @@ def test_names_are_checked():
 
 
 def test_efficientnet_lite0_has_real_weights():
-    """Trained weights separate two textures of the same mean colour; random ones hardly do."""
+    """Trained weights separate two textures of the same mean color; random ones hardly do."""
     network = build_backbone("efficientnet-lite0", image_size=96)
     assert network.width == 1280
-    assert network.normalisation.mean == (127 / 255,) * 3
+    assert network.normalization.mean == (127 / 255,) * 3
     images = torch.randn(4, 3, 96, 96, generator=derive_generator("texture"))
     images[2:] = torch.nn.functional.interpolate(images[2:, :, ::8, ::8], scale_factor=8)
     with torch.inference_mode():

@@ -3,13 +3,21 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from helpers.feature_examples import BATCH, ROWS, SHARD_ROWS, Pictures, content, extract, tiny_backbone
+from helpers.feature_examples import (
+    BATCH,
+    ROWS,
+    SHARD_ROWS,
+    Pictures,
+    content,
+    extract,
+    tiny_backbone,
+)
 from torch import nn
 
 import saln
-from saln.data.augmentation import EvaluationTransform, Normalisation
 from saln.data.datasets import load_dataset
 from saln.data.items import read_item
+from saln.data.transforms import EvaluationTransform, Normalization
 from saln.errors import DataError, InputError
 from saln.features.backbones import build_backbone
 from saln.features.extraction import extract_features
@@ -130,9 +138,9 @@ def test_a_module_is_left_as_it_was(tmp_path):
     assert np.array_equal(store.features[7], expected.to(torch.float16).numpy())
 
 
-def test_a_modules_own_normalisation(tmp_path):
-    normalisation = Normalisation((0.5,) * 3, (0.25,) * 3)
-    store = extract(tmp_path, backbone=nn.Flatten(), normalisation=normalisation)
+def test_a_modules_own_normalization(tmp_path):
+    normalization = Normalization((0.5,) * 3, (0.25,) * 3)
+    store = extract(tmp_path, backbone=nn.Flatten(), normalization=normalization)
     image, _ = read_item(Pictures(), 3)
     expected = (np.asarray(image).transpose(2, 0, 1).reshape(-1) / 255 - 0.5) / 0.25
     np.testing.assert_allclose(store.features[3], expected, atol=2e-3)
@@ -195,7 +203,7 @@ def test_a_broken_image_is_named(image_folder, tmp_path):
         ({"batch_size": 2.5}, InputError, "batch_size=2.5 is not allowed; give at least 1, a wh"),
         ({"image_size": (8, 8)}, InputError, r"image_size=\(8, 8\) is not allowed"),
         ({"name": 5}, InputError, "name=5 is not allowed; give text"),
-        ({"normalisation": 0.5}, InputError, "normalisation=0.5 is not allowed; give"),
+        ({"normalization": 0.5}, InputError, "normalization=0.5 is not allowed; give"),
         ({"cache_dir": 5}, InputError, "cache_dir=5 is no path; give text or a pathlib.Path"),
         ({"dataset": {"train": Pictures()}}, InputError, "dict is not .* it holds 'train'; give"),
         ({"dataset": "photos/"}, InputError, "str is not .*: give a data set, such as .*Folder"),

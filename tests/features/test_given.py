@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from saln.errors import DataError, InputError
-from saln.features.given import write_store
+from saln.features.from_arrays import write_store
 from saln.features.store import FeatureStore
 
 

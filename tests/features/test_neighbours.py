@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 from oracles import dense_coherence
 
 from saln.errors import DataError, InputError, MissingExtraError
-from saln.features import neighbours, unit_rows
-from saln.features.given import write_store
-from saln.features.neighbours import nearest_neighbours, neighbour_table
+from saln.features import neighbors as neighbors
+from saln.features import unit_rows
+from saln.features.from_arrays import write_store
+from saln.features.neighbors import nearest_neighbors, neighbor_table
 
 
 def draw(n, d, seed=0, dtype=np.float16):
@@ -27,8 +28,8 @@ def draw(n, d, seed=0, dtype=np.float16):
 
 
 def assert_is_the_definitions(features, k, **options):
-    table = nearest_neighbours(features, k, **options)
-    indices, similarities = dense_coherence.neighbours(features, k)
+    table = nearest_neighbors(features, k, **options)
+    indices, similarities = dense_coherence.neighbors(features, k)
     assert table.indices.dtype == np.int32
     assert table.similarities.dtype == np.float32
     assert np.array_equal(table.indices, indices.reshape(len(features), -1))
@@ -51,12 +52,12 @@ def test_every_floating_dtype(dtype):
 
 def test_block_sizes_and_memory_change_nothing(monkeypatch):
     features = draw(150, 12)
-    whole = nearest_neighbours(features, 9)
-    for module in (neighbours, unit_rows):
+    whole = nearest_neighbors(features, 9)
+    for module in (neighbors, unit_rows):
         monkeypatch.setattr(module, "QUERIES", 7)
         monkeypatch.setattr(module, "KEYS", 11)
     monkeypatch.setattr(unit_rows, "RESIDENT_BYTES", 0)
-    parts = nearest_neighbours(features, 9)
+    parts = nearest_neighbors(features, 9)
     assert np.array_equal(whole.indices, parts.indices)
     assert np.array_equal(whole.similarities, parts.similarities)
 
@@ -79,20 +80,20 @@ def test_faiss_gives_the_same_table():
 def test_faiss_that_is_not_installed_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "faiss", None)
     with pytest.raises(MissingExtraError, match=r"saln\[faiss\]"):
-        nearest_neighbours(draw(10, 3), 2, engine="faiss")
+        nearest_neighbors(draw(10, 3), 2, engine="faiss")
 
 
 def test_bad_input_is_refused():
     with pytest.raises(InputError, match="k=0"):
-        nearest_neighbours(draw(10, 3), 0)
+        nearest_neighbors(draw(10, 3), 0)
     with pytest.raises(InputError, match=r"expected floating \(n, d\)"):
-        nearest_neighbours(np.arange(6).reshape(3, 2), 1)
+        nearest_neighbors(np.arange(6).reshape(3, 2), 1)
     with pytest.raises(InputError, match="unknown engine 'fast'"):
-        nearest_neighbours(draw(10, 3), 1, engine="fast")
+        nearest_neighbors(draw(10, 3), 1, engine="fast")
     broken = draw(10, 3)
     broken[6, 1] = np.nan
     with pytest.raises(InputError, match="example 6 are NaN"):
-        nearest_neighbours(broken, 2)
+        nearest_neighbors(broken, 2)
 
 
 @pytest.fixture
@@ -101,12 +102,12 @@ def store(tmp_path):
 
 
 def test_a_table_is_kept_and_taken_again(store, monkeypatch):
-    first = neighbour_table(store, 4)
-    manifest = json.loads((store.path / "neighbours-4" / "manifest.json").read_text())
-    assert manifest["neighbours"] == 4
+    first = neighbor_table(store, 4)
+    manifest = json.loads((store.path / "neighbors-4" / "manifest.json").read_text())
+    assert manifest["neighbors"] == 4
     assert manifest["rows"] == 40
-    monkeypatch.setattr(neighbours, "nearest_neighbours", never)
-    again = neighbour_table(store, 4)
+    monkeypatch.setattr(neighbors, "nearest_neighbors", never)
+    again = neighbor_table(store, 4)
     assert np.array_equal(first.indices, again.indices)
     assert np.array_equal(first.similarities, again.similarities)
     assert again.seconds == pytest.approx(first.seconds, abs=1e-3)
@@ -114,11 +115,11 @@ def test_a_table_is_kept_and_taken_again(store, monkeypatch):
 
 def test_a_part_of_the_rows_has_a_table_of_its_own(store):
     rows = np.arange(0, 40, 3)
-    table = neighbour_table(store, 4, rows=rows)
-    alone = nearest_neighbours(store.features[rows], 4)
+    table = neighbor_table(store, 4, rows=rows)
+    alone = nearest_neighbors(store.features[rows], 4)
     assert np.array_equal(table.indices, alone.indices)
-    assert len(neighbour_table(store, 4)) == 40
-    assert np.array_equal(neighbour_table(store, 4, rows=rows).indices, alone.indices)
+    assert len(neighbor_table(store, 4)) == 40
+    assert np.array_equal(neighbor_table(store, 4, rows=rows).indices, alone.indices)
 
 
 def spoil_manifest(folder):
@@ -127,7 +128,7 @@ def spoil_manifest(folder):
 
 
 def flip_a_bit(folder):
-    """Another neighbour, as likely as the right one."""
+    """Another neighbor, as likely as the right one."""
     content = bytearray((folder / "indices.npy").read_bytes())
     content[-4] ^= 1
     (folder / "indices.npy").write_bytes(content)
@@ -151,14 +152,14 @@ def flip_a_bit(folder):
     ],
 )
 def test_a_table_that_does_not_fit_is_made_again(store, spoil):
-    first = nearest_neighbours(store.features, 4)
-    neighbour_table(store, 4)
-    spoil(store.path / "neighbours-4")
-    again = neighbour_table(store, 4)
+    first = nearest_neighbors(store.features, 4)
+    neighbor_table(store, 4)
+    spoil(store.path / "neighbors-4")
+    again = neighbor_table(store, 4)
     assert np.array_equal(first.indices, again.indices)
-    assert np.array_equal(np.load(store.path / "neighbours-4" / "indices.npy"), first.indices)
-    assert np.array_equal(again.indices, neighbour_table(store, 4).indices)
-    assert [path.name for path in store.path.glob("*neighbours*")] == ["neighbours-4"]
+    assert np.array_equal(np.load(store.path / "neighbors-4" / "indices.npy"), first.indices)
+    assert np.array_equal(again.indices, neighbor_table(store, 4).indices)
+    assert [path.name for path in store.path.glob("*neighbors*")] == ["neighbors-4"]
 
 
 FILES = ["features.npy", "labels.npy", "manifest.json", "timing.json"]
@@ -179,7 +180,7 @@ def test_only_a_full_disk_is_to_be_freed(number, cure, store, monkeypatch):
 
     monkeypatch.setattr(np, "save", fails)
     with pytest.raises(DataError, match=rf"-4 cannot be written \(It cannot be\); {cure}$"):
-        neighbour_table(store, 4)
+        neighbor_table(store, 4)
     assert sorted(path.name for path in store.path.iterdir()) == FILES
 
 
@@ -189,7 +190,7 @@ def test_a_mistake_while_writing_is_no_full_disk(store, monkeypatch):
 
     monkeypatch.setattr(np, "save", fails)
     with pytest.raises(RuntimeError, match=r"^a mistake$"):
-        neighbour_table(store, 4)
+        neighbor_table(store, 4)
     assert sorted(path.name for path in store.path.iterdir()) == FILES
 
 
@@ -219,21 +220,21 @@ def test_on_a_disk_that_is_only_read_the_table_lies_in_the_cache(
     number, outdated, store, tmp_path, monkeypatch
 ):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    first = nearest_neighbours(store.features, 4)
+    first = nearest_neighbors(store.features, 4)
     if outdated:
-        neighbour_table(store, 4)
-        spoil_manifest(store.path / "neighbours-4")
+        neighbor_table(store, 4)
+        spoil_manifest(store.path / "neighbors-4")
     read_only_below(store.path, number, monkeypatch)
     before = sorted(store.path.rglob("*"))
-    assert np.array_equal(neighbour_table(store, 4).indices, first.indices)
+    assert np.array_equal(neighbor_table(store, 4).indices, first.indices)
     assert sorted(store.path.rglob("*")) == before
-    monkeypatch.setattr(neighbours, "nearest_neighbours", never)
-    again = neighbour_table(store, 4)
+    monkeypatch.setattr(neighbors, "nearest_neighbors", never)
+    again = neighbor_table(store, 4)
     assert np.array_equal(again.indices, first.indices)
     assert np.array_equal(again.similarities, first.similarities)
     # Another store's are others.
     with pytest.raises(AssertionError, match="searched again"):
-        neighbour_table(write_store(tmp_path / "b", draw(40, 6, seed=9), np.zeros(40, int)), 4)
+        neighbor_table(write_store(tmp_path / "b", draw(40, 6, seed=9), np.zeros(40, int)), 4)
 
 
 def no_home(path):
@@ -248,8 +249,8 @@ def test_without_any_place_the_table_is_kept_in_memory(home, store, tmp_path, mo
         monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
         monkeypatch.setattr(Path, "expanduser", no_home)
     read_only_below(tmp_path, errno.EROFS, monkeypatch)
-    table = neighbour_table(store, 4)
-    assert np.array_equal(table.indices, nearest_neighbours(store.features, 4).indices)
+    table = neighbor_table(store, 4)
+    assert np.array_equal(table.indices, nearest_neighbors(store.features, 4).indices)
     assert "kept in memory alone" in caplog.text
     assert "free" not in caplog.text
     assert sorted(path.name for path in store.path.iterdir()) == FILES
@@ -257,8 +258,8 @@ def test_without_any_place_the_table_is_kept_in_memory(home, store, tmp_path, mo
 
 def test_processes_that_search_together_all_get_the_table(store, monkeypatch):
     """Another process's table comes in at each moment of this one's writing."""
-    first = neighbour_table(store, 4)
-    right = store.path / "neighbours-4"
+    first = neighbor_table(store, 4)
+    right = store.path / "neighbors-4"
     shutil.copytree(right, store.path / "other")
 
     def arrive():
@@ -270,7 +271,7 @@ def test_processes_that_search_together_all_get_the_table(store, monkeypatch):
         if moment == "outdated":
             arrive()
             spoil_manifest(right)
-        original = neighbours.write_folder
+        original = neighbors.write_folder
 
         def write(path, fill, moment=moment, original=original):
             def filled(beside):
@@ -282,12 +283,12 @@ def test_processes_that_search_together_all_get_the_table(store, monkeypatch):
                 arrive()
             original(path, filled)
 
-        monkeypatch.setattr(neighbours, "write_folder", write)
-        table = neighbour_table(store, 4)
+        monkeypatch.setattr(neighbors, "write_folder", write)
+        table = neighbor_table(store, 4)
         monkeypatch.undo()
         assert np.array_equal(table.indices, first.indices)
         kept = sorted(path.name for path in store.path.iterdir())
-        assert kept == sorted([*FILES, "neighbours-4", "other"])
+        assert kept == sorted([*FILES, "neighbors-4", "other"])
 
 
 def test_ranks_that_search_at_once(store):
@@ -299,11 +300,11 @@ def test_ranks_that_search_at_once(store):
     answers = [pipe.recv() for _, pipe in children]
     for process, _ in children:
         process.join()
-    assert answers == [nearest_neighbours(store.features, 4).indices.tobytes()] * 3
+    assert answers == [nearest_neighbors(store.features, 4).indices.tobytes()] * 3
 
 
 @pytest.mark.parametrize("kind", [torch.from_numpy, np.ndarray.tolist, pandas.DataFrame])
 def test_features_of_other_types(kind):
     features = draw(30, 4, dtype=np.float64)
-    table = nearest_neighbours(kind(features), np.int8(3))
-    assert np.array_equal(table.indices, nearest_neighbours(features, 3).indices)
+    table = nearest_neighbors(kind(features), np.int8(3))
+    assert np.array_equal(table.indices, nearest_neighbors(features, 3).indices)

@@ -30,7 +30,7 @@ from helpers.feature_examples import (
 from torch import nn
 
 from saln.errors import DataError
-from saln.features import writing
+from saln.features import store_writer as writing
 from saln.features.manifest import read_manifest
 from saln.features.store import FeatureStore
 

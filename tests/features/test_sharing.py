@@ -22,11 +22,11 @@ from helpers.feature_examples import (
 
 from saln.errors import DataError
 from saln.features import verification
-from saln.features.given import write_store
+from saln.features.from_arrays import write_store
 from saln.features.locks import ByteLocks
 from saln.features.manifest import read_manifest
 from saln.features.store import FeatureStore
-from saln.features.writing import StoreWriter
+from saln.features.store_writer import StoreWriter
 
 
 def together(children):
@@ -117,7 +117,7 @@ def test_only_a_full_disk_is_to_be_freed(number, cure, tmp_path, monkeypatch):
     def fails(*arguments):
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr("saln.features.writing._write_at", fails)
+    monkeypatch.setattr("saln.features.store_writer._write_at", fails)
     with pytest.raises(DataError, match=rf"{os.strerror(number)}.*\. {cure}"):
         extract(tmp_path)
 
@@ -126,7 +126,7 @@ def test_a_mistake_while_writing_is_no_full_disk(tmp_path, monkeypatch):
     def fails(*arguments):
         raise RuntimeError("a mistake")
 
-    monkeypatch.setattr("saln.features.writing._write_at", fails)
+    monkeypatch.setattr("saln.features.store_writer._write_at", fails)
     with pytest.raises(RuntimeError, match=r"^a mistake$"):
         extract(tmp_path)
 

@@ -24,7 +24,7 @@ from torch.utils.data import ConcatDataset, DataLoader, Subset
 
 import saln
 from saln._torchvision import torchvision
-from saln.data.names import name_of
+from saln.data.file_names import name_of
 from saln.errors import DataError, InputError
 from saln.features.extraction import extract_features, plan_extraction
 from saln.features.store import FeatureStore

@@ -66,7 +66,7 @@ def test_to_another_process_goes_the_path(path):
     [
         ({"backbone": tiny_backbone(seed=1)}, "the backbone's weights was .* and is .* now"),
         ({"backbone": torch.nn.Flatten()}, "the backbone was Sequential-.* and is Flatten-.* now"),
-        ({"normalisation": (0.1, 0.2)}, "the preprocessing was .* and is .* now"),
+        ({"normalization": (0.1, 0.2)}, "the preprocessing was .* and is .* now"),
         ({"mixed_precision": True}, "the precision was float32 and is mixed now"),
         ({"dataset": Pictures(ROWS - 1)}, "the number of examples was 46 and is 45 now"),
         ({"dataset": Pictures(shift=1)}, "the data set .names, sizes, order or labels.* was"),
@@ -74,11 +74,11 @@ def test_to_another_process_goes_the_path(path):
 )
 def test_a_store_of_something_else_is_refused(path, change, reason):
     """Given the store's own folder; given the folder above, another store is made beside."""
-    if "normalisation" in change:
-        from saln.data.augmentation import Normalisation
+    if "normalization" in change:
+        from saln.data.transforms import Normalization
 
-        mean, std = change["normalisation"]
-        change = {"normalisation": Normalisation((mean,) * 3, (std,) * 3)}
+        mean, std = change["normalization"]
+        change = {"normalization": Normalization((mean,) * 3, (std,) * 3)}
     before = content(path)
     with pytest.raises(DataError, match=rf"{reason}.*or delete the folder .* and run again"):
         extract(path, **change)

@@ -11,11 +11,11 @@ import torch
 from torch import nn
 
 from saln.errors import InputError, MissingExtraError
+from saln.features.backbone_weights import fit_weights, read_weights
 from saln.features.backbones import build_backbone, build_network
 from saln.features.extraction import extract_features
-from saln.features.weights import fit_weights, read_weights
 from saln.randomness import seeded_globally
-from saln.training.learners import build_head, build_learner
+from saln.training.learner_networks import build_head, build_learner
 
 
 @pytest.fixture(scope="module")

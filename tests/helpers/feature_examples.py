@@ -12,10 +12,10 @@ import torch
 from PIL import Image
 from torch import nn
 
-from saln.features import writing
+from saln.features import store_writer as writing
 from saln.features.extraction import extract_features
-from saln.features.given import write_store
-from saln.features.neighbours import neighbour_table
+from saln.features.from_arrays import write_store
+from saln.features.neighbors import neighbor_table
 from saln.features.store import FeatureStore
 from saln.randomness import derive_generator
 
@@ -191,11 +191,11 @@ def write_given(path, connection, rows, labels):
 
 
 def ask_for_the_table(path, connection):
-    """In a child: one of several processes that search the neighbours of one store."""
+    """In a child: one of several processes that search the neighbors of one store."""
     opened = FeatureStore.open(path)
     connection.send("ready")
     connection.recv()
     try:
-        connection.send(neighbour_table(opened, 4).indices.tobytes())
+        connection.send(neighbor_table(opened, 4).indices.tobytes())
     except Exception as error:
         connection.send(f"{type(error).__name__}: {error}")

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -75,4 +74,3 @@ if __name__ == "__main__":
         found = run_all_arms(Path(place))
     FOLDER.mkdir(exist_ok=True)
     (FOLDER / "all-arms.json").write_text(json.dumps(found, indent=1) + "\n")
-    sys.exit(0)

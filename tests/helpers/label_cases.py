@@ -45,11 +45,11 @@ def _random(*seed: object) -> np.random.Generator:
 def _clusters(
     sizes: Sequence[int], d: int, spread: float, random: np.random.Generator
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-    """Features around a centre a class, in random order; the labels; the centres."""
-    centres = random.standard_normal((len(sizes), d))
+    """Features around a center a class, in random order; the labels; the centers."""
+    centers = random.standard_normal((len(sizes), d))
     labels = random.permutation(np.repeat(np.arange(len(sizes)), sizes))
-    features = centres[labels] + spread * random.standard_normal((len(labels), d))
-    return features, labels, centres
+    features = centers[labels] + spread * random.standard_normal((len(labels), d))
+    return features, labels, centers
 
 
 def small_classes(
@@ -70,7 +70,7 @@ def small_classes(
         large: Large classes.
         rows: Examples of each.
         noise: The share of the large classes' labels that are wrong, among themselves.
-        wrongly: So many examples of the first large class are labelled as the last small one.
+        wrongly: So many examples of the first large class are labeled as the last small one.
         d: Features.
         spread: Within a class; between classes it is 1.
         seed: Decides all.
@@ -136,12 +136,12 @@ def copies(
     """
     random = _random("copies", seed)
     sizes = [rows // classes] * classes
-    features, truth, centres = _clusters(sizes, d, spread, random)
+    features, truth, centers = _clusters(sizes, d, spread, random)
     labels = truth.copy()
     flipped = random.random(len(truth)) < noise
     labels[flipped] = (truth[flipped] + random.integers(1, classes, flipped.sum())) % classes
     for picture in range(pictures):
-        original = centres[picture] + spread * random.standard_normal(d)
+        original = centers[picture] + spread * random.standard_normal(d)
         near = original + jitter * random.standard_normal((count, d))
         given = np.full(count, picture)
         if wrong:

@@ -17,9 +17,9 @@ import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 import saln
-from saln.loading.batches import SelectedBatches
-from saln.loading.schedules import FilterSchedule
-from saln.loading.streams import SelectedStream
+from saln.loading.filter_schedule import FilterSchedule
+from saln.loading.selected_batches import SelectedBatches
+from saln.loading.selected_stream import SelectedStream
 
 N, SIZE, SEED = 60, 4, 5
 ROWS = np.random.default_rng(2).standard_normal((N, 5)).astype(np.float32)

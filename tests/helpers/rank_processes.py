@@ -6,13 +6,13 @@ import numpy as np
 import torch
 
 from saln.errors import SalnError
-from saln.loading.batches import SelectedBatches
 from saln.loading.learner_selected import LearnerSelected
+from saln.loading.selected_batches import SelectedBatches
 from saln.randomness import derive_generator, seeded_globally
 from saln.selection import SALN, SELECTORS, TopLoss, Uniform
-from saln.training.learners import build_learner
+from saln.training.distributed_layers import SharedDraws, synchronize
+from saln.training.learner_networks import build_learner
 from saln.training.processes import Processes
-from saln.training.synchronised import SharedDraws, synchronise
 
 
 def sampler_of(name, rank=0, world_size=1):
@@ -153,7 +153,7 @@ def train_step(rank, world_size, meeting, results):
     )
     processes = Processes(rank, world_size, rank)
     network, images, goal = step_example()
-    synchronise(network, processes)
+    synchronize(network, processes)
     share = slice(rank * 4, rank * 4 + 4)
     mine = images[share].clone().requires_grad_()
     torch.manual_seed(5)
@@ -203,7 +203,7 @@ def fine_tune(rank, world_size, meeting, results):
         )
     processes = Processes(rank, world_size, rank)
     network, _ = build_learner("efficientnet-lite0", 37, image_size=32, pretrained=True)
-    network = synchronise(network.double().train(), processes)
+    network = synchronize(network.double().train(), processes)
     images = torch.randn(8, 3, 32, 32, generator=derive_generator("images")).double()
     share = slice(rank * 8 // world_size, (rank + 1) * 8 // world_size)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.001, momentum=0.9)

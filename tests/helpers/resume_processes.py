@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from saln.loading.batches import SelectedBatches
+from saln.loading.selected_batches import SelectedBatches
 from saln.selection import RS2, SALN, InfoBatch, Uniform
 
 EPOCHS = 3

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import functools
 
-from helpers import cell_processes as cells
 import pytest
 import torch
 from accelerate import Accelerator, skip_first_batches
+from helpers import cell_processes as cells
 from torch.utils.data import DataLoader, Subset, TensorDataset
 
 import saln

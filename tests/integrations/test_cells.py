@@ -14,8 +14,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from helpers import cell_processes as cells
 import pytest
+from helpers import cell_processes as cells
 
 import saln
 

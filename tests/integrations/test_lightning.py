@@ -9,9 +9,9 @@ import sys
 import tomllib
 from pathlib import Path
 
-from helpers import cell_processes as cells
 import pytest
 import torch
+from helpers import cell_processes as cells
 from helpers.resume_processes import EPOCHS, Own, Positions, sampler, train
 from torch import nn
 from torch.utils.data import DataLoader, Subset, TensorDataset

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 
-from helpers import label_cases
 import numpy as np
 import pytest
 import torch
+from helpers import label_cases
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import saln
 from saln.errors import InputError
-from saln.labels.rows import Rows
+from saln.labels.feature_blocks import FeatureBlocks
 from saln.spectral.label_filter import LabelSums
 
 
@@ -233,12 +233,12 @@ def test_stores_are_judged_with_their_own_labels_and_names(tmp_path):
 def test_rows_without_features_are_left_out():
     rows, _, _ = example(60)
 
-    whole = Rows(rows)
+    whole = FeatureBlocks(rows)
     whole.kept = np.delete(np.arange(60), [3, 10])
     whole._read(rows)
     assert whole.n == 58
     np.testing.assert_array_equal(whole.take(slice(2, 5)).numpy(), rows[[2, 4, 5]])
-    joined = whole.followed_by(Rows(rows[:5]))
+    joined = whole.followed_by(FeatureBlocks(rows[:5]))
     assert joined.n == 63
     np.testing.assert_array_equal(joined.take(np.array([57, 58, 62])).numpy(), rows[[59, 0, 4]])
 
@@ -248,7 +248,7 @@ def test_many_classes_keep_the_likeliest_and_agree_with_all(monkeypatch):
     expected = numbers(saln.judge_labels(rows, labels))
     monkeypatch.setattr("saln.labels.evidence.ALL_CLASSES", 20)
     monkeypatch.setattr("saln.labels.evidence.KEPT_CLASSES", 12)
-    monkeypatch.setattr("saln.labels.noise.DENSE", 20)
+    monkeypatch.setattr("saln.labels.noise_model.DENSE", 20)
     found = saln.judge_labels(rows, labels)
     assert found.probabilities.nnz == 600 * 12
     assert np.abs(numbers(found) - expected).mean() < 0.02
@@ -258,20 +258,20 @@ def test_many_classes_keep_the_likeliest_and_agree_with_all(monkeypatch):
 def test_blocks_and_samples_change_little(monkeypatch):
     rows, labels, _ = example(300)
     expected = numbers(saln.judge_labels(rows, labels))
-    monkeypatch.setattr("saln.labels.rows.BLOCK_ENTRIES", 12 * 17)
-    monkeypatch.setattr("saln.labels.joining.BLOCK_ROWS", 13)
+    monkeypatch.setattr("saln.labels.feature_blocks.BLOCK_ENTRIES", 12 * 17)
+    monkeypatch.setattr("saln.labels.likelihood_fit.BLOCK_ROWS", 13)
     np.testing.assert_allclose(numbers(saln.judge_labels(rows, labels)), expected, atol=1e-6)
-    monkeypatch.setattr("saln.labels.judging.SAMPLE", 200)
+    monkeypatch.setattr("saln.labels.judge.SAMPLE", 200)
     sampled = numbers(saln.judge_labels(rows, labels))
     assert ((sampled < 0.5) == (expected < 0.5)).mean() > 0.97
 
 
-def test_without_neighbours_the_filter_judges_alone():
+def test_without_neighbors_the_filter_judges_alone():
     rows, labels, right = example()
-    found = saln.judge_labels(rows, labels, neighbours=False)
-    assert found.neighbours.shape == (240, 0)
+    found = saln.judge_labels(rows, labels, neighbors=False)
+    assert found.neighbors.shape == (240, 0)
     assert (found.suspicious.numpy() == ~right).mean() > 0.97
-    assert found.evidence(0).neighbours == ()
+    assert found.evidence(0).neighbors == ()
 
 
 def test_what_cannot_be_judged_is_refused():

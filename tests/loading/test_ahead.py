@@ -8,8 +8,8 @@ import time
 import pytest
 import torch
 
-from saln.loading.ahead import Ahead
-from saln.loading.batches import SelectedBatches
+from saln.loading.prefetch import Ahead
+from saln.loading.selected_batches import SelectedBatches
 from saln.selection import Selection, Selector
 
 

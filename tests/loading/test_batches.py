@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from saln.data.augmentation import DigitAugmentation
 from saln.data.datasets import load_dataset
-from saln.data.sources import ArrayImages
-from saln.data.views import TrainingView
+from saln.data.image_sources import ArrayImages
+from saln.data.torch_datasets import TrainingView
+from saln.data.transforms import DigitAugmentation
 from saln.errors import DataError, InputError
-from saln.loading.batches import SelectedBatches
-from saln.loading.loader import LoadedBatches
+from saln.loading.epoch_batches import LoadedBatches
+from saln.loading.selected_batches import SelectedBatches
 from saln.selection import JEST, SALN, InfoBatch, Selection, Selector, Uniform
 
 

@@ -10,8 +10,8 @@ from helpers.loading_processes import KEYS, ROWS, Keyed, N
 
 import saln
 from saln.errors import InputError
-from saln.loading.batches import SelectedBatches
-from saln.loading.streams import SelectedStream
+from saln.loading.selected_batches import SelectedBatches
+from saln.loading.selected_stream import SelectedStream
 
 LABELS = np.arange(N) % 3
 OPTIONS = {"selector": saln.SALN(), "batch_size": 4, "filter_ratio": 0.5, "seed": 5}

@@ -9,8 +9,8 @@ import torch
 from helpers.rank_processes import examples, network
 
 from saln.errors import DataError, InputError
-from saln.loading.batches import SelectedBatches
 from saln.loading.learner_selected import LearnerSelected
+from saln.loading.selected_batches import SelectedBatches
 from saln.selection import Uniform
 
 

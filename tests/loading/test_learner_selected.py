@@ -7,16 +7,16 @@ from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
 import pytest
-from helpers import rank_processes
 import torch
+from helpers import rank_processes
 from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
 from saln import LearnerSelected
-from saln.data.views import Batch
+from saln.data.torch_datasets import Batch
 from saln.errors import InputError, TrainingError
-from saln.loading.reading import scoring
+from saln.loading.network_outputs import scoring
 from saln.randomness import derive_generator, seeded_globally
 from saln.selection import (
     JEST,

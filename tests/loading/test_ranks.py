@@ -9,8 +9,8 @@ import pytest
 from helpers.rank_processes import gather_batches, sampler_of
 
 from saln.errors import InputError
-from saln.loading.batches import SelectedBatches
 from saln.loading.ranks import check_ranks, rank_share
+from saln.loading.selected_batches import SelectedBatches
 from saln.selection import Uniform
 
 

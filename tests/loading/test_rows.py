@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from saln.loading import rows as module
-from saln.loading.rows import Rows
+from saln.loading import mmap_rows as module
+from saln.loading.mmap_rows import MmapRows
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def open_files(path):
 @pytest.mark.parametrize("indices", [[5], [59, 0, 7, 7, 58], []])
 def test_a_large_mapped_file_gives_the_rows_of_the_array(path, indices):
     mapped, whole = np.load(path, mmap_mode="r"), np.load(path)
-    rows = Rows(mapped)
+    rows = MmapRows(mapped)
     assert rows._file is not None  # it is read, not mapped
     found = rows[torch.tensor(indices, dtype=torch.int64)]
     assert found.dtype == torch.float16
@@ -44,25 +44,25 @@ def test_a_large_mapped_file_gives_the_rows_of_the_array(path, indices):
 
 def test_parts_of_a_file_and_small_files_are_taken_as_they_are(path, monkeypatch):
     mapped, whole = np.load(path, mmap_mode="r"), np.load(path)
-    part = Rows(mapped[10:50])
+    part = MmapRows(mapped[10:50])
     assert part._file is None
     np.testing.assert_array_equal(part[torch.tensor([3, 0])].numpy(), whole[[13, 10]])
     monkeypatch.setattr(module, "_RESIDENT", 10_000)
-    assert Rows(mapped)._file is None
+    assert MmapRows(mapped)._file is None
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs /proc")
 def test_the_file_is_closed_with_the_rows(path):
     mapped = np.load(path, mmap_mode="r")
     before = open_files(path)
-    rows = Rows(mapped)
+    rows = MmapRows(mapped)
     assert open_files(path) == before + 1
     del rows
     assert open_files(path) == before
 
 
 def test_a_file_that_was_cut_short_is_noticed(path):
-    rows = Rows(np.load(path, mmap_mode="r"))
+    rows = MmapRows(np.load(path, mmap_mode="r"))
     os.truncate(path, path.stat().st_size - 30)
     with pytest.raises(OSError, match="was cut short"):
         rows[torch.tensor([59])]

@@ -7,8 +7,8 @@ from fractions import Fraction
 import pytest
 
 from saln.errors import InputError
-from saln.loading.batches import SelectedBatches
-from saln.loading.schedules import FilterSchedule
+from saln.loading.filter_schedule import FilterSchedule
+from saln.loading.selected_batches import SelectedBatches
 from saln.selection import Uniform
 
 

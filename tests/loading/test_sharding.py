@@ -7,8 +7,8 @@ import torch
 from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
 from saln.errors import InputError
-from saln.loading.batches import SelectedBatches
-from saln.loading.sharding import refuse_double_sharding, sharded_by
+from saln.loading.double_sharding import refuse_double_sharding, sharded_by
+from saln.loading.selected_batches import SelectedBatches
 from saln.selection import Uniform
 
 DATA = TensorDataset(torch.arange(40))

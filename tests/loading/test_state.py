@@ -11,14 +11,14 @@ import sys
 import numpy as np
 import pytest
 import torch
+from helpers.rank_processes import sampler_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from helpers.rank_processes import sampler_of
 
 import saln
 from saln.errors import InputError
-from saln.loading.batches import SelectedBatches
-from saln.loading.schedules import FilterSchedule
+from saln.loading.filter_schedule import FilterSchedule
+from saln.loading.selected_batches import SelectedBatches
 from saln.selection import RS2, SALN, InfoBatch, Uniform
 
 EPOCHS = 3

@@ -11,7 +11,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from helpers.stream_examples import (
     CANDIDATES,
     FEATURES,
@@ -28,12 +27,13 @@ from helpers.stream_examples import (
     oracle,
     stream,
 )
+from PIL import Image
 from torch.utils.data import DataLoader
 
 import saln
 from saln.errors import DataError, InputError
 from saln.loading import stream_pass
-from saln.loading.rows import Rows
+from saln.loading.mmap_rows import MmapRows
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:'set_vital' is deprecated:UserWarning"),  # torchdata 0.11
@@ -450,7 +450,7 @@ def test_states_that_would_lead_elsewhere(in_worker):
 
 def test_a_mapped_file_is_sent_to_workers_by_name(tmp_path):
     np.save(tmp_path / "rows.npy", np.tile(FEATURES, (200, 1)))
-    rows = Rows(np.load(tmp_path / "rows.npy", mmap_mode="r"))
+    rows = MmapRows(np.load(tmp_path / "rows.npy", mmap_mode="r"))
     sent = pickle.dumps(rows)
     assert len(sent) < 2000
     wanted = torch.tensor([5, 2, 40_000])

@@ -11,20 +11,20 @@ from scipy.stats import binomtest, norm
 LEVEL_OF_ONE_SE = float(norm.cdf(1) - norm.cdf(-1))
 
 
-def neighbours(features: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The k nearest by cosine of mean-centred features; of equals the lower index first."""
+def neighbors(features: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The k nearest by cosine of mean-centered features; of equals the lower index first."""
     rows = [[float(value) for value in row] for row in features]
     n, d = len(rows), len(rows[0])
     mean = [math.fsum(row[c] for row in rows) / n for c in range(d)]
-    centred = [[row[c] - mean[c] for c in range(d)] for row in rows]
-    length = [math.sqrt(math.fsum(value * value for value in row)) for row in centred]
+    centered = [[row[c] - mean[c] for c in range(d)] for row in rows]
+    length = [math.sqrt(math.fsum(value * value for value in row)) for row in centered]
     indices, similarities = [], []
     for i in range(n):
         found = []
         for j in range(n):
             if j == i:
                 continue
-            product = math.fsum(a * b for a, b in zip(centred[i], centred[j], strict=True))
+            product = math.fsum(a * b for a, b in zip(centered[i], centered[j], strict=True))
             ok = length[i] > 1e-9 and length[j] > 1e-9
             cosine = product / (length[i] * length[j]) if ok else 0.0
             found.append((-round(cosine, 9), j))
@@ -57,7 +57,7 @@ def pictures(indices: np.ndarray, similarities: np.ndarray, labels: np.ndarray) 
 def graph(
     indices: np.ndarray, similarities: np.ndarray, labels: np.ndarray
 ) -> tuple[list[int], list[list[tuple[int, float]]]]:
-    """The picture of each example, from 0, and the neighbours of each picture, with weights."""
+    """The picture of each example, from 0, and the neighbors of each picture, with weights."""
     first = pictures(indices, similarities, labels)
     names = sorted(set(first))
     picture = [names.index(one) for one in first]
@@ -98,7 +98,7 @@ def strangeness(
 
 
 def disagree(margin: list[float], majority: list[int], labels: list[int], share: float) -> tuple:
-    """Of the share with the widest margins, how many are labelled otherwise, and of how many."""
+    """Of the share with the widest margins, how many are labeled otherwise, and of how many."""
     widest = sorted(range(len(labels)), key=lambda i: -margin[i])[: math.ceil(share * len(labels))]
     return sum(1 for i in widest if labels[i] != majority[i]), len(widest)
 
@@ -115,7 +115,7 @@ def beliefs(
     """Posterior (n, C), transition (C, C), the share of wrong labels, the believed classes (n,).
 
     Entry by entry; every class is one that occurs. What is believed is the label or a class that
-    a neighbour may be of.
+    a neighbor may be of.
     """
     picture, rows = graph(indices, similarities, labels)
     m = len(rows)

@@ -16,8 +16,8 @@ def greedy(features: np.ndarray, k: int) -> list[int]:
     """From the row nearest to the mean; then always the farthest."""
     features = np.asarray(features, dtype=np.float64)
     apart = distances(features)
-    centre = features.mean(axis=0)
-    away = np.array([np.linalg.norm(row - centre) for row in features])
+    center = features.mean(axis=0)
+    away = np.array([np.linalg.norm(row - center) for row in features])
     kept = [int(np.flatnonzero(away <= away.min() * (1 + 1e-12))[0])]
     while len(kept) < k:
         best, best_distance = -1, -1.0

@@ -196,7 +196,7 @@ def test_a_name_that_is_markup_is_shown_as_text(open_page):
     page = open_page()
     assert page.locator("#gallery-shown li", has_text=EVIL).count() > 0
     assert EVIL in page.locator("#gallery-shown").inner_text()
-    assert page.locator("script").count() == 3  # ours: the gallery, the colours, the code
+    assert page.locator("script").count() == 3  # ours: the gallery, the colors, the code
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
@@ -226,7 +226,7 @@ def test_no_sideways_scrolling_on_a_phone_or_a_screen(open_page, scheme, width):
 
 
 def test_both_schemes_reach_the_page_and_its_figures(open_page):
-    colours = {}
+    colors = {}
     for scheme in SCHEMES:
         page = open_page(scheme)
         text = "figure svg [style*='var(--ink)']"
@@ -234,9 +234,9 @@ def test_both_schemes_reach_the_page_and_its_figures(open_page):
             "e => [getComputedStyle(e).stroke, getComputedStyle(e).fill]"
         )
         body = page.locator("body").evaluate("e => getComputedStyle(e).backgroundColor")
-        colours[scheme] = (body, "rgb(28, 35, 48)" in ink, "rgb(232, 235, 241)" in ink)
-    assert colours["light"] == ("rgb(255, 255, 255)", True, False)
-    assert colours["dark"] == ("rgb(20, 24, 31)", False, True)
+        colors[scheme] = (body, "rgb(28, 35, 48)" in ink, "rgb(232, 235, 241)" in ink)
+    assert colors["light"] == ("rgb(255, 255, 255)", True, False)
+    assert colors["dark"] == ("rgb(20, 24, 31)", False, True)
 
 
 def test_figures_and_tables_can_be_saved(open_page, tmp_path):
@@ -247,7 +247,7 @@ def test_figures_and_tables_can_be_saved(open_page, tmp_path):
     waiting.value.save_as(tmp_path / "seconds.svg")
     text = (tmp_path / "seconds.svg").read_text()
     assert "var(" not in text
-    assert "#0072b2" in text  # the colours of paper
+    assert "#0072b2" in text  # the colors of paper
     with page.expect_download() as waiting:
         page.locator("button[data-name=accuracy][data-csv]").click()
     waiting.value.save_as(tmp_path / "accuracy.csv")

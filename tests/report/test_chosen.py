@@ -5,11 +5,11 @@ import pytest
 from PIL import Image
 
 from saln.errors import DataError
-from saln.experiments.choices import ArmChoices, SeedExamples, Shown, sheet_path
-from saln.report.chosen import Chosen, chosen_figures, chosen_tables, overlap
-from saln.report.gallery import Batch, Candidate, make_gallery
-from saln.report.values import Curve, Panel, Table
-from saln.report.weights import final_weights, weight_figures
+from saln.experiments.kept_examples import ArmChoices, SeedExamples, Shown, sheet_path
+from saln.report.choice_section import Chosen, chosen_figures, chosen_tables, overlap
+from saln.report.gallery import Candidate, ShownBatch, make_gallery
+from saln.report.values import IntervalCurve, Panel, Table
+from saln.report.weight_section import final_weights, weight_figures
 
 EVIL = "<script>alert(1)</script>"
 LABELS = np.array([0, 0, 1, 1], dtype=np.int32)
@@ -40,7 +40,7 @@ def test_what_was_chosen_in_values(chosen):
     figures = {figure.name: figure for figure in chosen_figures(chosen)}
     uniform, saln = figures["times_chosen"].curves
     # saln: two never, one once, one twice.
-    assert saln == Curve("saln", (0, 1, 2), *[(0.5, 0.25, 0.25)] * 3)
+    assert saln == IntervalCurve("saln", (0, 1, 2), *[(0.5, 0.25, 0.25)] * 3)
     assert uniform.y == (0.5, 0.25, 0.25)
     # True classes of what saln chose: 0, 0, 1: 2/3 and 1/3, of data of 3/4 and 1/4.
     (panel,) = figures["class_mix"].panels
@@ -51,7 +51,7 @@ def test_what_was_chosen_in_values(chosen):
         Panel("", ((1.0, pytest.approx(1 / 3)), (pytest.approx(1 / 3), 1.0))),
     )
     assert figures["participation_ratio"].curves == (
-        Curve("saln", (1, 2), (2.0, 4.0), (2.0, 4.0), (2.0, 4.0)),
+        IntervalCurve("saln", (1, 2), (2.0, 4.0), (2.0, 4.0), (2.0, 4.0)),
     )
     assert "eigenvalue_gap" not in figures
     assert chosen_tables(chosen)[0] == Table(
@@ -72,7 +72,7 @@ def test_the_gallery_tells_kept_from_dropped(tmp_path, chosen):
     assert gallery.class_names == ("cat", EVIL)
     assert gallery.sheets["1-0"].startswith("data:image/webp;base64,")
     assert gallery.rows == {"1-0": 1}
-    assert gallery.batches[1] == Batch(
+    assert gallery.batches[1] == ShownBatch(
         "saln", 1, 0,
         (
             Candidate(1, 0, 0, 0, 0.9, True),

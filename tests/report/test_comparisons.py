@@ -6,15 +6,15 @@ import pytest
 from helpers.experiments_rows import COSTS, ROWS, about
 
 from saln.experiments.config import load_preset, preset_names
-from saln.experiments.summary import summarise
+from saln.experiments.summary import summarize
 from saln.report.comparisons import break_even_lines, comparison_tables, headline, paper_table
-from saln.report.paper import CLAIMS, UNREAD
+from saln.report.paper_claims import CLAIMS, UNREAD
 from saln.report.values import Table
 
 
 @pytest.fixture
 def summary():
-    return summarise(about(), ROWS, COSTS, {})
+    return summarize(about(), ROWS, COSTS, {})
 
 
 def renamed(old: str, new: str):
@@ -50,7 +50,7 @@ def test_the_tables_of_equal_costs(summary):
 
 def test_the_time_to_standards_accuracy():
     rows, costs = renamed("uniform", "standard")
-    summary = summarise(about(methods=["standard", "saln"]), rows, costs, {})
+    summary = summarize(about(methods=["standard", "saln"]), rows, costs, {})
     tables = {table.name: table for table in comparison_tables(summary)}
     time = {row[0]: row[1:] for row in tables["time_to_standard"].rows}
     # standard ends at 0.4 and 0.6; saln, from 9 s on, is there at 31.5 and 35.25 s.

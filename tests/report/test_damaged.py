@@ -9,8 +9,8 @@ from helpers.experiments_rows import COSTS, ROWS, about
 
 from saln.errors import DataError, InputError
 from saln.experiments.config import Config
-from saln.experiments.finished import finish
-from saln.experiments.record import Record
+from saln.experiments.finished_run import finish
+from saln.experiments.progress_file import Record
 from saln.experiments.run_folder import write_settings
 from saln.experiments.state_files import write_signed
 from saln.report import page as page_module

@@ -12,7 +12,7 @@ import matplotlib
 import pytest
 
 from saln.report.drawing import LONGEST_NAME, draw
-from saln.report.values import Bars, Curve, Figure, HeatMap, Panel
+from saln.report.values import Bars, Figure, HeatMap, IntervalCurve, Panel
 
 NAMES = ("猫", "كلب", "🦉", "a" * 300, "two\nlines", "\udcff.png", "$x^", "\x07bell", "", "plain")
 
@@ -24,7 +24,7 @@ def heat(names):
 
 @pytest.mark.parametrize("names", [NAMES, tuple(f"class {n} of many" for n in range(200))])
 def test_any_names_are_drawn_without_warnings(names, caplog):
-    line = Curve("saln", (1.0, 2.0), (0.1, 0.2), (0.1, 0.2), (0.1, 0.2))
+    line = IntervalCurve("saln", (1.0, 2.0), (0.1, 0.2), (0.1, 0.2), (0.1, 0.2))
     figures = [
         heat(names),
         Figure("f", "t" * 300, "猫", "y", (line,), ""),

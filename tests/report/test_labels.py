@@ -9,8 +9,8 @@ import pytest
 from helpers.experiments_rows import COSTS, ROWS, about
 
 from saln.errors import DataError
-from saln.experiments.summary import summarise
-from saln.report.labels import label_section
+from saln.experiments.summary import summarize
+from saln.report.label_section import label_section
 from saln.report.page import write_report
 
 LABELS = {
@@ -34,7 +34,7 @@ LABELS = {
 def folder(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "environment.json").write_text(json.dumps({"command": ["saln", "compare"]}))
-    summary = summarise(about(), ROWS, COSTS, {})
+    summary = summarize(about(), ROWS, COSTS, {})
     (tmp_path / "summary.json").write_text(json.dumps(summary))
     (tmp_path / "epochs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
     return tmp_path
@@ -49,7 +49,7 @@ def test_the_section_says_rate_confusions_and_labels(folder):
     section = label_section(folder)
     assert section.sentences == (
         "About 12.3% of the training labels look wrong; 12.5% were replaced on purpose (seed 7).",
-        "The neighbours believe another class for 1,301 of 3,000 labels; labels.json lists the "
+        "The neighbors believe another class for 1,301 of 3,000 labels; labels.json lists the "
         "30 that they believe least, of which 29 were replaced on purpose.",
     )
     confusions, labels = section.tables
@@ -87,7 +87,7 @@ def test_clean_labels_have_no_tables(folder):
     keep(folder, transition=clean, labels=[], doubted=0)
     section = label_section(folder)
     assert section.tables == ()
-    assert section.sentences[1] == "The neighbours believe another class for 0 of 3,000 labels."
+    assert section.sentences[1] == "The neighbors believe another class for 0 of 3,000 labels."
 
 
 class Tables(html.parser.HTMLParser):

@@ -9,17 +9,26 @@ import pytest
 from helpers.experiments_rows import COSTS, ROWS, about
 
 from saln.errors import DataError, InputError
-from saln.experiments.summary import summarise
+from saln.experiments.summary import summarize
 from saln.report.drawing import draw, for_page
 from saln.report.figures import run_figures, summary_figures
 from saln.report.page import write_joined, write_report
 from saln.report.tables import arm_cells, run_tables, to_markdown, verdicts
-from saln.report.values import Bars, Curve, HeatMap, Intervals, Panel, Table, data_of, to_csv
+from saln.report.values import (
+    Bars,
+    HeatMap,
+    IntervalCurve,
+    Intervals,
+    Panel,
+    Table,
+    data_of,
+    to_csv,
+)
 
 
 @pytest.fixture
 def summary():
-    return summarise(about(label_noise=0.4), ROWS, COSTS, {})
+    return summarize(about(label_noise=0.4), ROWS, COSTS, {})
 
 
 @pytest.fixture
@@ -53,20 +62,20 @@ def test_verdicts_are_sentences(summary):
     assert lines == (
         "saln against uniform: better (+10.0 points of test accuracy; 95% interval +10.0 to +10.0)",
     )
-    single = summarise(about(seeds=[0]), [r for r in ROWS if r["seed"] == 0], COSTS, {})
+    single = summarize(about(seeds=[0]), [r for r in ROWS if r["seed"] == 0], COSTS, {})
     assert "one seed has no interval" in verdicts(single)[0]
 
 
 def test_verdicts_compare_the_cost_of_an_epoch_with_standards():
     renamed = [row | {"arm": {"uniform": "standard"}.get(row["arm"], row["arm"])} for row in ROWS]
     costs = {("standard" if a == "uniform" else a, s): c for (a, s), c in COSTS.items()}
-    summary = summarise(about(methods=["standard", "saln"]), renamed, costs, {})
+    summary = summarize(about(methods=["standard", "saln"]), renamed, costs, {})
     # 5 seconds an epoch against 15
     assert verdicts(summary)[-1].endswith("loading and choosing included: saln 0.3")
 
 
 def test_a_failed_arm_is_said(summary):
-    failed = summarise(about(), ROWS, COSTS, {("saln", 0): "saln, seed 0: the loss is nan"})
+    failed = summarize(about(), ROWS, COSTS, {("saln", 0): "saln, seed 0: the loss is nan"})
     assert verdicts(failed) == ("saln was stopped: saln, seed 0: the loss is nan",)
     assert arm_cells("saln", failed["arms"]["saln"])[1].startswith("stopped")
     assert [row[0] for row in run_tables(failed)[0].rows] == ["uniform"]
@@ -75,7 +84,9 @@ def test_a_failed_arm_is_said(summary):
 def test_curves_are_means_with_their_range():
     figures = {figure.name: figure for figure in run_figures(ROWS, truth=True)}
     uniform, saln = figures["test_accuracy_over_epoch"].curves
-    assert uniform == Curve("uniform", (1, 2), pytest.approx((0.15, 0.5)), (0.1, 0.4), (0.2, 0.6))
+    assert uniform == IntervalCurve(
+        "uniform", (1, 2), pytest.approx((0.15, 0.5)), (0.1, 0.4), (0.2, 0.6)
+    )
     assert saln.y == pytest.approx((0.3, 0.6))
     by_steps = figures["test_accuracy_over_steps"].curves[0]
     assert by_steps.x == (10, 20)
@@ -93,7 +104,7 @@ def test_a_drawing_is_svg_and_repeats():
     assert b"/FontFile2" in drawn.pdf  # TrueType inside, no type 3
 
 
-def test_a_figure_on_a_page_has_the_pages_colours_and_its_own_names():
+def test_a_figure_on_a_page_has_the_pages_colors_and_its_own_names():
     figure = run_figures(ROWS, truth=True)[0]
     svg = for_page(draw(figure, ("uniform", "saln")), "one")
     root = ET.fromstring(svg)
@@ -103,7 +114,7 @@ def test_a_figure_on_a_page_has_the_pages_colours_and_its_own_names():
     assert len(set(names)) == len(names)
     links = {value[1:] for e in root.iter() for key, value in e.items() if key.endswith("href")}
     assert links <= set(names)
-    assert "var(--colour-0)" in svg
+    assert "var(--color-0)" in svg
     assert "var(--ink)" in svg
     assert "#1c2330" not in svg
     assert "#0072b2" not in svg

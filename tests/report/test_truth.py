@@ -7,10 +7,10 @@ import json
 import numpy as np
 from helpers.experiments_rows import COSTS, ROWS, about
 
-from saln.experiments.choices import ArmChoices, SeedExamples
-from saln.experiments.summary import summarise
+from saln.experiments.kept_examples import ArmChoices, SeedExamples
+from saln.experiments.summary import summarize
 from saln.report import page as page_module
-from saln.report.chosen import Chosen, chosen_figures, chosen_tables
+from saln.report.choice_section import Chosen, chosen_figures, chosen_tables
 from saln.report.drawing import Drawn
 from saln.report.figures import run_figures
 from saln.report.page import write_joined, write_report
@@ -18,7 +18,7 @@ from saln.report.tables import joined_table, run_tables
 
 
 def clean(rows=ROWS):
-    return summarise(about(), [row | {"wrong_label_share_kept": 0.0} for row in rows], COSTS, {})
+    return summarize(about(), [row | {"wrong_label_share_kept": 0.0} for row in rows], COSTS, {})
 
 
 def keep(folder, summary, rows=ROWS):
@@ -38,7 +38,7 @@ def test_the_tables_say_unknown():
     for entry in unknown["arms"].values():
         entry["wrong_label_share_kept"] = None
     assert run_tables(unknown)[-1].rows == tables["counts"].rows
-    known = summarise(about(label_noise=0.4), ROWS, COSTS, {})
+    known = summarize(about(label_noise=0.4), ROWS, COSTS, {})
     assert [row[-1] for row in run_tables(known)[-1].rows] == ["16.2", "22.5"]
     assert {row[2] for row in joined_table([("run", known)]).rows} == {"40"}
 
@@ -54,7 +54,7 @@ def test_what_was_chosen_says_unknown():
     kept = ArmChoices(np.array([[True, False]]), {}, ())
     examples = SeedExamples(labels, labels, ("cat", "dog"))
     for truth, said, label in (
-        (False, "unknown", "class as labelled"),
+        (False, "unknown", "class as labeled"),
         (True, "+0.0", "true class"),
     ):
         chosen = Chosen({0: examples}, {0: {"uniform": kept}}, truth=truth)
@@ -70,7 +70,7 @@ def test_the_pages_say_that_it_is_unknown(tmp_path, monkeypatch):
     for entry in summary["arms"].values():
         entry["wrong_label_share_kept"] = None
     keep(tmp_path / "real", summary, rows)
-    keep(tmp_path / "noisy", summarise(about(label_noise=0.4), ROWS, COSTS, {}))
+    keep(tmp_path / "noisy", summarize(about(label_noise=0.4), ROWS, COSTS, {}))
     real, noisy = (write_report(tmp_path / name).read_text() for name in ("real", "noisy"))
     assert "label noise unknown" in real
     assert "label noise 40%" in noisy

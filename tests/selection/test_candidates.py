@@ -113,13 +113,13 @@ def test_labels_of_other_types_are_the_same_labels(labels):
     assert candidates.indices.dtype == candidates.labels.dtype == torch.int64
     assert candidates.labels.tolist() == LABELS
     assert candidates.features.tolist() == np.eye(4).tolist()
-    kept = BatchCoherence(neighbours=np.int16(2))(
+    kept = BatchCoherence(neighbors=np.int16(2))(
         candidates, np.int64(3), generator=derive_generator(0)
     )
     plain = Candidates(
         indices=torch.arange(4), features=torch.eye(4).double(), labels=torch.tensor(LABELS)
     )
-    same = BatchCoherence(neighbours=2)(plain, 3, generator=derive_generator(0))
+    same = BatchCoherence(neighbors=2)(plain, 3, generator=derive_generator(0))
     assert kept.positions.tolist() == same.positions.tolist()
 
 

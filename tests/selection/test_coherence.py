@@ -1,21 +1,21 @@
 from __future__ import annotations
 
-from helpers import label_cases
 import numpy as np
 import pytest
 import torch
+from helpers import label_cases
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracles import dense_coherence
 
 import saln
 from saln.errors import InputError
-from saln.features.given import write_store
+from saln.features.from_arrays import write_store
 from saln.randomness import derive_generator, derive_seed
 from saln.selection import Candidates, Coherence
 from saln.selection.coherence import (
-    LabelBeliefs,
-    candidate_neighbours,
+    NeighborBeliefs,
+    candidate_neighbors,
     label_beliefs,
     store_beliefs,
     suspicious_labels,
@@ -23,11 +23,11 @@ from saln.selection.coherence import (
 
 
 def clusters(n=300, classes=3, d=8, spread=0.5, seed=0):
-    """Features around one centre a class, and the true labels."""
+    """Features around one center a class, and the true labels."""
     random = np.random.Generator(np.random.PCG64(derive_seed("clusters", seed)))
     labels = np.arange(n) % classes
-    centres = 2 * random.standard_normal((classes, d))
-    features = centres[labels] + spread * random.standard_normal((n, d))
+    centers = 2 * random.standard_normal((classes, d))
+    features = centers[labels] + spread * random.standard_normal((n, d))
     return torch.from_numpy(features), torch.from_numpy(labels)
 
 
@@ -41,12 +41,12 @@ def with_flips(labels, share, classes, seed=0, to_next=False):
 
 
 def judge(features, labels, classes, k=15, **settings):
-    return label_beliefs(*candidate_neighbours(features, k), labels, classes, **settings)
+    return label_beliefs(*candidate_neighbors(features, k), labels, classes, **settings)
 
 
 def assert_is_the_definitions(features, labels, k, shared_noise, calibrated):
     n = len(labels)
-    indices, similarities = dense_coherence.neighbours(features, k)
+    indices, similarities = dense_coherence.neighbors(features, k)
     indices = indices.reshape(n, -1).astype(np.int64)
     similarities = similarities.reshape(n, -1)
     found = label_beliefs(
@@ -84,7 +84,7 @@ def test_beliefs_are_those_of_the_definition(
     n, classes, d, k, shared_noise, calibrated, follow, seed
 ):
     random = np.random.Generator(np.random.PCG64(seed))
-    # Small integers: ties between neighbours, equal rows and rows of no length occur.
+    # Small integers: ties between neighbors, equal rows and rows of no length occur.
     features = random.integers(0, 3, (n, d)).astype(np.float64)
     labels = random.integers(0, classes, n)
     if follow:  # labels that go with the features, and some that do not
@@ -114,7 +114,7 @@ def test_blocks_change_nothing(monkeypatch):
     features, labels = clusters()
     noisy = with_flips(labels, 0.3, 3)
     whole = judge(features, noisy, 3)
-    monkeypatch.setattr("saln.selection.votes.BLOCK_ROWS", 7)
+    monkeypatch.setattr("saln.selection.neighbor_votes.BLOCK_ROWS", 7)
     parts = judge(features, noisy, 3)
     assert torch.equal(whole.confidence, parts.confidence)
     assert torch.equal(whole.believed, parts.believed)
@@ -173,7 +173,7 @@ def test_renaming_the_classes_renames_the_beliefs():
 
 
 def test_suspicious_labels_come_worst_first():
-    beliefs = LabelBeliefs(
+    beliefs = NeighborBeliefs(
         confidence=torch.tensor([0.9, 0.1, 0.4, 0.02, 0.1]),
         believed=torch.tensor([0, 1, 2, 2, 2]),
         transition=torch.eye(3),
@@ -253,7 +253,7 @@ def test_batches_of_a_store_avoid_its_wrong_labels(tmp_path):
     batches = saln.SelectedBatches(
         store, selector=saln.Coherence(), batch_size=10, filter_ratio=0.8, seed=0
     )
-    assert (tmp_path / "store" / "neighbours-20").is_dir()
+    assert (tmp_path / "store" / "neighbors-20").is_dir()
     assert np.array_equal(
         batches.fields["label_confidence"].array, store_beliefs(store).confidence.numpy()
     )

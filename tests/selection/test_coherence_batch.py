@@ -8,7 +8,7 @@ from oracles import dense_coherence
 from saln.errors import InputError
 from saln.randomness import derive_generator, derive_seed
 from saln.selection import BatchCoherence, Candidates
-from saln.selection.coherence import candidate_neighbours
+from saln.selection.coherence import candidate_neighbors
 
 
 def draw(n=40, classes=3, seed=0):
@@ -24,7 +24,7 @@ def test_scores_are_those_of_the_definition(n):
     labels = labels * 5 + 2  # numbers with gaps: the classes that are there count
     candidates = Candidates(indices=torch.arange(n), features=features, labels=labels)
     selection = BatchCoherence()(candidates, 1, generator=derive_generator(0))
-    indices, similarities = dense_coherence.neighbours(features.numpy(), 10)
+    indices, similarities = dense_coherence.neighbors(features.numpy(), 10)
     present, numbered = np.unique(labels.numpy(), return_inverse=True)
     posterior, _, _, _ = dense_coherence.beliefs(
         indices.reshape(n, -1).astype(int),
@@ -39,10 +39,10 @@ def test_scores_are_those_of_the_definition(n):
     )
 
 
-def test_neighbours_are_those_of_the_definition():
+def test_neighbors_are_those_of_the_definition():
     features, _ = draw(30)
-    found, values = candidate_neighbours(features, 7)
-    indices, similarities = dense_coherence.neighbours(features.numpy(), 7)
+    found, values = candidate_neighbors(features, 7)
+    indices, similarities = dense_coherence.neighbors(features.numpy(), 7)
     assert np.array_equal(found.numpy(), indices)
     np.testing.assert_allclose(values.numpy(), similarities, atol=1e-8)
 
@@ -56,6 +56,6 @@ def test_it_avoids_wrong_labels():
     assert int((kept % 3 == 0).sum()) <= 6  # 20 at random
 
 
-def test_neighbours_below_one_are_refused():
-    with pytest.raises(InputError, match="neighbours=0"):
-        BatchCoherence(neighbours=0)
+def test_neighbors_below_one_are_refused():
+    with pytest.raises(InputError, match="neighbors=0"):
+        BatchCoherence(neighbors=0)

@@ -50,8 +50,8 @@ def test_weights_and_scores_are_checked(changes, message):
 
 
 class Blend(Selector):
-    def __init__(self, strength, *, centre=None, rounds=3):
-        self._strength, self.centre, self.rounds = strength, centre, rounds
+    def __init__(self, strength, *, center=None, rounds=3):
+        self._strength, self.center, self.rounds = strength, center, rounds
         self.remembered = 0
 
     def choose(self, candidates, k, generator):
@@ -59,17 +59,17 @@ class Blend(Selector):
 
 
 def test_a_selector_is_known_by_its_hyperparameters():
-    assert repr(Blend(0.5)) == "Blend(strength=0.5, centre=None, rounds=3)"
+    assert repr(Blend(0.5)) == "Blend(strength=0.5, center=None, rounds=3)"
     # Long tensors differ in digits that their own text leaves out.
     some, other = torch.zeros(5000), torch.zeros(5000)
     other[2500] = 1e-6
-    assert repr(Blend(1, centre=some)) == repr(Blend(1, centre=some.clone()))
-    assert repr(Blend(1, centre=some)) != repr(Blend(1, centre=other))
-    assert repr(Blend(1, centre=some)) != repr(Blend(1, centre=some.double()))
+    assert repr(Blend(1, center=some)) == repr(Blend(1, center=some.clone()))
+    assert repr(Blend(1, center=some)) != repr(Blend(1, center=other))
+    assert repr(Blend(1, center=some)) != repr(Blend(1, center=some.double()))
     told = Blend(2)
     told.watch(lambda candidates, selection: None)
     told.remembered = 7
-    assert repr(told) == "Blend(strength=2, centre=None, rounds=3)"
+    assert repr(told) == "Blend(strength=2, center=None, rounds=3)"
 
 
 @pytest.mark.parametrize("name", SELECTORS)

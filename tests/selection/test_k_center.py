@@ -18,7 +18,7 @@ def rows(n, d=3, seed=0, dtype=torch.float64):
 
 @settings(deadline=None, max_examples=60)
 @given(n=st.integers(1, 10), d=st.integers(1, 4), data=st.data(), seed=st.integers(0, 10_000))
-def test_the_greedy_centres_and_twice_the_best_radius(n, d, data, seed):
+def test_the_greedy_centers_and_twice_the_best_radius(n, d, data, seed):
     k = data.draw(st.integers(1, n))
     features = rows(n, d, seed)
     positions, distances = k_center_positions(features, k)

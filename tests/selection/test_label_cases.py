@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import warnings
 
-from helpers import label_cases
 import numpy as np
 import pandas
 import pytest
 import torch
+from helpers import label_cases
 
 import saln
 from saln.errors import InputError
-from saln.features.neighbours import nearest_neighbours
+from saln.features.neighbors import nearest_neighbors
 from saln.randomness import derive_generator
 from saln.selection import BatchCoherence, Candidates
 from saln.selection.coherence import (
@@ -28,7 +28,7 @@ def by_features(case):
 
 
 def by_table(case):
-    table = nearest_neighbours(case.features, 20)
+    table = nearest_neighbors(case.features, 20)
     return label_beliefs(table.indices, table.similarities, case.labels, case.classes)
 
 
@@ -144,7 +144,7 @@ def test_a_batch_that_tells_nothing_is_chosen_from_evenly(name):
     for seed in range(60):
         kept = BatchCoherence()(candidates, 60, generator=derive_generator(seed)).positions
         counts[kept] += 1
-    if "random" not in name and "order" not in name:  # by chance neighbours agree here and there
+    if "random" not in name and "order" not in name:  # by chance neighbors agree here and there
         assert counts.min() > 10
 
 
@@ -159,7 +159,7 @@ def test_constant_features_of_any_size_have_no_directions():
 
 def test_labels_of_any_type_are_judged_alike():
     case = label_cases.small_classes((3,), large=3, rows=30, noise=0.2, d=8)
-    table = nearest_neighbours(case.features, 10)
+    table = nearest_neighbors(case.features, 10)
     plain = label_beliefs(table.indices, table.similarities, case.labels, case.classes)
     names = np.array(["ant", "bee", "cat", "dog"])[case.labels]
     kinds = [
@@ -218,7 +218,7 @@ def test_batches_of_an_array_and_its_labels_judge_by_themselves():
 
 
 def test_many_classes_take_no_matrix_of_examples_and_classes(monkeypatch):
-    """Each of 1,500 examples has the two others of its class as neighbours, and strangers."""
+    """Each of 1,500 examples has the two others of its class as neighbors, and strangers."""
     n, classes = 1500, 500
     labels = np.arange(n) % classes
     indices = np.stack([(np.arange(n) + step) % n for step in (500, 1000, 1, 7, 20)], axis=1)

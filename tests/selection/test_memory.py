@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from saln.errors import InputError
-from saln.selection.memory import EpochMemory
+from saln.selection.epoch_memory import EpochMemory
 
 
 def test_what_is_put_is_known_when_the_next_epoch_begins():

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from oracles.exact_rs2 import law
 from scipy import stats
 
-from saln.loading.batches import SelectedBatches
+from saln.loading.selected_batches import SelectedBatches
 from saln.randomness import derive_generator
 from saln.selection import RS2, Uniform
 from saln.selection.rs2 import least_kept_positions

@@ -79,9 +79,9 @@ def test_random_features(n, k):
     assert_is_the_listings(batches, k)
 
 
-def test_normalised_pixels_as_in_the_listing():
-    """The listing flattens the normalised images themselves, whose similarities have any sign."""
-    from saln.data.augmentation import EvaluationTransform
+def test_normalized_pixels_as_in_the_listing():
+    """The listing flattens the normalized images themselves, whose similarities have any sign."""
+    from saln.data.transforms import EvaluationTransform
 
     data = load_dataset("digits")
     transform = EvaluationTransform(16)

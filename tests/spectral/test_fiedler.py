@@ -7,10 +7,10 @@ import importlib
 import numpy as np
 import pytest
 import torch
+from helpers.spectral_examples import Array, feature_sets, low_rank, outliers
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from oracles import dense_fiedler as oracle
-from helpers.spectral_examples import Array, feature_sets, low_rank, outliers
 
 from saln.errors import ConvergenceError, InputError
 from saln.spectral import FiedlerResult, fiedler, similarity_graph
@@ -343,7 +343,7 @@ def test_strides_and_halves_do_not_matter():
 def test_neither_is_the_input_changed_nor_a_gradient_kept():
     features = torch.from_numpy(outliers(266, 30, 3)).float().requires_grad_()
     before = features.detach().clone()
-    result = fiedler(features, centred=True)
+    result = fiedler(features, centered=True)
     assert torch.equal(features.detach(), before)
     assert not result.vector.requires_grad
 
@@ -386,20 +386,20 @@ def test_signs_may_differ_between_batches():
 @pytest.mark.parametrize(
     "options",
     [
-        {"centred": True},
+        {"centered": True},
         {"nonnegative": True},
-        {"nonnegative": True, "centred": True},
-        {"nonnegative": True, "neighbours": 8},
-        {"neighbours": 8, "nonnegative": True, "normalisation": "symmetric"},
-        {"nonnegative": True, "normalisation": "random-walk"},
+        {"nonnegative": True, "centered": True},
+        {"nonnegative": True, "neighbors": 8},
+        {"neighbors": 8, "nonnegative": True, "normalization": "symmetric"},
+        {"nonnegative": True, "normalization": "random-walk"},
     ],
     ids=str,
 )
 def test_options_beyond_the_paper(n, options):
     features = torch.from_numpy(low_rank(n, 20, 5, 6, signed=True)) + 0.4
     result = fiedler(features, **options)
-    kind = options.get("normalisation")
-    plain = {name: value for name, value in options.items() if name != "normalisation"}
+    kind = options.get("normalization")
+    plain = {name: value for name, value in options.items() if name != "normalization"}
     similarity = similarity_graph(features, **plain).dense()[0].numpy()
     degrees = similarity.sum(1)
     matrix = np.diag(degrees) - similarity

@@ -53,16 +53,16 @@ def test_float32_products_differ_by_float32_rounding_only():
     np.testing.assert_allclose(graph.scaled_product(scale)(rows), expected, rtol=1e-4, atol=1e-4)
 
 
-def test_centred_features():
+def test_centered_features():
     features = draw()
     expected = cosine_similarity(features.numpy() - features.numpy().mean(0))
     np.testing.assert_allclose(
-        similarity_graph(features, centred=True).dense()[0], expected, atol=1e-13
+        similarity_graph(features, centered=True).dense()[0], expected, atol=1e-13
     )
 
 
-def test_centred_identical_rows_have_no_direction():
-    graph = similarity_graph(torch.full((9, 5), 0.1, dtype=torch.float64), centred=True)
+def test_centered_identical_rows_have_no_direction():
+    graph = similarity_graph(torch.full((9, 5), 0.1, dtype=torch.float64), centered=True)
     assert float(graph.dense().abs().max()) == 0.0
 
 
@@ -88,7 +88,7 @@ def test_similarities_cut_at_zero(tiled, monkeypatch):
 
 
 @pytest.mark.parametrize("cut", [False, True])
-def test_nearest_neighbours(cut, monkeypatch):
+def test_nearest_neighbors(cut, monkeypatch):
     monkeypatch.setattr(graph_module, "_TILE", 7)
     features = draw(signed=True)
     features[5] = features[6]  # a tie: the lower position is kept
@@ -98,21 +98,21 @@ def test_nearest_neighbours(cut, monkeypatch):
         others = [j for j in range(30) if j != i]
         keep[i, sorted(others, key=lambda j: (-full[i, j], j))[:3]] = True
     expected = np.where(keep | keep.T, full.clip(min=0.0) if cut else full, 0.0)
-    graph = similarity_graph(features, neighbours=3, nonnegative=cut)
+    graph = similarity_graph(features, neighbors=3, nonnegative=cut)
     np.testing.assert_allclose(graph.dense()[0], expected, atol=1e-12)
     np.testing.assert_allclose(graph.degrees[0], expected.sum(1), atol=1e-12)
     rows = vectors(30)
     np.testing.assert_allclose(graph.similarity(rows)[0], rows[0].numpy() @ expected, atol=1e-12)
 
 
-@pytest.mark.parametrize("neighbours", [None, 4])
-def test_normalised_operator_and_its_kernel(neighbours):
+@pytest.mark.parametrize("neighbors", [None, 4])
+def test_normalized_operator_and_its_kernel(neighbors):
     features = draw()
     features[3] = 0.0
-    plain = similarity_graph(features, neighbours=neighbours).dense()[0].numpy()
+    plain = similarity_graph(features, neighbors=neighbors).dense()[0].numpy()
     degrees = plain.sum(1)
     root = np.where(degrees > 0, degrees, 1.0) ** -0.5
-    graph = similarity_graph(features, neighbours=neighbours, normalisation="symmetric")
+    graph = similarity_graph(features, neighbors=neighbors, normalization="symmetric")
     np.testing.assert_allclose(graph.dense()[0], plain * root[:, None] * root, atol=1e-12)
     kernel = graph.kernel
     image = graph.diagonal * kernel - graph.similarity(kernel[:, None])[:, 0]
@@ -144,11 +144,11 @@ def test_strides_do_not_matter():
         (torch.ones(3, 2, dtype=torch.int64), {}, "int64; allowed is a floating dtype"),
         (torch.ones(0, 2), {}, "at least one example"),
         (torch.ones(3, 0), {}, "at least one example"),
-        (torch.ones(4, 2), {"neighbours": 4}, "neighbours=4 with 4 examples"),
-        (torch.ones(4, 2), {"neighbours": 0}, "neighbours=0"),
-        (torch.ones(4, 2), {"normalisation": "unit"}, "normalisation='unit'; allowed"),
+        (torch.ones(4, 2), {"neighbors": 4}, "neighbors=4 with 4 examples"),
+        (torch.ones(4, 2), {"neighbors": 0}, "neighbors=0"),
+        (torch.ones(4, 2), {"normalization": "unit"}, "normalization='unit'; allowed"),
         (torch.ones(2, 4, 2), {"nonnegative": True}, "2 batches at once"),
-        (torch.tensor([[1.0, 0.0], [-1.0, 0.1], [-1.0, 0.0]]), {"normalisation": "symmetric"},
+        (torch.tensor([[1.0, 0.0], [-1.0, 0.1], [-1.0, 0.0]]), {"normalization": "symmetric"},
          "example 0 has degree"),
     ],
 )  # fmt: skip
@@ -158,11 +158,11 @@ def test_what_is_not_allowed_says_so(features, options, message):
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-@pytest.mark.parametrize("centred", [False, True])
-def test_values_that_are_not_finite_are_refused_by_row(value, centred):
+@pytest.mark.parametrize("centered", [False, True])
+def test_values_that_are_not_finite_are_refused_by_row(value, centered):
     features = draw().float()
     features[17, 3] = value
     with pytest.raises(InputError, match=f"{value} in row 17, column 3"):
-        similarity_graph(features, centred=centred)
+        similarity_graph(features, centered=centered)
     with pytest.raises(InputError, match="row 17 of batch 1"):
-        similarity_graph(torch.stack([draw().float(), features]), centred=centred)
+        similarity_graph(torch.stack([draw().float(), features]), centered=centered)

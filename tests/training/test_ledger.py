@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from saln.training.ledger import PHASES, Counts, Ledger
+from saln.training.cost_ledger import PHASES, Counts, Ledger
 
 
 class Clock:
@@ -95,7 +95,7 @@ def test_another_process_goes_on_from_what_was_spent():
 
 PEAKS = """
 import numpy as np
-from saln.training.ledger import Ledger
+from saln.training.cost_ledger import Ledger
 ledger = Ledger()
 low = ledger.peak().rss_bytes
 block = np.ones(2**24)  # 128 MiB, touched
@@ -119,16 +119,16 @@ def test_the_peak_is_the_most_held_since_the_ledger_was_made():
     assert ledger.peak().rss_bytes == 10 * high
 
 
-def test_a_gpu_is_synchronised_at_every_change_of_phase(monkeypatch):
+def test_a_gpu_is_synchronized_at_every_change_of_phase(monkeypatch):
     """Stands in for a GPU whose work is done only when somebody waits for it."""
     clock = Clock()
     queued = [0.0]
 
-    def synchronise(device):
+    def synchronize(device):
         clock.sleep(queued[0])
         queued[0] = 0.0
 
-    monkeypatch.setattr(torch.cuda, "synchronize", synchronise)
+    monkeypatch.setattr(torch.cuda, "synchronize", synchronize)
     monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: None)
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 77)
     ledger = Ledger(torch.device("cuda"), clock=clock)

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from saln.data.views import Batch
+from saln.data.torch_datasets import Batch
 from saln.errors import TrainingError
 from saln.randomness import derive_generator, seeded_globally
-from saln.training.ledger import Ledger
+from saln.training.cost_ledger import Ledger
 from saln.training.loop import Measure, TrainSettings, evaluate, train
 
 CPU = torch.device("cpu")

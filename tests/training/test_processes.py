@@ -14,8 +14,8 @@ from helpers.comparisons import rows_of
 from helpers.rank_processes import fine_tune, step_example, train_step
 
 from saln.errors import InputError
+from saln.training.distributed_layers import SynchronizedBatchNorm, synchronize
 from saln.training.processes import ALONE, Processes
-from saln.training.synchronised import SynchronisedBatchNorm, synchronise
 
 SOURCE = Path(__file__).parents[2] / "src"
 TESTS = Path(__file__).parents[1]
@@ -187,7 +187,7 @@ def test_a_step_of_two_ranks_is_that_of_the_whole_batch(tmp_path):
 
 def test_one_process_is_left_as_it_is():
     network = torch.nn.Sequential(torch.nn.BatchNorm1d(3))
-    assert synchronise(network, ALONE) is network
+    assert synchronize(network, ALONE) is network
     assert type(network[0]) is torch.nn.BatchNorm1d
     assert ALONE.same("text", torch.device("cpu")) == "text"
     assert not torch.distributed.is_initialized()
@@ -200,9 +200,9 @@ def test_batch_norm_in_eval_mode_is_torchs():
         rows = torch.randn(4, 3, 2, 2)
     network = torch.nn.Sequential(plain).eval()
     expected = plain(rows)
-    synchronised = synchronise(network, Processes(0, 2))[0]
-    assert isinstance(synchronised, SynchronisedBatchNorm)
-    assert torch.equal(synchronised(rows), expected)
+    synchronized = synchronize(network, Processes(0, 2))[0]
+    assert isinstance(synchronized, SynchronizedBatchNorm)
+    assert torch.equal(synchronized(rows), expected)
 
 
 @pytest.mark.parametrize(

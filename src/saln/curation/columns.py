@@ -11,9 +11,6 @@ import numpy.typing as npt
 
 from saln.errors import DataError, InputError, MissingExtraError
 
-__all__ = ["check_features", "check_labels", "class_codes", "features_of", "import_pyarrow",
-           "label_column", "label_numbers"]  # fmt: skip
-
 # Gives the error for a row, counted from the column's first, and what is wrong with it.
 Bad = Callable[[int, str], DataError]
 

@@ -15,8 +15,6 @@ from saln.curation.columns import import_pyarrow
 from saln.errors import DataError, InputError
 from saln.files import file_checksum
 
-__all__ = ["RowGroups", "one_line"]
-
 
 def one_line(error: BaseException) -> str:
     """The first line of what an error says, or its kind where it says nothing."""

@@ -23,20 +23,18 @@ from pathlib import Path
 from typing import Any, Literal
 
 import saln
-from saln.curation.beliefs import belief_array, judge
-from saln.curation.choosing import Job, content_of
 from saln.curation.columns import import_pyarrow
-from saln.curation.settings import describe, share_to_drop
-from saln.curation.sources import ParquetSource, StoreSource, open_source
+from saln.curation.feature_sources import ParquetSource, StoreSource, open_source
+from saln.curation.judged_labels import belief_array, judge
+from saln.curation.partition import PartitionJob, content_of
+from saln.curation.select_settings import describe, share_to_drop
 from saln.curation.workspace import Workspace
 from saln.data.arguments import as_path, as_whole
 from saln.errors import InputError
 from saln.features.store import FeatureStore
 from saln.files import check_new_path, write_json, write_with
-from saln.loading.given import as_selector
+from saln.loading.candidate_fields import as_selector
 from saln.selection.contract import Selector
-
-__all__ = ["SelectionResult", "select"]
 
 logger = logging.getLogger(__name__)
 
@@ -149,7 +147,7 @@ def select(
         id_column=id_column,
     )
     whole = candidates * max(1, partition_rows // candidates)
-    job = Job(opened, selector, candidates, share_to_drop(filter_ratio), seed, whole)
+    job = PartitionJob(opened, selector, candidates, share_to_drop(filter_ratio), seed, whole)
     job.check()
     _check_apart(path, opened)
     judges = "label_confidence" in selector.requires
@@ -214,7 +212,7 @@ def _check_apart(out: Path, source: StoreSource | ParquetSource) -> None:
         )
 
 
-def _settings(job: Job) -> dict[str, Any]:
+def _settings(job: PartitionJob) -> dict[str, Any]:
     """All that decides which rows are kept."""
     return {
         "format_version": FORMAT_VERSION,
@@ -230,7 +228,7 @@ def _settings(job: Job) -> dict[str, Any]:
 
 
 def _work(
-    job: Job,
+    job: PartitionJob,
     workspace: Workspace,
     listing: Path | None,
     engine: Engine,
@@ -262,7 +260,7 @@ def _work(
     progress(done, rows)
     parts = _local(job, left)
     if engine == "ray":
-        from saln.curation.on_ray import contents_on_ray
+        from saln.curation.ray_engine import contents_on_ray
 
         parts = contents_on_ray(job, left, ray_address, ray_workers)
     for number, content in parts:
@@ -277,7 +275,7 @@ def _work(
     return facts, done - before
 
 
-def _local(job: Job, left: list[int]) -> Iterator[tuple[int, bytes]]:
+def _local(job: PartitionJob, left: list[int]) -> Iterator[tuple[int, bytes]]:
     for number in left:
         yield number, content_of(job, number)
 

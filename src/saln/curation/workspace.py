@@ -25,7 +25,7 @@ from typing import Any
 
 import xxhash
 
-from saln.curation.settings import UNKNOWN
+from saln.curation.select_settings import UNKNOWN
 from saln.errors import DataError, InputError
 from saln.files import (
     file_checksum,
@@ -37,8 +37,6 @@ from saln.files import (
     write_bytes,
     write_json,
 )
-
-__all__ = ["Workspace"]
 
 # What this version and those before it have made there; hidden names are of files half written.
 _OURS = re.compile(

@@ -16,18 +16,6 @@ import torch
 
 from saln.errors import InputError
 
-__all__ = [
-    "as_array",
-    "as_label",
-    "as_labels",
-    "as_path",
-    "as_share",
-    "as_whole",
-    "as_wholes",
-    "expanded",
-    "is_folder",
-]
-
 
 def as_path(path: Any, name: str) -> Path:
     """A path that somebody gave, with ``~`` for the home folder.

@@ -21,15 +21,13 @@ from PIL import Image
 
 from saln._torchvision import torchvision
 from saln.data.arguments import as_array, as_path, as_share, as_whole, as_wholes, expanded
-from saln.data.augmentation import Augmentation, DigitAugmentation, PhotoAugmentation
 from saln.data.folders import find_splits
 from saln.data.hugging_face import load_splits
+from saln.data.image_sources import ArrayImages, FileImages, ImageSource
 from saln.data.label_noise import flip_labels
-from saln.data.sources import ArrayImages, FileImages, ImageSource
+from saln.data.transforms import Augmentation, DigitAugmentation, PhotoAugmentation
 from saln.errors import DataError, InputError
 from saln.randomness import derive_seed
-
-__all__ = ["DATASETS", "DataSet", "Examples", "load_dataset", "stratified_part"]
 
 Labels = npt.NDArray[np.int64]
 

@@ -20,16 +20,6 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-__all__ = [
-    "EXTENSIONS",
-    "FORMATS",
-    "array_to_rgb",
-    "load_rgb",
-    "look_at",
-    "refuse_special",
-    "to_rgb",
-]
-
 # The formats that a picture may have, whatever its file is called. JPEG includes the
 # multi-picture files of some cameras.
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
@@ -174,7 +164,7 @@ def load_rgb(source: Any) -> Image.Image:
             getattr(image, "tile", "")
         )  # how the values lie in the file; forgotten once they are read
         rgb = _convert(image, stored)
-        # Of colours of 16 bits Pillow keeps the upper 8 by itself.
+        # Of colors of 16 bits Pillow keeps the upper 8 by itself.
         cut = ";16" in stored and image.mode not in ("I", "I;16")
         if cut and np.asarray(rgb).max() < _FEW_SHADES:
             raise ValueError(_few_shades("at most 4,095", _WORD))

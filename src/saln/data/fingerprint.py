@@ -16,12 +16,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from saln.data.file_names import PATHS
+from saln.data.image_sources import ArrayImages, FileImages, TableImages
 from saln.data.items import IMAGE_KEYS, MapStyle, check_map_style, read_item
-from saln.data.names import PATHS
-from saln.data.sources import ArrayImages, FileImages, TableImages
 from saln.errors import DataError
-
-__all__ = ["fingerprint"]
 
 # Where torchvision's data sets (and those written like them) keep what they hold.
 ARRAYS = ("data", "images", "tensors")

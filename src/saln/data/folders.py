@@ -17,8 +17,6 @@ from saln.data.arguments import is_folder
 from saln.data.decoding import EXTENSIONS
 from saln.errors import DataError, InputError
 
-__all__ = ["SPLIT_NAMES", "FoundSplit", "find_splits"]
-
 logger = logging.getLogger(__name__)
 
 # What the folders of splits are called, in any case of letters.

@@ -9,10 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from saln.data.datasets import DataSet, Examples
-from saln.data.sources import ArrayImages
+from saln.data.image_sources import ArrayImages
 from saln.errors import DataError
-
-__all__ = ["Unreadable", "check_headers", "unreadable_images"]
 
 # So many are named in a message.
 _NAMED = 10

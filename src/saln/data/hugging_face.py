@@ -14,11 +14,9 @@ import numpy.typing as npt
 
 from saln.data.arguments import expanded, is_folder
 from saln.data.decoding import EXTENSIONS
+from saln.data.image_sources import TableImages
 from saln.data.items import IMAGE_KEYS, LABEL_KEYS
-from saln.data.sources import TableImages
 from saln.errors import DataError, InputError, MissingExtraError
-
-__all__ = ["TableSplit", "load_splits"]
 
 logger = logging.getLogger(__name__)
 
@@ -182,7 +180,7 @@ class _Columns:
             names = tuple(map(_shown, classes))
         found = {}
         for split, table in self.tables.items():
-            if split != "train" and self._is_unlabelled(split, label):
+            if split != "train" and self._is_unlabeled(split, label):
                 logger.warning("%s: left out: split '%s', which has no labels", self.name, split)
                 continue
             if image not in table.features:
@@ -233,7 +231,7 @@ class _Columns:
             )
         return found[0]
 
-    def _is_unlabelled(self, split: str, label: str) -> bool:
+    def _is_unlabeled(self, split: str, label: str) -> bool:
         """Whether a split is one of those whose labels are kept secret."""
         table = self.tables[split]
         if len(table) == 0 or label not in table.features:

@@ -14,10 +14,8 @@ from PIL import Image
 from saln._torchvision import torchvision
 from saln.data.arguments import as_array, as_label
 from saln.data.decoding import array_to_rgb, load_rgb, refuse_special, to_rgb
-from saln.data.names import file_of, name_of, place_in
+from saln.data.file_names import file_of, name_of, place_in
 from saln.errors import DataError, InputError
-
-__all__ = ["IMAGE_KEYS", "LABEL_KEYS", "MapStyle", "check_map_style", "read_item"]
 
 # The keys of an example that is a dict, in the order in which they are looked for.
 IMAGE_KEYS = ("image", "img")

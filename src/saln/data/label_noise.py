@@ -9,8 +9,6 @@ from saln.data.arguments import as_share, as_whole, as_wholes
 from saln.errors import InputError
 from saln.randomness import derive_seed
 
-__all__ = ["flip_labels"]
-
 
 def flip_labels(
     labels: npt.NDArray[np.int64], share: float, n_classes: int, seed: int

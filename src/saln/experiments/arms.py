@@ -11,40 +11,38 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from saln.data.augmentation import EvaluationTransform, Normalisation
 from saln.data.datasets import DataSet, Examples, load_dataset
 from saln.data.headers import check_headers
-from saln.data.views import EvaluationView, TrainingView, inference_batch_size
+from saln.data.torch_datasets import EvaluationView, TrainingView, inference_batch_size
+from saln.data.transforms import EvaluationTransform, Normalization
 from saln.errors import InputError, TrainingError
-from saln.experiments.choices import ChoiceRecord
-from saln.experiments.confidence import LabelConfidence, judge_labels
 from saln.experiments.config import Config
-from saln.experiments.measuring import Measuring
-from saln.experiments.reference import Reference, train_reference
+from saln.experiments.evaluation import Measuring
+from saln.experiments.kept_examples import ChoiceRecord
+from saln.experiments.label_confidence import LabelConfidence, judge_labels
+from saln.experiments.reference_model import Reference, train_reference
 from saln.experiments.reporter import FeatureProgress, Reporter
 from saln.experiments.summary import METRICS
 from saln.features.backbones import build_backbone, feature_size
 from saln.features.extraction import extract_features
-from saln.features.neighbours import NeighbourTable, neighbour_table
-from saln.loading.batches import SelectedBatches
-from saln.loading.learner_selected import LearnerSelected
-from saln.loading.loader import (
+from saln.features.neighbors import NeighborTable, neighbor_table
+from saln.loading.epoch_batches import (
     CandidateBatches,
     EpochBatches,
     LoadedBatches,
     ScoredBatches,
 )
-from saln.loading.reading import scoring
+from saln.loading.learner_selected import LearnerSelected
+from saln.loading.network_outputs import scoring
+from saln.loading.selected_batches import SelectedBatches
 from saln.randomness import seeded_globally
 from saln.selection import SELECTORS, Uniform, candidates_needed
-from saln.selection.coherence import NEIGHBOURS
-from saln.training.learners import FrozenBody, build_head, build_learner
-from saln.training.ledger import Ledger
+from saln.selection.coherence import NEIGHBORS
+from saln.training.cost_ledger import Ledger
+from saln.training.distributed_layers import synchronize
+from saln.training.learner_networks import FrozenBody, build_head, build_learner
 from saln.training.loop import Measure, TrainSettings, TrainState, train
 from saln.training.processes import Processes
-from saln.training.synchronised import synchronise
-
-__all__ = ["Comparison", "SharedBySeed"]
 
 # The share of the training data that trains reference models, when any arm needs one.
 REFERENCE_SHARE = 0.1
@@ -110,9 +108,9 @@ class Comparison:
             )
         self.filter_schedule = f
         self.n_candidates = n
-        self.neighbours: NeighbourTable | None = None
+        self.neighbors: NeighborTable | None = None
         # Fails here, before the run folder is made, when weights or size do not fit.
-        self.first_learner, self.normalisation, self.first_body = self._build_learner(
+        self.first_learner, self.normalization, self.first_body = self._build_learner(
             config.seeds[0]
         )
         self.measuring = Measuring(
@@ -123,8 +121,8 @@ class Comparison:
         requirements = (self.selectors[arm].requires for arm in arms if arm in self.selectors)
         return any(name.startswith("reference_") for names in requirements for name in names)
 
-    def _build_learner(self, seed: int) -> tuple[nn.Module, Normalisation, FrozenBody | None]:
-        """What is trained, the normalisation of images, and what is below where it is frozen."""
+    def _build_learner(self, seed: int) -> tuple[nn.Module, Normalization, FrozenBody | None]:
+        """What is trained, the normalization of images, and what is below where it is frozen."""
         config = self.config
         options: dict[str, Any] = {
             "image_size": self.image_size,
@@ -136,7 +134,7 @@ class Comparison:
         if not config.head_only:
             return *build_learner(config.learner, classes, **options), None
         head, body = build_head(config.learner, classes, **options)
-        return head, body.network.normalisation, body.to(self.device)
+        return head, body.network.normalization, body.to(self.device)
 
     def warm_up(self) -> None:
         """One pass of every batch shape, so that the first arm does not pay for the kernels."""
@@ -156,7 +154,7 @@ class Comparison:
     def features(self) -> tuple[np.ndarray[Any, np.dtype[np.float16]] | None, float]:
         """The training examples' features and the seconds that they took when made.
 
-        Their neighbours too, where an arm asks how likely the labels are right.
+        Their neighbors too, where an arm asks how likely the labels are right.
         """
         required = {name for selector in self.selectors.values() for name in selector.requires}
         if not required & {"features", "label_confidence"}:
@@ -181,7 +179,7 @@ class Comparison:
         rows = np.searchsorted(pool.rows, data.train.rows)
         if "label_confidence" in required:
             part = rows if len(rows) < len(pool) else None
-            self.neighbours = neighbour_table(store, NEIGHBOURS, rows=part)
+            self.neighbors = neighbor_table(store, NEIGHBORS, rows=part)
         return np.asarray(store.features[rows]), store.seconds
 
     def settings(self, seed: int) -> TrainSettings:
@@ -197,12 +195,12 @@ class Comparison:
 
     def training_view(self, examples: Examples, seed: int) -> TrainingView:
         """Examples as the learner trains on them."""
-        augmentation = self.data.augmentation(self.image_size, self.normalisation)
+        augmentation = self.data.augmentation(self.image_size, self.normalization)
         return TrainingView(examples, augmentation, seed)
 
     def evaluation_view(self, examples: Examples) -> EvaluationView:
         """Examples as they are evaluated."""
-        return EvaluationView(examples, EvaluationTransform(self.image_size, self.normalisation))
+        return EvaluationView(examples, EvaluationTransform(self.image_size, self.normalization))
 
     def seed(
         self, seed: int, reference: Reference | None = None, arms: Sequence[str] | None = None
@@ -235,8 +233,8 @@ class Comparison:
             # Every process trained it; the first one's outputs hold, to the last digit.
             reference, why = self.processes.same((reference, why), self.device)
         confidence = None
-        if self.neighbours is not None:
-            confidence = judge_labels(self.neighbours, data, seed, self.reporter)
+        if self.neighbors is not None:
+            confidence = judge_labels(self.neighbors, data, seed, self.reporter)
         return SharedBySeed(seed, data, learner, body, reference, confidence, why)
 
     def _train_reference(
@@ -342,7 +340,7 @@ class Comparison:
         ledger = Ledger(self.device)
         with ledger.phase("load"):
             learner = copy.deepcopy(shared.learner).to(self.device)
-            learner = synchronise(learner, self.processes)
+            learner = synchronize(learner, self.processes)
             batches = self.batches(arm, shared, learner, features, ledger)
         with ledger.phase("evaluate"):
             splits = self.measuring.splits(data)

@@ -14,15 +14,13 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
+from saln.converter import options_of, shown, taken, unusable
 from saln.data.datasets import DATASETS
 from saln.errors import InputError
 from saln.features.backbones import NETWORKS, network_names
 from saln.files import check_new_path
-from saln.loading.schedules import FilterSchedule
+from saln.loading.filter_schedule import FilterSchedule
 from saln.selection import SELECTORS, candidates_needed
-from saln.settings import options_of, shown, taken, unusable
-
-__all__ = ["ARMS", "Config", "from_mapping", "load_preset", "load_toml", "preset_names"]
 
 # Of epochs and of a batch: more is a slip of the pen, and would take for ever to plan.
 MOST = 1_000_000

@@ -18,8 +18,6 @@ import saln
 from saln._torchvision import torchvision
 from saln.errors import InputError
 
-__all__ = ["environment", "find_device"]
-
 
 def environment(device: torch.device) -> dict[str, Any]:
     """Versions, machine, command and start time, as plain values."""

@@ -10,8 +10,6 @@ from typing import Any
 
 from saln.errors import MissingExtraError
 
-__all__ = ["EventLog"]
-
 # What is drawn of a row, beside its measures and seconds.
 NUMBERS = ("epoch", "examples_forward", "examples_backward", "wrong_label_share_kept")
 

@@ -39,8 +39,8 @@ import torch
 from saln.errors import DataError, InputError
 from saln.experiments.config import Config
 from saln.experiments.environment import environment
-from saln.experiments.finished import finish
-from saln.experiments.record import FORMAT_VERSION, Record, Row, lines_of
+from saln.experiments.finished_run import finish
+from saln.experiments.progress_file import FORMAT_VERSION, Record, Row, lines_of
 from saln.experiments.run_folder import (
     ANEW,
     read_settings,
@@ -56,8 +56,6 @@ from saln.experiments.state_files import (
     write_signed,
 )
 from saln.files import is_out_of_space, write_bytes, write_json, write_with
-
-__all__ = ["RunProgress"]
 
 # What a write that was killed leaves beside its file: today's names, and an earlier version's.
 _HALF_WRITTEN = re.compile(r"\..+\.([0-9a-f]{16}|\d+)")
@@ -382,7 +380,7 @@ class RunProgress(contextlib.AbstractContextManager["RunProgress"]):
         """Writes ``summary.json`` and gives it; nothing is left to go on from.
 
         Args:
-            about: See :func:`summarise`.
+            about: See :func:`summarize`.
 
         Raises:
             DataError: The disk is full, or the folder is no longer there.

@@ -6,8 +6,6 @@ from typing import Any, Protocol
 
 from saln.features.extraction import Progress
 
-__all__ = ["FeatureProgress", "Reporter"]
-
 
 class Reporter(Protocol):
     """Told what happens, for people who watch."""

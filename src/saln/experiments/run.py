@@ -13,20 +13,18 @@ import torch
 
 from saln.errors import ConvergenceError, InputError, TrainingError
 from saln.experiments.arms import Comparison, SharedBySeed
-from saln.experiments.choices import save_examples, save_sheets
-from saln.experiments.confidence import doubted_labels
 from saln.experiments.config import Config
 from saln.experiments.environment import find_device
 from saln.experiments.event_log import EventLog
-from saln.experiments.finished import read_finished
+from saln.experiments.finished_run import read_finished
+from saln.experiments.kept_examples import save_examples, save_sheets
+from saln.experiments.label_confidence import doubted_labels
 from saln.experiments.progress import RunProgress
-from saln.experiments.reference import Reference, cost_of
+from saln.experiments.reference_model import Reference, cost_of
 from saln.experiments.reporter import Reporter
 from saln.experiments.run_folder import ANEW, claimed
 from saln.threads import limited_threads
 from saln.training.processes import Processes
-
-__all__ = ["Outcome", "Reporter", "compare"]
 
 
 @dataclass(frozen=True)

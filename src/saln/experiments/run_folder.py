@@ -18,18 +18,6 @@ from saln.experiments.state_files import CHECKSUM, read_signed, write_signed
 from saln.features.locks import ByteLocks, LocksNotKnownError
 from saln.files import check_new_path, read_json
 
-__all__ = [
-    "ANEW",
-    "LOCK",
-    "OLD_VERSION",
-    "claimed",
-    "held",
-    "read_settings",
-    "refuse_changes",
-    "refuse_setting",
-    "write_settings",
-]
-
 LOCK = ".lock"
 _ATTEMPTS = 100
 # Runs of this version have no checksums; they are taken as they are.

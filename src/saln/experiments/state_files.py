@@ -19,17 +19,6 @@ import xxhash
 from saln.errors import DataError
 from saln.files import read_json, write_json, write_with
 
-__all__ = [
-    "CHECKSUM",
-    "DamagedStateError",
-    "load_state",
-    "read_signed",
-    "save_state",
-    "sign_state",
-    "signed",
-    "write_signed",
-]
-
 # The key of a JSON file's own checksum.
 CHECKSUM = "checksum"
 _MARK = b"\nsaln xxh3-128 "

@@ -13,19 +13,6 @@ from typing import NamedTuple
 import numpy as np
 from scipy import special  # scipy.stats takes a second to import
 
-__all__ = [
-    "Curve",
-    "Difference",
-    "EqualDifference",
-    "Interval",
-    "difference_at_equal_cost",
-    "first_reaching",
-    "mean_interval",
-    "paired_difference",
-    "share_to_break_even",
-    "value_at",
-]
-
 CONFIDENCE = 0.95
 
 

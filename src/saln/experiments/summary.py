@@ -14,9 +14,7 @@ from saln.experiments.statistics import (
     paired_difference,
     share_to_break_even,
 )
-from saln.training.ledger import ONCE, PHASES
-
-__all__ = ["BASELINES", "METRICS", "summarise"]
+from saln.training.cost_ledger import ONCE, PHASES
 
 Row = dict[str, Any]
 METRICS = tuple(
@@ -43,7 +41,7 @@ def _mean_where_known(values: Sequence[float | None]) -> float | None:
     return _mean(known) if len(known) == len(values) else None
 
 
-class _Run(NamedTuple):
+class _ArmRun(NamedTuple):
     """One arm with one seed: its rows in order, its one-off seconds and its total."""
 
     epochs: list[Row]
@@ -74,7 +72,7 @@ class _Run(NamedTuple):
         return Curve(tuple(cost for cost, _ in measured), tuple(value for _, value in measured))
 
 
-def _arm(runs: Sequence[_Run]) -> dict[str, Any]:
+def _arm(runs: Sequence[_ArmRun]) -> dict[str, Any]:
     """What is said of one arm by itself; one run a seed."""
     last = [run.epochs[-1] for run in runs]
     costs = [run.cost for run in runs]
@@ -108,7 +106,7 @@ def _arm(runs: Sequence[_Run]) -> dict[str, Any]:
     }
 
 
-def _seconds_to_standard(runs: Sequence[_Run], standard: Sequence[_Run]) -> dict[str, Any]:
+def _seconds_to_standard(runs: Sequence[_ArmRun], standard: Sequence[_ArmRun]) -> dict[str, Any]:
     """How long an arm took to the test accuracy that `standard` ends at, seed by seed."""
     targets = [run.epochs[-1]["test_accuracy"] for run in standard]
     times, own, shares = [], [], []
@@ -133,10 +131,10 @@ def _seconds_to_standard(runs: Sequence[_Run], standard: Sequence[_Run]) -> dict
     return found
 
 
-def _break_even(runs: Sequence[_Run], baseline: Sequence[_Run]) -> dict[str, Any]:
+def _break_even(runs: Sequence[_ArmRun], baseline: Sequence[_ArmRun]) -> dict[str, Any]:
     """The share of the baseline's steps that an arm may make, and whether it needed fewer."""
 
-    def allowed(run: _Run, base: _Run, steps: float) -> float:
+    def allowed(run: _ArmRun, base: _ArmRun, steps: float) -> float:
         return share_to_break_even(run.per_step(), run.once(), base.per_step(), base.once(), steps)
 
     pairs = list(zip(runs, baseline, strict=True))
@@ -169,7 +167,7 @@ def _break_even(runs: Sequence[_Run], baseline: Sequence[_Run]) -> dict[str, Any
 
 
 def _against(
-    arm: str, runs: Mapping[str, Sequence[_Run]], entries: Mapping[str, Any]
+    arm: str, runs: Mapping[str, Sequence[_ArmRun]], entries: Mapping[str, Any]
 ) -> dict[str, Any]:
     """One arm against each baseline that was run."""
     found: dict[str, Any] = {"at_equal_steps": {}, "at_equal_seconds": {}, "break_even": {}}
@@ -198,7 +196,7 @@ def _against(
     return found
 
 
-def summarise(
+def summarize(
     about: Mapping[str, Any],
     rows: Sequence[Row],
     costs: Mapping[tuple[str, int], Row],
@@ -224,7 +222,7 @@ def summarise(
         is not known: ``wrong_label_share_kept`` where no label was replaced on purpose.
     """
     arms: dict[str, Any] = {}
-    runs: dict[str, list[_Run]] = {}
+    runs: dict[str, list[_ArmRun]] = {}
     for arm in about["methods"]:
         errors = [text for (failed, _), text in failures.items() if failed == arm]
         if errors:
@@ -236,7 +234,7 @@ def summarise(
                 by_seed.setdefault(row["seed"], []).append(row)
         # In the order of the seeds, for the differences are paired.
         runs[arm] = [
-            _Run(by_seed[seed], costs[arm, seed]) for seed in about["seeds"] if seed in by_seed
+            _ArmRun(by_seed[seed], costs[arm, seed]) for seed in about["seeds"] if seed in by_seed
         ]
         arms[arm] = _arm(runs[arm])
     for arm in runs:

@@ -19,25 +19,14 @@ from torch import Tensor, nn
 
 from saln._torchvision import torchvision
 from saln.data.arguments import as_path
-from saln.data.augmentation import IMAGENET, Normalisation
+from saln.data.transforms import IMAGENET, Normalization
 from saln.errors import InputError, MissingExtraError, WeightsError
-from saln.features.weights import fit_weights, read_weights
+from saln.features.backbone_weights import fit_weights, read_weights
 from saln.randomness import seeded_globally
-
-__all__ = [
-    "NETWORKS",
-    "Network",
-    "build_backbone",
-    "build_network",
-    "feature_size",
-    "inference_mode_of",
-    "network_names",
-    "wrap_backbone",
-]
 
 # What `--learner` and `--backbone` take beside torchvision's classifiers -> what it is.
 NETWORKS = {
-    "pixels": "the flattened, normalised image itself, as in the paper's listing; no weights",
+    "pixels": "the flattened, normalized image itself, as in the paper's listing; no weights",
     "small-cnn": "three convolutions for images of 8 to 32 pixels; no pretrained weights",
     "efficientnet-lite0": "EfficientNet-Lite0; ImageNet weights come with the extra 'offline'",
 }
@@ -54,7 +43,7 @@ class Network:
         body: The network with ``nn.Identity`` in the place of its head.
         head: The dotted name of that place; empty when the head goes behind the body.
         width: How many features the body gives for an image.
-        normalisation: What the network expects of its input.
+        normalization: What the network expects of its input.
         image_size: Pixels that it was built and checked for.
     """
 
@@ -62,7 +51,7 @@ class Network:
     body: nn.Module
     head: str
     width: int
-    normalisation: Normalisation
+    normalization: Normalization
     image_size: int
 
     def with_head(self, layer: nn.Module) -> nn.Module:
@@ -176,7 +165,7 @@ def build_network(
         image_size: Pixels; checked by a forward pass of one black image.
         pretrained: Load the published weights where there are any.
         weights: A state dict on disk, in the place of the published weights; see
-            :func:`saln.features.weights.read_weights`.
+            :func:`saln.features.backbone_weights.read_weights`.
         seed: Decides the weights that are not loaded.
         flag: How the command line names ``weights``, for messages.
 
@@ -192,19 +181,19 @@ def build_network(
             "torchvision such as resnet18 ('saln list' names all)"
         )
     state: dict[str, Tensor] | None = None
-    normalisation = IMAGENET
+    normalization = IMAGENET
     use_published = pretrained and weights is None
     if name == "pixels":
         if weights is not None:
             raise InputError(f"pixels has no weights; leave {flag} out")
         width = 3 * image_size * image_size
-        return Network(name, nn.Flatten(), "", width, normalisation, image_size)
+        return Network(name, nn.Flatten(), "", width, normalization, image_size)
     with seeded_globally(seed, "network"):
         if name == "small-cnn":
             module: nn.Module = nn.Sequential(_small_cnn(), nn.Linear(128, 1000))
         elif name == "efficientnet-lite0":
             module, state = _efficientnet_lite0(use_published, image_size)
-            normalisation = Normalisation(mean=(127 / 255,) * 3, std=(128 / 255,) * 3)
+            normalization = Normalization(mean=(127 / 255,) * 3, std=(128 / 255,) * 3)
         else:
             module, state = _torchvision_network(name, use_published, flag)
     head = _find_head(module)
@@ -218,7 +207,7 @@ def build_network(
     _set_module(module, head, nn.Identity())
     # Channels beside one another: the same numbers, up to 1.5 times as fast on a CPU.
     module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    network = Network(name, module, head, width, normalisation, image_size)
+    network = Network(name, module, head, width, normalization, image_size)
     _check_size(network)
     return network
 
@@ -266,7 +255,7 @@ def build_backbone(name: str, *, image_size: int, weights: Path | None = None) -
 
 
 def wrap_backbone(
-    module: nn.Module, *, image_size: int, normalisation: Normalisation = IMAGENET
+    module: nn.Module, *, image_size: int, normalization: Normalization = IMAGENET
 ) -> Network:
     """Takes a network of the caller's own as a backbone.
 
@@ -274,7 +263,7 @@ def wrap_backbone(
         module: Gives (b, width) for float images (b, 3, image_size, image_size); run in eval
             mode; its weights, its layers' modes and its device stay as they are.
         image_size: Pixels.
-        normalisation: What the network expects of its input.
+        normalization: What the network expects of its input.
 
     Raises:
         InputError: It cannot take such images, or gives something else.
@@ -300,7 +289,7 @@ def wrap_backbone(
     layers = "" if " at 0x" in repr(module) else repr(module)
     key = hashlib.blake2b(layers.encode(), digest_size=4).hexdigest()
     name = f"{type(module).__name__}-{key}"
-    return Network(name, module, "", output.shape[1], normalisation, image_size)
+    return Network(name, module, "", output.shape[1], normalization, image_size)
 
 
 @contextlib.contextmanager

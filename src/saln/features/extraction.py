@@ -20,25 +20,16 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from saln.data.arguments import as_path, as_whole
-from saln.data.augmentation import IMAGENET, Normalisation
 from saln.data.fingerprint import fingerprint
 from saln.data.items import MapStyle, check_map_style, read_item
-from saln.data.views import inference_batch_size
+from saln.data.torch_datasets import inference_batch_size
+from saln.data.transforms import IMAGENET, Normalization
 from saln.errors import DataError, InputError
 from saln.features.backbones import Network, build_backbone, wrap_backbone
-from saln.features.job import Job, Rows, joined, ready
+from saln.features.extraction_job import ExtractedRows, ExtractionJob, joined, ready
 from saln.features.manifest import Manifest, Skipped
 from saln.features.store import FeatureStore
-from saln.features.writing import StoreWriter, finished_store
-
-__all__ = [
-    "DEFAULT_IMAGE_SIZE",
-    "SHARD_ROWS",
-    "Plan",
-    "Progress",
-    "extract_features",
-    "plan_extraction",
-]
+from saln.features.store_writer import StoreWriter, finished_store
 
 logger = logging.getLogger(__name__)
 
@@ -114,11 +105,11 @@ def _find_backbone(
     backbone: str | Network | nn.Module,
     weights: str | Path | None,
     image_size: int | None,
-    normalisation: Normalisation | None,
+    normalization: Normalization | None,
 ) -> Network:
     if isinstance(backbone, str):
-        if normalisation is not None:
-            raise InputError(f"{backbone} has its own normalisation; leave normalisation out")
+        if normalization is not None:
+            raise InputError(f"{backbone} has its own normalization; leave normalization out")
         if image_size is None and backbone in ("pixels", "small-cnn"):
             raise InputError(f"{backbone} has no usual image size; give image_size, e.g. 32")
         size = image_size or DEFAULT_IMAGE_SIZE
@@ -127,10 +118,10 @@ def _find_backbone(
     if weights is not None:
         raise InputError("weights are for a backbone that is a name; load the module's before")
     if isinstance(backbone, Network):
-        if image_size not in (None, backbone.image_size) or normalisation is not None:
+        if image_size not in (None, backbone.image_size) or normalization is not None:
             raise InputError(
                 f"the network {backbone.name} was built for {backbone.image_size} pixels and has "
-                "its own normalisation; leave image_size and normalisation out"
+                "its own normalization; leave image_size and normalization out"
             )
         return backbone
     if not isinstance(backbone, nn.Module):
@@ -140,11 +131,11 @@ def _find_backbone(
         )
     if image_size is None:
         raise InputError("a backbone that is a module needs image_size; give the pixels it expects")
-    return wrap_backbone(backbone, image_size=image_size, normalisation=normalisation or IMAGENET)
+    return wrap_backbone(backbone, image_size=image_size, normalization=normalization or IMAGENET)
 
 
 def _compute(
-    job: Job, writer: StoreWriter, claimed: list[int], advance: Callable[[int], None]
+    job: ExtractionJob, writer: StoreWriter, claimed: list[int], advance: Callable[[int], None]
 ) -> None:
     """Computes shards; each is written in the background while the next is computed."""
     manifest = writer.manifest
@@ -152,7 +143,7 @@ def _compute(
     queue = iter(zip(claimed, shards, strict=True))
     pending: Future[None] | None = None
     number, shard = next(queue)
-    parts: list[Rows] = []
+    parts: list[ExtractedRows] = []
     started = time.perf_counter()
     with ThreadPoolExecutor(max_workers=1) as background:
         for part in job.batches(shards):
@@ -172,7 +163,7 @@ def _compute(
 
 
 def _fill(
-    job: Job, writer: StoreWriter, rank: int, progress: Callable[[Progress], None] | None
+    job: ExtractionJob, writer: StoreWriter, rank: int, progress: Callable[[Progress], None] | None
 ) -> None:
     """Computes this rank's slice, then what no living process has taken, until all is done."""
     manifest = writer.manifest
@@ -238,7 +229,7 @@ class Plan:
         rank: This process's number.
     """
 
-    job: Job
+    job: ExtractionJob
     path: Path
     manifest: Manifest
     rank: int
@@ -296,7 +287,7 @@ def plan_extraction(
     cache_dir: str | Path,
     weights: str | Path | None = None,
     image_size: int | None = None,
-    normalisation: Normalisation | None = None,
+    normalization: Normalization | None = None,
     name: str | None = None,
     device: torch.device | str | None = None,
     batch_size: int | None = None,
@@ -318,14 +309,14 @@ def plan_extraction(
     image_size = None if image_size is None else as_whole(image_size, "image_size", 1)
     if name is not None and not isinstance(name, str):
         raise InputError(f"name={name!r} is not allowed; give text")
-    if normalisation is not None and not isinstance(normalisation, Normalisation):
+    if normalization is not None and not isinstance(normalization, Normalization):
         raise InputError(
-            f"normalisation={normalisation!r} is not allowed; give "
-            "saln.data.augmentation.Normalisation(mean, std)"
+            f"normalization={normalization!r} is not allowed; give "
+            "saln.data.transforms.Normalization(mean, std)"
         )
     rank, world_size = _find_ranks(rank, world_size)
     device = _find_device(device, backbone.body if isinstance(backbone, Network) else backbone)
-    network = _find_backbone(backbone, weights, image_size, normalisation)
+    network = _find_backbone(backbone, weights, image_size, normalization)
     mixed = device.type == "cuda" if mixed_precision is None else mixed_precision
     precision = None
     if mixed:
@@ -343,8 +334,8 @@ def plan_extraction(
         "width": network.width,
         "preprocessing": {
             "image_size": network.image_size,
-            "mean": list(network.normalisation.mean),
-            "std": list(network.normalisation.std),
+            "mean": list(network.normalization.mean),
+            "std": list(network.normalization.std),
         },
         "precision": "mixed" if mixed else "float32",
         "dataset_fingerprint": fingerprint(dataset),
@@ -352,7 +343,7 @@ def plan_extraction(
     name = name or type(dataset).__name__
     path = _store_path(as_path(cache_dir, "cache_dir"), name, network, identity)
     shards = -(-len(dataset) // shard_rows)
-    job = Job(
+    job = ExtractionJob(
         dataset,
         network,
         device,
@@ -372,7 +363,7 @@ def extract_features(
     cache_dir: str | Path = "features/",
     weights: str | Path | None = None,
     image_size: int | None = None,
-    normalisation: Normalisation | None = None,
+    normalization: Normalization | None = None,
     name: str | None = None,
     device: torch.device | str | None = None,
     batch_size: int | None = None,
@@ -386,7 +377,7 @@ def extract_features(
 ) -> FeatureStore:
     """Gives the features of every example, from the cache where they are there.
 
-    Images are resized, centre-cropped and normalised as the backbone expects. A run that
+    Images are resized, center-cropped and normalized as the backbone expects. A run that
     was stopped, by a kill too, goes on where it stopped; a store that is damaged is made
     anew where it is. Several processes may make one store together; each computes its slice
     and returns when the store is whole.
@@ -402,7 +393,7 @@ def extract_features(
             it holds something else than what is asked for.
         weights: A state dict on disk, in the place of the published weights.
         image_size: Pixels; 224 when not given, which networks made for ImageNet expect.
-        normalisation: For a module: what it expects of its input; ImageNet's when not
+        normalization: For a module: what it expects of its input; ImageNet's when not
             given.
         name: The data set's name, for the folder's; its class's when not given.
         device: Where the backbone runs; when not given a GPU where there is one, and for
@@ -437,7 +428,7 @@ def extract_features(
         cache_dir=cache_dir,
         weights=weights,
         image_size=image_size,
-        normalisation=normalisation,
+        normalization=normalization,
         name=name,
         device=device,
         batch_size=batch_size,

@@ -16,8 +16,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["ByteLocks", "LocksNotKnownError"]
-
 
 class LocksNotKnownError(OSError):
     """A disk that gives no locks, as some that lie on a network."""

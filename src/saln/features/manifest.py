@@ -18,18 +18,6 @@ import xxhash
 
 from saln.errors import DataError
 
-__all__ = [
-    "FORMAT_VERSION",
-    "IDENTITY",
-    "Manifest",
-    "Skipped",
-    "damaged",
-    "read_json",
-    "read_manifest",
-    "shard_checksum",
-    "signed",
-]
-
 FORMAT_VERSION = 3
 # Before it, a shard had one checksum of rows and labels together (BLAKE2b), and the manifest
 # none of itself. Such stores are read, and finished, as they are.

@@ -9,7 +9,7 @@
     verified.json   that the rows were compared with their checksums, and when they changed last
 
 Everything but the last two is the same, byte by byte, however often the extraction was
-interrupted. :mod:`saln.features.writing` writes it.
+interrupted. :mod:`saln.features.store_writer` writes it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,6 @@ from saln.data.fingerprint import fingerprint
 from saln.data.items import MapStyle
 from saln.errors import DataError, InputError
 from saln.features.manifest import (
-    FORMAT_VERSION,
     IDENTITY,
     Manifest,
     Skipped,
@@ -38,14 +37,6 @@ from saln.features.manifest import (
     read_manifest,
 )
 from saln.features.verification import DamagedArrayError, find_damage, open_array
-
-__all__ = [
-    "FORMAT_VERSION",
-    "DamagedStoreError",
-    "FeatureStore",
-    "read_seconds",
-    "read_shards",
-]
 
 logger = logging.getLogger(__name__)
 

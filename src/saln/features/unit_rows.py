@@ -1,4 +1,4 @@
-"""Mean-centred rows of unit length, whose products are the cosines that neighbours have."""
+"""Mean-centered rows of unit length, whose products are the cosines that neighbors have."""
 
 from __future__ import annotations
 
@@ -12,9 +12,7 @@ from torch import Tensor
 
 from saln.errors import InputError
 
-__all__ = ["KEYS", "QUERIES", "UnitRows", "blocks", "propose"]
-
-# Examples whose neighbours are searched at once, and those they are compared with at once:
+# Examples whose neighbors are searched at once, and those they are compared with at once:
 # 1,024 x 16,384 float32 products are 64 MiB.
 QUERIES = 1024
 KEYS = 16_384
@@ -25,7 +23,7 @@ Array = npt.NDArray[Any]
 
 
 class UnitRows:
-    """Mean-centred rows of unit length, block by block; rows without length stay zero."""
+    """Mean-centered rows of unit length, block by block; rows without length stay zero."""
 
     def __init__(self, features: Array) -> None:
         self.features = features

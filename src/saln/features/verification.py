@@ -28,8 +28,6 @@ from saln.errors import DataError
 from saln.features.manifest import Manifest
 from saln.files import write_text
 
-__all__ = ["STAMP", "DamagedArrayError", "DamagedShards", "find_damage", "open_array"]
-
 logger = logging.getLogger(__name__)
 
 STAMP = "verified.json"

@@ -8,15 +8,13 @@ import torch
 from torch.utils.data import DataLoader
 
 from saln.errors import InputError, MissingExtraError
-from saln.integrations.counting import CountingLoader, chosen_by
+from saln.integrations.step_counter import CountingLoader, chosen_by
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-    from saln.loading.batches import SelectedBatches
-    from saln.loading.streams import SelectedStream
-
-__all__ = ["PreparedLoader", "own_shares", "prepare"]
+    from saln.loading.selected_batches import SelectedBatches
+    from saln.loading.selected_stream import SelectedStream
 
 
 def prepare(accelerator: Accelerator, loader: DataLoader[Any]) -> PreparedLoader:

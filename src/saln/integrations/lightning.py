@@ -9,9 +9,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from saln._torchvision import torchvision  # noqa: F401 (they import it; see there)
 from saln.errors import InputError, MissingExtraError
-from saln.integrations.counting import CountingLoader, check_dataset
-from saln.loading.batches import SelectedBatches
-from saln.loading.schedules import FilterSchedule
+from saln.integrations.step_counter import CountingLoader, check_dataset
+from saln.loading.filter_schedule import FilterSchedule
+from saln.loading.selected_batches import SelectedBatches
 
 try:
     import lightning as lightning  # given on, so that it need not be imported before this
@@ -20,8 +20,6 @@ except ImportError as error:
         "saln.integrations.lightning needs the package 'lightning', which is not installed; "
         "run: pip install 'saln[lightning]'"
     ) from error
-
-__all__ = ["ObserveLosses", "SelectedDataModule"]
 
 # What the loader gets from the batches, or does not need beside them.
 _TAKEN = ("batch_size", "batch_sampler", "sampler", "shuffle", "drop_last")

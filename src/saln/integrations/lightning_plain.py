@@ -14,10 +14,8 @@ from lightning.pytorch.utilities import CombinedLoader
 from torch.utils.data import DataLoader, IterableDataset
 
 if TYPE_CHECKING:
-    from saln.loading.batches import SelectedBatches
-    from saln.loading.streams import SelectedStream
-
-__all__ = ["PlainLoaders", "every_trainers_callbacks"]
+    from saln.loading.selected_batches import SelectedBatches
+    from saln.loading.selected_stream import SelectedStream
 
 
 class PlainLoaders(lightning.Callback):
@@ -49,10 +47,10 @@ class PlainLoaders(lightning.Callback):
 
 def _choosers(trainer: lightning.Trainer) -> list[SelectedBatches | SelectedStream]:
     # Chosen batches can be here only if somebody has imported them.
-    if "saln.loading.batches" not in sys.modules:
+    if "saln.loading.selected_batches" not in sys.modules:
         return []
-    from saln.loading.batches import SelectedBatches
-    from saln.loading.streams import SelectedStream
+    from saln.loading.selected_batches import SelectedBatches
+    from saln.loading.selected_stream import SelectedStream
 
     loaders = CombinedLoader(trainer.train_dataloader).flattened
     plain = [loader for loader in loaders if isinstance(loader, DataLoader)]
@@ -62,8 +60,8 @@ def _choosers(trainer: lightning.Trainer) -> list[SelectedBatches | SelectedStre
 
 def _refuse(chooser: SelectedBatches | SelectedStream, *, resumed: bool) -> None:
     from saln.errors import InputError
-    from saln.loading.batches import SelectedBatches
-    from saln.loading.schedules import FilterSchedule
+    from saln.loading.filter_schedule import FilterSchedule
+    from saln.loading.selected_batches import SelectedBatches
 
     batches = chooser if isinstance(chooser, SelectedBatches) else None
     cure = (

@@ -24,21 +24,19 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from saln.data.augmentation import Normalisation
 from saln.data.datasets import load_dataset
 from saln.data.fingerprint import fingerprint
 from saln.data.items import MapStyle
-from saln.data.views import inference_batch_size
+from saln.data.torch_datasets import inference_batch_size
+from saln.data.transforms import Normalization
 from saln.errors import DataError, InputError, MissingExtraError, SalnError
 from saln.features.backbones import Network
 from saln.features.extraction import SHARD_ROWS, Plan, Progress, plan_extraction
-from saln.features.job import Job, joined, ready
+from saln.features.extraction_job import ExtractionJob, joined, ready
 from saln.features.manifest import Skipped
 from saln.features.store import FeatureStore
-from saln.features.writing import StoreWriter
+from saln.features.store_writer import StoreWriter
 from saln.process import kept_handler
-
-__all__ = ["TrainingPart", "connected", "extract_features_on_ray"]
 
 # A shard whose actors keep dying is what kills them: an image too large for memory, say.
 _DEATHS = 3
@@ -159,7 +157,9 @@ Shard = tuple[npt.NDArray[np.float16], npt.NDArray[np.int64], tuple[Skipped, ...
 class _Extractor:
     """What an actor is; also without Ray."""
 
-    def __init__(self, job: Job, load: Callable[[], MapStyle] | None, wanted: str) -> None:
+    def __init__(
+        self, job: ExtractionJob, load: Callable[[], MapStyle] | None, wanted: str
+    ) -> None:
         self.job = job
         self.load = load
         self.wanted = wanted
@@ -266,7 +266,7 @@ def extract_features_on_ray(  # noqa: D417 (the others are described there)
     cache_dir: str | Path = "features/",
     weights: str | Path | None = None,
     image_size: int | None = None,
-    normalisation: Normalisation | None = None,
+    normalization: Normalization | None = None,
     name: str | None = None,
     device: str | None = None,
     batch_size: int | None = None,
@@ -318,7 +318,7 @@ def extract_features_on_ray(  # noqa: D417 (the others are described there)
             cache_dir=cache_dir,
             weights=weights,
             image_size=image_size,
-            normalisation=normalisation,
+            normalization=normalization,
             name=name,
             device="cpu",  # the driver computes nothing and may have no GPU
             batch_size=batch_size or inference_batch_size(_torch_device(on_gpu)),

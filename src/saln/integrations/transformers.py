@@ -14,10 +14,10 @@ from saln._torchvision import torchvision  # noqa: F401 (they import it; see the
 from saln.errors import DataError, InputError, MissingExtraError
 from saln.files import write_with
 from saln.integrations.accelerate import own_shares
-from saln.integrations.counting import check_dataset
-from saln.loading.batches import SelectedBatches
-from saln.loading.schedules import FilterSchedule
-from saln.loading.sharding import refuse_double_sharding
+from saln.integrations.step_counter import check_dataset
+from saln.loading.double_sharding import refuse_double_sharding
+from saln.loading.filter_schedule import FilterSchedule
+from saln.loading.selected_batches import SelectedBatches
 
 try:
     from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint, seed_worker
@@ -26,8 +26,6 @@ except ImportError as error:
         "saln.integrations.transformers needs the package 'transformers', which is not installed; "
         "run: pip install 'saln[transformers]'"
     ) from error
-
-__all__ = ["SelectedTrainerMixin"]
 
 # Beside the Trainer's own files in a checkpoint.
 _FILE = "selected_batches.pt"

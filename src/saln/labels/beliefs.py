@@ -14,8 +14,6 @@ from torch import Tensor
 
 from saln.errors import InputError
 
-__all__ = ["LabelBeliefs", "LabelEvidence", "LabelIssue"]
-
 Places = npt.NDArray[np.int64]
 
 
@@ -43,13 +41,13 @@ class LabelEvidence(NamedTuple):
     Attributes:
         given: The name of its label; None where it is unknown.
         classes: The likeliest classes by name, each with its probability, likeliest first.
-        neighbours: The nearest examples: row, cosine, name of the label (None: unknown).
+        neighbors: The nearest examples: row, cosine, name of the label (None: unknown).
         copies: The rows that lie as good as at the same place, whose labels were not asked.
     """
 
     given: str | None
     classes: tuple[tuple[str, float], ...]
-    neighbours: tuple[tuple[int, float, str | None], ...]
+    neighbors: tuple[tuple[int, float, str | None], ...]
     copies: tuple[int, ...]
 
 
@@ -73,7 +71,7 @@ class LabelBeliefs:
             not, nothing is doubted.
         message: What a person should know, in words; empty when all is well.
         groups: Near duplicates: rows that have one voice together and none about each other.
-        neighbours: int32, (n, k): the nearest, themselves left out; k = 0 without a table.
+        neighbors: int32, (n, k): the nearest, themselves left out; k = 0 without a table.
         similarities: float32, (n, k): their cosines.
         penalty: The filter's, as a share of the features' variance; chosen by likelihood.
         rounds: How often beliefs took the place of labels, with gain.
@@ -91,7 +89,7 @@ class LabelBeliefs:
     informative: bool
     message: str
     groups: tuple[Places, ...]
-    neighbours: npt.NDArray[np.int32]
+    neighbors: npt.NDArray[np.int32]
     similarities: npt.NDArray[np.float32]
     penalty: float
     rounds: int
@@ -137,7 +135,7 @@ class LabelBeliefs:
 
         Args:
             example: Its row.
-            top: How many classes and neighbours at most.
+            top: How many classes and neighbors at most.
 
         Raises:
             InputError: There is no such row.
@@ -150,7 +148,7 @@ class LabelBeliefs:
         near = tuple(
             (int(row), float(similarity), self._name(int(row)))
             for row, similarity in zip(
-                self.neighbours[example][:top], self.similarities[example][:top], strict=True
+                self.neighbors[example][:top], self.similarities[example][:top], strict=True
             )
             if row >= 0
         )

@@ -1,4 +1,4 @@
-"""What the others say of an example's class: the filter's scores and the neighbours' votes."""
+"""What the others say of an example's class: the filter's scores and the neighbors' votes."""
 
 from __future__ import annotations
 
@@ -12,26 +12,24 @@ import scipy.sparse
 import torch
 from torch import Tensor
 
-from saln.features.neighbours import NeighbourTable, nearest_neighbours
-from saln.labels.duplicates import duplicate_groups
-from saln.labels.rows import Rows, batches
+from saln.features.neighbors import NeighborTable, nearest_neighbors
+from saln.labels.duplicate_groups import duplicate_groups
+from saln.labels.feature_blocks import FeatureBlocks, batches
 from saln.spectral.label_filter import LabelFilter, transposed_product
-
-__all__ = ["Evidence", "Gatherer", "Signal", "find_neighbours"]
 
 # With more classes than this, each example keeps those that speak for it most, and its own.
 ALL_CLASSES = 64
 KEPT_CLASSES = 32
-# Votes: how many neighbours, and the power of the cosine that each counts by.
-NEIGHBOURS = 50
+# Votes: how many neighbors, and the power of the cosine that each counts by.
+NEIGHBORS = 50
 SHARPNESS = 4
 # Added to each class's share of the votes, over all classes: nothing is impossible.
 VOTE_SMOOTHING = 0.05
-# Directions of the largest variation in which neighbours are sought.
+# Directions of the largest variation in which neighbors are sought.
 SEARCH_WIDTH = 128
 # Rows up to which the search is exact, and up to which there is one.
 EXACT_ROWS = 20_000
-NEIGHBOUR_ROWS = 200_000
+NEIGHBOR_ROWS = 200_000
 BLOCK_ENTRIES = 2**22
 
 Places = npt.NDArray[np.int64]
@@ -67,7 +65,7 @@ class Evidence:
         rows: int64, (b,): which examples.
         classes: int64 or int32, (b, m).
         scores: float32, (b, m): of the filter.
-        votes: float32, (b, m): logarithms; None without neighbours.
+        votes: float32, (b, m): logarithms; None without neighbors.
         left: How many classes each example leaves out.
         typical: float32, (b,): the mean score of the classes left out.
         spread: float32, (b,): their scores' standard deviation.
@@ -84,27 +82,25 @@ class Evidence:
     unvoted: float
 
 
-def find_neighbours(rows: Rows, found: LabelFilter) -> tuple[NeighbourTable, list[Places]]:
-    """The neighbours of every example, where features vary most, and near duplicates."""
+def find_neighbors(rows: FeatureBlocks, found: LabelFilter) -> tuple[NeighborTable, list[Places]]:
+    """The neighbors of every example, where features vary most, and near duplicates."""
     width = min(len(found.values), SEARCH_WIDTH)
-    if width == 0 or rows.n < 2:  # features that are all the same have no neighbours
+    if width == 0 or rows.n < 2:  # features that are all the same have no neighbors
         none = np.empty((rows.n, 0))
-        return NeighbourTable(none.astype(np.int32), none.astype(np.float32), 0.0), []
+        return NeighborTable(none.astype(np.int32), none.astype(np.float32), 0.0), []
     projected = np.empty((rows.n, width), dtype=np.float32)
     for part, block in rows.blocks():
         # Of length about 1: what is very small or large is no number in float32.
         scaled = found.project(block, width) / (found.scale / found.count) ** 0.5
         projected[part] = scaled.float().numpy()
     engine: Any = "exact" if rows.n <= EXACT_ROWS else "approximate"
-    table = nearest_neighbours(projected, min(NEIGHBOURS, rows.n - 1), engine=engine)
+    table = nearest_neighbors(projected, min(NEIGHBORS, rows.n - 1), engine=engine)
     groups = duplicate_groups(table.indices, table.similarities)
     return _beyond_copies(table, groups, projected), groups
 
 
-def _beyond_copies(
-    table: NeighbourTable, groups: list[Places], projected: Singles
-) -> NeighbourTable:
-    """Gives groups that know hardly anybody else the neighbours of the group as a whole."""
+def _beyond_copies(table: NeighborTable, groups: list[Places], projected: Singles) -> NeighborTable:
+    """Gives groups that know hardly anybody else the neighbors of the group as a whole."""
     indices, similarities = np.array(table.indices), np.array(table.similarities)
     k = indices.shape[1]
     lengths = np.linalg.norm(projected, axis=1).clip(1e-12)
@@ -119,7 +115,7 @@ def _beyond_copies(
         near = np.argsort(-cosines, kind="stable")[: min(k, others)]
         indices[group[:, None], np.arange(len(near))] = near
         similarities[group[:, None], np.arange(len(near))] = cosines[near]
-    return NeighbourTable(indices, similarities, table.seconds, table.recall)
+    return NeighborTable(indices, similarities, table.seconds, table.recall)
 
 
 class Gatherer:
@@ -130,17 +126,17 @@ class Gatherer:
         labels: int64, (n,): places of classes; -1 for none.
         classes: C.
         found: The filter; what it holds of labels is changed by :meth:`speak`.
-        table: Neighbours; None to do without.
+        table: Neighbors; None to do without.
         groups: Near duplicates.
     """
 
     def __init__(
         self,
-        rows: Rows,
+        rows: FeatureBlocks,
         labels: Places,
         classes: int,
         found: LabelFilter,
-        table: NeighbourTable | None,
+        table: NeighborTable | None,
         groups: list[Places],
     ) -> None:
         self.rows, self.labels, self.classes = rows, labels, classes
@@ -159,7 +155,7 @@ class Gatherer:
         self.signal = Signal(np.maximum(labels, 0)[:, None], own[:, None])
         kept = classes if classes <= ALL_CLASSES else KEPT_CLASSES
         self.kept = kept
-        self.size = max(1, min(rows.block_rows, BLOCK_ENTRIES // max(classes, 2 * NEIGHBOURS)))
+        self.size = max(1, min(rows.block_rows, BLOCK_ENTRIES // max(classes, 2 * NEIGHBORS)))
 
     def speak(self, signal: Signal) -> None:
         """Puts beliefs in the place of the labels, for the filter and for the votes."""
@@ -242,14 +238,14 @@ class Gatherer:
         By that alone the others would tell an example's class: the one that they have less of.
         """
         own = torch.from_numpy(signal[part].toarray())
-        labelled = (own.sum(dim=1, keepdim=True) > 0).double()
+        labeled = (own.sum(dim=1, keepdim=True) > 0).double()
         if together:
-            own, labelled = own.sum(dim=0, keepdim=True), labelled.sum(dim=0, keepdim=True)
-        left = (self.filter.count - labelled).clamp_min(1.0)
-        return (own - labelled * self.filter.shares) / left
+            own, labeled = own.sum(dim=0, keepdim=True), labeled.sum(dim=0, keepdim=True)
+        left = (self.filter.count - labeled).clamp_min(1.0)
+        return (own - labeled * self.filter.shares) / left
 
-    def _votes(self, which: Places, table: NeighbourTable) -> Tensor:
-        """The shares of the neighbours' votes, smoothed: (b, C)."""
+    def _votes(self, which: Places, table: NeighborTable) -> Tensor:
+        """The shares of the neighbors' votes, smoothed: (b, C)."""
         near = np.asarray(table.indices[which]).astype(np.int64)
         weight = np.maximum(np.asarray(table.similarities[which]), 0.0) ** SHARPNESS
         # Of their own group none has a voice.
@@ -260,7 +256,7 @@ class Gatherer:
         found.scatter_add_(1, columns.flatten(1), shares.float().flatten(1))
         total = found.sum(dim=1, keepdim=True)
         share = found / total.clamp_min(torch.finfo(torch.float32).tiny)
-        # Who has no neighbour has the votes of all classes alike.
+        # Who has no neighbor has the votes of all classes alike.
         share = torch.where(total > 0, share, torch.full_like(share, 1 / self.classes))
         return (share + VOTE_SMOOTHING / self.classes) / (1 + VOTE_SMOOTHING)
 

@@ -6,13 +6,11 @@ import warnings
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from saln.loading.ahead import Ahead
+from saln.loading.prefetch import Ahead
 from saln.loading.ranks import rank_share
 
 if TYPE_CHECKING:
-    from saln.loading.batches import SelectedBatches
-
-__all__ = ["BatchIterator"]
+    from saln.loading.selected_batches import SelectedBatches
 
 
 class BatchIterator(Iterator[list[int]]):

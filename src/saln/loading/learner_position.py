@@ -12,14 +12,12 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from saln.errors import DataError, InputError
-from saln.loading.batches import SelectedBatches
-from saln.loading.given import as_number
-from saln.loading.saved import described, refuse_other_settings
+from saln.loading.candidate_fields import as_number
+from saln.loading.saved_state import described, refuse_other_settings
+from saln.loading.selected_batches import SelectedBatches
 
 if TYPE_CHECKING:
     from saln.loading.learner_selected import LearnerSelected
-
-__all__ = ["Position", "digest"]
 
 
 def digest(values: Tensor) -> int:

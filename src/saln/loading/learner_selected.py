@@ -10,22 +10,20 @@ import torch
 from torch import Tensor, nn
 
 from saln.data.arguments import as_array, as_whole
-from saln.data.views import inference_batch_size
+from saln.data.torch_datasets import inference_batch_size
 from saln.errors import InputError, TrainingError
-from saln.loading.batches import Phase, no_phase
-from saln.loading.gathering import all_alike, check_group, gather_rows, share_bounds
-from saln.loading.given import as_number, as_rows, as_selector
+from saln.loading.batch_tree import Key, cut, move
+from saln.loading.candidate_fields import as_number, as_rows, as_selector
+from saln.loading.double_sharding import refuse_double_sharding, sharded_by
+from saln.loading.gather import all_alike, check_group, gather_rows, share_bounds
 from saln.loading.learner_position import Position, digest
-from saln.loading.observing import Observing
+from saln.loading.loss_observer import Observing
+from saln.loading.network_outputs import Field, Reader
 from saln.loading.ranks import Sharing
-from saln.loading.reading import Field, Reader
-from saln.loading.sharding import refuse_double_sharding, sharded_by
-from saln.loading.structure import Key, cut, move
+from saln.loading.selected_batches import Phase, no_phase
 from saln.randomness import derive_generator
 from saln.selection.candidates import Candidates, PairEmbeddings, Selection
 from saln.selection.contract import Selector
-
-__all__ = ["Kept", "LearnerSelected"]
 
 # What is read of a network; of the learner and of the reference.
 _READ = ("outputs", "losses", "embeddings")
@@ -69,7 +67,7 @@ class LearnerSelected:
     second forward pass, but the backward pass runs through all ``n`` candidates: with a
     backward pass that costs twice a forward pass, ``3n`` against ``n + 3k``, so it pays at
     filter ratios below 1/3. It needs the memory of ``n`` examples' activations, and
-    changes what is trained: dropout is at work while scoring, and BatchNorm normalises by,
+    changes what is trained: dropout is at work while scoring, and BatchNorm normalizes by,
     and remembers, all candidates.
 
     Args:

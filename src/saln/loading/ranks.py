@@ -12,8 +12,6 @@ from typing import Any, TypeVar
 from saln.distributed import Rank
 from saln.errors import InputError
 
-__all__ = ["Sharing", "check_ranks", "rank_share"]
-
 T = TypeVar("T")
 
 

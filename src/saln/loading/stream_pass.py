@@ -13,15 +13,13 @@ from torch.utils.data import get_worker_info
 
 from saln.errors import DataError, InputError, SalnError
 from saln.loading.ranks import rank_share
-from saln.loading.sources import Item, SampleReader, asks_for_worker, tell_epoch
+from saln.loading.stream_reader import Item, SampleReader, asks_for_worker, tell_epoch
 from saln.randomness import derive_generator
 from saln.selection.candidates import Selection
 from saln.selection.contract import Selector
 
 if TYPE_CHECKING:
-    from saln.loading.streams import SelectedStream
-
-__all__ = ["StreamBatch", "StreamPass"]
+    from saln.loading.selected_stream import SelectedStream
 
 
 class StreamBatch(NamedTuple):

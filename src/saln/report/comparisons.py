@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from saln.report.paper import UNREAD, claims_for
+from saln.report.paper_claims import UNREAD, claims_for
 from saln.report.values import Table
-
-__all__ = ["break_even_lines", "comparison_tables", "headline", "paper_table"]
 
 BASELINES = ("uniform", "standard")
 

@@ -16,14 +16,12 @@ import numpy as np
 
 from saln.report.values import Bars, Drawing, Figure, HeatMap, Intervals
 
-__all__ = ["COLOURS", "Drawn", "draw", "for_page", "page_colours"]
-
-# Okabe and Ito's colours, which colour-blind readers can tell apart.
-COLOURS = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#8c6d31", "#1c2330")
+# Okabe and Ito's colors, which color-blind readers can tell apart.
+COLORS = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#8c6d31", "#1c2330")
 INK, GRID, PAPER = "#1c2330", "#d9dee8", "#fefefe"
 # Drawn in these and named by the page's style, which has others for a dark screen.
 _NAMES = {INK: "--ink", GRID: "--grid", PAPER: "--paper-of-figures"} | {
-    colour: f"--colour-{number}" for number, colour in enumerate(COLOURS[:-1])
+    color: f"--color-{number}" for number, color in enumerate(COLORS[:-1])
 }
 
 
@@ -67,8 +65,8 @@ def _style(name: str) -> Any:
 
 
 def _look(arms: tuple[str, ...], arm: str) -> tuple[str, str]:
-    again, number = divmod(arms.index(arm), len(COLOURS))
-    return COLOURS[number], ("-", "--", ":")[again % 3]
+    again, number = divmod(arms.index(arm), len(COLORS))
+    return COLORS[number], ("-", "--", ":")[again % 3]
 
 
 def _plain(name: str) -> str:
@@ -80,11 +78,11 @@ def _plain(name: str) -> str:
 
 def _lines(axes: Any, figure: Figure, arms: tuple[str, ...]) -> None:
     for curve in figure.curves:
-        colour, line = _look(arms, curve.arm)
+        color, line = _look(arms, curve.arm)
         marker = "." if len(curve.x) <= 30 else ""
-        axes.plot(curve.x, curve.y, line, color=colour, label=curve.arm, lw=1.8, marker=marker)
+        axes.plot(curve.x, curve.y, line, color=color, label=curve.arm, lw=1.8, marker=marker)
         if curve.low != curve.high:
-            axes.fill_between(curve.x, curve.low, curve.high, color=colour, alpha=0.15, lw=0)
+            axes.fill_between(curve.x, curve.low, curve.high, color=color, alpha=0.15, lw=0)
     axes.set(xlabel=figure.x_label, ylabel=figure.y_label)
     if all(float(place).is_integer() for curve in figure.curves for place in curve.x):
         axes.xaxis.get_major_locator().set_params(integer=True)
@@ -100,7 +98,7 @@ def _bars(axes: Any, figure: Bars) -> None:
         # Hatching too: seven fills are more than some eyes tell apart.
         hatch = ("", "//", "..", "\\\\", "xx", "--", "")[number % 7]
         axes.barh(
-            places, values, left=left, label=part, color=COLOURS[number % len(COLOURS)],
+            places, values, left=left, label=part, color=COLORS[number % len(COLORS)],
             hatch=hatch, edgecolor=PAPER, linewidth=0.5,
         )  # fmt: skip
         left += np.asarray(values)
@@ -118,10 +116,10 @@ def _intervals(axes: Any, figure: Intervals, arms: tuple[str, ...]) -> None:
     for place, arm, value, low, high in zip(
         places, figure.arms, figure.values, figure.low, figure.high, strict=True
     ):
-        colour = _look(arms, arm)[0]
+        color = _look(arms, arm)[0]
         if low is not None and high is not None:
-            axes.plot([low, high], [place, place], color=colour, lw=3, alpha=0.55)
-        axes.plot([value], [place], "o", color=colour)
+            axes.plot([low, high], [place, place], color=color, lw=3, alpha=0.55)
+        axes.plot([value], [place], "o", color=color)
     axes.set_yticks(places, figure.arms)
     axes.set_ylim(len(places) - 0.5, -0.5)
     axes.set(xlabel=figure.x_label)
@@ -130,14 +128,14 @@ def _intervals(axes: Any, figure: Intervals, arms: tuple[str, ...]) -> None:
 
 def _heat(canvas: Any, all_axes: list[Any], figure: HeatMap) -> None:
     finite = [v for p in figure.panels for row in p.values for v in row if math.isfinite(v)]
-    low, high, colours = 0.0, max(finite, default=1.0), "cividis"
-    if figure.centre is not None:
-        reach = max((abs(value - figure.centre) for value in finite), default=1.0) or 1.0
-        low, high, colours = figure.centre - reach, figure.centre + reach, "PuOr"
+    low, high, colors = 0.0, max(finite, default=1.0), "cividis"
+    if figure.center is not None:
+        reach = max((abs(value - figure.center) for value in finite), default=1.0) or 1.0
+        low, high, colors = figure.center - reach, figure.center + reach, "PuOr"
     for axes, panel in zip(all_axes, figure.panels, strict=True):
         values = np.asarray(panel.values, dtype=float)
         image = axes.imshow(
-            values, cmap=colours, vmin=low, vmax=high, aspect="auto", interpolation="nearest"
+            values, cmap=colors, vmin=low, vmax=high, aspect="auto", interpolation="nearest"
         )
         axes.set_title(panel.title, fontsize=9, loc="left")
         if figure.rows:
@@ -213,7 +211,7 @@ def _alone(matplotlib: Any, style: dict[str, Any]) -> Iterator[None]:
 
 
 def draw(figure: Drawing, arms: tuple[str, ...]) -> Drawn:
-    """Draws a figure. ``arms`` fixes each arm's colour across figures."""
+    """Draws a figure. ``arms`` fixes each arm's color across figures."""
     with _silently():
         return _draw(figure, arms)
 
@@ -255,15 +253,15 @@ def _draw(figure: Drawing, arms: tuple[str, ...]) -> Drawn:
 
 
 def for_page(drawn: Drawn, name: str) -> str:
-    """The SVG for inside a page: the page's colours, and names that no other figure has."""
+    """The SVG for inside a page: the page's colors, and names that no other figure has."""
     svg = drawn.svg[drawn.svg.index("<svg") :]  # no XML prologue inside HTML
     svg = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", svg, flags=re.DOTALL)
     svg = svg.replace("#ffffff", PAPER, 1)  # the sheet
-    for colour, variable in _NAMES.items():
-        svg = svg.replace(colour, f"var({variable})")
+    for color, variable in _NAMES.items():
+        svg = svg.replace(color, f"var({variable})")
     return re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", svg)
 
 
-def page_colours() -> dict[str, str]:
-    """The page's names of colours -> those of a saved figure."""
-    return {variable: colour for colour, variable in _NAMES.items()} | {_NAMES[PAPER]: "#ffffff"}
+def page_colors() -> dict[str, str]:
+    """The page's names of colors -> those of a saved figure."""
+    return {variable: color for color, variable in _NAMES.items()} | {_NAMES[PAPER]: "#ffffff"}

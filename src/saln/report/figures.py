@@ -6,15 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from saln.report.values import Bars, Curve, Drawing, Figure, Intervals
-from saln.training.ledger import ONCE, PHASES
-
-__all__ = ["run_figures", "summary_figures"]
+from saln.report.values import Bars, Drawing, Figure, IntervalCurve, Intervals
+from saln.training.cost_ledger import ONCE, PHASES
 
 SPLITS = ("train", "validation", "test")
 
 
-def _series(rows: list[dict[str, Any]], metric: str, x: str) -> tuple[Curve, ...]:
+def _series(rows: list[dict[str, Any]], metric: str, x: str) -> tuple[IntervalCurve, ...]:
     arms = list(dict.fromkeys(row["arm"] for row in rows))
     curves = []
     for arm in arms:
@@ -40,7 +38,7 @@ def _series(rows: list[dict[str, Any]], metric: str, x: str) -> tuple[Curve, ...
             places = np.array([row[x] for row in next(iter(by_seed.values()))[:length]])
         values, places = values[:, measured], places[measured]
         curves.append(
-            Curve(
+            IntervalCurve(
                 arm,
                 tuple(places.tolist()),
                 tuple(values.mean(axis=0).tolist()),

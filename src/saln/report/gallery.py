@@ -10,10 +10,8 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
-from saln.experiments.choices import SHEET_COLUMNS, SHOWN_CANDIDATES, Shown, sheet_path
-from saln.report.chosen import Chosen
-
-__all__ = ["Batch", "Candidate", "Gallery", "make_gallery"]
+from saln.experiments.kept_examples import SHEET_COLUMNS, SHOWN_CANDIDATES, Shown, sheet_path
+from saln.report.choice_section import Chosen
 
 # Tiles of fewer pixels are shown as squares, not as a blur.
 SMALL_TILE = 24
@@ -39,7 +37,7 @@ class Candidate(NamedTuple):
     kept: bool
 
 
-class Batch(NamedTuple):
+class ShownBatch(NamedTuple):
     """A shown batch: highest score first, kept before dropped."""
 
     arm: str
@@ -67,7 +65,7 @@ class Gallery(NamedTuple):
     columns: int
     rows: dict[str, int]
     small: bool
-    batches: tuple[Batch, ...]
+    batches: tuple[ShownBatch, ...]
     left_out: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
@@ -75,7 +73,7 @@ class Gallery(NamedTuple):
         return {**self._asdict(), "batches": [batch._asdict() for batch in self.batches]}
 
 
-def _batch(arm: str, shown: Shown, labels: list[int], true_labels: list[int]) -> Batch:
+def _batch(arm: str, shown: Shown, labels: list[int], true_labels: list[int]) -> ShownBatch:
     kept = set(shown.positions.tolist())
     candidates = []
     for position, index in enumerate(shown.indices[:SHOWN_CANDIDATES].tolist()):
@@ -85,7 +83,7 @@ def _batch(arm: str, shown: Shown, labels: list[int], true_labels: list[int]) ->
         )
     candidates.sort(key=lambda one: (not one.kept, -(one.score or 0.0), one.tile))
     left_out = max(0, len(shown.indices) - SHOWN_CANDIDATES)
-    return Batch(arm, shown.epoch, shown.step, tuple(candidates), left_out)
+    return ShownBatch(arm, shown.epoch, shown.step, tuple(candidates), left_out)
 
 
 def make_gallery(folder: Path, chosen: Chosen, damaged: Sequence[str] = ()) -> Gallery | None:
@@ -97,7 +95,7 @@ def make_gallery(folder: Path, chosen: Chosen, damaged: Sequence[str] = ()) -> G
         damaged: Files of images, relative to the folder, that are not what was written. They,
             and those that are no images, are left out.
     """
-    batches: list[Batch] = []
+    batches: list[ShownBatch] = []
     sheets: dict[str, str] = {}
     rows: dict[str, int] = {}
     left_out = set(damaged)

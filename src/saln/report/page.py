@@ -13,28 +13,26 @@ import jinja2
 import xxhash
 
 from saln.errors import DataError, InputError
-from saln.experiments.finished import FinishedRun, read_finished
+from saln.experiments.finished_run import FinishedRun, read_finished
 from saln.experiments.run_folder import ANEW, held, read_settings
 from saln.experiments.state_files import read_signed
 from saln.files import file_checksum, read_json, write_bytes, write_json, write_text
-from saln.report.chosen import Chosen, chosen_figures, chosen_tables, read_chosen
+from saln.report.choice_section import Chosen, chosen_figures, chosen_tables, read_chosen
 from saln.report.comparisons import break_even_lines, comparison_tables, headline, paper_table
-from saln.report.drawing import draw, for_page, page_colours
+from saln.report.drawing import draw, for_page, page_colors
 from saln.report.figures import run_figures, summary_figures
 from saln.report.gallery import make_gallery
-from saln.report.labels import label_section
+from saln.report.known_labels import knows_truth, noise_text
+from saln.report.label_section import label_section
 from saln.report.tables import joined_table, run_tables, to_markdown, verdicts
-from saln.report.truth import knows_truth, noise_text
 from saln.report.values import Drawing, Table, data_of, to_csv
-from saln.report.weights import final_weights, weight_figures
-
-__all__ = ["is_current", "write_joined", "write_report"]
+from saln.report.weight_section import final_weights, weight_figures
 
 # The checksums of what a report wrote, and of the summary that it is of.
 _STAMP = ".report.json"
 
 
-class _Run(NamedTuple):
+class _ReportedRun(NamedTuple):
     """A finished run's files, read."""
 
     folder: Path
@@ -67,7 +65,7 @@ class _Shown(NamedTuple):
     svg: str
 
 
-def _read(folder: Path) -> _Run:
+def _read(folder: Path) -> _ReportedRun:
     if not any((folder / name).exists() for name in ("config.json", "progress.json")):
         raise InputError(f"{folder} holds no run; give a folder that 'saln compare' wrote")
     found = read_finished(folder)
@@ -84,11 +82,11 @@ def _read(folder: Path) -> _Run:
         environment = read_signed(folder / "environment.json", ANEW, must=False)
     except DataError:  # nothing but what the run ran on is lost, and the page says so
         environment = {}
-    return _Run(folder, settings.preset, found, environment)
+    return _ReportedRun(folder, settings.preset, found, environment)
 
 
 @contextlib.contextmanager
-def _explained(run: _Run) -> Iterator[None]:
+def _explained(run: _ReportedRun) -> Iterator[None]:
     """Says which file is at fault where nothing could check it before."""
     try:
         yield
@@ -188,7 +186,7 @@ _CURES = {
 }
 
 
-def _check_files(run: _Run) -> tuple[str, ...]:
+def _check_files(run: _ReportedRun) -> tuple[str, ...]:
     """Compares what a report is drawn from with its checksums; gives what is left out of it."""
     record = run.found.record
     if record is None:
@@ -207,7 +205,7 @@ def _check_files(run: _Run) -> tuple[str, ...]:
     return tuple(left_out)
 
 
-def _draw_report(run: _Run, left_out: tuple[str, ...]) -> _Drawn:
+def _draw_report(run: _ReportedRun, left_out: tuple[str, ...]) -> _Drawn:
     folder, summary = run.folder, run.summary
     drawn = _Drawn(folder, tuple(summary["arms"]))
     chosen: Chosen | None = read_chosen(folder, summary)
@@ -244,7 +242,7 @@ def _draw_report(run: _Run, left_out: tuple[str, ...]) -> _Drawn:
             chosen_tables=of_chosen,
             chosen_figures=[] if chosen is None else shown(chosen_figures(chosen)),
             weight_figures=shown(weight_figures(final_weights(folder, summary))),
-            colours=page_colours(),
+            colors=page_colors(),
             labels=label_section(folder),
         )
     )
@@ -273,7 +271,7 @@ def write_joined(folders: Sequence[Path], path: Path) -> Path:
     page = (
         _templates()
         .get_template("joined.html.j2")
-        .render(table=table, runs=parts, colours=page_colours())
+        .render(table=table, runs=parts, colors=page_colors())
     )
     write_text(path, page)
     return path
@@ -283,7 +281,7 @@ def _shown(folder: Path) -> str:
     return os.fsencode(folder).decode(errors="replace")
 
 
-def _part(run: _Run, scope: str) -> dict[str, Any]:
+def _part(run: _ReportedRun, scope: str) -> dict[str, Any]:
     """What the joined page says of one run."""
     arms = tuple(run.summary["arms"])
     figures = [*summary_figures(run.summary)[:1], *run_figures(run.found.rows, truth=False)[:1]]

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from saln.report.truth import UNKNOWN, knows_truth
+from saln.report.known_labels import UNKNOWN, knows_truth
 from saln.report.values import Table
-from saln.training.ledger import ONCE, PHASES
-
-__all__ = ["Table", "arm_cells", "joined_table", "run_tables", "to_markdown", "verdicts"]
+from saln.training.cost_ledger import ONCE, PHASES
 
 SPLITS = ("train", "validation", "test")
 SECONDS = ("total", *ONCE, *PHASES)

@@ -7,19 +7,6 @@ import io
 from collections.abc import Sequence
 from typing import NamedTuple
 
-__all__ = [
-    "Bars",
-    "Curve",
-    "Drawing",
-    "Figure",
-    "HeatMap",
-    "Intervals",
-    "Panel",
-    "Table",
-    "data_of",
-    "to_csv",
-]
-
 
 class Table(NamedTuple):
     """A table of text.
@@ -37,7 +24,7 @@ class Table(NamedTuple):
     rows: tuple[tuple[str, ...], ...]
 
 
-class Curve(NamedTuple):
+class IntervalCurve(NamedTuple):
     """One arm's line: means over seeds, and the seeds' range."""
 
     arm: str
@@ -63,7 +50,7 @@ class Figure(NamedTuple):
     title: str
     x_label: str
     y_label: str
-    curves: tuple[Curve, ...]
+    curves: tuple[IntervalCurve, ...]
     description: str
 
 
@@ -110,7 +97,7 @@ class HeatMap(NamedTuple):
         rows: Names; empty where they are only counted.
         columns: Names; empty where they are only counted.
         panels: The matrices.
-        centre: The value that is neither high nor low; None for a scale from 0.
+        center: The value that is neither high nor low; None for a scale from 0.
         description: The same in words.
     """
 
@@ -121,7 +108,7 @@ class HeatMap(NamedTuple):
     rows: tuple[str, ...]
     columns: tuple[str, ...]
     panels: tuple[Panel, ...]
-    centre: float | None
+    center: float | None
     description: str
 
 

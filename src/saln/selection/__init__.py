@@ -4,7 +4,7 @@
 arm of a comparison that keeps everything. :class:`ImageTextJEST` has no name there, as
 the command line trains classifiers.
 
-What is not here, and why: BatchBALD (arXiv 1906.08158). It asks which *unlabelled*
+What is not here, and why: BatchBALD (arXiv 1906.08158). It asks which *unlabeled*
 examples to label next, by the mutual information between their unknown labels and the
 weights. Here every label is known, so nothing is left to ask: BALD's score would only
 measure how much the network's posterior disagrees, whatever the label says, and would
@@ -30,7 +30,7 @@ from saln.selection.jest import JEST, ImageTextJEST
 from saln.selection.k_center import KCenter
 from saln.selection.rho_loss import RHOLoss
 from saln.selection.rs2 import RS2
-from saln.selection.saln import SALN
+from saln.selection.saln_selector import SALN
 from saln.selection.top_loss import TopLoss
 from saln.selection.uniform import Uniform
 

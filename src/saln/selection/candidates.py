@@ -15,16 +15,6 @@ from torch import Tensor
 from saln.data.arguments import as_array, as_labels, as_whole
 from saln.errors import InputError
 
-__all__ = [
-    "Candidates",
-    "PairEmbeddings",
-    "Selection",
-    "candidates_needed",
-    "exact_ratio",
-    "kept_count",
-]
-
-
 # Types that int64 holds without loss; bool is a mask, which no index is.
 _WHOLE = frozenset({torch.int8, torch.int16, torch.int32, torch.uint8, torch.uint16, torch.uint32})
 
@@ -51,7 +41,7 @@ class PairEmbeddings:
     The logit of image ``i`` with text ``j`` is ``scale * image[i] @ text[j] + bias``.
 
     Attributes:
-        image: floating, (n, d), normalised where the model's own loss normalises them.
+        image: floating, (n, d), normalized where the model's own loss normalizes them.
         text: floating, (n, d), likewise.
         scale: The model's temperature, learned or fixed (SigLIP's ``exp(t')``, CLIP's
             ``exp(logit_scale)``); a number or a tensor of one.

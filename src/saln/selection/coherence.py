@@ -1,13 +1,13 @@
-"""Coherence: how likely each label is right, judged by the labels of its neighbours.
+"""Coherence: how likely each label is right, judged by the labels of its neighbors.
 
-On the graph of the nearest neighbours, the weighted share of an example's neighbours that
+On the graph of the nearest neighbors, the weighted share of an example's neighbors that
 do not carry its label is its part of the Dirichlet energy ``y' L y``: the roughness of the
 label signal on the Laplacian that the published method uses without labels. From the votes
-of the neighbours a transition matrix of the label noise is learned, and Bayes' rule gives
+of the neighbors a transition matrix of the label noise is learned, and Bayes' rule gives
 the probability that a label is right. Nothing is told about the noise: where there is none,
 the matrix comes out next to the identity and the choice next to uniform. Where features tell
-classes apart badly, neighbours disagree with right labels too; so no more doubt is spent than
-the examples whose neighbours agree best call for.
+classes apart badly, neighbors disagree with right labels too; so no more doubt is spent than
+the examples whose neighbors agree best call for.
 """
 
 from __future__ import annotations
@@ -24,30 +24,17 @@ from torch import Tensor
 
 from saln.data.arguments import as_array, as_labels, as_whole
 from saln.errors import InputError
-from saln.features.neighbours import nearest_neighbours, neighbour_table, neighbours_among
+from saln.features.neighbors import nearest_neighbors, neighbor_table, neighbors_among
 from saln.features.store import FeatureStore
 from saln.selection.candidates import Candidates, Selection
 from saln.selection.contract import Selector
-from saln.selection.copies import ROUNDING, Search, graph_of_pictures, pictures
-from saln.selection.jest import gumbel_top_k
-from saln.selection.votes import TRANSITION_SMOOTHING, judge, what_tells_nothing
+from saln.selection.near_duplicates import ROUNDING, Search, graph_of_pictures, pictures
+from saln.selection.neighbor_votes import judge, what_tells_nothing
+from saln.selection.sampling import gumbel_top_k
 
-__all__ = [
-    "TRANSITION_SMOOTHING",
-    "BatchCoherence",
-    "Coherence",
-    "LabelBeliefs",
-    "SuspiciousLabel",
-    "candidate_neighbours",
-    "label_beliefs",
-    "label_confidence",
-    "store_beliefs",
-    "suspicious_labels",
-]
-
-# Neighbours that vote, in a data set; among candidates, and their shared noise.
-NEIGHBOURS = 20
-CANDIDATE_NEIGHBOURS = 10
+# Neighbors that vote, in a data set; among candidates, and their shared noise.
+NEIGHBORS = 20
+CANDIDATE_NEIGHBORS = 10
 CANDIDATE_SHARED_NOISE = 5.0
 # The transition matrix of more classes than this, 32 MiB, is not made.
 MOST_CLASSES = 2048
@@ -56,16 +43,16 @@ UNSEEN = 0.5
 
 
 @dataclass(frozen=True)
-class LabelBeliefs:
-    """What the neighbours make of the labels.
+class NeighborBeliefs:
+    """What the neighbors make of the labels.
 
     Attributes:
         confidence: float64, (n,): the probability that the given label is right.
-        believed: int64, (n,): the likeliest class, given neighbours and label.
+        believed: int64, (n,): the likeliest class, given neighbors and label.
         transition: float64, (C, C): row c: how labels of class c come out. With more than
             2,048 classes (0, 0).
         noise_rate: The estimated share of wrong labels; NaN where nothing is told.
-        tells_nothing: Why nothing can be said of these labels by these neighbours, one
+        tells_nothing: Why nothing can be said of these labels by these neighbors, one
             sentence; then no label is doubted. None where something can.
     """
 
@@ -77,7 +64,7 @@ class LabelBeliefs:
 
 
 class SuspiciousLabel(NamedTuple):
-    """An example whose label the neighbours doubt.
+    """An example whose label the neighbors doubt.
 
     Attributes:
         example: Its position among the labels.
@@ -93,21 +80,21 @@ class SuspiciousLabel(NamedTuple):
 
 
 def _table(indices: Any, similarities: Any, n: int) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """A neighbour table that somebody gave, as arrays.
+    """A neighbor table that somebody gave, as arrays.
 
     Raises:
-        InputError: Shapes that do not fit, or entries that are no neighbours.
+        InputError: Shapes that do not fit, or entries that are no neighbors.
     """
-    where = as_array(indices, "neighbours' indices")
-    near = as_array(similarities, "neighbours' similarities")
+    where = as_array(indices, "neighbors' indices")
+    near = as_array(similarities, "neighbors' similarities")
     if where.ndim != 2 or where.shape != near.shape or len(where) != n:
         raise InputError(
-            f"neighbours' indices {tuple(where.shape)} and similarities {tuple(near.shape)} do "
+            f"neighbors' indices {tuple(where.shape)} and similarities {tuple(near.shape)} do "
             f"not fit {n} labels; expected (n, k) both"
         )
     if where.size and (where.dtype.kind not in "iu" or where.min() < 0 or where.max() >= n):
         raise InputError(
-            f"neighbours' indices are {where.dtype} from {where.min()} to {where.max()}; give "
+            f"neighbors' indices are {where.dtype} from {where.min()} to {where.max()}; give "
             f"whole numbers from 0 to {n - 1}"
         )
     near = near.astype(np.float64)
@@ -138,25 +125,25 @@ def _classes(labels: Any, classes: int | None) -> tuple[npt.NDArray[np.int64], i
 
 
 def label_beliefs(
-    neighbour_indices: Any,
-    neighbour_similarities: Any,
+    neighbor_indices: Any,
+    neighbor_similarities: Any,
     labels: Any,
     classes: int | None = None,
     *,
     shared_noise: float = 0.0,
     calibrated: bool = True,
-) -> LabelBeliefs:
-    """How likely each label is right, by the labels of its neighbours.
+) -> NeighborBeliefs:
+    """How likely each label is right, by the labels of its neighbors.
 
-    Copies of one picture that carry one label, far nearer to each other than neighbours are,
-    count as one example: whoever labelled one labelled all. Then three rounds of:
+    Copies of one picture that carry one label, far nearer to each other than neighbors are,
+    count as one example: whoever labeled one labeled all. Then three rounds of:
 
-    1. Votes ``v_i(c)``: the mean of the neighbours' beliefs that they are of class ``c``,
-       weighted by max(cosine, 0), smoothed by 0.05 / C. At first a neighbour believes its
+    1. Votes ``v_i(c)``: the mean of the neighbors' beliefs that they are of class ``c``,
+       weighted by max(cosine, 0), smoothed by 0.05 / C. At first a neighbor believes its
        label; later, what the last round made of it.
-    2. What the neighbours say of the true class: ``Q_i(c)`` in proportion to ``v_i(c)^4``.
-       Classes too small to fill the places of the neighbours cannot be outvoted by those who
-       are far away: of an example that is less near to its neighbours than 0.7 of how near
+    2. What the neighbors say of the true class: ``Q_i(c)`` in proportion to ``v_i(c)^4``.
+       Classes too small to fill the places of the neighbors cannot be outvoted by those who
+       are far away: of an example that is less near to its neighbors than 0.7 of how near
        these are to theirs, what is missing votes for its label, in the share of the places
        that its class leaves empty. And what a label that is the only one of its class says
        counts at least 0.003 of what the first class does, 0.4 times that for each more.
@@ -164,7 +151,7 @@ def label_beliefs(
        first and second vote, the share that carries each label is that class's row of the
        transition matrix ``T``, smoothed by 0.02 / C. An example's own label has no part in
        its votes, so that the confident tell the noise without bias. A class that has the
-       majority nowhere is taken to be labelled rightly.
+       majority nowhere is taken to be labeled rightly.
     4. Bayes: the belief that i is of class ``c`` is in proportion to ``Q_i(c) T(c, y_i)``,
        and the label's confidence is the belief in ``y_i``.
 
@@ -175,17 +162,17 @@ def label_beliefs(
     number that brings it there: the order of the confidences stays, but hard examples with
     right labels are kept.
 
-    A neighbour with a wrong label so comes to vote for the class that its own neighbours
+    A neighbor with a wrong label so comes to vote for the class that its own neighbors
     tell, in the place of falling silent.
 
-    Where neighbours tell nothing, as with features that are all the same, labels that are a
-    class each, or neighbours that agree with labels no more often than by chance, no label is
+    Where neighbors tell nothing, as with features that are all the same, labels that are a
+    class each, or neighbors that agree with labels no more often than by chance, no label is
     doubted and ``tells_nothing`` says why.
 
     Args:
-        neighbour_indices: integer, (n, k): the neighbours of each example, itself left out;
-            as of :func:`saln.features.neighbours.nearest_neighbours`. Arrays, tensors or lists.
-        neighbour_similarities: floating, (n, k).
+        neighbor_indices: integer, (n, k): the neighbors of each example, itself left out;
+            as of :func:`saln.features.neighbors.nearest_neighbors`. Arrays, tensors or lists.
+        neighbor_similarities: floating, (n, k).
         labels: (n,) or (n, 1): whole numbers of any type in [0, classes), or names, which are
             numbered in alphabetical order.
         classes: The number of classes, C; one more than the largest label when None. Only
@@ -206,7 +193,7 @@ def label_beliefs(
     if shared_noise < 0:
         raise InputError(f"shared_noise={shared_noise} is not allowed; give at least 0")
     numbers, count = _classes(labels, classes)
-    indices, similarities = _table(neighbour_indices, neighbour_similarities, len(numbers))
+    indices, similarities = _table(neighbor_indices, neighbor_similarities, len(numbers))
     beliefs = _judge(indices, similarities, numbers, count, shared_noise, calibrated)
     if isinstance(labels, Tensor) and labels.device.type != "cpu":
         device = labels.device
@@ -227,18 +214,18 @@ def _judge(
     shared_noise: float,
     calibrated: bool,
     search: Search | None = None,
-) -> LabelBeliefs:
-    """:func:`label_beliefs` of checked arrays; ``search`` finds neighbours beyond copies."""
+) -> NeighborBeliefs:
+    """:func:`label_beliefs` of checked arrays; ``search`` finds neighbors beyond copies."""
     present, numbered = np.unique(labels, return_inverse=True)
     picture = pictures(indices, similarities, numbered)
     graph = graph_of_pictures(indices, similarities, numbered, picture, search)
     transition = torch.eye(classes if classes <= MOST_CLASSES else 0, dtype=torch.float64)
-    # Of neighbours that are all equally near those that come first are taken, whatever they say.
+    # Of neighbors that are all equally near those that come first are taken, whatever they say.
     equal = similarities.size > 0 and float(np.median(similarities[:, -1])) > 1.0 - ROUNDING
     reason = what_tells_nothing(graph, len(present), by_chance=calibrated or equal)
     if reason is not None:
         sure = torch.ones(len(labels), dtype=torch.float64)
-        return LabelBeliefs(sure, torch.from_numpy(labels), transition, float("nan"), reason)
+        return NeighborBeliefs(sure, torch.from_numpy(labels), transition, float("nan"), reason)
     found = judge(graph, len(present), shared_noise=shared_noise, calibrated=calibrated)
     confidence = found.confidence
     # Nothing is known of copies that no other picture is near to, unless they are their class.
@@ -248,7 +235,7 @@ def _judge(
     if len(transition):
         there = torch.from_numpy(present)
         transition[there[:, None], there] = torch.from_numpy(found.noise.dense())
-    return LabelBeliefs(
+    return NeighborBeliefs(
         torch.from_numpy(confidence[picture]),
         torch.from_numpy(present[found.believed[picture]]),
         transition,
@@ -256,12 +243,12 @@ def _judge(
     )
 
 
-def store_beliefs(store: FeatureStore | Any, labels: Any = None) -> LabelBeliefs:
+def store_beliefs(store: FeatureStore | Any, labels: Any = None) -> NeighborBeliefs:
     """:func:`label_beliefs` for features: a feature store, or an array.
 
     Args:
-        store: The features; a store's neighbour table is kept beside it. Of an array (n, d)
-            the neighbours are searched each time.
+        store: The features; a store's neighbor table is kept beside it. Of an array (n, d)
+            the neighbors are searched each time.
         labels: (n,): the labels to judge, as in :func:`label_beliefs`; the store's own when
             None.
 
@@ -285,15 +272,15 @@ def store_beliefs(store: FeatureStore | Any, labels: Any = None) -> LabelBeliefs
         raise InputError(f"{len(features)} rows of features but {length} labels; give one a row")
     judged, count = _classes(labels if readable is None else labels[readable], None)
     if isinstance(store, FeatureStore):
-        table = neighbour_table(store, NEIGHBOURS, rows=readable)
+        table = neighbor_table(store, NEIGHBORS, rows=readable)
     else:
-        table = nearest_neighbours(features, NEIGHBOURS)
+        table = nearest_neighbors(features, NEIGHBORS)
 
     def search(
         which: npt.NDArray[np.int64], among: npt.NDArray[np.int64]
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
         rows = features if readable is None else features[readable]
-        return neighbours_among(rows, which, among, NEIGHBOURS)
+        return neighbors_among(rows, which, among, NEIGHBORS)
 
     indices, similarities = _table(table.indices, table.similarities, len(judged))
     beliefs = _judge(indices, similarities, judged, count, 0.0, True, search)
@@ -341,7 +328,7 @@ def _given(labels: Any) -> npt.NDArray[np.int64]:
 
 
 def suspicious_labels(
-    beliefs: LabelBeliefs, labels: Tensor | npt.NDArray[Any] | Sequence[Any], top: int = 100
+    beliefs: NeighborBeliefs, labels: Tensor | npt.NDArray[Any] | Sequence[Any], top: int = 100
 ) -> list[SuspiciousLabel]:
     """The examples whose labels are least likely right, the worst first.
 
@@ -371,8 +358,8 @@ def suspicious_labels(
     ]
 
 
-def candidate_neighbours(features: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The ``k`` nearest of each candidate among the others, by cosine of centred features.
+def candidate_neighbors(features: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The ``k`` nearest of each candidate among the others, by cosine of centered features.
 
     Args:
         features: floating, (n, d); half precision is computed in float32.
@@ -388,14 +375,14 @@ def candidate_neighbours(features: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 def _similarities(features: Tensor) -> Tensor:
-    """Cosines of centred rows, (n, n); 0 with rows that centring leaves nothing of."""
+    """Cosines of centered rows, (n, n); 0 with rows that centring leaves nothing of."""
     wide = features.double()
     mean = wide.mean(dim=0)
-    centred = wide - mean
-    lengths = torch.linalg.vector_norm(centred, dim=1, keepdim=True)
+    centered = wide - mean
+    lengths = torch.linalg.vector_norm(centered, dim=1, keepdim=True)
     # What centring leaves of rows that are all the same is rounding, not a direction.
     floor = 1e-12 * torch.linalg.vector_norm(mean).clamp_min(torch.finfo(torch.float64).tiny)
-    unit = torch.where(lengths > floor, centred / torch.maximum(lengths, floor), 0.0)
+    unit = torch.where(lengths > floor, centered / torch.maximum(lengths, floor), 0.0)
     unit = unit.to(torch.promote_types(torch.float32, features.dtype))
     return unit @ unit.T
 
@@ -410,14 +397,14 @@ class Coherence(Selector):
     """Keeps examples in proportion to the probability that their label is right.
 
     The probability comes with the candidates: :func:`label_beliefs` gives it for a whole
-    data set, once, from the neighbours of every example
-    (:func:`saln.features.neighbours.nearest_neighbours`).
+    data set, once, from the neighbors of every example
+    (:func:`saln.features.neighbors.nearest_neighbors`).
     """
 
     requires: ClassVar[frozenset[str]] = frozenset({"label_confidence"})
     summary: ClassVar[str] = (
-        "in proportion to how likely the label is right, by its neighbours (ours); costs features "
-        "and one neighbour search before the first step"
+        "in proportion to how likely the label is right, by its neighbors (ours); costs features "
+        "and one neighbor search before the first step"
     )
 
     def choose(self, candidates: Candidates, k: int, generator: torch.Generator) -> Selection:
@@ -438,40 +425,40 @@ class Coherence(Selector):
 
 @dataclass(frozen=True)
 class BatchCoherence(Selector):
-    """:class:`Coherence` with the neighbours sought among the candidates alone.
+    """:class:`Coherence` with the neighbors sought among the candidates alone.
 
     Needs no table of the data set. Sees less: the candidates of one step are few a class.
 
     Args:
-        neighbours: How many vote for each candidate.
+        neighbors: How many vote for each candidate.
 
     Raises:
-        InputError: ``neighbours`` is below 1.
+        InputError: ``neighbors`` is below 1.
     """
 
-    neighbours: int = CANDIDATE_NEIGHBOURS
+    neighbors: int = CANDIDATE_NEIGHBORS
 
     requires: ClassVar[frozenset[str]] = frozenset({"features", "labels"})
     is_joint: ClassVar[bool] = True
     summary: ClassVar[str] = (
-        "as coherence, by neighbours among the candidates; costs features and a small matrix a step"
+        "as coherence, by neighbors among the candidates; costs features and a small matrix a step"
     )
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "neighbours", as_whole(self.neighbours, "neighbours", 1))
+        object.__setattr__(self, "neighbors", as_whole(self.neighbors, "neighbors", 1))
 
     def choose(self, candidates: Candidates, k: int, generator: torch.Generator) -> Selection:
         """Judges the labels by :func:`label_beliefs` and draws by Gumbel-top-k."""
         similarities = _similarities(candidates.need("features"))
         similarities.fill_diagonal_(-torch.inf)
-        nearest = torch.topk(similarities, min(self.neighbours, len(candidates) - 1), dim=1)
+        nearest = torch.topk(similarities, min(self.neighbors, len(candidates) - 1), dim=1)
 
         def search(
             which: npt.NDArray[np.int64], among: npt.NDArray[np.int64]
         ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
             there = torch.from_numpy(among).to(similarities.device)
             rows = similarities[torch.from_numpy(which).to(similarities.device)][:, there]
-            found = torch.topk(rows, min(self.neighbours, len(among) - 1), dim=1)
+            found = torch.topk(rows, min(self.neighbors, len(among) - 1), dim=1)
             return among[found.indices.numpy(force=True)], found.values.double().numpy(force=True)
 
         labels = candidates.need("labels").numpy(force=True)

@@ -24,8 +24,6 @@ from saln.data.arguments import as_whole
 from saln.errors import InputError
 from saln.selection.candidates import Candidates, Selection
 
-__all__ = ["BEFORE_LOADING", "Selector", "parameters_of"]
-
 # The fields that are known of a candidate before its image is read.
 BEFORE_LOADING = frozenset({"features", "labels", "label_confidence"})
 

@@ -17,9 +17,7 @@ from torch.nn.functional import normalize
 
 from saln.selection.candidates import Candidates, Selection
 from saln.selection.contract import Selector
-from saln.selection.draws import around_one
-
-__all__ = ["FacilityLocation", "facility_location_positions"]
+from saln.selection.sampling import around_one
 
 # Up to here all similarities are computed at once: quicker, and n x n is small.
 DENSE_LIMIT = 4096
@@ -28,7 +26,7 @@ BLOCK = 16
 
 
 def facility_location_positions(features: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Greedily maximises ``sum over i of max over kept j of max(cosine(i, j), 0)``.
+    """Greedily maximizes ``sum over i of max over kept j of max(cosine(i, j), 0)``.
 
     Lazy and exact: what the naive greedy keeps, in its order. Equal gains go to the lower
     position. Memory is proportional to the features above 4,096 rows.

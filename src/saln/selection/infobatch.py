@@ -12,9 +12,7 @@ from torch import Tensor
 from saln.errors import InputError
 from saln.selection.candidates import Candidates, Selection
 from saln.selection.contract import Selector
-from saln.selection.memory import EpochMemory
-
-__all__ = ["InfoBatch", "inclusion_probabilities", "infobatch_positions"]
+from saln.selection.epoch_memory import EpochMemory
 
 
 def inclusion_probabilities(

@@ -19,19 +19,7 @@ from saln.data.arguments import as_whole
 from saln.errors import InputError, NotJointWarning
 from saln.selection.candidates import Candidates, PairEmbeddings, Selection
 from saln.selection.contract import Selector
-from saln.selection.draws import gumbel_top_k
-
-__all__ = [
-    "JEST",
-    "VARIANTS",
-    "ImageTextJEST",
-    "gumbel_top_k",
-    "is_outer_difference",
-    "jest_positions",
-    "one_versus_rest_losses",
-    "sigmoid_losses",
-    "softmax_losses",
-]
+from saln.selection.sampling import gumbel_top_k
 
 # Which losses make the scores; see JEST.
 VARIANTS = ("learnability", "easy-reference", "hard-learner")

@@ -10,9 +10,7 @@ from torch import Tensor
 
 from saln.selection.candidates import Candidates, Selection
 from saln.selection.contract import Selector
-from saln.selection.draws import top_k
-
-__all__ = ["RHOLoss", "rho_loss_scores"]
+from saln.selection.sampling import top_k
 
 
 def rho_loss_scores(learner_losses: Tensor, reference_losses: Tensor) -> Tensor:

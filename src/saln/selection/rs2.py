@@ -10,9 +10,7 @@ from torch import Tensor
 
 from saln.selection.candidates import Candidates, Selection
 from saln.selection.contract import Selector
-from saln.selection.memory import EpochMemory
-
-__all__ = ["RS2", "least_kept_positions"]
+from saln.selection.epoch_memory import EpochMemory
 
 
 def least_kept_positions(times_kept: Tensor, k: int, generator: torch.Generator) -> Tensor:

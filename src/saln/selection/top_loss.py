@@ -13,9 +13,7 @@ from torch import Tensor
 from saln.errors import InputError
 from saln.selection.candidates import Candidates, Selection
 from saln.selection.contract import Selector
-from saln.selection.draws import gumbel_top_k, top_k
-
-__all__ = ["TopLoss", "loss_percentiles"]
+from saln.selection.sampling import gumbel_top_k, top_k
 
 
 def loss_percentiles(losses: Tensor) -> Tensor:

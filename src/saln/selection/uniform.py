@@ -9,8 +9,6 @@ import torch
 from saln.selection.candidates import Candidates, Selection
 from saln.selection.contract import Selector
 
-__all__ = ["Uniform"]
-
 
 class Uniform(Selector):
     """Keeps ``k`` candidates, each set of ``k`` equally likely."""

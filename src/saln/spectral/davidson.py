@@ -34,8 +34,6 @@ from torch import Tensor
 
 from saln.spectral.graph import SimilarityGraph
 
-__all__ = ["MISS_PROBABILITY", "LowestPairs", "lowest_pairs"]
-
 MISS_PROBABILITY = 1e-9
 """The most that the probability of a missed lower eigenvalue may be."""
 

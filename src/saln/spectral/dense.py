@@ -13,8 +13,6 @@ from torch import Tensor
 
 from saln.spectral.graph import SimilarityGraph
 
-__all__ = ["dense_pairs"]
-
 # Below this a second thread gains LAPACK nothing.
 _ONE_THREAD_BELOW = 512
 

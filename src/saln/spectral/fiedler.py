@@ -23,12 +23,10 @@ from saln.spectral.dense import dense_pairs
 from saln.spectral.graph import (
     DENSE_LIMIT,
     FactorGraph,
-    Normalisation,
+    Normalization,
     SimilarityGraph,
     similarity_graph,
 )
-
-__all__ = ["FiedlerResult", "Solver", "fiedler"]
 
 Solver = Literal["auto", "dense", "davidson"]
 
@@ -151,10 +149,10 @@ class FiedlerResult:
 def fiedler(
     features: Tensor,
     *,
-    centred: bool = False,
+    centered: bool = False,
     nonnegative: bool = False,
-    neighbours: int | None = None,
-    normalisation: Normalisation | None = None,
+    neighbors: int | None = None,
+    normalization: Normalization | None = None,
     solver: Solver = "auto",
 ) -> FiedlerResult:
     """The eigenpair that the paper's listing chooses by, without its n x n matrices.
@@ -168,10 +166,10 @@ def fiedler(
 
     Args:
         features: Floating (n, d), or (b, n, d) for b batches solved together.
-        centred: Beyond the paper: subtract the mean row first.
+        centered: Beyond the paper: subtract the mean row first.
         nonnegative: Beyond the paper: cut similarities at 0.
-        neighbours: Beyond the paper: keep so many nearest neighbours of each example.
-        normalisation: Beyond the paper: ``"symmetric"`` or ``"random-walk"``.
+        neighbors: Beyond the paper: keep so many nearest neighbors of each example.
+        normalization: Beyond the paper: ``"symmetric"`` or ``"random-walk"``.
         solver: ``"auto"``: dense for small n, else Davidson with dense as the fallback
             up to n = 4,096. ``"dense"`` and ``"davidson"`` insist on one; a Davidson
             run that ends without a certified answer then raises.
@@ -190,10 +188,10 @@ def fiedler(
     with torch.inference_mode():
         graph = similarity_graph(
             features,
-            centred=centred,
+            centered=centered,
             nonnegative=nonnegative,
-            neighbours=neighbours,
-            normalisation=normalisation,
+            neighbors=neighbors,
+            normalization=normalization,
         )
         n = graph.kernel.shape[-1]
         if solver == "dense" and n > DENSE_LIMIT:
@@ -201,7 +199,7 @@ def fiedler(
                 f"solver='dense' with {n} examples; allowed is up to {DENSE_LIMIT}; use 'auto'"
             )
         answers = _solve(graph, solver)
-        if normalisation == "random-walk":
+        if normalization == "random-walk":
             answers = [_random_walk(graph, i, one) for i, one in enumerate(answers)]
     # Copied here, the vectors are tensors like any other, not inference mode's.
     if features.ndim == 2:
@@ -230,7 +228,7 @@ def _closed_form(graph: SimilarityGraph, item: int) -> FiedlerResult | None:
     if graph.nonnegative and isinstance(graph, FactorGraph):
         alone = graph.scaling[item] == 0
         if bool(alone.any()):
-            # Without neighbours an example is a component of its own: 0 is repeated, and
+            # Without neighbors an example is a component of its own: 0 is repeated, and
             # no other example can lie more in that eigenspace than this one does.
             at = int(alone.to(torch.uint8).argmax())
             vector = -graph.kernel[item, at] * graph.kernel[item]

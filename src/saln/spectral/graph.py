@@ -8,7 +8,7 @@ few long rows times a tall matrix is the layout that BLAS reads once.
 
 Options beyond the paper change what is multiplied: similarities cut at 0 are
 a matrix up to ``DENSE_LIMIT`` examples and are recomputed in tiles above it;
-k nearest neighbours are a sparse matrix; normalisation rescales.
+k nearest neighbors are a sparse matrix; normalization rescales.
 """
 
 from __future__ import annotations
@@ -22,17 +22,7 @@ from torch import Tensor
 
 from saln.errors import InputError
 
-__all__ = [
-    "DENSE_LIMIT",
-    "FactorGraph",
-    "MatrixGraph",
-    "Normalisation",
-    "SimilarityGraph",
-    "TiledGraph",
-    "similarity_graph",
-]
-
-Normalisation = Literal["symmetric", "random-walk"]
+Normalization = Literal["symmetric", "random-walk"]
 
 DENSE_LIMIT = 4096
 """Above this many examples no n x n matrix is formed."""
@@ -47,7 +37,7 @@ class SimilarityGraph(Protocol):
     """What the solvers need of a graph: ``A = diag(diagonal) - S`` and its known null vector.
 
     Attributes:
-        diagonal: float64 (b, n): the degrees; ones for a normalised Laplacian.
+        diagonal: float64 (b, n): the degrees; ones for a normalized Laplacian.
         degrees: float64 (b, n): the row sums of the similarities.
         kernel: float64 (b, n): the unit vector that ``A`` sends to 0, whatever the
             signs: constant, or proportional to the root of the degrees.
@@ -209,10 +199,10 @@ class TiledGraph:
 def similarity_graph(
     features: Tensor,
     *,
-    centred: bool = False,
+    centered: bool = False,
     nonnegative: bool = False,
-    neighbours: int | None = None,
-    normalisation: Normalisation | None = None,
+    neighbors: int | None = None,
+    normalization: Normalization | None = None,
 ) -> SimilarityGraph:
     """The cosine similarity graph of feature rows (paper, section 3.5, steps 2 to 4).
 
@@ -222,11 +212,11 @@ def similarity_graph(
     Args:
         features: Floating (n, d) or (b, n, d), finite, on any device, any strides.
             Sums are made in float64 whatever the dtype.
-        centred: Subtract the mean row (of each batch) first.
+        centered: Subtract the mean row (of each batch) first.
         nonnegative: Cut similarities at 0.
-        neighbours: Keep, for each example, the similarities to its so many nearest
+        neighbors: Keep, for each example, the similarities to its so many nearest
             others (ties to the lower position); an edge stays if either end keeps it.
-        normalisation: ``"symmetric"``: ``I - D^-1/2 S D^-1/2``. ``"random-walk"``:
+        normalization: ``"symmetric"``: ``I - D^-1/2 S D^-1/2``. ``"random-walk"``:
             ``I - D^-1 S``; its operator is the symmetric one, whose eigenvectors are
             the random walk's times ``D^1/2``. Needs degrees that are not negative.
 
@@ -235,49 +225,49 @@ def similarity_graph(
 
     Raises:
         InputError: The features' shape, dtype or values are not allowed (the first
-            bad row is named), ``neighbours`` is outside 1..n-1, or a degree is
-            negative where a normalisation needs its root.
+            bad row is named), ``neighbors`` is outside 1..n-1, or a degree is
+            negative where a normalization needs its root.
     """
     batch = _batched(features)
     b, n, _ = batch.shape
-    if neighbours is not None and not 1 <= neighbours <= n - 1:
+    if neighbors is not None and not 1 <= neighbors <= n - 1:
         raise InputError(
-            f"neighbours={neighbours} with {n} examples; allowed is 1 to n - 1; "
-            "lower neighbours or leave it out"
+            f"neighbors={neighbors} with {n} examples; allowed is 1 to n - 1; "
+            "lower neighbors or leave it out"
         )
-    if normalisation not in (None, "symmetric", "random-walk"):
+    if normalization not in (None, "symmetric", "random-walk"):
         raise InputError(
-            f"normalisation={normalisation!r}; allowed are None, 'symmetric' and 'random-walk'"
+            f"normalization={normalization!r}; allowed are None, 'symmetric' and 'random-walk'"
         )
-    factor, scaling = _unit_rows(batch, centred=centred)
-    if b > 1 and (nonnegative or neighbours is not None):
+    factor, scaling = _unit_rows(batch, centered=centered)
+    if b > 1 and (nonnegative or neighbors is not None):
         raise InputError(
-            f"{b} batches at once with nonnegative or neighbours; those graphs differ in "
+            f"{b} batches at once with nonnegative or neighbors; those graphs differ in "
             "pattern and are made for one (n, d) batch at a time; call once a batch"
         )
-    no_negative_feature = bool((factor if centred else batch).amin() >= 0)
-    if neighbours is not None:
+    no_negative_feature = bool((factor if centered else batch).amin() >= 0)
+    if neighbors is not None:
         rows = (factor * scaling[..., None])[0]
-        matrix = _nearest(rows, neighbours, cut=nonnegative)
+        matrix = _nearest(rows, neighbors, cut=nonnegative)
         degrees = torch.sparse.sum(matrix, dim=1).to_dense()[None]
         known = nonnegative or no_negative_feature
-        return _matrix_graph(matrix, degrees, known, normalisation)
+        return _matrix_graph(matrix, degrees, known, normalization)
     if nonnegative and not no_negative_feature:
         rows = (factor * scaling[..., None])[0]
         if n <= DENSE_LIMIT:
             cut = (rows @ rows.mT).clamp_min_(0.0)[None]
-            return _matrix_graph(cut, cut.sum(-1), True, normalisation)
+            return _matrix_graph(cut, cut.sum(-1), True, normalization)
         ones = torch.ones_like(scaling)
         bare = TiledGraph(rows, ones, ones, ones, ones)
         degrees = bare.similarity(ones[:, None])[:, 0]
-        diagonal, kernel, rescale = _normalised(degrees, normalisation)
+        diagonal, kernel, rescale = _normalized(degrees, normalization)
         return TiledGraph(rows, rescale, diagonal, degrees, kernel)
 
     degrees = _gram(factor, scaling[:, None])[:, 0] * scaling
-    diagonal, kernel, rescale = _normalised(degrees, normalisation)
-    if normalisation is not None:
+    diagonal, kernel, rescale = _normalized(degrees, normalization)
+    if normalization is not None:
         scaling = scaling * rescale
-    factor_low, scaling_low = _low(batch if not centred else factor, factor, scaling)
+    factor_low, scaling_low = _low(batch if not centered else factor, factor, scaling)
     return FactorGraph(
         factor,
         factor_low,
@@ -305,10 +295,10 @@ def _batched(features: Tensor) -> Tensor:
     return batch
 
 
-def _unit_rows(batch: Tensor, *, centred: bool) -> tuple[Tensor, Tensor]:
+def _unit_rows(batch: Tensor, *, centered: bool) -> tuple[Tensor, Tensor]:
     """Float64 rows and the factors that give them unit norm (0 for a zero row)."""
     factor = batch.to(torch.float64).contiguous()
-    if centred:
+    if centered:
         _check_finite(batch, torch.linalg.vector_norm(factor, dim=-1))
         peak = factor.abs().amax(dim=(-2, -1), keepdim=True)
         factor = factor / torch.where(peak > 0, peak, 1.0)  # a mean of huge rows stays finite
@@ -380,20 +370,20 @@ def _gram(factor: Tensor, vectors: Tensor) -> Tensor:
     return torch.cat([out, inner @ factor[0, whole:].mT], 1).unsqueeze(0)
 
 
-def _normalised(
-    degrees: Tensor, normalisation: Normalisation | None
+def _normalized(
+    degrees: Tensor, normalization: Normalization | None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The operator's diagonal, its unit null vector, and the rescaling of S."""
     n = degrees.shape[-1]
     ones = torch.ones_like(degrees)
-    if normalisation is None:
+    if normalization is None:
         return degrees, ones / n**0.5, ones
     floor = -1e-12 * degrees.abs().amax(-1, keepdim=True)
     if bool((degrees < floor).any()):
         position = int((degrees < floor)[0].to(torch.uint8).argmax())
         raise InputError(
-            f"example {position} has degree {float(degrees[0, position]):.3g}; {normalisation} "
-            "normalisation allowed is for degrees of at least 0; set nonnegative=True"
+            f"example {position} has degree {float(degrees[0, position]):.3g}; {normalization} "
+            "normalization allowed is for degrees of at least 0; set nonnegative=True"
         )
     root = degrees.clamp_min(0.0).sqrt()
     live = root > 0
@@ -404,10 +394,10 @@ def _normalised(
 
 
 def _matrix_graph(
-    matrix: Tensor, degrees: Tensor, nonnegative: bool, normalisation: Normalisation | None
+    matrix: Tensor, degrees: Tensor, nonnegative: bool, normalization: Normalization | None
 ) -> MatrixGraph:
-    diagonal, kernel, rescale = _normalised(degrees, normalisation)
-    if normalisation is not None:
+    diagonal, kernel, rescale = _normalized(degrees, normalization)
+    if normalization is not None:
         if matrix.is_sparse:
             rows, columns = matrix.indices()
             weights = matrix.values() * rescale[0, rows] * rescale[0, columns]
@@ -418,8 +408,8 @@ def _matrix_graph(
     return MatrixGraph(matrix, diagonal, degrees, kernel, nonnegative, ceiling)
 
 
-def _nearest(rows: Tensor, neighbours: int, *, cut: bool) -> Tensor:
-    """The k-nearest-neighbour similarities, symmetric, float64 sparse (n, n), without selves."""
+def _nearest(rows: Tensor, neighbors: int, *, cut: bool) -> Tensor:
+    """The k-nearest-neighbor similarities, symmetric, float64 sparse (n, n), without selves."""
     n = len(rows)
     keys, weights = [], []
     for start in range(0, n, _TILE):
@@ -428,11 +418,11 @@ def _nearest(rows: Tensor, neighbours: int, *, cut: bool) -> Tensor:
         tile[own - start, own] = -torch.inf
         # A stable sort, unlike topk, gives ties to the lower position.
         nearest = tile.sort(dim=1, descending=True, stable=True)
-        at = nearest.indices[:, :neighbours]
+        at = nearest.indices[:, :neighbors]
         # One key an undirected edge, so that an edge kept by both ends counts once.
         lower, upper = torch.minimum(own[:, None], at), torch.maximum(own[:, None], at)
         keys.append((lower * n + upper).flatten())
-        weights.append(nearest.values[:, :neighbours].flatten())
+        weights.append(nearest.values[:, :neighbors].flatten())
     key, weight = torch.cat(keys), torch.cat(weights)
     edges, where = torch.unique(key, return_inverse=True)
     value = torch.full((len(edges),), -torch.inf, dtype=torch.float64, device=rows.device)

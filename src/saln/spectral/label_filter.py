@@ -23,8 +23,6 @@ from torch import Tensor
 
 from saln.errors import InputError
 
-__all__ = ["LabelFilter", "LabelSums", "one_hot", "transposed_product"]
-
 # A leverage above this leaves nothing of the others to say, but for rounding.
 FULL_LEVERAGE = 1.0 - 1e-9
 Signal = Any  # a scipy.sparse.csr_array, (n, C)
@@ -32,7 +30,7 @@ Signal = Any  # a scipy.sparse.csr_array, (n, C)
 
 @dataclass
 class LabelSums:
-    """Sums over labelled examples that tell the filter all that it needs.
+    """Sums over labeled examples that tell the filter all that it needs.
 
     Attributes:
         count: How many examples they are of.
@@ -81,9 +79,9 @@ class LabelSums:
             )
         if signal.shape[1] > self.classes:
             self._widen(signal.shape[1])
-        labelled = np.diff(signal.indptr) > 0
-        if not labelled.all():
-            rows, signal = rows[torch.from_numpy(labelled)], signal[labelled]
+        labeled = np.diff(signal.indptr) > 0
+        if not labeled.all():
+            rows, signal = rows[torch.from_numpy(labeled)], signal[labeled]
         wide = rows.double()
         self.count += len(wide)
         self.total += wide.sum(dim=0)
@@ -137,15 +135,15 @@ class LabelFilter:
     """The filter of given sums, for every penalty at once.
 
     Args:
-        sums: Of all labelled examples.
+        sums: Of all labeled examples.
 
     Attributes:
-        values: float64, (r,): the eigenvalues ``s`` of the centred Gram matrix, largest first;
+        values: float64, (r,): the eigenvalues ``s`` of the centered Gram matrix, largest first;
             those that are 0 but for rounding are left out, and r <= d.
         vectors: float64, (d, r): eigenvectors.
 
     Raises:
-        InputError: There is no labelled example.
+        InputError: There is no labeled example.
     """
 
     def __init__(self, sums: LabelSums) -> None:
@@ -153,8 +151,8 @@ class LabelFilter:
             raise InputError("no example has a label; give at least one")
         self.count = sums.count
         self.mean = sums.total / sums.count
-        centred = sums.gram - sums.count * torch.outer(self.mean, self.mean)
-        values, vectors = torch.linalg.eigh((centred + centred.T) / 2)
+        centered = sums.gram - sums.count * torch.outer(self.mean, self.mean)
+        values, vectors = torch.linalg.eigh((centered + centered.T) / 2)
         values, vectors = values.flip(0), vectors.flip(1)
         # What is left of a direction in which nothing varies is the rounding of the sums.
         size = max(float(sums.gram.diagonal().sum()), 0.0)
@@ -212,9 +210,9 @@ class LabelFilter:
             leverages: (b,), of one penalty.
             signal: CSR, (b, C): the labels that are in the sums; empty for what is not.
         """
-        labelled = torch.from_numpy(np.diff(signal.indptr) > 0)
+        labeled = torch.from_numpy(np.diff(signal.indptr) > 0)
         own = torch.from_numpy(signal.toarray()).to(smoothed)
-        weight = (leverages * labelled)[:, None].to(smoothed)
+        weight = (leverages * labeled)[:, None].to(smoothed)
         return left_out(smoothed, own, weight, self.shares.to(smoothed))
 
     def without_group(
@@ -231,9 +229,9 @@ class LabelFilter:
             signal: CSR, (m, C).
             penalty: Above 0.
         """
-        labelled = torch.from_numpy(np.diff(signal.indptr) > 0)
+        labeled = torch.from_numpy(np.diff(signal.indptr) > 0)
         z = self.project(rows.double())
-        hat = (1.0 / self.count + (z / (self.values + penalty)) @ z.T) * labelled
+        hat = (1.0 / self.count + (z / (self.values + penalty)) @ z.T) * labeled
         left = torch.eye(len(z), dtype=torch.float64) - hat
         told = smoothed.double() - hat @ torch.from_numpy(signal.toarray()).double()
         found: Tensor = torch.linalg.lstsq(left, told, driver="gelsd").solution

@@ -11,24 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from saln.data.views import Batch
+from saln.data.torch_datasets import Batch
 from saln.errors import TrainingError
-from saln.loading.loader import EpochBatches
-from saln.loading.reading import scoring
+from saln.loading.epoch_batches import EpochBatches
+from saln.loading.network_outputs import scoring
 from saln.randomness import seeded_globally
-from saln.training.ledger import Ledger
+from saln.training.cost_ledger import Ledger
+from saln.training.distributed_layers import SharedDraws
 from saln.training.processes import ALONE, Processes
-from saln.training.synchronised import SharedDraws
-
-__all__ = [
-    "SCHEDULES",
-    "EpochResult",
-    "Measure",
-    "TrainSettings",
-    "TrainState",
-    "evaluate",
-    "train",
-]
 
 SCHEDULES = ("constant", "cosine", "onecycle")
 

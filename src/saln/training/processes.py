@@ -19,9 +19,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from saln.errors import InputError
-from saln.loading.gathering import gather_rows
-
-__all__ = ["ALONE", "Processes"]
+from saln.loading.gather import gather_rows
 
 T = TypeVar("T")
 # Ranks wait for one another while one of them writes a checkpoint or reads a slow disk.

@@ -24,14 +24,14 @@
       save(`${button.dataset.name}.csv`, "text/csv", lines.map((l) => l.join(",")).join("\n") + "\n");
     });
   }
-  // A saved figure has the colours of paper, whatever the screen shows.
-  const colours = JSON.parse(document.getElementById("colours").textContent);
+  // A saved figure has the colors of paper, whatever the screen shows.
+  const colors = JSON.parse(document.getElementById("colors").textContent);
   for (const button of document.querySelectorAll("button[data-svg]")) {
     button.hidden = false;
     button.addEventListener("click", () => {
       const svg = document.getElementById(button.dataset.svg).querySelector("svg");
       let text = new XMLSerializer().serializeToString(svg);
-      for (const [name, colour] of Object.entries(colours)) text = text.replaceAll(`var(${name})`, colour);
+      for (const [name, color] of Object.entries(colors)) text = text.replaceAll(`var(${name})`, color);
       save(`${button.dataset.name}.svg`, "image/svg+xml", text);
     });
   }
@@ -63,7 +63,7 @@
     image.style.backgroundPosition =
       `${(100 * column) / Math.max(1, data.columns - 1)}% ${(100 * row) / Math.max(1, rows - 1)}%`;
     image.setAttribute("role", "img");
-    image.setAttribute("aria-label", `example ${index}, labelled ${name}`);
+    image.setAttribute("aria-label", `example ${index}, labeled ${name}`);
     item.append(image, make("span", name));
     if (wrong) {
       const line = make("span");

@@ -1,0 +1,147 @@
+"""Beliefs about the labels of the whole input, formed once and kept with the unfinished work."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from saln.curation.feature_sources import Source, StoreSource, bad_row, check_finite
+from saln.curation.partition import BELIEF
+from saln.curation.workspace import Workspace
+from saln.errors import DataError, InputError
+from saln.features.from_arrays import write_store
+from saln.features.store import FeatureStore
+from saln.selection.coherence import NeighborBeliefs, store_beliefs, suspicious_labels
+
+# How many labels ``OUT.labels.json`` lists at most.
+LISTED = 1000
+
+
+def belief_array(content: bytes) -> npt.NDArray[Any]:
+    """(n,) of ``BELIEF``, from the content of its file."""
+    found: npt.NDArray[Any] = np.load(io.BytesIO(content), allow_pickle=False)
+    return found
+
+
+def judge(
+    source: Source, workspace: Workspace, kept: dict[str, Path]
+) -> tuple[Path, dict[str, Any]]:
+    """Forms beliefs about all labels, or takes those that a run before has formed.
+
+    Args:
+        source: The rows.
+        workspace: Where they are kept.
+        kept: What is whole there. Parts that were chosen by beliefs which are lost are taken
+            out of it: beliefs that are formed anew may differ in a last digit.
+
+    Returns:
+        The ``.npy`` with (n,) of ``BELIEF``, and what ``OUT.labels.json`` holds.
+
+    Raises:
+        InputError: There are no labels.
+        DataError: A label or a row of features that is none.
+    """
+    if "beliefs" in kept and "labels" in kept:
+        labels: dict[str, Any] = json.loads(workspace.read(kept["labels"]))
+        return kept["beliefs"], labels
+    workspace.drop(*kept.values())
+    kept.clear()
+    given = source.labels()
+    if given is None:
+        raise InputError("coherence requires labels; give --labels-column NAME")
+    if not isinstance(source, StoreSource) and source.class_names is None and given.min() < 0:
+        row = int((given < 0).argmax())
+        raise bad_row(source.path, row, f"its label is {given[row]}, which is no class")
+    # The classes that are there, numbered anew: a number of a million asks for no such matrix.
+    known = np.flatnonzero(given >= 0)
+    classes, numbers = np.unique(given[known], return_inverse=True)
+    if len(classes) == len(known) > 1:
+        raise InputError(
+            f"every row of {source.path} has a label of its own, so that none tells anything about "
+            "another; give --labels-column NAME of one with classes"
+        )
+    codes = np.full(len(given), -1, dtype=np.int64)
+    codes[known] = numbers
+    beliefs = store_beliefs(_store(source, workspace, codes), codes)
+    believed = beliefs.believed.numpy()
+    both = np.empty(len(given), dtype=BELIEF)
+    both["confidence"] = beliefs.confidence.numpy()
+    both["believed"] = np.where(believed < 0, -1, classes[believed])
+    content = io.BytesIO()
+    np.save(content, both, allow_pickle=False)
+    names = classes.tolist()
+    if source.class_names is not None:
+        names = [source.class_names[number] for number in names]
+    labels = _listing(source, beliefs, codes, names)
+    text = json.dumps(labels, default=str)
+    file = workspace.keep("beliefs", "npy", content.getvalue())
+    workspace.keep("labels", "json", text.encode())
+    return file, json.loads(text)
+
+
+def _listing(
+    source: Source,
+    beliefs: NeighborBeliefs,
+    codes: npt.NDArray[np.int64],
+    names: list[Any],
+) -> dict[str, Any]:
+    """The labels that are least believed, and what is made of all."""
+    given = torch.from_numpy(codes)
+    suspicious = suspicious_labels(beliefs, given, LISTED)
+    ids = source.ids([entry.example for entry in suspicious])
+    listed = []
+    for place, entry in enumerate(suspicious):
+        row = {
+            "row": entry.example,
+            "label": names[entry.given],
+            "believed": names[entry.believed],
+            "confidence": entry.confidence,
+        }
+        listed.append(row if ids is None else {**row, "id": ids[place]})
+    return {
+        "estimated_noise_rate": None if beliefs.tells_nothing else beliefs.noise_rate,
+        "tells_nothing": beliefs.tells_nothing,
+        "rows": len(source),
+        "doubted": int((beliefs.believed != given).sum()),
+        "classes": names,
+        "transition": beliefs.transition.tolist(),
+        "labels": listed,
+    }
+
+
+class _Table:
+    """A source's features as an array that is read in parts, for :func:`write_store`."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        width = source.read(np.zeros(1, dtype=np.int64)).features.shape[1]
+        self.shape = (len(source), width)
+        self.ndim = 2
+        self.size = len(source) * width
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, part: slice) -> npt.NDArray[Any]:
+        rows = np.arange(*part.indices(len(self)))
+        features = self.source.read(rows).features
+        check_finite(self.source.path, rows, features)
+        return features
+
+
+def _store(source: Source, workspace: Workspace, codes: npt.NDArray[np.int64]) -> FeatureStore:
+    """A source's own store, or one of its features among the unfinished work."""
+    if isinstance(source, StoreSource):
+        return source.store
+    folder, table = workspace.path / "features", _Table(source)
+    try:
+        return write_store(folder, table, codes, name=source.path.name)
+    except DataError:  # a damaged one; what else is wrong is so the second time, too
+        workspace.drop(folder)
+        return write_store(folder, table, codes, name=source.path.name)

@@ -1,0 +1,110 @@
+"""What a selection is asked for: values made plain, and a selector known by all that it holds."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from collections.abc import Mapping
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import xxhash
+
+from saln.errors import InputError
+from saln.selection.candidates import exact_ratio
+from saln.selection.contract import Selector
+
+# Stands for what cannot be told apart: work that was done by it is not gone on with.
+UNKNOWN = "<unknown>"
+_DEPTH = 20
+# What every class of selectors has; the others of its values are settings, too.
+_FACTS = frozenset({"requires", "is_joint", "observes_losses", "summary", "_watcher", "_abc_impl"})
+
+
+def share_to_drop(value: Any) -> float | Fraction:
+    """A filter ratio as a number: Python's, NumPy's, or a fraction.
+
+    Raises:
+        InputError: It is no number in [0, 1).
+    """
+    plain = isinstance(value, int | float | np.number | Fraction) and not isinstance(value, bool)
+    if not plain or isinstance(value, np.complexfloating):
+        raise InputError(
+            f"filter ratio {value!r} is not allowed; give the share to drop as a number in [0, 1)"
+        )
+    # float32's 0.8 is 0.800000011920929 as float64: its own shortest decimal is what was meant.
+    exact = exact_ratio(value if isinstance(value, Fraction) else float(str(value)))
+    return float(exact) if exact_ratio(float(exact)) == exact else exact
+
+
+def describe(value: Any, depth: int = 0) -> Any:
+    """Says all that an object holds in plain JSON: the same for equal objects, in any process.
+
+    A selector's own ``repr`` may leave hyperparameters out, and one without is known by its
+    address. What cannot be said, such as a lambda, becomes :data:`UNKNOWN`.
+    """
+    if value is None or isinstance(value, bool | int | str) or depth > _DEPTH:
+        return value if depth <= _DEPTH else UNKNOWN
+    if isinstance(value, float):
+        return value if value == value and abs(value) != float("inf") else repr(value)
+    if isinstance(value, np.generic):
+        return describe(value.item(), depth + 1) if value.dtype != object else UNKNOWN
+    if isinstance(value, torch.Tensor):
+        if value.layout != torch.strided or value.dtype == torch.bfloat16:
+            value = value.to_dense().float()
+        value = value.detach().cpu().numpy()
+    if isinstance(value, np.ndarray):
+        if value.dtype.hasobject:
+            return {"array": describe(value.tolist(), depth + 1)}
+        content = xxhash.xxh3_128_hexdigest(np.ascontiguousarray(value).tobytes())
+        return {"array": f"{value.dtype} {value.shape} {content}"}
+    if isinstance(value, bytes | bytearray):
+        return {"bytes": xxhash.xxh3_128_hexdigest(value)}
+    if isinstance(value, list | tuple):
+        return [describe(part, depth + 1) for part in value]
+    if isinstance(value, set | frozenset):
+        return {"set": sorted((describe(part, depth + 1) for part in value), key=repr)}
+    if isinstance(value, Mapping):
+        pairs = [(describe(key, depth + 1), describe(value[key], depth + 1)) for key in value]
+        return {"mapping": sorted(map(list, pairs), key=repr)}
+    if isinstance(value, enum.Enum | Path | Fraction | torch.dtype | torch.device):
+        return f"{_name(type(value))} {value}"
+    if isinstance(value, type) or (hasattr(value, "__qualname__") and hasattr(value, "__module__")):
+        name = _name(value)  # a class or a function: known by its name where it has one
+        return UNKNOWN if "<" in name else name
+    return _describe_object(value, depth)
+
+
+def _describe_object(value: Any, depth: int) -> Any:
+    held: dict[str, Any] = {}
+    for kind in reversed(type(value).__mro__):
+        if isinstance(value, Selector) and issubclass(kind, Selector) and kind is not Selector:
+            held |= {
+                name: fact
+                for name, fact in vars(kind).items()
+                if not name.startswith("__") and name not in _FACTS and _is_value(fact)
+            }
+        slots = kind.__dict__.get("__slots__", ())
+        for name in (slots,) if isinstance(slots, str) else slots:
+            if hasattr(value, name):
+                held[name] = getattr(value, name)
+    held |= getattr(value, "__dict__", {})
+    if dataclasses.is_dataclass(value):
+        held |= {part.name: getattr(value, part.name) for part in dataclasses.fields(value)}
+    held.pop("_watcher", None)  # looks on, and decides nothing
+    if not held and not isinstance(value, Selector):
+        return UNKNOWN  # an object of an extension, which keeps what it holds to itself
+    settings = {name: describe(held[name], depth + 1) for name in sorted(held)}
+    return {"class": _name(type(value)), **({"settings": settings} if settings else {})}
+
+
+def _is_value(fact: Any) -> bool:
+    """Whether what a class has is a setting, and no method."""
+    return not callable(fact) and not hasattr(fact, "__get__")
+
+
+def _name(thing: Any) -> str:
+    return f"{thing.__module__}.{thing.__qualname__}"

@@ -1,0 +1,151 @@
+"""From an image to the tensor that a network sees.
+
+Training images are augmented as in the paper (section 3.1); images for evaluation
+and for features are only resized, cropped and normalized. Every augmentation takes
+its randomness from the generator it is given: what happens to an example depends on
+(seed, epoch, example) alone, so that all arms of a comparison see the same images.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from saln._torchvision import torchvision
+from saln.data.arguments import as_array, as_whole
+from saln.errors import InputError
+
+functional = torchvision.transforms.functional
+BILINEAR = torchvision.transforms.InterpolationMode.BILINEAR
+
+
+@dataclass(frozen=True)
+class Normalization:
+    """Per-channel mean and standard deviation of pixels in [0, 1]."""
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    def __post_init__(self) -> None:
+        for name in ("mean", "std"):
+            given = getattr(self, name)
+            values = as_array(given, name)
+            good = values.shape == (3,) and values.dtype.kind in "iuf"
+            if not good or not np.isfinite(values).all() or (name == "std" and values.min() <= 0):
+                raise InputError(
+                    f"{name}={given!r} is not allowed; give three numbers, one a color"
+                    + (", above 0" if name == "std" else "")
+                )
+            object.__setattr__(self, name, tuple(map(float, values)))
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        """Gives float32, (3, height, width)."""
+        pixels: Tensor = functional.to_tensor(image)
+        normalized: Tensor = functional.normalize(pixels, self.mean, self.std, inplace=True)
+        return normalized
+
+
+IMAGENET = Normalization(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+
+
+class Augmentation(Protocol):
+    """A random transform for training."""
+
+    def __call__(self, image: Image.Image, generator: torch.Generator) -> Tensor:
+        """Gives float32, (3, size, size), drawing only from ``generator``."""
+
+
+def _check_size(transform: EvaluationTransform | PhotoAugmentation | DigitAugmentation) -> None:
+    object.__setattr__(transform, "size", as_whole(transform.size, "size", 1))
+
+
+def _uniform(generator: torch.Generator, low: float, high: float) -> float:
+    return low + (high - low) * torch.rand((), generator=generator, dtype=torch.float64).item()
+
+
+@dataclass(frozen=True)
+class EvaluationTransform:
+    """Resize (shorter side), center crop, normalize: for evaluation and features."""
+
+    size: int
+    normalization: Normalization = IMAGENET
+
+    def __post_init__(self) -> None:
+        _check_size(self)
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        """Gives float32, (3, size, size)."""
+        resized = functional.resize(image, [self.size], interpolation=BILINEAR)
+        return self.normalization(functional.center_crop(resized, [self.size, self.size]))
+
+
+@dataclass(frozen=True)
+class PhotoAugmentation:
+    """The paper's augmentation (section 3.1).
+
+    Resize to (size, size), horizontal flip with probability 1/2, rotation within
+    ±15 degrees, jitter of brightness, contrast and saturation by up to 20% and of hue
+    by up to 0.1 of the color circle in random order, normalization. The resize comes
+    first, which costs less and is the same up to interpolation.
+    """
+
+    size: int
+    normalization: Normalization = IMAGENET
+    degrees: float = 15.0
+    jitter: float = 0.2
+    hue: float = 0.1
+
+    def __post_init__(self) -> None:
+        _check_size(self)
+
+    def __call__(self, image: Image.Image, generator: torch.Generator) -> Tensor:
+        """Gives float32, (3, size, size), drawing only from ``generator``."""
+        image = functional.resize(image, [self.size, self.size], interpolation=BILINEAR)
+        if _uniform(generator, 0, 1) < 0.5:
+            image = functional.hflip(image)
+        angle = _uniform(generator, -self.degrees, self.degrees)
+        image = functional.rotate(image, angle, interpolation=BILINEAR)
+        factors = [_uniform(generator, 1 - self.jitter, 1 + self.jitter) for _ in range(3)]
+        hue = _uniform(generator, -self.hue, self.hue)
+        for step in torch.randperm(4, generator=generator).tolist():
+            if step == 0:
+                image = functional.adjust_brightness(image, factors[0])
+            elif step == 1:
+                image = functional.adjust_contrast(image, factors[1])
+            elif step == 2:
+                image = functional.adjust_saturation(image, factors[2])
+            else:
+                image = functional.adjust_hue(image, hue)
+        return self.normalization(image)
+
+
+@dataclass(frozen=True)
+class DigitAugmentation:
+    """Keeps a digit a digit: rotation within ±10 degrees, shift by up to 1/8, no flip.
+
+    A mirrored 2 is no 2, and a 6 turned by 180 degrees is a 9.
+    """
+
+    size: int
+    normalization: Normalization = IMAGENET
+    degrees: float = 10.0
+    shift: float = 0.125
+
+    def __post_init__(self) -> None:
+        _check_size(self)
+
+    def __call__(self, image: Image.Image, generator: torch.Generator) -> Tensor:
+        """Gives float32, (3, size, size), drawing only from ``generator``."""
+        image = functional.resize(image, [self.size, self.size], interpolation=BILINEAR)
+        angle = _uniform(generator, -self.degrees, self.degrees)
+        reach = self.shift * self.size
+        shift = [round(_uniform(generator, -reach, reach)) for _ in range(2)]
+        image = functional.affine(
+            image, angle=angle, translate=shift, scale=1.0, shear=[0.0], interpolation=BILINEAR
+        )
+        return self.normalization(image)

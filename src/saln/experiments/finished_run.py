@@ -1,0 +1,154 @@
+"""A finished run as others read it; what can be made anew of it is no reason to stop."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import xxhash
+
+from saln.errors import DataError
+from saln.experiments.progress_file import Record, Row, lines_of
+from saln.experiments.run_folder import ANEW
+from saln.experiments.summary import METRICS, summarize
+from saln.files import read_json, write_bytes, write_text
+from saln.training.cost_ledger import PHASES
+
+# For a report: the run itself may be lost, but what it found need not.
+_UNCHECKED = "put the file back, or delete it to draw the report without checking the other files"
+
+
+class FinishedRun(NamedTuple):
+    """What a finished run found.
+
+    Attributes:
+        summary: The content of ``summary.json``.
+        rows: Those of ``epochs.jsonl``.
+        record: With the checksums of its files; None for a run without.
+    """
+
+    summary: dict[str, Any]
+    rows: list[Row]
+    record: Record | None
+
+    def is_whole(self, path: Path) -> bool:
+        """Whether rows and summary on the disk are what was written."""
+        if self.record is None:
+            return True  # nobody can tell
+        try:
+            lines = (path / "epochs.jsonl").read_bytes()
+        except OSError:
+            return False
+        return (
+            lines == lines_of(self.rows)
+            and (path / "summary.json").exists()
+            and not self.record.is_damaged("summary.json")
+            and not (path / "resume").exists()
+        )
+
+    def mend(self, path: Path) -> None:
+        """Writes rows and summary anew; nobody else may be at work on the run."""
+        if self.record is not None and not self.is_whole(path):
+            write_bytes(path / "epochs.jsonl", lines_of(self.rows), durable=True)
+            _conclude(path, _text(self.summary))
+
+
+def finish(record: Record, about: dict[str, Any]) -> dict[str, Any]:
+    """Makes a run a finished one; gives its summary.
+
+    Args:
+        record: All arms are done.
+        about: See :func:`summarize`.
+
+    Raises:
+        DataError: The disk is full.
+    """
+    summary = summarize(about, record.rows, record.costs, record.failures)
+    text = _text(summary)
+    # First: from here on the summary can be made of it.
+    record.about = about
+    record.files["summary.json"] = xxhash.xxh3_128_hexdigest(text.encode())
+    record.write()
+    _conclude(record.path, text)
+    return summary
+
+
+def _text(summary: dict[str, Any]) -> str:
+    return json.dumps(summary, indent=2) + "\n"
+
+
+def _conclude(path: Path, text: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        shutil.rmtree(path / "resume")  # nothing is left to go on from
+    write_text(path / "summary.json", text, durable=True)
+
+
+def read_finished(path: Path, cure: str = _UNCHECKED) -> FinishedRun | None:
+    """Reads a finished run; None where it is not. Nothing is written.
+
+    Rows and summary are made of what ``progress.json`` holds. Without it, or with that of an
+    earlier version, they are those on the disk, which nobody can check.
+
+    Args:
+        path: The run folder.
+        cure: What to do when ``progress.json`` is damaged.
+
+    Raises:
+        DataError: A file is damaged and cannot be made anew.
+    """
+    record = Record.read(path, cure)
+    if record is None or record.is_old:
+        return _read_unchecked(path)
+    if record.about is None:
+        return None
+    if (path / "summary.json").exists() and not record.is_damaged("summary.json"):
+        summary = read_json(path / "summary.json", ANEW)
+    else:
+        summary = summarize(record.about, record.rows, record.costs, record.failures)
+    return FinishedRun(summary, record.rows, record)
+
+
+def _read_unchecked(path: Path) -> FinishedRun | None:
+    if not (path / "summary.json").exists():
+        return None
+    summary = read_json(path / "summary.json", f"delete it, and --resume makes it anew, or {ANEW}")
+    source = path / "epochs.jsonl"
+    try:
+        lines = source.read_bytes().splitlines()
+    except OSError as error:
+        raise DataError(f"{source} cannot be read ({error.strerror or error}); {ANEW}") from error
+    return FinishedRun(
+        summary,
+        [_row(line, f"{source}, line {number}") for number, line in enumerate(lines, start=1)],
+        None,
+    )
+
+
+def _row(line: bytes, where: str) -> Row:
+    """One row of ``epochs.jsonl``, with everything that is drawn of it."""
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{where} is no JSON ({error}); remove the line or run again") from error
+    numbers = ["seed", "epoch", "steps", "examples_backward"]
+    try:
+        found = [row[name] for name in numbers]
+        if row["wrong_label_share_kept"] is not None:  # else nobody knows which are wrong
+            found.append(row["wrong_label_share_kept"])
+        measured = [row[name] for name in METRICS]
+        if any(value is not None for value in measured):  # else --evaluate-every left them out
+            found += measured
+        found += [row["seconds"][name] for name in PHASES]
+        whole = isinstance(row["arm"], str) and all(isinstance(n, int | float) for n in found)
+    except (KeyError, TypeError) as error:
+        raise DataError(
+            f"{where} is no row of a run (it lacks {error}); remove the line or run again"
+        ) from error
+    if not whole:
+        raise DataError(
+            f"{where} is no row of a run (a value is no number); remove the line or run again"
+        )
+    return dict(row)

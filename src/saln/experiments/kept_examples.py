@@ -1,0 +1,271 @@
+"""What every arm chose, kept in the run folder for the report.
+
+::
+
+    choices/
+      examples-seed0.npz      labels, true_labels: int32, (N,); class_names
+      saln-seed0.npz          kept: uint8, (epochs, ceil(N / 8)), the bits of each epoch
+                              facts.NAME: float32, one number a choice, in order
+                              shown.EPOCH.STEP.{indices, positions, scores}: whole batches
+      epoch1-step0.webp       those batches' images, 16 tiles a row
+
+The first seed's batches are shown, a few of the first, the middle and the last epoch.
+Every arm but `standard` has the same candidates in them.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+
+from saln.data.datasets import Examples
+from saln.errors import DataError
+from saln.files import write_with
+from saln.selection.candidates import Candidates, Selection
+
+SHEET_COLUMNS = 16
+# Larger batches show their first candidates; the order is shuffled, so that is a fair part.
+SHOWN_CANDIDATES = 256
+# Enough to tell what is on a photo, and 160 of them in about 200 kB.
+LARGEST_TILE = 56
+
+
+class Shown(NamedTuple):
+    """One batch as a selector saw it.
+
+    Attributes:
+        epoch: From 1.
+        step: Within the epoch, from 0.
+        indices: int64, (n,): the candidates.
+        positions: int64, (k,): those kept.
+        scores: float32, (n,), or None.
+    """
+
+    epoch: int
+    step: int
+    indices: npt.NDArray[np.int64]
+    positions: npt.NDArray[np.int64]
+    scores: npt.NDArray[np.float32] | None
+
+
+class ArmChoices(NamedTuple):
+    """What an arm chose with one seed.
+
+    Attributes:
+        kept: bool, (epochs, N).
+        facts: Name -> float32, one number a choice (:attr:`Selection.facts`).
+        shown: Whole batches; empty for `standard` and for all seeds but the first.
+    """
+
+    kept: npt.NDArray[np.bool_]
+    facts: dict[str, npt.NDArray[np.float32]]
+    shown: tuple[Shown, ...]
+
+
+class SeedExamples(NamedTuple):
+    """The training examples of a seed: labels (N,) as trained on and as they are."""
+
+    labels: npt.NDArray[np.int32]
+    true_labels: npt.NDArray[np.int32]
+    class_names: tuple[str, ...]
+
+
+class ChoiceRecord:
+    """Notes what an arm chooses while it trains; costs next to nothing a step.
+
+    Args:
+        examples: ``N``.
+        steps: Choices in each epoch; 0 where everything is kept.
+        show: Keep whole batches for the gallery.
+    """
+
+    def __init__(self, examples: int, steps: Sequence[int], *, show: bool) -> None:
+        self.ends = np.cumsum(steps)
+        self.kept = np.zeros((len(steps), examples), dtype=np.bool_)
+        self.facts: dict[str, list[float]] = {}
+        self.shown: list[Shown] = []
+        self.choices = 0
+        # The first, the middle and the last of the epochs in which anything is chosen.
+        epochs = [epoch for epoch, count in enumerate(steps, start=1) if count] if show else []
+        self.wanted = {
+            (epoch, step)
+            for epoch in {*epochs[:1], *epochs[(len(epochs) - 1) // 2 :][:1], *epochs[-1:]}
+            for step in {0, 1, steps[epoch - 1] // 2}
+        }
+
+    def choice(self, candidates: Candidates, selection: Selection) -> None:
+        """Takes one choice; for :meth:`Selector.watch`."""
+        epoch = int(np.searchsorted(self.ends, self.choices, side="right")) + 1
+        step = self.choices - (int(self.ends[epoch - 2]) if epoch > 1 else 0)
+        self.choices += 1
+        for name, value in selection.facts.items():
+            self.facts.setdefault(name, []).append(float(value))
+        if (epoch, step) in self.wanted:
+            scores = selection.scores
+            self.shown.append(
+                Shown(
+                    epoch,
+                    step,
+                    candidates.indices.cpu().numpy(),
+                    selection.positions.numpy(),
+                    None if scores is None else scores.float().cpu().numpy(),
+                )
+            )
+
+    def end_epoch(self, epoch: int, indices: npt.NDArray[np.int64]) -> None:
+        """Takes what got a gradient in an epoch, from 1."""
+        self.kept[epoch - 1, indices] = True
+
+    def state_dict(self) -> dict[str, Any]:
+        """The record so far, as tensors and plain values."""
+        return {
+            "choices": self.choices,
+            **{name: torch.from_numpy(value) for name, value in self._arrays().items()},
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on from what :meth:`state_dict` gave."""
+        arrays = {name: value.cpu().numpy() for name, value in state.items() if name != "choices"}
+        before = _choices(arrays, self.kept.shape[1])
+        self.choices = state["choices"]
+        self.kept = before.kept
+        self.facts = {name: value.tolist() for name, value in before.facts.items()}
+        self.shown = list(before.shown)
+
+    def save(self, folder: Path, arm: str, seed: int) -> None:
+        """Writes the arm's file.
+
+        Raises:
+            DataError: The disk is full.
+        """
+        write = functools.partial(_write_npz, self._arrays())
+        write_with(folder / "choices" / f"{arm}-seed{seed}.npz", write)
+
+    def _arrays(self) -> dict[str, npt.NDArray[Any]]:
+        arrays: dict[str, npt.NDArray[Any]] = {"kept": np.packbits(self.kept, axis=1)}
+        for name, values in self.facts.items():
+            arrays[f"facts.{name}"] = np.asarray(values, dtype=np.float32)
+        for batch in self.shown:
+            key = f"shown.{batch.epoch}.{batch.step}"
+            arrays[f"{key}.indices"] = batch.indices
+            arrays[f"{key}.positions"] = batch.positions
+            if batch.scores is not None:
+                arrays[f"{key}.scores"] = batch.scores
+        return arrays
+
+
+def _write_npz(arrays: Mapping[str, npt.NDArray[Any]], path: Path) -> None:
+    with path.open("wb") as stream:  # a name would get the ending .npz
+        np.savez_compressed(stream, allow_pickle=False, **arrays)
+
+
+def _choices(arrays: Mapping[str, npt.NDArray[Any]], examples: int) -> ArmChoices:
+    kept = np.unpackbits(arrays["kept"], axis=1, count=examples).astype(np.bool_)
+    facts = {name[6:]: arrays[name] for name in arrays if name.startswith("facts.")}
+    keys = (re.fullmatch(r"shown\.(\d+)\.(\d+)\.indices", name) for name in arrays)
+    batches = sorted((int(key[1]), int(key[2])) for key in keys if key)
+    shown = []
+    for epoch, step in batches:
+        key = f"shown.{epoch}.{step}"
+        shown.append(
+            Shown(
+                epoch,
+                step,
+                arrays[f"{key}.indices"],
+                arrays[f"{key}.positions"],
+                arrays.get(f"{key}.scores"),
+            )
+        )
+    return ArmChoices(kept, facts, tuple(shown))
+
+
+def _read_npz(path: Path) -> dict[str, npt.NDArray[Any]]:
+    try:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as found:
+            return dict(found)
+    except Exception as error:  # a broken file raises anything from EOFError to RuntimeError
+        raise DataError(
+            f"{path} cannot be read ({type(error).__name__}); put the file back, or remove the "
+            f"folder {path.parent} to draw the report without what was chosen"
+        ) from error
+
+
+def read_examples(folder: Path, seed: int) -> SeedExamples | None:
+    """The training examples of a run's seed; None where none were kept.
+
+    Raises:
+        DataError: The file is broken.
+    """
+    path = folder / "choices" / f"examples-seed{seed}.npz"
+    if not path.exists():
+        return None
+    found = _read_npz(path)
+    names = tuple(str(name) for name in found["class_names"])
+    return SeedExamples(found["labels"], found["true_labels"], names)
+
+
+def read_choices(folder: Path, arm: str, seed: int, examples: int) -> ArmChoices | None:
+    """What an arm chose with a seed, of so many examples; None where it was not kept.
+
+    Raises:
+        DataError: The file is broken.
+    """
+    path = folder / "choices" / f"{arm}-seed{seed}.npz"
+    return _choices(_read_npz(path), examples) if path.exists() else None
+
+
+def save_examples(
+    folder: Path, seed: int, examples: Examples, class_names: tuple[str, ...]
+) -> None:
+    """Writes the labels of a seed, once."""
+    path = folder / "choices" / f"examples-seed{seed}.npz"
+    if path.exists():
+        return
+    arrays = {
+        "labels": examples.labels.astype(np.int32),
+        "true_labels": examples.true_labels.astype(np.int32),
+        "class_names": np.asarray(class_names, dtype=np.str_),
+    }
+    write_with(path, functools.partial(_write_npz, arrays))
+
+
+def sheet_path(folder: Path, epoch: int, step: int) -> Path:
+    """Where the images of a shown batch are."""
+    return folder / "choices" / f"epoch{epoch}-step{step}.webp"
+
+
+def save_sheets(folder: Path, examples: Examples, shown: list[Shown]) -> None:
+    """Writes the images of shown batches, once each: square tiles, row by row.
+
+    Raises:
+        DataError: An image cannot be read, or the disk is full.
+    """
+    for batch in shown:
+        path = sheet_path(folder, batch.epoch, batch.step)
+        if path.exists():
+            continue
+        images = [
+            examples.images.load(int(examples.rows[index]))
+            for index in batch.indices[:SHOWN_CANDIDATES]
+        ]
+        tile = min(LARGEST_TILE, max(max(image.size) for image in images))
+        rows = -(-len(images) // SHEET_COLUMNS)
+        sheet = Image.new("RGB", (SHEET_COLUMNS * tile, rows * tile))
+        for number, image in enumerate(images):
+            side = min(image.size)
+            left, top = (image.width - side) // 2, (image.height - side) // 2
+            square = image.resize((tile, tile), box=(left, top, left + side, top + side))
+            row, column = divmod(number, SHEET_COLUMNS)
+            sheet.paste(square, (column * tile, row * tile))
+        # Small tiles are a few bytes anyway, and lossy edges would blur their neighbors.
+        lossless = tile < 24
+        save = functools.partial(sheet.save, format="WEBP", lossless=lossless, quality=75)
+        write_with(path, save)

@@ -1,0 +1,93 @@
+"""How likely the training labels of one seed are right, for the arms that ask."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from saln.data.datasets import DataSet
+from saln.experiments.reporter import Reporter
+from saln.features.neighbors import NeighborTable
+from saln.selection.coherence import NeighborBeliefs, label_beliefs, suspicious_labels
+
+# So many doubted labels are listed at most.
+LISTED = 100
+
+
+@dataclass(frozen=True)
+class LabelConfidence:
+    """Attributes: what is believed of the labels, and the seconds for it and the neighbors."""
+
+    beliefs: NeighborBeliefs
+    seconds: float
+
+    @property
+    def values(self) -> np.ndarray[Any, np.dtype[np.float64]]:
+        """float64, (n,): the probability that each label is right."""
+        return self.beliefs.confidence.numpy()
+
+
+def judge_labels(
+    neighbors: NeighborTable, data: DataSet, seed: int, reporter: Reporter
+) -> LabelConfidence:
+    """Judges the labels as given, noise and all, by those of their neighbors."""
+    started = time.perf_counter()
+    beliefs = label_beliefs(
+        torch.from_numpy(np.array(neighbors.indices)),
+        torch.from_numpy(np.array(neighbors.similarities)),
+        torch.from_numpy(data.train.labels),
+        len(data.class_names),
+    )
+    seconds = neighbors.seconds + time.perf_counter() - started
+    found = f"about {beliefs.noise_rate:.0%} of the training labels look wrong"
+    reporter.note(f"label coherence, seed {seed}: {beliefs.tells_nothing or found}")
+    return LabelConfidence(beliefs, seconds)
+
+
+def doubted_labels(
+    beliefs: NeighborBeliefs, data: DataSet, *, seed: int, noise_share: float
+) -> dict[str, Any]:
+    """What ``labels.json`` says: the noise that was found, and the labels least believed.
+
+    Args:
+        beliefs: About the labels of ``data.train``.
+        data: With the labels that were judged.
+        seed: The seed that the labels are of.
+        noise_share: The share of labels that were replaced on purpose. Where it is 0, which
+            labels are wrong is not known.
+
+    Returns:
+        Values for JSON. ``transition[c][b]``: how often a label of class ``c`` comes out as
+        ``b``. Classes are positions in ``classes``; ``example`` is a position in the training
+        split; ``wrong`` says whether the label was replaced, or null where none was. Where
+        features or labels tell nothing, ``tells_nothing`` says why, and no rate is estimated.
+    """
+    train = data.train
+    known = noise_share > 0
+    wrong = train.labels != train.true_labels
+    listed = suspicious_labels(beliefs, torch.from_numpy(train.labels), LISTED)
+    return {
+        "seed": seed,
+        "classes": list(data.class_names),
+        "training_labels": len(train),
+        "estimated_noise_rate": None if beliefs.tells_nothing else beliefs.noise_rate,
+        "tells_nothing": beliefs.tells_nothing,
+        "true_noise_rate": float(wrong.mean()) if known else None,
+        "doubted": int((beliefs.believed.numpy() != train.labels).sum()),
+        "transition": beliefs.transition.tolist(),
+        "labels": [
+            {
+                "example": label.example,
+                "image": train.images.name_of(int(train.rows[label.example])),
+                "given": label.given,
+                "believed": label.believed,
+                "confidence": label.confidence,
+                "wrong": bool(wrong[label.example]) if known else None,
+            }
+            for label in listed
+        ],
+    }

@@ -1,0 +1,143 @@
+"""``progress.json``: what of a run is done, with its rows, and the checksums of its files.
+
+``epochs.jsonl`` and ``summary.json`` are made of it, and made anew where they are damaged.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from saln.errors import DataError, InputError
+from saln.experiments.run_folder import OLD_VERSION
+from saln.experiments.state_files import CHECKSUM, signed, write_signed
+from saln.files import file_checksum, read_json
+
+FORMAT_VERSION = 3
+
+Row = dict[str, Any]
+Key = tuple[str, int]
+
+
+def lines_of(rows: Sequence[Row]) -> bytes:
+    """Rows as in ``epochs.jsonl``."""
+    return b"".join((json.dumps(row) + "\n").encode() for row in rows)
+
+
+@dataclass
+class Record:
+    """The content of ``progress.json``.
+
+    Attributes:
+        path: The run folder.
+        facts: What must be the same when the run goes on, beside the settings.
+        rows: Of the arms that are finished or failed.
+        costs: (arm, seed) -> what a finished arm cost.
+        failures: (arm, seed) -> why it was stopped.
+        files: Checksums of files, by their names relative to the folder.
+        about: What the summary says of the whole run; None until it is finished.
+        version: Of the format.
+    """
+
+    path: Path
+    facts: dict[str, Any]
+    rows: list[Row] = field(default_factory=list)
+    costs: dict[Key, dict[str, Any]] = field(default_factory=dict)
+    failures: dict[Key, str] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)
+    about: dict[str, Any] | None = None
+    version: int = FORMAT_VERSION
+
+    @property
+    def is_old(self) -> bool:
+        """Whether it is of a version that kept neither rows nor checksums."""
+        return self.version == OLD_VERSION
+
+    def done(self, arm: str, seed: int) -> bool:
+        """Whether an arm is finished or has failed."""
+        return (arm, seed) in self.costs or (arm, seed) in self.failures
+
+    def of(self, arm: str, seed: int) -> list[Row]:
+        """The rows of an arm."""
+        return [row for row in self.rows if (row["arm"], row["seed"]) == (arm, seed)]
+
+    def note(self, name: str) -> None:
+        """Takes a file's checksum."""
+        self.files[name] = file_checksum(self.path / name)
+
+    def is_damaged(self, name: str) -> bool:
+        """Whether a file is there and is not the one whose checksum was taken.
+
+        Raises:
+            DataError: It cannot be read.
+        """
+        path = self.path / name
+        if name not in self.files or not path.exists():
+            return False
+        try:
+            return file_checksum(path) != self.files[name]
+        except OSError as error:
+            raise DataError(
+                f"{path} cannot be read ({error.strerror or error}); make it readable, or remove it"
+            ) from error
+
+    def write(self) -> None:
+        """Writes the file, durably.
+
+        Raises:
+            DataError: The disk is full or cannot be written to.
+        """
+        saved = {
+            "format_version": FORMAT_VERSION,
+            "facts": self.facts,
+            "costs": [{"arm": a, "seed": s, **cost} for (a, s), cost in self.costs.items()],
+            "failed": [{"arm": a, "seed": s, "error": e} for (a, s), e in self.failures.items()],
+            "rows": self.rows,
+            "files": self.files,
+            "about": self.about,
+        }
+        write_signed(self.path / "progress.json", saved)
+
+    @classmethod
+    def read(cls, path: Path, cure: str) -> Record | None:
+        """Reads the file of a run folder; None where there is none.
+
+        Raises:
+            DataError: It cannot be read, or is not what was written.
+            InputError: It is of another version.
+        """
+        source = path / "progress.json"
+        if not source.exists():
+            return None
+        values = read_json(source, cure)
+        version = values.get("format_version")
+        if CHECKSUM in values or version == FORMAT_VERSION:
+            if signed(values)[CHECKSUM] != values.get(CHECKSUM):
+                raise DataError(f"{source} is not what was written; {cure}")
+        elif version != OLD_VERSION:
+            raise InputError(
+                f"{source} has format version {str(version)[:40]}, this SALN goes on with "
+                f"{OLD_VERSION} and {FORMAT_VERSION}; use the SALN that began the run, or {cure}"
+            )
+        try:
+            return cls._of(path, values)
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise DataError(f"{source} holds no progress of a run ({error}); {cure}") from error
+
+    @classmethod
+    def _of(cls, path: Path, values: Mapping[str, Any]) -> Record:
+        found = cls(path, dict(values["facts"]), version=values["format_version"])
+        for entry in values["costs"]:
+            rest = {key: value for key, value in entry.items() if key not in ("arm", "seed")}
+            found.costs[entry["arm"], entry["seed"]] = rest
+        for entry in values["failed"]:
+            found.failures[entry["arm"], entry["seed"]] = entry["error"]
+        if found.is_old:
+            return found
+        return dataclasses.replace(
+            found, rows=values["rows"], files=values["files"], about=values["about"]
+        )

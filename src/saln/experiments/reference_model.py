@@ -1,0 +1,140 @@
+"""The reference model: trained on its own part of the data, then asked about all the rest."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from saln.data.torch_datasets import EvaluationView, TrainingView
+from saln.errors import TrainingError
+from saln.experiments.reporter import Reporter
+from saln.loading.epoch_batches import LoadedBatches, evaluation_batches
+from saln.loading.network_outputs import scoring
+from saln.loading.selected_batches import SelectedBatches
+from saln.randomness import derive_seed
+from saln.selection import Uniform
+from saln.training.cost_ledger import Counts, Ledger
+from saln.training.loop import TrainSettings, train
+
+
+class Reference(NamedTuple):
+    """What is left of a reference model.
+
+    Attributes:
+        outputs: float32, (N, C): its logits for every training example.
+        seconds: To train it and to ask it.
+        counts: Examples for the same.
+    """
+
+    outputs: Tensor
+    seconds: float
+    counts: Counts
+
+    def to_state(self) -> dict[str, Any]:
+        """Tensors and plain values."""
+        return {"outputs": self.outputs, "seconds": self.seconds, "counts": list(self.counts)}
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> Reference:
+        """The reference that :meth:`to_state` was called on."""
+        return cls(state["outputs"], state["seconds"], Counts(*state["counts"]))
+
+
+def train_reference(
+    model: nn.Module,
+    view: TrainingView,
+    asked: EvaluationView,
+    settings: TrainSettings,
+    *,
+    epochs: int | None,
+    steps: int,
+    batch_size: int,
+    device: torch.device,
+    workers: int,
+    reporter: Reporter,
+    through: Callable[[Tensor], Tensor] | None = None,
+) -> Reference:
+    """Trains a reference model like a learner, on every example of its part.
+
+    Args:
+        model: On ``device``; changed in place.
+        view: The part of the training data that no arm sees.
+        asked: The examples whose outputs are kept.
+        settings: As the learners', but for the epochs.
+        epochs: Passes over its part; as many as give ``steps`` when None.
+        steps: A selecting arm's.
+        batch_size: Examples of a step.
+        device: Where the model is.
+        workers: Loader processes.
+        reporter: Told of every step.
+        through: What images are put through before the model.
+
+    Raises:
+        TrainingError: A loss that is not finite, or outputs that are not.
+        DataError: A broken image.
+    """
+    ledger = Ledger(device)
+    sampler = SelectedBatches(
+        len(view),
+        selector=Uniform(),
+        batch_size=batch_size,
+        filter_ratio=0.0,
+        seed=derive_seed(settings.seed, "reference"),
+        ahead=0,
+        rank=0,
+        world_size=1,
+    )
+    sampler.share_among(0, 1)  # every process trains the whole of it
+    epochs = epochs or -(-steps // len(sampler))
+    total = epochs * len(sampler) * batch_size + len(asked)
+    reporter.begin(f"reference model, seed {settings.seed}", total)
+
+    def on_step(examples: int, step: int) -> None:
+        reporter.advance(examples)
+
+    for result in train(
+        model,
+        LoadedBatches(view, sampler, workers, through),
+        dataclasses.replace(settings, epochs=epochs),
+        device=device,
+        ledger=ledger,
+        on_step=on_step,
+    ):
+        examples = len(result.indices)
+        ledger.count(steps=result.steps, forward=examples, backward=examples)
+    outputs = []
+    with scoring(model):
+        for batch in evaluation_batches(asked, device, workers):
+            images = batch.images.to(device)
+            outputs.append(model(images if through is None else through(images)).float().cpu())
+            ledger.count(forward=len(batch.images))
+            reporter.advance(len(batch.images))
+    # Outside inference mode again: a copy that autograd may meet.
+    whole = torch.cat(outputs).clone()
+    if not bool(torch.isfinite(whole).all()):  # its last step went too far
+        raise TrainingError(
+            f"its outputs are not finite after {epochs} epochs; lower --learning-rate"
+        )
+    return Reference(whole, ledger.total(), ledger.counts)
+
+
+def cost_of(
+    ledger: Ledger, features: tuple[float, int], reference: Reference | None
+) -> dict[str, Any]:
+    """What one arm cost with one seed. ``features``: seconds and examples."""
+    reference_seconds = 0.0 if reference is None else reference.seconds
+    counts = Counts() if reference is None else reference.counts
+    return {
+        "features": features[0],
+        "reference": reference_seconds,
+        "save": ledger.seconds["save"],
+        "total": ledger.total() + features[0] + reference_seconds,
+        **ledger.peak()._asdict(),
+        "features_examples_forward": features[1],
+        "reference_examples_forward": counts.forward,
+        "reference_examples_backward": counts.backward,
+    }

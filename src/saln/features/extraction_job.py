@@ -1,0 +1,218 @@
+"""What an extraction computes: rows of a frozen backbone, batch after batch."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from saln.data.file_names import name_of
+from saln.data.items import MapStyle
+from saln.data.torch_datasets import Batch, EvaluationView, collate
+from saln.data.transforms import EvaluationTransform
+from saln.errors import DataError, InputError, SalnError
+from saln.features.backbones import Network, inference_mode_of
+from saln.features.manifest import Skipped
+
+logger = logging.getLogger(__name__)
+
+
+class ExtractedRows(NamedTuple):
+    """What a batch gave.
+
+    Attributes:
+        features: float16, (b, d); NaN where an example is skipped.
+        labels: int64, (b,); -1 there.
+        first: The first one's position in the data set; the others follow it.
+        skipped: Those that could not be read.
+    """
+
+    features: npt.NDArray[np.float16]
+    labels: npt.NDArray[np.int64]
+    first: int
+    skipped: tuple[Skipped, ...]
+
+
+def joined(
+    parts: Sequence[ExtractedRows],
+) -> tuple[npt.NDArray[np.float16], npt.NDArray[np.int64], tuple[Skipped, ...]]:
+    """A shard of its batches: features, labels and what is skipped."""
+    return (
+        np.concatenate([part.features for part in parts]),
+        np.concatenate([part.labels for part in parts]),
+        tuple(entry for part in parts for entry in part.skipped),
+    )
+
+
+class _ShardBatches(Sampler[list[int]]):
+    """Batches that end where shards do, so that a resumed run forms the same ones."""
+
+    def __init__(self, shards: list[range], batch_size: int) -> None:
+        self.shards = shards
+        self.batch_size = batch_size
+
+    def __len__(self) -> int:
+        return sum(-(-len(shard) // self.batch_size) for shard in self.shards)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for shard in self.shards:
+            for start in range(shard.start, shard.stop, self.batch_size):
+                yield list(range(start, min(start + self.batch_size, shard.stop)))
+
+
+def _to_float16(
+    rows: Tensor, first: int, backbone: str, dataset: MapStyle
+) -> npt.NDArray[np.float16]:
+    """Gives float16, (b, d), on the CPU.
+
+    Raises:
+        DataError: A row that float16 cannot hold; the message names it.
+    """
+    small = rows.to(torch.float16).cpu()
+    finite = torch.isfinite(small).all(dim=1)
+    if not bool(finite.all()):
+        row = int((~finite).nonzero()[0])
+        values = rows[row].float()
+        if bool(torch.isfinite(values).all()):
+            problem = f"reach {float(values.abs().max()):.4g}, more than float16 holds (65504)"
+            cure = "scale them down, for example with a LayerNorm behind the backbone"
+        else:
+            problem = "hold NaN or infinity"
+            cure = "check that example and the backbone's weights"
+        name = name_of(dataset, first + row)
+        which = f"example {first + row}" + (f" ({name})" if name else "")
+        raise DataError(f"the features of {which} by {backbone} {problem}; {cure}")
+    array: npt.NDArray[np.float16] = small.numpy()
+    return array
+
+
+class _View(Dataset[Any]):
+    """Examples as a backbone sees them; in the place of one that cannot be read, why."""
+
+    def __init__(self, dataset: MapStyle, transform: EvaluationTransform, skip: bool) -> None:
+        self.view = EvaluationView(dataset, transform)
+        self.skip = skip
+
+    def __len__(self) -> int:
+        return len(self.view)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int, int] | Skipped | SalnError:
+        item = self.view[index]
+        if not isinstance(item, DataError):
+            return item
+        if not self.skip:
+            return DataError(
+                f"{item}; or list it and keep the others with unreadable='skip' "
+                "(saln features --skip-unreadable)"
+            )
+        cause = item.__cause__
+        reason = str(item) if cause is None else f"{type(cause).__name__}: {cause}"
+        # An object's address is another one in every process.
+        reason = re.sub(r" at 0x[0-9a-f]+", "", " ".join(reason.split()))
+        return Skipped(index, name_of(self.view.examples, index) or f"example {index}", reason)
+
+
+class _Collate:
+    """Makes a batch, with a black image in the place of each that is skipped."""
+
+    def __init__(self, image_size: int) -> None:
+        self.image_size = image_size
+
+    def __call__(
+        self, items: Sequence[tuple[Tensor, int, int] | Skipped | SalnError]
+    ) -> tuple[Batch | SalnError, tuple[Skipped, ...]]:
+        skipped = tuple(item for item in items if isinstance(item, Skipped))
+        black = torch.zeros(3, self.image_size, self.image_size)
+        return collate(
+            [(black, -1, item.row) if isinstance(item, Skipped) else item for item in items]
+        ), skipped
+
+
+@dataclass(frozen=True)
+class ExtractionJob:
+    """What one call computes by, and on; see :func:`extract_features` for the fields.
+
+    ``world_size`` processes compute at once; ``precision`` is autocast's, None for none;
+    ``skip``: examples that cannot be read are listed and no error.
+    """
+
+    dataset: MapStyle
+    network: Network
+    device: torch.device
+    batch_size: int
+    workers: int
+    precision: torch.dtype | None
+    world_size: int
+    skip: bool = False
+
+    def batches(self, shards: list[range]) -> Iterator[ExtractedRows]:
+        """Gives the rows in order.
+
+        Args:
+            shards: Rows of the data set; a batch ends where one of them does.
+        """
+        network = self.network
+        on_gpu = self.device.type == "cuda"
+        loader = DataLoader(
+            _View(
+                self.dataset,
+                EvaluationTransform(network.image_size, network.normalization),
+                self.skip,
+            ),
+            batch_sampler=_ShardBatches(shards, self.batch_size),
+            collate_fn=_Collate(network.image_size),
+            num_workers=self.workers,
+            pin_memory=on_gpu,
+            generator=torch.Generator(),  # else the loader draws from the global one
+        )
+        told = False
+        for batch, skipped in loader:
+            if isinstance(batch, SalnError):
+                raise batch
+            images = batch.images.to(self.device, non_blocking=on_gpu)
+            first = int(batch.indices[0])
+            with torch.autocast(
+                self.device.type, self.precision, enabled=self.precision is not None
+            ):
+                rows = network.body(images)
+            if rows.shape != (len(images), network.width):
+                raise InputError(
+                    f"{network.name} gives {tuple(rows.shape)} for {len(images)} images, "
+                    f"expected ({len(images)}, {network.width}); one row an image"
+                )
+            lost = [entry.row - first for entry in skipped]
+            if lost:  # whatever a black image gives
+                rows = rows.index_fill(0, torch.tensor(lost, device=rows.device), 0.0)
+            features = _to_float16(rows, first, network.name, self.dataset)
+            lost_to_zero = (rows != 0).any(dim=1).cpu().numpy() & ~features.any(axis=1)
+            if not told and lost_to_zero.any():
+                told = True
+                logger.warning(
+                    "the features of example %d by %s are all below what float16 holds (6e-08) "
+                    "and become 0; scale them up, for example with a LayerNorm behind the backbone",
+                    first + int(lost_to_zero.argmax()), network.name,
+                )  # fmt: skip
+            features[lost] = np.nan
+            yield ExtractedRows(features, batch.labels.numpy(), first, skipped)
+
+
+@contextlib.contextmanager
+def ready(body: nn.Module, device: torch.device) -> Iterator[None]:
+    """Has a network on a device, in eval mode and without gradients; then as it was."""
+    parameter = next(body.parameters(), None)
+    home = device if parameter is None else parameter.device
+    body.to(device)  # not in inference mode, where the weights could never be trained again
+    try:
+        with inference_mode_of(body):
+            yield
+    finally:
+        body.to(home)

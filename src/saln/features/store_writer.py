@@ -1,0 +1,369 @@
+"""Writing a feature store: shard by shard, each durable before it is counted.
+
+The arrays have their final size from the beginning, so that a full disk is noticed before
+anything is computed. A shard's rows are written to their place and fsynced; then the
+manifest that counts them is written beside the old one, fsynced and renamed. After a kill
+at any moment every counted shard is whole, and every other one is computed again.
+
+A store that is finished and damaged is written again where it is damaged: what differs from
+its checksums is counted no more, and so is left to be done.
+
+Any number of processes may write one store: each locks the shards that it computes
+(:mod:`saln.features.locks`), and the manifest while it changes it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import errno
+import json
+import logging
+import os
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+from saln.errors import DataError
+from saln.features.locks import ByteLocks, LocksNotKnownError
+from saln.features.manifest import Manifest, Skipped, read_manifest, shard_checksum
+from saln.features.store import DamagedStoreError, FeatureStore, read_seconds
+from saln.features.verification import STAMP, DamagedArrayError, find_damage, open_array
+
+logger = logging.getLogger(__name__)
+
+_LOCK = ".lock"
+_ARRAYS = ("features.npy", "labels.npy")
+_BESIDE = (".timing.json.new", ".manifest.json.new")
+_MANIFEST_BYTE = 1 << 40  # the lock of the manifest, behind those of all shards
+# What a full disk, a full quota and a limit on a file's size are called.
+_FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
+_FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR}
+# Byte locks exclude other processes only; inside one, the writers of a folder take turns.
+_TURNS: defaultdict[Path, threading.Lock] = defaultdict(threading.Lock)
+
+
+def finished_store(path: Path, identity: Mapping[str, Any]) -> FeatureStore | None:
+    """The store in a folder, where it is finished and whole; nothing need be written then.
+
+    Args:
+        path: The folder.
+        identity: What it must have been made of.
+
+    Raises:
+        DataError: It is of something else, or its manifest is damaged.
+    """
+    found = read_manifest(path)
+    if found is None or found.left:
+        return None
+    tidy(path)
+    try:
+        return FeatureStore.open(path, expected=identity)
+    except DamagedStoreError:
+        return None  # whoever writes it makes what is damaged anew
+
+
+def tidy(path: Path) -> None:
+    """Removes the lock file of a finished store, which nobody writes any more."""
+    with contextlib.suppress(OSError):  # the folder may be read-only; the file does no harm
+        (path / _LOCK).unlink(missing_ok=True)
+
+
+def _cure(error: OSError) -> str:
+    """What to do about a store that cannot be written."""
+    kept = "rows that are done stay and are not computed again"
+    other = "another folder with cache_dir (--cache-dir)"
+    if error.errno in _FULL:
+        return f"Free some space, or give {other}; {kept}"
+    if error.errno in _FORBIDDEN:
+        return f"Give {other}, or make this one one that may be written to; {kept}"
+    if error.errno == errno.ENOENT:
+        return "Somebody removed it while it was written; run again"
+    return f"Run again; if it stays so, look after the disk, or give {other}; {kept}"
+
+
+def _sync_folder(path: Path) -> None:
+    if os.name == "posix":  # elsewhere a folder cannot be opened, and a rename is durable
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _replace(path: Path, values: dict[str, Any]) -> None:
+    """Writes JSON beside its place and renames it."""
+    beside = path.with_name(f".{path.name}.new")
+    with beside.open("wb") as stream:
+        stream.write(json.dumps(values, indent=2).encode() + b"\n")
+        stream.flush()
+        os.fsync(stream.fileno())
+    beside.replace(path)
+    _sync_folder(path.parent)
+
+
+def _write_at(stream: BinaryIO, data: bytes | memoryview, position: int) -> None:
+    stream.seek(position)
+    rest = memoryview(data).cast("B")
+    while len(rest):  # an unbuffered file may take a part only
+        rest = rest[stream.write(rest) :]
+
+
+def _allocate(path: Path, shape: tuple[int, ...], dtype: type) -> None:
+    """Gives an array its header and its final size; rows that are there stay."""
+    header = {
+        "descr": np.lib.format.dtype_to_descr(np.dtype(dtype)),
+        "fortran_order": False,
+        "shape": shape,
+    }
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    with os.fdopen(descriptor, "r+b", buffering=0) as stream:
+        np.lib.format.write_array_header_1_0(stream, header)
+        size = stream.tell() + int(np.prod(shape)) * np.dtype(dtype).itemsize
+        if os.fstat(stream.fileno()).st_size == size:
+            return  # another process may be writing rows already
+        if hasattr(os, "posix_fallocate"):
+            # Not only named: a file with holes would meet the full disk hours later.
+            try:
+                os.posix_fallocate(stream.fileno(), 0, size)
+            except OSError as error:
+                if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS):
+                    raise  # those: a file system that cannot reserve space
+        stream.truncate(size)
+        os.fsync(stream.fileno())
+
+
+class StoreWriter:
+    """Writes what a store still lacks; a context manager.
+
+    Args:
+        path: The folder, made when missing.
+        manifest: What is asked for, with no shard done. A store that is there goes on
+            with its own shards.
+
+    Raises:
+        DataError: On entry: the folder holds a store of something else, one whose manifest is
+            damaged, or one of another format version; or it cannot be written to.
+    """
+
+    def __init__(self, path: Path, manifest: Manifest) -> None:
+        self.path = path
+        self.manifest = manifest
+        self._turn = _TURNS[path.resolve()]
+        self._close = contextlib.ExitStack()
+
+    def __enter__(self) -> StoreWriter:
+        with contextlib.ExitStack() as stack, self._explained():
+            stack.enter_context(self._turn)
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._locks = ByteLocks(self.path / _LOCK)
+            stack.callback(self._locks.close)
+            with self._locks.hold(_MANIFEST_BYTE):
+                self._begin()
+            self._arrays = [
+                stack.enter_context((self.path / name).open("r+b", buffering=0)) for name in _ARRAYS
+            ]
+            self._offsets = [_offset(stream) for stream in self._arrays]
+            self._close = stack.pop_all()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if not self.manifest.left:
+            tidy(self.path)
+        self._close.close()
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except LocksNotKnownError as error:
+            raise DataError(
+                f"the feature store {self.path} cannot be written: its disk gives no locks "
+                f"({error.__cause__}). Give a folder on another disk with cache_dir (--cache-dir)"
+            ) from error
+        except OSError as error:
+            raise DataError(
+                f"the feature store {self.path} cannot be written ({error}). {_cure(error)}"
+            ) from error
+
+    def _begin(self) -> None:
+        """Makes the store, or checks the one that is there. The manifest is locked."""
+        found = read_manifest(self.path)
+        try:
+            self._adopt(found)
+        except Exception:
+            if found is None:  # else it is another run's
+                self._discard()
+            raise
+        arrays: list[tuple[Path, tuple[int, ...], type]] = [
+            (self.path / "features.npy", (self.manifest.rows, self.manifest.width), np.float16),
+            (self.path / "labels.npy", (self.manifest.rows,), np.int64),
+        ]
+        mend = not self.manifest.left  # finished, and whoever finds it whole writes nothing
+        for path, shape, dtype in arrays:
+            try:
+                if self.manifest.rows_done == 0:
+                    _allocate(path, shape, dtype)
+                open_array(path, shape, dtype)
+            except DamagedArrayError:
+                mend = True
+                _allocate(path, shape, dtype)
+            except OSError:
+                if self.manifest.rows_done == 0:
+                    self._discard()
+                raise
+        if mend:
+            self._uncount_damaged([open_array(*array) for array in arrays])
+        _sync_folder(self.path)
+
+    def _uncount_damaged(self, arrays: list[Any]) -> None:
+        """Has the shards that are not what was written done again. The manifest is locked."""
+        found = find_damage(self.path, self.manifest, *arrays)
+        if found is None:
+            return
+        logger.warning(
+            "%d of %d shards of %s are damaged and made anew",
+            len(found.shards), len(self.manifest.checksums), self.path,
+        )  # fmt: skip
+        checksums = list(self.manifest.checksums)
+        gone = [self.manifest.shard(shard) for shard in found.shards]
+        for shard in found.shards:
+            checksums[shard] = None
+        self.manifest = dataclasses.replace(
+            self.manifest,
+            checksums=tuple(checksums),
+            skipped=tuple(
+                entry for entry in self.manifest.skipped if not any(entry.row in g for g in gone)
+            ),
+        )
+        _replace(self.path / "manifest.json", self.manifest.to_json())
+
+    def _adopt(self, found: Manifest | None) -> None:
+        """Takes the manifest that is there, or puts this writer's there."""
+        if found is None:
+            # A kill before the first manifest leaves these.
+            strangers = {entry.name for entry in self.path.iterdir()} - {_LOCK, *_BESIDE}
+            if strangers:
+                raise DataError(
+                    f"{self.path} holds {', '.join(sorted(strangers)[:3])} but no manifest.json: "
+                    "no feature store, or a damaged one. Delete the folder and run again, or "
+                    "give another one with cache_dir (--cache-dir)"
+                )
+            _replace(self.path / "manifest.json", self.manifest.to_json())
+        else:
+            found.check(self.manifest.identity, self.path)
+            self.manifest = found
+
+    def discard(self) -> None:
+        """Removes what this writer has begun, where no shard is done."""
+        with self._explained(), self._locks.hold(_MANIFEST_BYTE):
+            self._discard()
+
+    def _discard(self) -> None:
+        found = read_manifest(self.path)
+        names = [*_BESIDE, _LOCK]
+        if found is not None:
+            if found.rows_done or not all(map(self._locks.try_lock, found.left)):
+                return  # or another process is computing
+            # The manifest goes after the arrays: what it is alone with is a store begun.
+            names = ["timing.json", STAMP, *_ARRAYS, "manifest.json", *names]
+        for name in names:
+            (self.path / name).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # something of another's is in it
+            self.path.rmdir()
+
+    def left(self) -> list[int]:
+        """The shards that nobody has finished yet."""
+        found = read_manifest(self.path)
+        if found is None:
+            raise DataError(
+                f"the feature store {self.path} was removed while it was written; run again"
+            )
+        self.manifest = found
+        return found.left
+
+    def claim(self, shards: Sequence[int]) -> list[int]:
+        """Locks those of the shards that no other process writes; gives them."""
+        locked = [shard for shard in shards if self._locks.try_lock(shard)]
+        left = set(self.left())  # some may have been finished just before
+        for shard in locked:
+            if shard not in left:
+                self._locks.unlock(shard)
+        return [shard for shard in locked if shard in left]
+
+    def write(
+        self,
+        shard: int,
+        features: npt.NDArray[np.float16],
+        labels: npt.NDArray[np.int64],
+        skipped: Sequence[Skipped],
+        seconds: float,
+    ) -> None:
+        """Writes a claimed shard and, once it is durable, counts it.
+
+        Args:
+            shard: Its number.
+            features: float16, (rows of the shard, d).
+            labels: int64, (rows of the shard,).
+            skipped: Examples of it that could not be read; their rows are NaN, their labels -1.
+            seconds: What it took.
+
+        Raises:
+            DataError: The disk is full or cannot be written to; the shard is not counted,
+                those before it are kept.
+        """
+        first = self.manifest.shard(shard).start
+        with self._explained():
+            arrays: tuple[npt.NDArray[Any], ...] = (features, labels)
+            for stream, offset, array in zip(self._arrays, self._offsets, arrays, strict=True):
+                row_bytes = array.nbytes // len(array)
+                _write_at(stream, np.ascontiguousarray(array).data, offset + first * row_bytes)
+                os.fsync(stream.fileno())
+            with self._locks.hold(_MANIFEST_BYTE):
+                self._count(shard, features, labels, seconds, skipped)
+
+    def _count(
+        self,
+        shard: int,
+        features: npt.NDArray[np.float16],
+        labels: npt.NDArray[np.int64],
+        seconds: float,
+        skipped: Sequence[Skipped],
+    ) -> None:
+        self.left()  # what other processes have counted meanwhile
+        if skipped and self.manifest.version == 2:
+            raise DataError(
+                f"the feature store {self.path} was begun in format 2, which lists no unreadable "
+                "examples; delete the folder and run again"
+            )
+        timing = self.path / "timing.json"
+        taken = read_seconds(timing) if timing.exists() else {}
+        taken[str(shard)] = round(seconds, 6)
+        _replace(timing, {"seconds": taken})
+        checksums = list(self.manifest.checksums)
+        checksums[shard] = shard_checksum(features, labels, self.manifest.version)
+        self.manifest = dataclasses.replace(
+            self.manifest,
+            checksums=tuple(checksums),
+            skipped=tuple(sorted([*self.manifest.skipped, *skipped])),
+        )
+        _replace(self.path / "manifest.json", self.manifest.to_json())
+
+
+def _offset(stream: BinaryIO) -> int:
+    """Where an array's first row is."""
+    read: Callable[[Any], Any] = np.lib.format.read_array_header_1_0
+    np.lib.format.read_magic(stream)
+    read(stream)
+    return stream.tell()

@@ -1,0 +1,121 @@
+"""A loader that knows how many batches were trained on, not only how many were asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset
+
+from saln.errors import InputError
+from saln.loading.double_sharding import refuse_double_sharding
+from saln.loading.selected_batches import SelectedBatches
+from saln.loading.selected_stream import SelectedStream
+
+
+def chosen_by(loader: DataLoader[Any]) -> SelectedBatches | SelectedStream:
+    """What chooses the batches of a loader.
+
+    Raises:
+        InputError: Nothing of SALN's does; a data set of another length; a stream that gives
+            single samples, whose position the number of batches does not say.
+    """
+    stream = loader.dataset
+    if isinstance(stream, SelectedStream):
+        if not stream.as_batches or loader.batch_size is not None:
+            raise InputError(
+                f"the stream has as_batches={stream.as_batches} and the loader "
+                f"batch_size={loader.batch_size}; leave as_batches at True and give "
+                "DataLoader(stream, batch_size=None): the stream makes the batches"
+            )
+        return stream
+    batches = loader.batch_sampler
+    if not isinstance(batches, SelectedBatches):
+        raise InputError(
+            f"the loader's batch_sampler is a {type(batches).__name__}; "
+            "give DataLoader(dataset, batch_sampler=saln.SelectedBatches(...)), "
+            "or DataLoader(saln.SelectedStream(...), batch_size=None)"
+        )
+    check_dataset(loader.dataset, batches)
+    return batches
+
+
+def check_dataset(dataset: Any, batches: SelectedBatches) -> None:
+    """Refuses a data set that has not one example for each position that may be chosen.
+
+    Raises:
+        InputError: It has another length, or no positions at all.
+    """
+    if isinstance(dataset, IterableDataset):
+        raise InputError(
+            f"the data set is a {type(dataset).__name__}, which is read in its own order, but "
+            "SelectedBatches choose by position; use saln.SelectedStream for a stream"
+        )
+    if hasattr(dataset, "__len__") and len(dataset) != batches.length:
+        raise InputError(
+            f"the data set has {len(dataset)} examples, but {batches.length} are chosen from; "
+            "give the features of this data set"
+        )
+
+
+class CountingLoader:
+    """Wraps a loader of chosen batches and counts those that it has given.
+
+    A loader with worker processes, or one that looks ahead as Accelerate's does, asks for
+    batches before they are trained on; what is saved here is what was given.
+
+    Args:
+        loader: Gives one batch for each that ``batches`` choose.
+        batches: Its sampler, or the stream that it reads.
+
+    Raises:
+        InputError: The batches are shared out among the ranks twice.
+    """
+
+    def __init__(self, loader: DataLoader[Any], batches: SelectedBatches | SelectedStream) -> None:
+        refuse_double_sharding(loader)
+        self._loader = loader
+        self.batches = batches
+        self._given = 0
+        self._epoch = batches.epoch  # that _given belongs to
+        self._start = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Makes the next iteration the given epoch's; a loaded position in it stays."""
+        self.batches.set_epoch(epoch)
+
+    def __len__(self) -> int:
+        """The batches of the current epoch, from its beginning; a stream does not know them."""
+        return len(self.batches)  # type: ignore[arg-type]
+
+    def __iter__(self) -> Iterator[Any]:
+        """Yields the batches; nothing happens before the first is asked for."""
+        epoch = self.batches.epoch
+        self._given = self._start if epoch == self._epoch else 0
+        self._epoch, self._start = epoch, 0
+        # Accelerate's would put back the epoch that it counts itself.
+        if hasattr(self._loader, "set_epoch"):
+            self._loader.set_epoch(epoch)
+        for batch in self._loader:
+            self._given += 1
+            yield batch
+
+    def observe(self, indices: Tensor, losses: Tensor) -> None:
+        """As :meth:`~saln.loading.selected_batches.SelectedBatches.observe`."""
+        self.batches.observe(indices, losses)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where training is; see :meth:`saln.SelectedBatches.state_dict`."""
+        given = self._given if self.batches.epoch == self._epoch else 0
+        return self.batches.state_dict(steps=given)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on from a saved state: the next iteration gives the batches that were left.
+
+        Raises:
+            InputError: The state is of a sampler that would give other batches.
+        """
+        self.batches.load_state_dict(state)
+        self._given = self._start = int(state["step"])
+        self._epoch = self.batches.epoch

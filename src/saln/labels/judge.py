@@ -1,0 +1,284 @@
+r"""One call from features and labels to beliefs about every label.
+
+::
+
+    rows -> sums -> filter ----\
+      \--> neighbors, copies --> evidence -> joint <-> noise -> beliefs
+                                    ^                             |
+                                    \---- while likelier -------/
+
+The features are read a few times, in blocks; nothing n x n and nothing n x C is held.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from saln.data.arguments import as_array
+from saln.errors import InputError
+from saln.labels.beliefs import LabelBeliefs
+from saln.labels.descriptions import Clock, Task, kept_rows, told
+from saln.labels.evidence import (
+    NEIGHBOR_ROWS,
+    Evidence,
+    Gatherer,
+    Signal,
+    find_neighbors,
+)
+from saln.labels.feature_blocks import FeatureBlocks
+from saln.labels.given_labels import given_labels, labels_of
+from saln.labels.likelihood_fit import BLOCK_ROWS, Judged, judge, learn
+from saln.randomness import derive_generator
+from saln.spectral.label_filter import LabelFilter, LabelSums, one_hot
+
+# Penalties, as shares of the sum of the eigenvalues: tried from START on, while they gain.
+PENALTIES = tuple(10.0 ** (step / 2) for step in range(-12, 1))
+START = PENALTIES.index(10.0**-3.5)
+# Examples that penalty and joint are chosen with.
+SAMPLE = 20_000
+# Beliefs take the place of labels while that gains so much likelihood an example, so often.
+GAIN = 5e-3
+ROUNDS = 4
+
+Places = npt.NDArray[np.int64]
+
+
+def label_sums(features: Any, labels: Any, *, classes: int) -> LabelSums:
+    """The sums over part of a data set that :func:`judge_labels` takes; parts are merged.
+
+    Args:
+        features: As :func:`judge_labels`: of the part.
+        labels: int, (m,): class numbers from 0; negative ones are unknown.
+        classes: How many classes the whole data set has.
+
+    Raises:
+        InputError: Labels that are no class numbers below ``classes``.
+    """
+    rows = FeatureBlocks(features)
+    given = as_array(labels, "labels")
+    if given.shape != (rows.given,) or given.dtype.kind not in "iu" or given.max() >= classes:
+        raise InputError(
+            f"{rows.given} rows and labels {given.dtype} {given.shape}; give whole numbers below "
+            f"classes={classes}, one a row"
+        )
+    return _sums(rows, given.astype(np.int64)[kept_rows(rows)], classes)
+
+
+def _sums(rows: FeatureBlocks, labels: Places, classes: int) -> LabelSums:
+    sums = LabelSums.of(rows.d, classes)
+    for part, block in rows.blocks():
+        sums.add(block, one_hot(labels[part], classes))
+    return sums
+
+
+def judge_labels(
+    features: Any,
+    labels: Any = None,
+    *,
+    class_names: Sequence[str] | None = None,
+    neighbors: bool | None = None,
+    sums: LabelSums | None = None,
+    seed: int = 0,
+) -> LabelBeliefs:
+    """How likely each label is right, by all the others.
+
+    Two kinds of evidence, in which an example's own label has no part: the labels smoothed by
+    the spectrum of the features' Gram matrix (:mod:`saln.spectral.label_filter`), and the votes
+    of the nearest neighbors. They are joined by the likelihood of the given labels; the noise
+    is learned from the clearest examples. Then beliefs take the place of the labels and all is
+    done again, as long as the given labels become likelier by that. Nothing is told about the
+    noise, and nothing is trained.
+
+    Args:
+        features: A :class:`saln.FeatureStore`, or numbers (n, d): an array, memory-mapped or
+            not, a tensor, a list of rows. Best those of a good frozen network.
+        labels: The store's own when None. Else (n,): class numbers, of which negative ones, NaN
+            and None are unknown; or names, of which None, NaN and the empty one are; or (n, C):
+            shares of classes. Unknown and soft labels get beliefs and cast no vote.
+        class_names: The names of classes 0, 1, ..., for what is told to people.
+        neighbors: Whether to ask them; up to 200,000 rows when None. Without them time is
+            proportional to the rows.
+        sums: What :func:`label_sums` gave for all parts of these rows, merged; made here when
+            None. Their classes must be all that occur: 0 to C - 1.
+        seed: Decides the sample that numbers are chosen with, above 20,000 rows.
+
+    Returns:
+        The beliefs.
+
+    Raises:
+        InputError: Features or labels that are none, or not finite; no label at all.
+    """
+    labels, class_names = labels_of(features, labels, class_names)
+    if labels is None:
+        raise InputError("labels are missing; give one a row of the features")
+    rows = FeatureBlocks(features)
+    given = given_labels(labels, rows.given, class_names)
+    return _judge(Task(rows, given, labels, class_names, neighbors, seed), sums)
+
+
+def _judge(task: Task, sums: LabelSums | None) -> LabelBeliefs:
+    rows, given = task.rows, task.given
+    clock = Clock()
+    places = given.places[kept_rows(rows)]
+    classes = len(given.classes)
+    if not (places >= 0).any():
+        raise InputError("no example that has features has a label; give at least one")
+    if sums is None:
+        sums = _sums(rows, places, classes)
+    elif (len(sums.total), sums.classes) != (rows.d, classes):
+        raise InputError(
+            f"sums over {len(sums.total)} features and {sums.classes} classes do not fit "
+            f"{rows.d} features and {classes} classes; merge those of all parts of these rows"
+        )
+    clock.tell("sums")
+    found = LabelFilter(sums)
+    clock.tell("spectrum")
+    asked = rows.n <= NEIGHBOR_ROWS if task.neighbors is None else task.neighbors
+    table, groups = find_neighbors(rows, found) if asked else (None, [])
+    clock.tell("neighbors")
+    gatherer = Gatherer(rows, places, classes, found, table, groups)
+    penalty, leverages = _choose_penalty(gatherer, task.seed)
+    clock.tell("penalty")
+    rounds, judged, evidence = _rounds(gatherer, penalty, leverages, task.seed)
+    clock.tell("joining")
+    again = _Again(task, sums)
+    return told(task, gatherer, penalty, rounds, judged, evidence, clock, again)
+
+
+def _sampled(gatherer: Gatherer, seed: int) -> tuple[Places, list[Places]]:
+    """A sample of the examples, copies together."""
+    singles, groups = gatherer.singles, gatherer.groups
+    if gatherer.rows.n <= SAMPLE:
+        return singles, groups
+    generator = derive_generator(seed, "judged sample")
+    share = SAMPLE / gatherer.rows.n
+    chosen = torch.randperm(len(singles), generator=generator)[: round(share * len(singles))]
+    some = torch.randperm(len(groups), generator=generator)[: round(share * len(groups))]
+    return singles[chosen.sort().values.numpy()], [groups[i] for i in some.sort().values.tolist()]
+
+
+def _choose_penalty(gatherer: Gatherer, seed: int) -> tuple[float, Tensor]:
+    """The penalty under which the given labels are likeliest, and all leverages at it."""
+    n, scale = gatherer.rows.n, gatherer.filter.scale
+    singles, groups = _sampled(gatherer, seed)
+    sample = np.concatenate([singles, *groups])
+    place = np.zeros(n, dtype=np.int64)
+    place[sample] = np.arange(len(sample))
+    penalties = [share * scale for share in PENALTIES]
+    leverages = gatherer.leverages(sample, penalties)
+    labels = gatherer.labels[sample]
+    tried: dict[int, float] = {}
+
+    def likelihood(number: int) -> float:
+        if number not in tried:
+            evidence = gatherer.gather(
+                penalties[number], leverages[:, number], singles, groups, place
+            )
+            tried[number] = learn(
+                evidence, labels, gatherer.classes, gatherer.weight[sample]
+            ).likelihood
+        return tried[number]
+
+    best = START if (labels >= 0).any() else None
+    if best is not None:
+        for step in (1, -1):
+            while 0 <= best + step < len(penalties) and (
+                likelihood(best + step) > likelihood(best) + 1e-12
+            ):
+                best += step
+    chosen = penalties[START if best is None else best]
+    return chosen, gatherer.leverages(np.arange(n), [chosen])[:, 0]
+
+
+def _rounds(
+    gatherer: Gatherer, penalty: float, leverages: Tensor, seed: int
+) -> tuple[int, Judged, Evidence]:
+    """Beliefs in the place of labels, as long as that makes the given labels likelier."""
+    n = gatherer.rows.n
+    place = np.arange(n)
+    sample = None
+    if n > SAMPLE:
+        order = torch.randperm(n, generator=derive_generator(seed, "joint sample"))
+        sample = order[:SAMPLE].sort().values.numpy()
+    best: tuple[int, Judged, Evidence] | None = None
+    informative = True
+    for number in range(ROUNDS + 1):
+        evidence = gatherer.gather(penalty, leverages, gatherer.singles, gatherer.groups, place)
+        start = None if best is None else best[1].joint
+        judged = learn(evidence, gatherer.labels, gatherer.classes, gatherer.weight, sample, start)
+        if best is not None and judged.likelihood < best[1].likelihood + GAIN:
+            return best
+        best = number, judged, evidence
+        if number == 0:
+            # Later, beliefs that an example's own label helped to make come back to it.
+            informative = judged.informative and judged.sure
+        if not informative:
+            break
+        if number < ROUNDS:
+            gatherer.speak(_beliefs(judged, evidence, gatherer.labels))
+    if best is None:
+        raise InputError("no round of judging was asked for")
+    return best
+
+
+def _beliefs(judged: Judged, evidence: Evidence, labels: Places) -> Signal:
+    """What the labeled believe of themselves now; others cast no vote."""
+    shares = np.zeros(evidence.scores.shape, dtype=np.float32)
+    for start in range(0, len(labels), BLOCK_ROWS):
+        part = slice(start, start + BLOCK_ROWS)
+        found, _ = judge(judged.joint, judged.transition, evidence, labels, part)
+        shares[part] = found * (labels[part] >= 0)[:, None]
+    return Signal(evidence.classes, shares)
+
+
+class _Again:
+    """Judges the examples of before with new ones, from the sums of before."""
+
+    def __init__(self, task: Task, sums: LabelSums) -> None:
+        self.task, self.sums = task, sums
+
+    def __call__(self, features: Any, labels: Any) -> LabelBeliefs:
+        before = self.task
+        labels, _ = labels_of(features, labels, None)
+        if labels is None:
+            raise InputError("labels are missing; give one a row of the new features")
+        more = FeatureBlocks(features)
+        rows = before.rows.followed_by(more)
+        joined = _joined(before.labels, labels)
+        given = given_labels(joined, rows.given, before.class_names)
+        # Classes may have come between those of before.
+        if given.named:
+            places = np.searchsorted(np.array(given.names), np.array(before.given.names))
+        else:
+            places = np.searchsorted(given.classes, before.given.classes)
+        own = given.places[before.rows.given :][kept_rows(more)]
+        sums = self.sums.renumbered(places, len(given.classes)).merge(
+            _sums(more, own, len(given.classes))
+        )
+        task = replace(before, rows=rows, given=given, labels=joined)
+        return _judge(task, sums)
+
+
+def _joined(before: Any, more: Any) -> npt.NDArray[Any]:
+    """Labels of before, then new ones."""
+    parts = [
+        np.array(part, dtype=object)
+        if isinstance(part, list | tuple) and any(value is None for value in part)
+        else as_array(part, "labels")
+        for part in (before, more)
+    ]
+    parts = [part[:, 0] if part.ndim == 2 and part.shape[1] == 1 else part for part in parts]
+    texts = [part.dtype.kind == "U" for part in parts if part.dtype != object]
+    if parts[0].shape[1:] != parts[1].shape[1:] or len(set(texts)) > 1:
+        raise InputError(
+            f"the labels of before are {parts[0].dtype} {parts[0].shape} and the new ones "
+            f"{parts[1].dtype} {parts[1].shape}; give both as numbers, as names or as shares"
+        )
+    return np.concatenate(parts)

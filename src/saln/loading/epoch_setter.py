@@ -1,0 +1,115 @@
+"""What training libraries ask of a batch sampler when it is given to them as it is."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+from saln.errors import InputError
+from saln.loading.double_sharding import parts_of, shards_of
+from saln.loading.filter_schedule import FilterSchedule
+
+if TYPE_CHECKING:
+    from saln.loading.selected_batches import SelectedBatches
+
+
+class EpochSetter:
+    """The sampler that training libraries look for in a batch sampler, to tell it the epoch.
+
+    They tell it what they counted themselves. Accelerate's loaders tell the batch sampler first
+    and then this, whenever an iteration begins and when their own ``set_epoch`` is called;
+    Lightning, and Accelerate's ``skip_first_batches``, tell this alone.
+    """
+
+    def __init__(self, batches: SelectedBatches) -> None:
+        self.batches = batches
+        # What no iteration has used yet: an epoch, and what it took the place of.
+        self._said: int | None = None
+        self._before: tuple[int, int] | None = None
+
+    def heard(self, epoch: int) -> None:
+        """The batch sampler is given an epoch."""
+        self._before = None if self._said is None else (self._said, self.batches._start)
+        self._said = epoch
+
+    def loaded(self, epoch: int) -> None:
+        """The batch sampler was given a position in an epoch."""
+        self._said, self._before = epoch, None
+
+    def used(self) -> None:
+        """Nothing that was given waits for its iteration any more."""
+        self._said = self._before = None
+
+    def set_epoch(self, epoch: int) -> None:
+        """Makes the next iteration the given epoch's.
+
+        Raises:
+            InputError: Another epoch was given to the batch sampler, or a position in another
+                was loaded, which a library's own count would undo; Accelerate shares out
+                batches that every process shares out already; a schedule of the filter ratio
+                in a library that reads an epoch's length once.
+        """
+        batches = self.batches
+        refuse_sharing_by_accelerate(batches)
+        loader = begun_by_accelerate(batches)
+        told_before = self._said == epoch
+        start = batches._start
+        other = self._said
+        if told_before:
+            other, start = (None, 0) if self._before is None else self._before
+        begins = not told_before or loader is not None
+        if begins and other is not None and other != epoch:
+            # As it was: whoever catches this and goes on must not train on the wrong epoch.
+            batches.epoch, batches._start, batches._named = other, start, start
+            self.loaded(other)
+            raise InputError(
+                f"the batches are to go on in epoch {other}, but the library that trains on them "
+                f"counts epochs itself and is in epoch {epoch}; give the epoch to what it "
+                "prepared, loader.set_epoch(...), not to the batches"
+            )
+        if (
+            not told_before
+            and epoch != batches.epoch
+            and isinstance(batches.filter_ratio, FilterSchedule)
+        ):
+            raise InputError(
+                "a FilterSchedule changes the length of the epochs, which Lightning reads once; "
+                "give it saln.integrations.lightning.SelectedDataModule(dataset, batches)"
+            )
+        batches.set_epoch(epoch)
+        self.used()  # the library's own count is no wish of anybody's
+        if loader is not None:
+            # Accelerate takes the last batch for the rest of the data set, and
+            # gather_for_metrics would cut it; -1 stands for no rest.
+            loader.remainder = -1
+
+
+def begun_by_accelerate(chooser: Any) -> Any | None:
+    """Accelerate's loader that is iterating over what chooses, if one is."""
+    module = sys.modules.get("accelerate.state")
+    loader = None if module is None else module.GradientState().active_dataloader
+    return loader if any(part is chooser for part in parts_of(loader)) else None
+
+
+def refuse_sharing_by_accelerate(chooser: Any) -> None:
+    """Raises where Accelerate's own ``prepare`` shares out what is shared out here.
+
+    Args:
+        chooser: SelectedBatches or SelectedStream; Accelerate has begun to iterate over it.
+
+    Raises:
+        InputError: Names what shares, and the cure.
+    """
+    loader = begun_by_accelerate(chooser)
+    if loader is None:
+        return
+    found = [name for part in parts_of(loader) if part is not chooser for name in shards_of(part)]
+    if not found and type(loader).__name__ == "DataLoaderDispatcher":
+        # Of one process. A batch sampler's batches come through; a stream's hold keys, no tensors.
+        found = [] if hasattr(chooser, "sampler") else ["DataLoaderDispatcher"]
+    if found:
+        raise InputError(
+            f"Accelerator.prepare shares the batches out by {' and by '.join(found)}, but every "
+            "process chooses for all and takes its own share already; use "
+            "saln.integrations.accelerate.prepare(accelerator, loader) in its place"
+        )

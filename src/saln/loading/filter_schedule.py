@@ -1,0 +1,96 @@
+"""How the filter ratio changes from epoch to epoch, known before the first step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+
+from saln.data.arguments import as_whole
+from saln.errors import InputError
+from saln.selection.candidates import candidates_needed, exact_ratio
+
+
+@dataclass(frozen=True)
+class FilterSchedule:
+    """A filter ratio for every epoch: a ramp, with all data at either end if wanted.
+
+    The batch size stays; what changes is how many candidates it is chosen from, and so
+    how many steps an epoch has.
+
+    Args:
+        start: The ratio of the first epoch that filters, in [0, 1).
+        end: That of the last one, in [0, 1); between them it changes linearly. Equal to
+            ``start`` when None.
+        epochs: Epochs of the run.
+        full_first: In so many first epochs nothing is dropped.
+        full_last: In so many last ones neither.
+        first_epoch: The number of the first epoch, as given to ``set_epoch``.
+
+    Raises:
+        InputError: A ratio outside [0, 1), or more full epochs than there are.
+    """
+
+    start: float
+    end: float | None = None
+    epochs: int = 1
+    full_first: int = 0
+    full_last: int = 0
+    first_epoch: int = 0
+
+    def __post_init__(self) -> None:
+        # Plain numbers, whatever was given: NumPy's make other fractions.
+        for name, low in (("epochs", 1), ("full_first", 0), ("full_last", 0)):
+            object.__setattr__(self, name, as_whole(getattr(self, name), name, low))
+        for name in ("start", "end"):
+            value = getattr(self, name)
+            if isinstance(value, np.floating):
+                object.__setattr__(self, name, float(str(value)))
+            elif value is not None and not isinstance(value, int | float):
+                raise InputError(f"{name}={value!r} is not allowed; give a ratio in [0, 1)")
+        for ratio in (self.start, self.last):
+            exact_ratio(ratio)
+        if self.ramp < 0:
+            raise InputError(
+                f"full_first={self.full_first} and full_last={self.full_last} do not fit into "
+                f"{self.epochs} epochs; lower them"
+            )
+
+    @property
+    def last(self) -> float:
+        """The ratio at the end of the ramp."""
+        return self.start if self.end is None else self.end
+
+    @property
+    def ramp(self) -> int:
+        """How many epochs filter."""
+        return self.epochs - self.full_first - self.full_last
+
+    def ratio(self, epoch: int) -> Fraction:
+        """The ratio of an epoch; before the run that of its first, after it of its last."""
+        place = min(max(epoch - self.first_epoch, 0), self.epochs - 1)
+        if not self.full_first <= place < self.full_first + self.ramp:
+            return Fraction(0)
+        start, end = exact_ratio(self.start), exact_ratio(self.last)
+        if self.ramp == 1:
+            return start
+        return start + (end - start) * (place - self.full_first) / (self.ramp - 1)
+
+    def candidates(self, batch_size: int) -> int:
+        """The most candidates that any batch of the run is chosen from."""
+        ratios = {self.ratio(self.first_epoch + place) for place in range(self.epochs)}
+        return max(candidates_needed(batch_size, ratio) for ratio in ratios)
+
+    def __str__(self) -> str:
+        """In words, such as ``0.8 to 0.5, all data in the last 2 epochs``."""
+        parts = [f"{self.start:g}" + (f" to {self.last:g}" if self.last != self.start else "")]
+        for where, epochs in (("first", self.full_first), ("last", self.full_last)):
+            if epochs:
+                parts.append(f"all data in the {where} {epochs} epoch{'s' * (epochs > 1)}")
+        return ", ".join(parts)
+
+    def steps(self, examples: int, batch_size: int) -> int:
+        """Gradient steps of the whole run."""
+        ratios = (self.ratio(self.first_epoch + place) for place in range(self.epochs))
+        return sum(examples // candidates_needed(batch_size, ratio) for ratio in ratios)

@@ -1,0 +1,74 @@
+"""Rows of an array that may be far larger than memory."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import weakref
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+# A smaller file may be resident as a whole; touching its pages is faster than reading.
+_RESIDENT = 256 * 2**20
+
+
+class MmapRows:
+    """Gives rows by index, and keeps a memory-mapped array out of this process's memory.
+
+    Touching a mapped row maps what lies around it too, up to some MiB where the system
+    caches files in large pages, and all of that counts as this process's. So the rows
+    of a large mapped file are read from the file, through the system's own cache.
+
+    Args:
+        array: (N, ...); memory-mapped or not.
+    """
+
+    def __init__(self, array: npt.NDArray[Any]) -> None:
+        self.array = array
+        self._file: int | None = None
+        if (
+            isinstance(array, np.memmap)
+            and array.nbytes > _RESIDENT
+            and isinstance(array.base, mmap.mmap)  # not a part of one
+            and array.filename is not None
+            and array.flags.c_contiguous
+            and hasattr(os, "pread")
+        ):
+            self._file = os.open(array.filename, os.O_RDONLY)
+            weakref.finalize(self, os.close, self._file)
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Sends a mapped file to another process by its name, not by its content."""
+        array = self.array
+        if (
+            isinstance(array, np.memmap)
+            and isinstance(array.base, mmap.mmap)
+            and array.filename is not None
+            and array.flags.c_contiguous
+        ):
+            return _mapped, (array.filename, array.dtype, array.offset, array.shape)
+        return MmapRows, (array,)
+
+    def __getitem__(self, indices: Tensor) -> Tensor:
+        """Copies rows: ``indices`` int64 (m,)."""
+        if self._file is None or not isinstance(self.array, np.memmap):
+            return torch.from_numpy(np.asarray(self.array[indices.numpy()]))
+        rows = np.empty((len(indices), *self.array.shape[1:]), dtype=self.array.dtype)
+        size, start = rows[0].nbytes if len(rows) else 0, self.array.offset
+        file, pread = self._file, os.pread
+        found = b"".join([pread(file, size, start + i * size) for i in indices.tolist()])
+        if len(found) != rows.nbytes:
+            raise OSError(f"{self.array.filename} was cut short while it was read")
+        rows.view(np.uint8).reshape(-1)[:] = np.frombuffer(found, dtype=np.uint8)
+        return torch.from_numpy(rows)
+
+
+def _mapped(file: Any, dtype: Any, offset: int, shape: tuple[int, ...]) -> MmapRows:
+    return MmapRows(np.memmap(file, dtype=dtype, mode="r", offset=offset, shape=shape))

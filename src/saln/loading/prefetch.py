@@ -1,0 +1,118 @@
+"""Work that runs ahead of its consumer, in a thread that ends with it."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from functools import lru_cache
+from queue import SimpleQueue
+from typing import Generic, TypeVar
+
+import torch
+from threadpoolctl import ThreadpoolController
+
+T = TypeVar("T")
+
+
+class _Failure:
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+
+_END = object()
+
+
+class Ahead(Generic[T]):
+    """Iterates over ``work(step)`` for steps in a range, up to ``depth`` of them ahead.
+
+    One thread does the work in order, so the results depend on no timing. It starts
+    with the first ``next`` (a loader that forks its processes before has no thread to
+    fork), and ends with the range, with an error, with :meth:`close`, or when nobody
+    holds the iterator any longer.
+
+    Args:
+        work: Called in the thread. What it raises is raised by ``next`` in its place.
+        steps: Which.
+        depth: How many results may wait, at least 1.
+    """
+
+    def __init__(self, work: Callable[[int], T], steps: range, depth: int) -> None:
+        self._results: SimpleQueue[object] = SimpleQueue()
+        self._room = threading.Semaphore(depth)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(
+            target=_run,
+            args=(work, steps, self._results, self._room, self._stop),
+            name="saln-ahead",
+            daemon=True,  # Ctrl-C does not wait for a choice
+        )
+        self._finalizer: Callable[[], object] | None = None
+
+    def __iter__(self) -> Iterator[T]:
+        return self
+
+    def __next__(self) -> T:
+        if self._stop.is_set():
+            raise StopIteration
+        if self._finalizer is None:
+            self._finalizer = weakref.finalize(self, _end, self._stop, self._room, self._thread)
+            self._thread.start()
+        result = self._results.get()
+        if result is _END or isinstance(result, _Failure):
+            self.close()
+            if isinstance(result, _Failure):
+                raise result.error
+            raise StopIteration
+        self._room.release()
+        return result  # type: ignore[return-value]
+
+    def close(self) -> None:
+        """Ends the thread; ``next`` has nothing more to give."""
+        self._stop.set()
+        if self._finalizer is not None:
+            self._finalizer()
+
+
+def _one_core() -> AbstractContextManager[object]:
+    """Keeps torch to one core in this thread, and in this thread alone.
+
+    The others are the consumer's: worker threads of OpenMP spin when they are done, and
+    would take them away from decoding and training.
+    """
+    torch.get_num_threads()  # torch sets a thread's number when it first asks; later it stays
+    limit: AbstractContextManager[object] = _pools().limit(limits=1, user_api="openmp")
+    return limit
+
+
+@lru_cache(maxsize=1)
+def _pools() -> ThreadpoolController:
+    return ThreadpoolController()  # looks through every loaded library
+
+
+def _run(
+    work: Callable[[int], object],
+    steps: range,
+    results: SimpleQueue[object],
+    room: threading.Semaphore,
+    stop: threading.Event,
+) -> None:
+    # Holds no reference to the iterator, so that dropping it ends this.
+    try:
+        with _one_core():
+            for step in steps:
+                room.acquire()
+                if stop.is_set():
+                    return
+                results.put(work(step))
+        results.put(_END)
+    except BaseException as error:
+        results.put(_Failure(error))
+
+
+def _end(stop: threading.Event, room: threading.Semaphore, thread: threading.Thread) -> None:
+    stop.set()
+    room.release()
+    if thread is not threading.current_thread():
+        thread.join()

@@ -1,0 +1,46 @@
+"""What a saved position holds of the settings, and where they must agree to go on from it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from saln.errors import InputError
+from saln.selection.contract import Selector
+
+
+def described(selector: Selector) -> str:
+    """A selector with its hyperparameters, the same in every process."""
+    return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(selector))
+
+
+def refuse_other_settings(
+    state: Mapping[str, Any], own: Mapping[str, Any], keys: Iterable[str], what: str
+) -> None:
+    """Checks that a state was saved by what would give the same batches.
+
+    Args:
+        state: As saved.
+        own: What is held here; its keys are those that the state must have.
+        keys: Those of which the values must be the same.
+        what: Whose state it should be, for the message.
+
+    Raises:
+        InputError: Other keys, or another value.
+    """
+    if not isinstance(state, Mapping) or set(own) != set(state):
+        held = ", ".join(sorted(map(str, state))) if isinstance(state, Mapping) else repr(state)
+        raise InputError(
+            f"the state holds {held or 'nothing'}; expected {', '.join(sorted(own))}: "
+            f"give what {what}.state_dict() gave"
+        )
+    for key in keys:
+        same = own[key] == state[key]
+        if key == "selector":  # states of before held the name of its class alone
+            same = same or state[key] == str(own[key]).partition("(")[0]
+        if not same:
+            raise InputError(
+                f"the state was saved with {key} {state[key]}, here it is {own[key]}; "
+                "go on with the settings that it was saved with"
+            )

@@ -1,0 +1,264 @@
+"""Reading a stream of keyed samples: who shares it out, and where it stands."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from types import CodeType
+from typing import Any, NamedTuple
+
+import torch
+
+from saln.errors import DataError, InputError
+
+
+class Item(NamedTuple):
+    """One sample of a stream, as its source gave it.
+
+    Attributes:
+        row: Its row of the features; without features its position in the source.
+        key: Its name.
+        sample: Undecoded.
+    """
+
+    row: int
+    key: str
+    sample: Any
+
+
+def key_of(sample: Any, field: str) -> tuple[str, Any]:
+    """The key of a sample, and what is to be decoded.
+
+    Args:
+        sample: A pair (key, raw sample), or a dict that holds its key.
+        field: Where in a dict.
+
+    Raises:
+        InputError: It is neither.
+    """
+    if isinstance(sample, Mapping):
+        if field not in sample:
+            raise InputError(
+                f"a sample of the stream has no {field!r}, only {', '.join(map(repr, sample))}; "
+                "say which field is its key with key_field=NAME"
+            )
+        return str(sample[field]), sample
+    if isinstance(sample, tuple | list) and len(sample) == 2 and isinstance(sample[0], str):
+        return sample[0], sample[1]
+    raise InputError(
+        f"a sample of the stream is a {type(sample).__name__}; "
+        f"give pairs (key, raw sample) with a str for a key, or dicts with {field!r}"
+    )
+
+
+def found_split(source: Any) -> frozenset[str] | None:
+    """Among whom a source of a known kind shares its samples out by itself.
+
+    Known are WebDataset's pipelines and Hugging Face's streams.
+
+    Returns:
+        Of ``"ranks"`` and ``"workers"``; None for a source of another kind.
+    """
+    modules = {kind.__module__.split(".")[0] for kind in type(source).__mro__}
+    if "webdataset" in modules:
+        found: set[str] = set()
+        for stage in getattr(source, "pipeline", ()):
+            name = getattr(stage, "__name__", type(stage).__name__)
+            if name == "split_by_worker":
+                found.add("workers")
+            elif name == "split_by_node":
+                found.add("ranks")
+            elif name == "ResampledShards":
+                found |= {"ranks", "workers"}
+            elif hasattr(stage, "pipeline"):
+                found |= found_split(stage) or set()
+        return frozenset(found)
+    if "datasets" in modules:
+        ranks = {"ranks"} if getattr(source, "_distributed", None) is not None else set()
+        return frozenset({"workers"} | ranks)
+    return None
+
+
+def asks_for_worker(source: Any) -> bool:
+    """Whether the source's ``__iter__`` asks torch which worker it runs in."""
+    code = getattr(getattr(type(source), "__iter__", None), "__code__", None)
+    return isinstance(code, CodeType) and "get_worker_info" in code.co_names
+
+
+def tell_epoch(source: Any, epoch: int) -> None:
+    """Tells a source the epoch, where it asks for it; workers may do so at the same time."""
+    shared = getattr(source, "_epoch", None)
+    if isinstance(shared, torch.Tensor):
+        # Hugging Face's set_epoch adds the difference to a number that workers share: two at once
+        # would both add it, and each then read other shards.
+        shared.fill_(epoch)
+    elif hasattr(source, "set_epoch"):
+        source.set_epoch(epoch)
+
+
+class SampleReader(Iterator[Item]):
+    """Goes once through a source, shuffles in a bounded buffer, and knows where it is.
+
+    Args:
+        source: Gives the same samples in the same order whenever it starts anew. One that
+            can be put back is, unless it would lose what it holds in a buffer.
+        keys: Key -> row; None gives positions.
+        rows: How many rows there are.
+        skip_unknown: Leave samples out whose key is not in ``keys``.
+        key_field: See :func:`key_of`.
+        shuffle_buffer: How many samples a draw is from; 0 keeps the order.
+        generator: For the draws.
+    """
+
+    def __init__(
+        self,
+        source: Iterable[Any],
+        *,
+        keys: Mapping[str, int] | None,
+        rows: int,
+        skip_unknown: bool,
+        key_field: str,
+        shuffle_buffer: int,
+        generator: torch.Generator,
+    ) -> None:
+        self.source = source
+        self.keys = keys
+        self.rows = rows
+        self.skip_unknown = skip_unknown
+        self.key_field = key_field
+        self.size = max(1, shuffle_buffer)
+        self.generator = generator
+        self._samples: Iterator[Any] | None = None
+        self._read = 0  # samples taken from the source, those left out included
+        self._given = 0
+        self._last: str | None = None
+        self._known = 0
+        self._ended = False
+        self._buffer: list[Item] = []
+
+    def __next__(self) -> Item:
+        while len(self._buffer) < self.size and (item := self._take()) is not None:
+            self._buffer.append(item)
+        if not self._buffer:
+            raise StopIteration
+        if self.size > 1:
+            place = int(torch.randint(len(self._buffer), (), generator=self.generator))
+            self._buffer[place], self._buffer[-1] = self._buffer[-1], self._buffer[place]
+        item = self._buffer.pop()
+        self._given += 1
+        self._last = item.key
+        return item
+
+    def _take(self) -> Item | None:
+        if self._ended:
+            return None
+        if self._samples is None:
+            self._samples = iter(self.source)
+        for sample in self._samples:
+            position = self._read
+            self._read += 1
+            key, raw = key_of(sample, self.key_field)
+            if self.keys is None:
+                return Item(position, key, raw)
+            row = self.keys.get(key)
+            if row is not None:
+                self._known += 1
+                if not 0 <= row < self.rows:
+                    raise InputError(
+                        f"keys name row {row} for the sample {key!r}, but there are {self.rows} "
+                        "rows; give the keys of these features"
+                    )
+                return Item(row, key, raw)
+            if not self.skip_unknown:
+                raise InputError(
+                    f"the sample {key!r} has no features: it is not among the {len(self.keys)} "
+                    f"keys, such as {', '.join(map(repr, islice(self.keys, 2)))}; "
+                    "make features of it too, or leave such samples out with skip_unknown=True"
+                )
+        self._ended = True
+        if self._read and self.keys is not None and not self._known:
+            raise InputError(
+                f"none of the {self._read} samples of the stream has features, so all were left "
+                "out; give the keys as the stream names its samples"
+            )
+        return None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where it is. The buffer is in it only where the source can be put back itself."""
+        state: dict[str, Any] = {"given": self._given, "read": self._read, "last": self._last}
+        own = _own_state(self.source)
+        if own is not None and self._read:
+            state |= {
+                "known": self._known,
+                "ended": self._ended,  # the source may stand at its beginning again
+                "source": copy.deepcopy(own()),
+                "buffer": [tuple(item) for item in self._buffer],
+                "random": self.generator.get_state(),
+            }
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes there: by the source's own state, or else by reading up to it; decodes nothing.
+
+        Raises:
+            DataError: The stream is not the one that the state was saved with.
+        """
+        if state.get("source") is not None:
+            self._ended = state["ended"]
+            if not self._ended:
+                self.source.load_state_dict(state["source"])  # type: ignore[attr-defined]
+            self._read, self._given, self._last = state["read"], state["given"], state["last"]
+            self._known = state["known"]
+            self._buffer = [Item(*item) for item in state["buffer"]]
+            self.generator.set_state(state["random"])
+            return
+        for _ in range(state["given"]):
+            if next(self, None) is None:
+                raise DataError(
+                    f"the stream ended after {self._given} samples, but {state['given']} of it "
+                    "had been used when the state was saved; give the same stream"
+                )
+        for name, now in (("read", self._read), ("last", self._last)):
+            if name in state and state[name] != now:
+                raise DataError(
+                    f"the stream is not where it was: after {state['given']} samples the last "
+                    f"was {state['last']!r} (number {state['read']}), now it is {self._last!r} "
+                    f"(number {self._read}); give a stream that gives the same order in an "
+                    "epoch: seed its own shuffling"
+                )
+
+
+def _own_state(source: Any) -> Callable[[], Any] | None:
+    if hasattr(source, "state_dict") and hasattr(source, "load_state_dict"):
+        if _forgets(getattr(source, "_ex_iterable", None)):
+            return None
+        own: Callable[[], Any] = source.state_dict
+        return own
+    return None
+
+
+def _forgets(iterable: Any) -> bool:
+    """Whether a Hugging Face stream shuffles in a buffer, which its state leaves out."""
+    if any(kind.__name__ == "BufferShuffledExamplesIterable" for kind in type(iterable).__mro__):
+        return True
+    inside = vars(iterable) if hasattr(iterable, "__dict__") else {}
+    parts = [inside.get("ex_iterable"), *(inside.get("ex_iterables") or ())]
+    return any(_forgets(part) for part in parts if part is not None)
+
+
+def rows_by_key(keys: Mapping[str, int] | Sequence[str], rows: int) -> Mapping[str, int]:
+    """Key -> row, of a mapping or of the keys in the order of the rows.
+
+    Raises:
+        InputError: Not one key a row, or a key twice.
+    """
+    if isinstance(keys, Mapping):
+        return keys
+    if len(keys) != rows:
+        raise InputError(f"{rows} rows of features but {len(keys)} keys; give one a row")
+    found = {key: row for row, key in enumerate(keys)}
+    if len(found) != rows:
+        twice = next(key for row, key in enumerate(keys) if found[key] != row)
+        raise InputError(f"the key {twice!r} names more than one row; give every sample its own")
+    return found

@@ -1,0 +1,73 @@
+"""One number for each example, learned in one epoch and used from the next."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from saln.errors import InputError
+
+
+class EpochMemory:
+    """Numbers by index: what is put during an epoch can be read when the next begins.
+
+    So a choice never depends on how far the training of its own epoch has come. Reading
+    and putting touch different tensors: one thread may choose while another trains.
+
+    Args:
+        unknown: Stands for an index that was never put.
+    """
+
+    def __init__(self, unknown: float) -> None:
+        self.unknown = unknown
+        self.epoch: int | None = None
+        self.known = torch.empty(0)
+        self._next = torch.empty(0)
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Makes what was put known; nothing when the epoch has already begun."""
+        if epoch != self.epoch:
+            self.epoch = epoch
+            self.known = self._next.clone()
+
+    def get(self, indices: Tensor) -> Tensor:
+        """What was known of the indices when the epoch began: float32, (m,)."""
+        found = torch.full((len(indices),), self.unknown)
+        inside = indices < len(self.known)
+        found[inside] = self.known[indices[inside]]
+        return found
+
+    def put(self, indices: Tensor, values: Tensor) -> None:
+        """Remembers a value for each index, int64 (m,), from the next epoch on."""
+        if len(indices) == 0:
+            return
+        missing = int(indices.max()) + 1 - len(self._next)
+        if missing > 0:  # at least doubled, so that growing costs little in all
+            extra = torch.full((max(missing, len(self._next)),), self.unknown)
+            self._next = torch.cat([self._next, extra])
+        self._next[indices] = values.to(self._next.dtype)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and numbers."""
+        return {
+            "epoch": -1 if self.epoch is None else self.epoch,
+            "known": self.known.clone(),
+            "next": self._next.clone(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on from a saved state.
+
+        Raises:
+            InputError: It is not a state of this kind.
+        """
+        if set(state) != {"epoch", "known", "next"}:
+            raise InputError(
+                f"the selector's state holds {', '.join(sorted(state)) or 'nothing'}, expected "
+                "epoch, known and next; it was saved by another selector"
+            )
+        self.epoch = None if state["epoch"] < 0 else int(state["epoch"])
+        self.known, self._next = state["known"].clone(), state["next"].clone()
