@@ -18,9 +18,9 @@ FILES = sorted(SOURCE.rglob("*.py"))
 # A module imports only from its own stage and from stages before it.
 STAGES = (
     "errors", "process", "converter", "files", "randomness", "distributed", "threads",
-    "_torchvision", "data", "features", "spectral", "labels", "selection", "testing", "loading",
-    "integrations", "curation", "training", "experiments", "report", "terminal", "cli_flags",
-    "cli_select", "cli", "__main__",
+    "_extras", "_torchvision", "data", "features", "spectral", "labels", "selection", "testing",
+    "loading", "integrations", "curation", "training", "experiments", "report", "terminal",
+    "cli_flags", "cli_select", "cli", "__main__",
 )  # fmt: skip
 
 

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from saln.errors import DataError, InputError, MissingExtraError
+from saln._extras import optional_import
+from saln.errors import DataError, InputError
 
 # Gives the error for a row, counted from the column's first, and what is wrong with it.
 Bad = Callable[[int, str], DataError]
@@ -21,13 +22,8 @@ def import_pyarrow() -> tuple[Any, Any]:
     Raises:
         MissingExtraError: They are not installed.
     """
-    try:
+    with optional_import("select", "saln select writes Parquet, which"):
         return importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")
-    except ImportError as error:
-        raise MissingExtraError(
-            "saln select writes Parquet and needs pyarrow, which is not installed; "
-            "run: pip install 'saln[select]'"
-        ) from error
 
 
 def _plain(kind: Any) -> Any:

@@ -12,11 +12,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from saln._extras import optional_import
 from saln.data.arguments import expanded, is_folder
 from saln.data.decoding import EXTENSIONS
 from saln.data.image_sources import TableImages
 from saln.data.items import IMAGE_KEYS, LABEL_KEYS
-from saln.errors import DataError, InputError, MissingExtraError
+from saln.errors import DataError, InputError
 
 logger = logging.getLogger(__name__)
 
@@ -62,13 +63,8 @@ def load_splits(name: str, download: bool) -> tuple[dict[str, TableSplit], tuple
     path = expanded(name) if local else None
     if path is not None and not _exists(path):
         raise InputError(f"hf:{name[:200]} does not exist; give a folder that does, or a hub name")
-    try:
+    with optional_import("hf", f"hf:{name}"):
         import datasets
-    except ImportError as error:
-        raise MissingExtraError(
-            f"hf:{name} needs the package 'datasets', which is not installed; "
-            "run: pip install 'saln[hf]'"
-        ) from error
     splits = _open(name, path, download, datasets)
     if "train" not in splits:
         raise InputError(

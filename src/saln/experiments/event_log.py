@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from saln.errors import MissingExtraError
+from saln._extras import optional_import
 
 # What is drawn of a row, beside its measures and seconds.
 NUMBERS = ("epoch", "examples_forward", "examples_backward", "wrong_label_share_kept")
@@ -25,13 +25,8 @@ class EventLog:
     """
 
     def __init__(self, path: Path) -> None:
-        try:
+        with optional_import("tensorboard", "--tensorboard"):
             self._writers = importlib.import_module("torch.utils.tensorboard")
-        except ImportError as error:
-            raise MissingExtraError(
-                "--tensorboard needs the package tensorboard, which is not installed; "
-                "run: pip install 'saln[tensorboard]'"
-            ) from error
         self.path = path
         self._of: tuple[str, int] | None = None
         self._writer: Any = None

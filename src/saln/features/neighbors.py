@@ -26,8 +26,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from saln._extras import optional_import
 from saln.data.arguments import as_array, as_whole
-from saln.errors import DataError, InputError, MissingExtraError
+from saln.errors import DataError, InputError
 from saln.features.approximate_neighbors import approximate_neighbors
 from saln.features.store import FeatureStore
 from saln.features.unit_rows import KEYS, QUERIES, UnitRows, blocks, propose
@@ -74,13 +75,8 @@ class NeighborTable:
 
 
 def _faiss_index(rows: UnitRows) -> Any:
-    try:
+    with optional_import("faiss", "engine 'faiss'", instead="use engine 'exact'"):
         import faiss
-    except ImportError as error:
-        raise MissingExtraError(
-            "engine 'faiss' needs the package 'faiss-cpu', which is not installed; "
-            "run: pip install 'saln[faiss]', or use engine 'exact'"
-        ) from error
     index = faiss.IndexFlatIP(rows.d)
     for start, stop in blocks(rows.n, KEYS):
         index.add(np.ascontiguousarray(rows.quick(start, stop).numpy()))

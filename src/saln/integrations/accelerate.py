@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import torch
 from torch.utils.data import DataLoader
 
-from saln.errors import InputError, MissingExtraError
+from saln._extras import optional_import
+from saln.errors import InputError
 from saln.integrations.step_counter import CountingLoader, chosen_by
 
 if TYPE_CHECKING:
@@ -57,13 +58,8 @@ def own_shares(accelerator: Accelerator, loader: DataLoader[Any]) -> DataLoader[
         InputError: The Accelerator has ``dispatch_batches=True``.
         MissingExtraError: Accelerate is not installed.
     """
-    try:
+    with optional_import("accelerate", "saln.integrations.accelerate"):
         from accelerate.data_loader import prepare_data_loader
-    except ImportError as error:
-        raise MissingExtraError(
-            "saln.integrations.accelerate needs the package 'accelerate', which is not installed; "
-            "run: pip install 'saln[accelerate]'"
-        ) from error
     if accelerator.dispatch_batches:
         raise InputError(
             "dispatch_batches=True has the first process load for all, but every process loads "

@@ -7,19 +7,15 @@ from typing import Any, Self
 
 from torch.utils.data import DataLoader, Dataset
 
+from saln._extras import optional_import
 from saln._torchvision import torchvision  # noqa: F401 (they import it; see there)
-from saln.errors import InputError, MissingExtraError
+from saln.errors import InputError
 from saln.integrations.step_counter import CountingLoader, check_dataset
 from saln.loading.filter_schedule import FilterSchedule
 from saln.loading.selected_batches import SelectedBatches
 
-try:
+with optional_import("lightning", "saln.integrations.lightning"):
     import lightning as lightning  # given on, so that it need not be imported before this
-except ImportError as error:
-    raise MissingExtraError(
-        "saln.integrations.lightning needs the package 'lightning', which is not installed; "
-        "run: pip install 'saln[lightning]'"
-    ) from error
 
 # What the loader gets from the batches, or does not need beside them.
 _TAKEN = ("batch_size", "batch_sampler", "sampler", "shuffle", "drop_last")

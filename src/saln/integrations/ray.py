@@ -24,12 +24,13 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from saln._extras import optional_import
 from saln.data.datasets import load_dataset
 from saln.data.fingerprint import fingerprint
 from saln.data.items import MapStyle
 from saln.data.torch_datasets import inference_batch_size
 from saln.data.transforms import Normalization
-from saln.errors import DataError, InputError, MissingExtraError, SalnError
+from saln.errors import DataError, InputError, SalnError
 from saln.features.backbones import Network
 from saln.features.extraction import SHARD_ROWS, Plan, Progress, plan_extraction
 from saln.features.extraction_job import ExtractionJob, joined, ready
@@ -84,10 +85,8 @@ class TrainingPart:
 def _import_ray() -> Any:
     # Its default will change, and until then it warns.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    try:
+    with optional_import("ray", "engine 'ray'"):
         return importlib.import_module("ray")
-    except ImportError as error:
-        raise MissingExtraError("Ray is not installed; pip install 'saln[ray]'") from error
 
 
 def _check_reachable(address: str) -> None:

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Sampler
 
+from saln._extras import optional_import
 from saln._torchvision import torchvision  # noqa: F401 (they import it; see there)
-from saln.errors import DataError, InputError, MissingExtraError
+from saln.errors import DataError, InputError
 from saln.files import write_with
 from saln.integrations.accelerate import own_shares
 from saln.integrations.step_counter import check_dataset
@@ -19,13 +20,8 @@ from saln.loading.double_sharding import refuse_double_sharding
 from saln.loading.filter_schedule import FilterSchedule
 from saln.loading.selected_batches import SelectedBatches
 
-try:
+with optional_import("transformers", "saln.integrations.transformers"):
     from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint, seed_worker
-except ImportError as error:
-    raise MissingExtraError(
-        "saln.integrations.transformers needs the package 'transformers', which is not installed; "
-        "run: pip install 'saln[transformers]'"
-    ) from error
 
 # Beside the Trainer's own files in a checkpoint.
 _FILE = "selected_batches.pt"

