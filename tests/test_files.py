@@ -131,8 +131,8 @@ def test_what_is_written_is_what_is_read(tmp_path):
     files.write_json(tmp_path / "deep" / "a.json", values, durable=True)
     assert files.read_json(tmp_path / "deep" / "a.json", "run again") == values
     files.write_npz(tmp_path / "a.npz", {"rows": np.arange(5)}, durable=True)
-    with np.load(tmp_path / "a.npz") as found:
-        assert found["rows"].tolist() == [0, 1, 2, 3, 4]
+    found = files.read_npz(tmp_path / "a.npz", "run again")
+    assert {name: array.tolist() for name, array in found.items()} == {"rows": [0, 1, 2, 3, 4]}
     files.write_text(tmp_path / "a.txt", "not\udcff UTF-8, but ä")
     assert (tmp_path / "a.txt").read_text(encoding="utf-8") == "not? UTF-8, but ä"
 
@@ -164,6 +164,33 @@ def test_damaged_json_is_named_with_its_cure(tmp_path, content):
     with pytest.raises(DataError, match=r"a\.json .*; delete it and run again$") as caught:
         files.read_json(path, "delete it and run again")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"no arrays", None])
+def test_damaged_arrays_are_named_with_their_cure(tmp_path, content):
+    path = tmp_path / "a.npz"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(DataError, match=r"a\.npz cannot be read \(\w+\); run again$"):
+        files.read_npz(path, "run again")
+
+
+def test_a_changed_byte_of_signed_json_is_noticed(tmp_path):
+    path = tmp_path / "a.json"
+    files.write_signed(path, {"seed": 3, "checksum": "of before"})
+    assert path.read_text() == '{\n  "seed": 3,\n  "checksum": "3562adea0b788d5b"\n}\n'
+    assert files.read_signed(path, "run again", must=True) == {"seed": 3}
+    path.write_text(path.read_text().replace("3", "4", 1))
+    with pytest.raises(DataError, match=r"a\.json is not what was written; run again$"):
+        files.read_signed(path, "run again", must=False)
+    files.write_json(path, {"seed": 3})
+    assert files.read_signed(path, "run again", must=False) == {"seed": 3}
+    with pytest.raises(DataError, match="is not what was written"):
+        files.read_signed(path, "run again", must=True)
+    wide = files.signed({"b": 1, "a": 2}, key="sum", bits=128)
+    assert list(wide) == ["b", "a", "sum"]
+    assert wide == files.signed({"a": 2, "sum": "of before", "b": 1}, key="sum", bits=128)
+    assert len(wide["sum"]) == 32
 
 
 @pytest.mark.parametrize(

@@ -15,12 +15,15 @@ import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import filelock
 import xxhash
 
 from saln.errors import DataError, InputError
+
+if TYPE_CHECKING:  # importing saln loads no numpy
+    import numpy.typing as npt
 
 # A full disk, a full quota, and a file above the user's limit (ulimit -f).
 _NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -29,6 +32,8 @@ _TORCH_WRITER = ("inline_container", "PytorchStreamWriter failed writing", "iost
 # What a name beside a file has more than the file's own name, cut to what is left of NAME_MAX.
 _BESIDE = 24
 _BLOCK = 2**20
+# The key of a JSON object's own checksum.
+CHECKSUM = "checksum"
 
 
 def is_out_of_space(error: BaseException) -> bool:
@@ -107,7 +112,12 @@ def check_new_path(path: Path, named: str, *, reserve: int = 0) -> None:
         ) from error
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
+    """Returns when a file's content, or the names in a folder, outlive a power cut.
+
+    Raises:
+        OSError: The disk fails.
+    """
     if path.is_dir() and os.name != "posix":
         return  # elsewhere a folder cannot be opened, and a rename is durable
     descriptor = os.open(path, os.O_RDONLY)
@@ -132,7 +142,7 @@ def move(path: Path, place: Path) -> None:
     """
     try:
         path.replace(place)
-        _flush(place.parent)
+        flush(place.parent)
     except OSError as error:
         raise unwritable(place, error) from error
 
@@ -143,6 +153,33 @@ def remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def replacing(path: Path, *, beside: Path | None = None, durable: bool = False) -> Iterator[Path]:
+    """Gives a name beside ``path`` to write to, and renames that to ``path`` after the block.
+
+    Args:
+        path: Where a file or folder shall be. A file that is there is replaced.
+        beside: The name to write to; one of its own by default.
+        durable: Whether it outlives a power cut, not only a killed process.
+
+    Raises:
+        OSError: It cannot be written; ``path`` is as it was, and nothing is left beside it.
+    """
+    beside = beside or _beside(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield beside
+        if durable:
+            # Content first: a rename that reaches the disk before it would show an empty file.
+            for part in (*beside.rglob("*"), beside):
+                flush(part)
+        beside.replace(path)  # a folder with something in it is not replaced
+        if durable:
+            flush(path.parent)
+    finally:
+        remove(beside)
 
 
 def write_with(path: Path, write: Callable[[Path], object], *, durable: bool = False) -> None:
@@ -157,18 +194,9 @@ def write_with(path: Path, write: Callable[[Path], object], *, durable: bool = F
         DataError: The disk is full or cannot be written to; ``path`` is as it was, and nothing
             is left beside it. What else ``write`` raises passes.
     """
-    beside = _beside(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
+        with replacing(path, durable=durable) as beside:
             write(beside)
-            if durable:
-                _flush(beside)
-            beside.replace(path)
-            if durable:
-                _flush(path.parent)
-        finally:
-            beside.unlink(missing_ok=True)
     except OSError as error:
         raise unwritable(path, error) from error
     except RuntimeError as error:
@@ -188,26 +216,12 @@ def write_folder(path: Path, write: Callable[[Path], object], *, durable: bool =
     Raises:
         DataError: As :func:`write_with`; or something is at ``path``.
     """
-    beside = _beside(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            beside.mkdir()
-            write(beside)
-            if durable:
-                for part in (*beside.rglob("*"), beside):
-                    _flush(part)
-            beside.replace(path)  # a folder with something in it is not replaced
-            if durable:
-                _flush(path.parent)
-        finally:
-            remove(beside)
-    except OSError as error:
-        raise unwritable(path, error) from error
-    except RuntimeError as error:
-        if not is_out_of_space(error):
-            raise
-        raise unwritable(path, error) from error
+
+    def fill(beside: Path) -> None:
+        beside.mkdir()
+        write(beside)
+
+    write_with(path, fill, durable=durable)
 
 
 def write_bytes(path: Path, content: bytes, *, durable: bool = False) -> None:
@@ -234,7 +248,7 @@ def write_npz(path: Path, arrays: Mapping[str, Any], *, durable: bool = False) -
 
     def write(beside: Path) -> None:
         with beside.open("wb") as stream:  # given a name, numpy would add .npz to it
-            np.savez_compressed(stream, **arrays)
+            np.savez_compressed(stream, allow_pickle=False, **arrays)
 
     write_with(path, write, durable=durable)
 
@@ -257,6 +271,64 @@ def read_json(path: Path, cure: str) -> dict[str, Any]:
         raise DataError(f"{path} holds no JSON ({_reason(error)}); {cure}") from error
     if not isinstance(values, dict):
         raise DataError(f"{path} holds no JSON object; {cure}")
+    return values
+
+
+def read_npz(path: Path, cure: str) -> dict[str, npt.NDArray[Any]]:
+    """Reads what :func:`write_npz` wrote.
+
+    Args:
+        path: The file.
+        cure: As in :func:`read_json`.
+
+    Raises:
+        DataError: It cannot be read, or is damaged; names file and cure.
+    """
+    import numpy as np
+
+    try:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as found:
+            return dict(found)
+    except Exception as error:  # a broken file raises anything from EOFError to RuntimeError
+        raise DataError(f"{path} cannot be read ({type(error).__name__}); {cure}") from error
+
+
+def signed(
+    values: Mapping[str, Any], *, key: str = CHECKSUM, bits: Literal[64, 128] = 64
+) -> dict[str, Any]:
+    """Adds the XXH3 of everything else to a JSON object, in the place of one that is there.
+
+    Args:
+        values: The object.
+        key: Where the checksum goes.
+        bits: Of the checksum.
+    """
+    rest = {name: value for name, value in values.items() if name != key}
+    text = json.dumps(rest, sort_keys=True).encode()
+    digest = xxhash.xxh3_64_hexdigest if bits == 64 else xxhash.xxh3_128_hexdigest
+    return rest | {key: digest(text)}
+
+
+def write_signed(path: Path, values: Mapping[str, Any]) -> None:
+    """Writes a JSON object with its checksum, durably."""
+    write_json(path, signed(values), durable=True)
+
+
+def read_signed(path: Path, cure: str, *, must: bool) -> dict[str, Any]:
+    """Reads a JSON object and compares it with its checksum, which it gives no more.
+
+    Args:
+        path: The file.
+        cure: What to do when it is damaged.
+        must: Whether there must be a checksum. Earlier versions wrote none.
+
+    Raises:
+        DataError: It is missing, no JSON, or not what was written; names file and cure.
+    """
+    values = read_json(path, cure)
+    found = values.pop(CHECKSUM, None)
+    if (must or found is not None) and signed(values)[CHECKSUM] != found:
+        raise DataError(f"{path} is not what was written; {cure}")
     return values
 
 

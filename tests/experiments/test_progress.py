@@ -30,7 +30,7 @@ from saln.experiments.config import Config
 from saln.experiments.progress import RunProgress
 from saln.experiments.run import compare
 from saln.experiments.run_folder import read_settings
-from saln.experiments.state_files import signed
+from saln.files import signed
 from saln.selection import SALN
 from saln.selection.candidates import Selection
 from saln.training.cost_ledger import PHASES

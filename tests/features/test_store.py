@@ -27,8 +27,9 @@ from helpers.feature_examples import (
 from saln.errors import DataError, InputError
 from saln.features import verification
 from saln.features.backbones import build_network
-from saln.features.manifest import FORMAT_VERSION, read_manifest, shard_checksum, signed
+from saln.features.manifest import FORMAT_VERSION, SIGNATURE, read_manifest, shard_checksum
 from saln.features.store import FeatureStore
+from saln.files import signed
 
 
 @pytest.fixture
@@ -38,7 +39,7 @@ def path(tmp_path):
 
 def change_manifest(path, **changes):
     manifest = json.loads((path / "manifest.json").read_text())
-    (path / "manifest.json").write_text(json.dumps(signed(manifest | changes)))
+    (path / "manifest.json").write_text(json.dumps(signed(manifest | changes, key=SIGNATURE)))
 
 
 def test_a_store_opens_as_it_was_made(path):

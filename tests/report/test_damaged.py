@@ -12,7 +12,7 @@ from saln.experiments.config import Config
 from saln.experiments.finished_run import finish
 from saln.experiments.progress_file import Record
 from saln.experiments.run_folder import write_settings
-from saln.experiments.state_files import write_signed
+from saln.files import write_signed
 from saln.report import page as page_module
 from saln.report.drawing import Drawn
 from saln.report.page import is_current, write_report

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import logging
 import os
 import time
@@ -32,7 +31,7 @@ from saln.curation.workspace import Workspace
 from saln.data.arguments import as_path, as_whole
 from saln.errors import InputError
 from saln.features.store import FeatureStore
-from saln.files import check_new_path, write_json, write_with
+from saln.files import check_new_path, read_json, write_json, write_with
 from saln.loading.candidate_fields import as_selector
 from saln.selection.contract import Selector
 
@@ -163,7 +162,7 @@ def select(
             )  # fmt: skip
         else:
             progress(len(opened), len(opened))
-        listed = json.loads(listing.read_bytes())["labels"] if judges else []
+        listed = read_json(listing, "run the same command again")["labels"] if judges else []
         workspace.clear()
     if isinstance(opened, ParquetSource) and not opened.has_checksums:
         logger.warning(

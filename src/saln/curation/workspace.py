@@ -33,6 +33,7 @@ from saln.files import (
     move,
     read_json,
     remove,
+    signed,
     unwritable,
     write_bytes,
     write_json,
@@ -137,8 +138,7 @@ class Workspace:
             saved = read_json(self.path / "manifest.json", _CURE)
         except DataError:
             return None
-        checksum = saved.pop("checksum", None)
-        whole = checksum == _checksum(saved) and isinstance(saved.get("settings"), dict)
+        whole = signed(saved, bits=128) == saved and isinstance(saved.get("settings"), dict)
         return saved if whole and "finished" in saved else None
 
     def _other(self, name: str, before: Any) -> InputError:
@@ -170,8 +170,7 @@ class Workspace:
 
     def _write_manifest(self, finished: dict[str, Any] | None) -> None:
         values = json.loads(json.dumps({"settings": self._settings, "finished": finished}))
-        content = {**values, "checksum": _checksum(values)}
-        write_json(self.path / "manifest.json", content, durable=True)
+        write_json(self.path / "manifest.json", signed(values, bits=128), durable=True)
 
     def keep(self, name: str, suffix: str, content: bytes) -> Path:
         """Writes a file whose name carries its checksum.
@@ -281,7 +280,3 @@ def _is(path: Path, checksum: str | None) -> bool:
         return checksum is not None and file_checksum(path) == checksum
     except OSError:
         return False
-
-
-def _checksum(values: dict[str, Any]) -> str:
-    return xxhash.xxh3_128_hexdigest(json.dumps(values, sort_keys=True).encode())

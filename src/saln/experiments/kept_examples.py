@@ -27,8 +27,7 @@ import torch
 from PIL import Image
 
 from saln.data.datasets import Examples
-from saln.errors import DataError
-from saln.files import write_with
+from saln.files import read_npz, write_npz, write_with
 from saln.selection.candidates import Candidates, Selection
 
 SHEET_COLUMNS = 16
@@ -146,8 +145,7 @@ class ChoiceRecord:
         Raises:
             DataError: The disk is full.
         """
-        write = functools.partial(_write_npz, self._arrays())
-        write_with(folder / "choices" / f"{arm}-seed{seed}.npz", write)
+        write_npz(folder / "choices" / f"{arm}-seed{seed}.npz", self._arrays())
 
     def _arrays(self) -> dict[str, npt.NDArray[Any]]:
         arrays: dict[str, npt.NDArray[Any]] = {"kept": np.packbits(self.kept, axis=1)}
@@ -160,11 +158,6 @@ class ChoiceRecord:
             if batch.scores is not None:
                 arrays[f"{key}.scores"] = batch.scores
         return arrays
-
-
-def _write_npz(arrays: Mapping[str, npt.NDArray[Any]], path: Path) -> None:
-    with path.open("wb") as stream:  # a name would get the ending .npz
-        np.savez_compressed(stream, allow_pickle=False, **arrays)
 
 
 def _choices(arrays: Mapping[str, npt.NDArray[Any]], examples: int) -> ArmChoices:
@@ -187,15 +180,9 @@ def _choices(arrays: Mapping[str, npt.NDArray[Any]], examples: int) -> ArmChoice
     return ArmChoices(kept, facts, tuple(shown))
 
 
-def _read_npz(path: Path) -> dict[str, npt.NDArray[Any]]:
-    try:
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as found:
-            return dict(found)
-    except Exception as error:  # a broken file raises anything from EOFError to RuntimeError
-        raise DataError(
-            f"{path} cannot be read ({type(error).__name__}); put the file back, or remove the "
-            f"folder {path.parent} to draw the report without what was chosen"
-        ) from error
+def _read(path: Path) -> dict[str, npt.NDArray[Any]]:
+    aside = f"remove the folder {path.parent} to draw the report without what was chosen"
+    return read_npz(path, f"put the file back, or {aside}")
 
 
 def read_examples(folder: Path, seed: int) -> SeedExamples | None:
@@ -207,7 +194,7 @@ def read_examples(folder: Path, seed: int) -> SeedExamples | None:
     path = folder / "choices" / f"examples-seed{seed}.npz"
     if not path.exists():
         return None
-    found = _read_npz(path)
+    found = _read(path)
     names = tuple(str(name) for name in found["class_names"])
     return SeedExamples(found["labels"], found["true_labels"], names)
 
@@ -219,7 +206,7 @@ def read_choices(folder: Path, arm: str, seed: int, examples: int) -> ArmChoices
         DataError: The file is broken.
     """
     path = folder / "choices" / f"{arm}-seed{seed}.npz"
-    return _choices(_read_npz(path), examples) if path.exists() else None
+    return _choices(_read(path), examples) if path.exists() else None
 
 
 def save_examples(
@@ -234,7 +221,7 @@ def save_examples(
         "true_labels": examples.true_labels.astype(np.int32),
         "class_names": np.asarray(class_names, dtype=np.str_),
     }
-    write_with(path, functools.partial(_write_npz, arrays))
+    write_npz(path, arrays)
 
 
 def sheet_path(folder: Path, epoch: int, step: int) -> Path:

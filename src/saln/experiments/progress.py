@@ -50,12 +50,17 @@ from saln.experiments.run_folder import (
 from saln.experiments.state_files import (
     DamagedStateError,
     load_state,
-    read_signed,
     save_state,
     sign_state,
-    write_signed,
 )
-from saln.files import is_out_of_space, write_bytes, write_json, write_with
+from saln.files import (
+    is_out_of_space,
+    read_signed,
+    write_bytes,
+    write_json,
+    write_signed,
+    write_with,
+)
 
 # What a write that was killed leaves beside its file: today's names, and an earlier version's.
 _HALF_WRITTEN = re.compile(r"\..+\.([0-9a-f]{16}|\d+)")

@@ -14,8 +14,7 @@ from typing import Any
 
 from saln.errors import DataError, InputError
 from saln.experiments.run_folder import OLD_VERSION
-from saln.experiments.state_files import CHECKSUM, signed, write_signed
-from saln.files import file_checksum, read_json
+from saln.files import CHECKSUM, file_checksum, read_json, signed, write_signed
 
 FORMAT_VERSION = 3
 

@@ -14,9 +14,8 @@ from typing import Any
 
 from saln.errors import DataError, InputError
 from saln.experiments.config import Config, from_mapping
-from saln.experiments.state_files import CHECKSUM, read_signed, write_signed
 from saln.features.locks import ByteLocks, LocksNotKnownError
-from saln.files import check_new_path, read_json
+from saln.files import CHECKSUM, check_new_path, read_json, read_signed, write_signed
 
 LOCK = ".lock"
 _ATTEMPTS = 100

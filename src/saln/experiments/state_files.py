@@ -1,4 +1,4 @@
-"""A run's files that carry a checksum of themselves: states of training, and JSON.
+"""States of training on disk, with a checksum of themselves.
 
 A state is a file of ``torch.save`` with its checksum after it, which ``torch.load`` passes over.
 So state and checksum come to the disk in one step, and a changed byte is noticed before it
@@ -7,7 +7,6 @@ changes a row.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,10 +16,8 @@ import torch
 import xxhash
 
 from saln.errors import DataError
-from saln.files import read_json, write_json, write_with
+from saln.files import write_with
 
-# The key of a JSON file's own checksum.
-CHECKSUM = "checksum"
 _MARK = b"\nsaln xxh3-128 "
 _TAIL = len(_MARK) + 32
 _BLOCK = 2**20
@@ -103,33 +100,3 @@ def load_state(path: Path, device: torch.device, *, checked: bool = True) -> dic
     if not isinstance(state, dict):
         raise DamagedStateError(f"{path} holds no state")
     return state
-
-
-def signed(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Adds the checksum of everything else, in the place of one that is there."""
-    rest = {key: value for key, value in values.items() if key != CHECKSUM}
-    text = json.dumps(rest, sort_keys=True)
-    return rest | {CHECKSUM: xxhash.xxh3_64_hexdigest(text.encode())}
-
-
-def write_signed(path: Path, values: Mapping[str, Any]) -> None:
-    """Writes a JSON object with its checksum, durably."""
-    write_json(path, signed(values), durable=True)
-
-
-def read_signed(path: Path, cure: str, *, must: bool) -> dict[str, Any]:
-    """Reads a JSON object and compares it with its checksum, which it gives no more.
-
-    Args:
-        path: The file.
-        cure: What to do when it is damaged.
-        must: Whether there must be a checksum. Earlier versions wrote none.
-
-    Raises:
-        DataError: It is missing, no JSON, or not what was written; names file and cure.
-    """
-    values = read_json(path, cure)
-    found = values.pop(CHECKSUM, None)
-    if (must or found is not None) and signed(values)[CHECKSUM] != found:
-        raise DataError(f"{path} is not what was written; {cure}")
-    return values

@@ -17,6 +17,7 @@ import numpy.typing as npt
 import xxhash
 
 from saln.errors import DataError
+from saln.files import read_json, signed
 
 FORMAT_VERSION = 3
 # Before it, a shard had one checksum of rows and labels together (BLAKE2b), and the manifest
@@ -32,7 +33,8 @@ IDENTITY = {
     "precision": "the precision",
     "dataset_fingerprint": "the data set (names, sizes, order or labels of its examples)",
 }
-_SIGNATURE = "manifest_checksum"
+# The key of the checksum of itself.
+SIGNATURE = "manifest_checksum"
 
 
 def shard_checksum(
@@ -122,7 +124,7 @@ class Manifest:
             return values
         values["skipped"] = [entry._asdict() for entry in self.skipped]
         values["class_names"] = None if self.class_names is None else list(self.class_names)
-        return signed(values)
+        return signed(values, key=SIGNATURE)
 
     def check(self, identity: Mapping[str, Any], path: Path) -> None:
         """Refuses a store that is not what is asked for.
@@ -144,13 +146,6 @@ class Manifest:
             )
 
 
-def signed(values: dict[str, Any]) -> dict[str, Any]:
-    """Adds the checksum of everything else, in the place of one that is there."""
-    rest = {key: value for key, value in values.items() if key != _SIGNATURE}
-    text = json.dumps(rest, sort_keys=True)
-    return rest | {_SIGNATURE: xxhash.xxh3_64_hexdigest(text.encode())}
-
-
 def _short(value: Any) -> str:
     return json.dumps(value) if not isinstance(value, str) else value[:40]
 
@@ -164,21 +159,6 @@ def damaged(path: Path, reason: object) -> DataError:
     return DataError(f"the feature store {path} is damaged ({reason}); {_delete(path)}")
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Reads one of a store's JSON files.
-
-    Raises:
-        DataError: It cannot be read, or holds no object.
-    """
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise damaged(path.parent, f"{path.name}: {error}") from error
-    if not isinstance(values, dict):
-        raise damaged(path.parent, f"{path.name} holds no JSON object")
-    return values
-
-
 def read_manifest(path: Path) -> Manifest | None:
     """Reads the manifest of the store in a folder; None where there is none.
 
@@ -187,7 +167,7 @@ def read_manifest(path: Path) -> Manifest | None:
     """
     if not (path / "manifest.json").exists():
         return None
-    values = read_json(path / "manifest.json")
+    values = read_json(path / "manifest.json", _delete(path))
     version = values.get("format_version")
     if type(version) is not int or version not in _VERSIONS:
         raise DataError(
@@ -196,11 +176,11 @@ def read_manifest(path: Path) -> Manifest | None:
             f"{_delete(path)}, or read it with the SALN that wrote it"
         )
     needed = [*IDENTITY, "dataset", "shard_rows", "checksums", "rows_done"]
-    needed += [] if version == 2 else ["skipped", "class_names", _SIGNATURE]
+    needed += [] if version == 2 else ["skipped", "class_names", SIGNATURE]
     missing = [key for key in needed if key not in values]
     if missing:
         raise damaged(path, f"manifest.json lacks {', '.join(missing)}")
-    if version != 2 and signed(values)[_SIGNATURE] != values[_SIGNATURE]:
+    if version != 2 and signed(values, key=SIGNATURE) != values:
         raise damaged(path, "manifest.json is not what was written")
     counts = [values[key] for key in ("rows", "width", "shard_rows")]
     if not all(type(count) is int and 0 < count < 2**62 for count in counts):

@@ -33,10 +33,10 @@ from saln.features.manifest import (
     Manifest,
     Skipped,
     damaged,
-    read_json,
     read_manifest,
 )
 from saln.features.verification import DamagedArrayError, find_damage, open_array
+from saln.files import read_json
 
 logger = logging.getLogger(__name__)
 
@@ -91,7 +91,7 @@ def read_seconds(path: Path) -> dict[str, float]:
     They are told beside the features and no part of them: a broken file is no reason to stop.
     """
     try:
-        seconds = read_json(path)["seconds"]
+        seconds = read_json(path, "")["seconds"]
         return {str(shard): float(value) for shard, value in seconds.items()}
     except (DataError, KeyError, TypeError, ValueError, AttributeError, OverflowError):
         return {}

@@ -35,6 +35,7 @@ from saln.features.locks import ByteLocks, LocksNotKnownError
 from saln.features.manifest import Manifest, Skipped, read_manifest, shard_checksum
 from saln.features.store import DamagedStoreError, FeatureStore, read_seconds
 from saln.features.verification import STAMP, DamagedArrayError, find_damage, open_array
+from saln.files import flush, replacing
 
 logger = logging.getLogger(__name__)
 
@@ -88,24 +89,11 @@ def _cure(error: OSError) -> str:
     return f"Run again; if it stays so, look after the disk, or give {other}; {kept}"
 
 
-def _sync_folder(path: Path) -> None:
-    if os.name == "posix":  # elsewhere a folder cannot be opened, and a rename is durable
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
 def _replace(path: Path, values: dict[str, Any]) -> None:
     """Writes JSON beside its place and renames it."""
-    beside = path.with_name(f".{path.name}.new")
-    with beside.open("wb") as stream:
-        stream.write(json.dumps(values, indent=2).encode() + b"\n")
-        stream.flush()
-        os.fsync(stream.fileno())
-    beside.replace(path)
-    _sync_folder(path.parent)
+    beside = path.with_name(f".{path.name}.new")  # the manifest's lock is held: nobody else does
+    with replacing(path, beside=beside, durable=True):
+        beside.write_bytes(json.dumps(values, indent=2).encode() + b"\n")
 
 
 def _write_at(stream: BinaryIO, data: bytes | memoryview, position: int) -> None:
@@ -225,7 +213,7 @@ class StoreWriter:
                 raise
         if mend:
             self._uncount_damaged([open_array(*array) for array in arrays])
-        _sync_folder(self.path)
+        flush(self.path)
 
     def _uncount_damaged(self, arrays: list[Any]) -> None:
         """Has the shards that are not what was written done again. The manifest is locked."""

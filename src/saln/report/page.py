@@ -15,8 +15,7 @@ import xxhash
 from saln.errors import DataError, InputError
 from saln.experiments.finished_run import FinishedRun, read_finished
 from saln.experiments.run_folder import ANEW, held, read_settings
-from saln.experiments.state_files import read_signed
-from saln.files import file_checksum, read_json, write_bytes, write_json, write_text
+from saln.files import file_checksum, read_json, read_signed, write_bytes, write_json, write_text
 from saln.report.choice_section import Chosen, chosen_figures, chosen_tables, read_chosen
 from saln.report.comparisons import break_even_lines, comparison_tables, headline, paper_table
 from saln.report.drawing import draw, for_page, page_colors
