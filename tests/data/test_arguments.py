@@ -10,7 +10,15 @@ import pytest
 import torch
 from PIL import Image
 
-from saln.data.arguments import as_label, as_path, as_share, as_wholes
+from saln.data import arguments
+from saln.data.arguments import (
+    as_label,
+    as_path,
+    as_share,
+    as_wholes,
+    check_finite,
+    first_nonfinite,
+)
 from saln.data.datasets import Examples, load_dataset, stratified_part
 from saln.data.image_sources import ArrayImages, FileImages
 from saln.data.items import read_item
@@ -192,3 +200,36 @@ def test_paths_shares_and_whole_numbers():
     assert as_wholes([], "rows").tolist() == []
     with pytest.raises(InputError, match=r"rows are int64 of shape \(1, 2\); give whole numbers"):
         as_wholes([[1, 2]], "rows")
+
+
+ROWS = np.ones((300, 2, 3), dtype=np.float16)
+
+
+def spoiled(value, *rows):
+    array = ROWS.copy()
+    array[list(rows), 1, 2] = value
+    return array
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("kind", [np.asarray, torch.from_numpy])
+def test_the_first_row_that_is_not_finite_is_named(value, kind, monkeypatch):
+    monkeypatch.setattr(arguments, "_NUMBERS", 60)  # ten rows at once
+    for rows in ([0], [9, 10], [299], [128, 30, 200]):
+        assert first_nonfinite(kind(spoiled(value, *rows))) == min(rows)
+    with pytest.raises(
+        InputError, match=r"^features of example 30 are NaN or infinite; find what made them so"
+    ):
+        check_finite(kind(spoiled(value, 128, 30)), "features")
+    with pytest.raises(InputError, match=r"^losses of row 1030 are .* infinite; train anew$"):
+        check_finite(
+            kind(spoiled(value, 30)), "losses", rows=range(1000, 1300), of="row", cure="train anew"
+        )
+
+
+def test_what_is_finite_passes():
+    widest = np.finfo(np.float64).max
+    for values in (ROWS, ROWS[:0], np.full((4, 2), widest), np.arange(6), np.array([True])):
+        check_finite(values, "features")
+        check_finite(torch.from_numpy(values), "features")
+    check_finite(torch.ones(3, dtype=torch.bfloat16, requires_grad=True), "losses")

@@ -331,5 +331,5 @@ def test_coherence_avoids_wrong_labels_and_pays_for_its_neighbors(config):
 def test_coherence_judges_no_label_of_the_reference_part(config):
     changed = dataclasses.replace(config, methods=("jest", "coherence"), seeds=(0,), epochs=1)
     compare(changed, Quiet())
-    (table,) = (config.cache_dir).glob("*/neighbors-20-*/manifest.json")
+    (table,) = (config.cache_dir).glob("*/neighbours-20-*/manifest.json")
     assert json.loads(table.read_text())["rows"] == 324  # 400, less validation and reference

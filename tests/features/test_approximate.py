@@ -88,7 +88,7 @@ def test_auto_is_approximate_for_many_rows_alone(tmp_path, monkeypatch):
     assert exact.recall == 1.0
     monkeypatch.setattr(module, "EXACT_ROWS", 500)
     table = neighbor_table(store, 5)  # the kept one does not fit any more
-    manifest = json.loads((store.path / "neighbors-5" / "manifest.json").read_text())
+    manifest = json.loads((store.path / "neighbours-5" / "manifest.json").read_text())
     assert manifest["search"] == "approximate"
     assert manifest["recall"] == table.recall > 0.9
     again = neighbor_table(store, 5)

@@ -103,8 +103,8 @@ def store(tmp_path):
 
 def test_a_table_is_kept_and_taken_again(store, monkeypatch):
     first = neighbor_table(store, 4)
-    manifest = json.loads((store.path / "neighbors-4" / "manifest.json").read_text())
-    assert manifest["neighbors"] == 4
+    manifest = json.loads((store.path / "neighbours-4" / "manifest.json").read_text())
+    assert manifest["neighbours"] == 4
     assert manifest["rows"] == 40
     monkeypatch.setattr(neighbors, "nearest_neighbors", never)
     again = neighbor_table(store, 4)
@@ -154,12 +154,12 @@ def flip_a_bit(folder):
 def test_a_table_that_does_not_fit_is_made_again(store, spoil):
     first = nearest_neighbors(store.features, 4)
     neighbor_table(store, 4)
-    spoil(store.path / "neighbors-4")
+    spoil(store.path / "neighbours-4")
     again = neighbor_table(store, 4)
     assert np.array_equal(first.indices, again.indices)
-    assert np.array_equal(np.load(store.path / "neighbors-4" / "indices.npy"), first.indices)
+    assert np.array_equal(np.load(store.path / "neighbours-4" / "indices.npy"), first.indices)
     assert np.array_equal(again.indices, neighbor_table(store, 4).indices)
-    assert [path.name for path in store.path.glob("*neighbors*")] == ["neighbors-4"]
+    assert [path.name for path in store.path.glob("*neighbours*")] == ["neighbours-4"]
 
 
 FILES = ["features.npy", "labels.npy", "manifest.json", "timing.json"]
@@ -223,7 +223,7 @@ def test_on_a_disk_that_is_only_read_the_table_lies_in_the_cache(
     first = nearest_neighbors(store.features, 4)
     if outdated:
         neighbor_table(store, 4)
-        spoil_manifest(store.path / "neighbors-4")
+        spoil_manifest(store.path / "neighbours-4")
     read_only_below(store.path, number, monkeypatch)
     before = sorted(store.path.rglob("*"))
     assert np.array_equal(neighbor_table(store, 4).indices, first.indices)
@@ -259,7 +259,7 @@ def test_without_any_place_the_table_is_kept_in_memory(home, store, tmp_path, mo
 def test_processes_that_search_together_all_get_the_table(store, monkeypatch):
     """Another process's table comes in at each moment of this one's writing."""
     first = neighbor_table(store, 4)
-    right = store.path / "neighbors-4"
+    right = store.path / "neighbours-4"
     shutil.copytree(right, store.path / "other")
 
     def arrive():
@@ -288,7 +288,7 @@ def test_processes_that_search_together_all_get_the_table(store, monkeypatch):
         monkeypatch.undo()
         assert np.array_equal(table.indices, first.indices)
         kept = sorted(path.name for path in store.path.iterdir())
-        assert kept == sorted([*FILES, "neighbors-4", "other"])
+        assert kept == sorted([*FILES, "neighbours-4", "other"])
 
 
 def test_ranks_that_search_at_once(store):

@@ -253,7 +253,7 @@ def test_batches_of_a_store_avoid_its_wrong_labels(tmp_path):
     batches = saln.SelectedBatches(
         store, selector=saln.Coherence(), batch_size=10, filter_ratio=0.8, seed=0
     )
-    assert (tmp_path / "store" / "neighbors-20").is_dir()
+    assert (tmp_path / "store" / "neighbours-20").is_dir()
     assert np.array_equal(
         batches.fields["label_confidence"].array, store_beliefs(store).confidence.numpy()
     )

@@ -5,16 +5,69 @@ Numbers of NumPy, tensors, lists and pandas are taken; what could mean two thing
 
 from __future__ import annotations
 
+import math
 import operator
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from saln.errors import InputError
+
+# How many numbers are looked at at once: a mapped array is never read into memory as a whole.
+_NUMBERS = 2**22
+
+
+def check_finite(
+    values: npt.NDArray[Any] | Tensor,
+    name: str,
+    *,
+    rows: Sequence[int] | npt.NDArray[np.int64] | None = None,
+    of: str = "example",
+    cure: str = "find what made them so, or leave that example out",
+) -> None:
+    """Refuses rows that hold a NaN or an infinity.
+
+    Args:
+        values: (n, ...), of any type; only floats can hold them.
+        name: What they are, in the plural.
+        rows: The number of each row in the message; its place by default.
+        of: What a row is of.
+        cure: What to do.
+
+    Raises:
+        InputError: Names the first such row.
+    """
+    row = first_nonfinite(values)
+    if row is not None:
+        number = row if rows is None else int(rows[row])
+        raise InputError(f"{name} of {of} {number} are NaN or infinite; {cure}")
+
+
+def first_nonfinite(values: npt.NDArray[Any] | Tensor) -> int | None:
+    """The first row of (n, ...) that holds a NaN or an infinity; None where there is none."""
+    if isinstance(values, Tensor):
+        # A sum in wider numbers is finite only if all are; far quicker than to look at each.
+        if not values.is_floating_point() or math.isfinite(
+            float(values.detach().sum(dtype=torch.float64))
+        ):
+            return None
+        finite = torch.isfinite(values.detach().reshape(len(values), -1)).all(dim=1)
+        return None if bool(finite.all()) else int((~finite).int().argmax())
+    if not np.issubdtype(values.dtype, np.floating):
+        return None
+    size = max(1, _NUMBERS // max(1, values.size // max(1, len(values))))
+    for start in range(0, len(values), size):
+        part = values[start : start + size]
+        good = np.isfinite(part).reshape(len(part), -1).all(axis=1)
+        if not good.all():
+            return start + int(good.argmin())
+    return None
 
 
 def as_path(path: Any, name: str) -> Path:
@@ -84,11 +137,11 @@ def as_array(values: Any, name: str) -> npt.NDArray[Any]:
         InputError: They are no array, such as lists of different lengths.
     """
     try:
-        if isinstance(values, torch.Tensor):
+        if isinstance(values, Tensor):
             # NumPy knows no bfloat16.
             wide = values.float() if values.dtype == torch.bfloat16 else values
             return np.asarray(wide.numpy(force=True))
-        if isinstance(values, list | tuple) and values and isinstance(values[0], torch.Tensor):
+        if isinstance(values, list | tuple) and values and isinstance(values[0], Tensor):
             return as_array(torch.stack(list(values)), name)
         array = np.asarray(values)
     except (TypeError, ValueError, RuntimeError) as error:
@@ -135,9 +188,9 @@ def as_label(label: Any) -> int:
         InputError: It is no class; the message says what it is.
     """
     given = label
-    plain = isinstance(label, int | float | complex | str | np.generic | torch.Tensor | None)
+    plain = isinstance(label, int | float | complex | str | np.generic | Tensor | None)
     shown = " ".join(repr(label).split())[:60] if plain else f"a {type(label).__name__}"
-    if isinstance(label, torch.Tensor | np.ndarray | list | tuple):
+    if isinstance(label, Tensor | np.ndarray | list | tuple):
         array = as_array(label, "labels")
         if array.size != 1:
             raise InputError(

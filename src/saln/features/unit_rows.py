@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from saln.errors import InputError
+from saln.data.arguments import check_finite
 
 # Examples whose neighbors are searched at once, and those they are compared with at once:
 # 1,024 x 16,384 float32 products are 64 MiB.
@@ -31,12 +31,7 @@ class UnitRows:
         total = np.zeros(self.d)
         for start, stop in blocks(self.n, KEYS):
             block = np.asarray(features[start:stop], dtype=np.float64)
-            finite = np.isfinite(block).all(axis=1)
-            if not finite.all():
-                raise InputError(
-                    f"features of example {start + int(np.argmin(finite))} are NaN or infinite; "
-                    "find what made them so, or leave that example out"
-                )
+            check_finite(block, "features", rows=range(start, stop))
             total += block.sum(axis=0)
         self.mean = total / self.n
         self.resident: Tensor | None = None

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from saln.data.arguments import as_array
+from saln.data.arguments import as_array, check_finite
 from saln.errors import InputError
 from saln.features.store import FeatureStore
 
@@ -121,14 +121,8 @@ class FeatureBlocks:
         for start in range(0, self.n, self.block_rows):
             part = slice(start, min(start + self.block_rows, self.n))
             rows = self.take(part)
-            finite = torch.isfinite(rows).all(dim=1)
-            if not finite.all():
-                bad = start + int((~finite).int().argmax())
-                row = bad if self.kept is None else int(self.kept[bad])
-                raise InputError(
-                    f"features of example {row} are NaN or infinite; find what made them so, or "
-                    "leave that example out"
-                )
+            numbers = range(part.start, part.stop) if self.kept is None else self.kept[part]
+            check_finite(rows, "features", rows=numbers)
             yield part, rows
 
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from saln.data.arguments import as_array, as_labels
+from saln.data.arguments import as_array, as_labels, check_finite
 from saln.errors import InputError
 from saln.features.store import FeatureStore
 from saln.loading.filter_schedule import FilterSchedule
@@ -203,7 +203,7 @@ def known_before_loading(
         length = _same(length, label_confidence, "label_confidence", what)
     elif "label_confidence" in selector.requires and rows is not None and labels is not None:
         if store is None:
-            _check_finite("features", rows)
+            check_finite(rows, "features")
         label_confidence = judged_confidence(rows if store is None else store, labels)
     given = {"features": rows, "labels": labels, "label_confidence": label_confidence}
     fields: dict[str, MmapRows] = {}
@@ -217,7 +217,7 @@ def known_before_loading(
                 f"{type(selector).__name__} requires {name}; give them to {owner}{also}"
             )
         if store is None or name != "features":  # a store says where it holds others
-            _check_finite(name, values)
+            check_finite(values, name)
         fields[name] = MmapRows(values)
     return fields, length or 0
 
@@ -239,17 +239,3 @@ def _numbers(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
             "each label is right"
         )
     return values if values.dtype.kind == "f" else values.astype(np.float32)
-
-
-def _check_finite(name: str, values: npt.NDArray[Any]) -> None:
-    """Refuses an array (N, ...) with a value that is not finite, and names its row."""
-    if not np.issubdtype(values.dtype, np.floating):
-        return
-    for start in range(0, len(values), 65_536):
-        part = values[start : start + 65_536]
-        finite = np.isfinite(part).reshape(len(part), -1).all(axis=1)
-        if not finite.all():
-            raise InputError(
-                f"{name} of example {start + int((~finite).argmax())} are NaN or infinite; "
-                "find what made them so, or leave that example out"
-            )

@@ -22,7 +22,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from saln.data.arguments import as_array, as_labels, as_whole
+from saln.data.arguments import as_array, as_labels, as_whole, check_finite
 from saln.errors import InputError
 from saln.features.neighbors import nearest_neighbors, neighbor_table, neighbors_among
 from saln.features.store import FeatureStore
@@ -98,12 +98,7 @@ def _table(indices: Any, similarities: Any, n: int) -> tuple[npt.NDArray[Any], n
             f"whole numbers from 0 to {n - 1}"
         )
     near = near.astype(np.float64)
-    if not np.isfinite(near).all():
-        row = int((~np.isfinite(near)).any(axis=1).argmax())
-        raise InputError(
-            f"the similarities of example {row} are NaN or infinite; give cosines, which features "
-            "that are finite have"
-        )
+    check_finite(near, "similarities", cure="give cosines, which finite features have")
     return where.astype(np.int64), near
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 import abc
 import hashlib
 import inspect
-import math
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Self, final
 
@@ -20,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from saln.data.arguments import as_whole
+from saln.data.arguments import as_whole, check_finite
 from saln.errors import InputError
 from saln.selection.candidates import Candidates, Selection
 
@@ -201,16 +200,7 @@ class Selector(abc.ABC):
             return
         if not value.is_floating_point():
             raise InputError(f"{who} needs floating {name}, not {value.dtype}; call .float()")
-        # A sum in wider numbers is finite only if all are; it is far quicker than to look at each.
-        if math.isfinite(float(value.detach().sum(dtype=torch.float64))):
-            return
-        finite = torch.isfinite(value.reshape(len(value), -1)).all(dim=1)
-        if not bool(finite.all()):
-            row = int((~finite).nonzero()[0])
-            raise InputError(
-                f"{name} of candidate {row} are NaN or infinite; "
-                "find what made them so, or leave that example out"
-            )
+        check_finite(value, name, of="candidate")
 
     def _check_selection(self, selection: Selection, n: int, k: int) -> None:
         positions = selection.positions
