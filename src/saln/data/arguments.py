@@ -100,11 +100,11 @@ def is_folder(path: Path) -> bool:
         return False
 
 
-def as_whole(value: Any, name: str, low: int | None = None) -> int:
+def as_whole(value: Any, name: str, low: int | None = None, high: int | None = None) -> int:
     """A whole number that somebody gave, as ``8``, ``numpy.int32(8)`` or ``8.0``.
 
     Raises:
-        InputError: It is none, or below ``low``; the message names the argument.
+        InputError: It is none, below ``low`` or above ``high``; the message names the argument.
     """
     try:
         whole = operator.index(value)
@@ -112,8 +112,10 @@ def as_whole(value: Any, name: str, low: int | None = None) -> int:
     except TypeError:
         bad = not (isinstance(value, float | np.floating) and float(value).is_integer())
         whole = 0 if bad else int(value)
-    if bad or (low is not None and whole < low):
+    if bad or (low is not None and whole < low) or (high is not None and whole > high):
         allowed = "a whole number" if low is None else f"at least {low}, a whole number"
+        if low is not None and high is not None:
+            allowed = f"a whole number from {low} to {high}"
         raise InputError(f"{name}={value!r} is not allowed; give {allowed}")
     return whole
 

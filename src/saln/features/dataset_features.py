@@ -1,0 +1,192 @@
+"""The features of a data set's training images, data set and network both by name.
+
+What ``saln features`` makes, and ``saln compare`` finds again: the same data set, network and
+size lead to the same store.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from saln.data.arguments import as_path, as_whole
+from saln.data.datasets import DataSet, load_dataset
+from saln.errors import InputError
+from saln.features.backbones import Network, build_backbone, feature_size
+from saln.features.extraction import Progress, extract_features
+from saln.features.store import FeatureStore
+
+
+def default_cache_dir() -> Path:
+    """Where features are kept when nobody says where: the user's cache folder."""
+    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(root) / "saln" / "features"
+
+
+def named_backbone(
+    name: str,
+    image_size: int,
+    *,
+    size: int | None = None,
+    weights: Path | None = None,
+) -> Network:
+    """The frozen network for images that a learner sees at ``image_size`` pixels.
+
+    Args:
+        name: See :func:`saln.features.backbones.network_names`.
+        image_size: The learner's.
+        size: The network's own; ``image_size``, at least 96 for networks made for ImageNet,
+            when not given.
+        weights: A state dict on disk, in the place of the published weights.
+
+    Raises:
+        SalnError: As :func:`saln.features.backbones.build_backbone`.
+    """
+    pixels = feature_size(name, image_size) if size is None else size
+    return build_backbone(name, image_size=pixels, weights=weights)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetExtraction:
+    """Whose features are made, and how; settings of `saln compare` have the same names.
+
+    Raises:
+        InputError: A value that is not allowed; the message names it.
+    """
+
+    dataset: str = "digits"
+    """digits, cifar10, oxford-pet, folder:PATH or hf:NAME-OR-PATH."""
+    data_root: Path = Path("data")
+    """Where cifar10 and oxford-pet are, in torchvision's layout."""
+    download: bool = False
+    """Fetch a data set that is not there."""
+    backbone: str = "resnet50"
+    """The frozen network."""
+    backbone_weights: Path | None = None
+    """Its state dict, in the place of a download."""
+    feature_size: int | None = None
+    """Pixels that it sees; the data set's own default, at least 96, when not given."""
+    limit: int | None = None
+    """Use at most this many training images."""
+    split_seed: int = 0
+    """Decides which examples are for training."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the backbone runs."""
+    workers: int = 0
+    """Processes that load images; 0 loads in the process itself."""
+    batch_size: int | None = None
+    """Images a forward pass; what suits the device when not given."""
+    skip_unreadable: bool = False
+    """List images that cannot be read in the store and go on without them."""
+    cache_dir: Path | None = None
+    """Where features are kept; when not given, where saln compare looks for them."""
+
+    def __post_init__(self) -> None:
+        """Checks what needs neither the data nor the network, before either is opened."""
+        for name, low, high in (
+            ("feature_size", 8, 2048),
+            ("limit", 1, None),
+            ("workers", 0, 1000),
+            ("batch_size", 1, None),
+            ("split_seed", -(2**63), 2**63 - 1),
+        ):
+            if getattr(self, name) is not None:
+                self._set(name, as_whole(getattr(self, name), name, low, high))
+        for name in ("data_root", "backbone_weights", "cache_dir"):
+            if getattr(self, name) is not None:
+                self._set(name, as_path(getattr(self, name), name))
+        if self.device not in ("auto", "cpu", "cuda"):
+            raise InputError(f"device={self.device!r} is not allowed; give auto, cpu or cuda")
+
+    def _set(self, name: str, value: object) -> None:
+        object.__setattr__(self, name, value)  # frozen from here on
+
+    def open(self) -> OpenedExtraction:
+        """Opens the data set and builds the network.
+
+        Raises:
+            SalnError: As :func:`saln.data.datasets.load_dataset` and
+                :func:`saln.features.backbones.build_backbone`.
+        """
+        data = load_dataset(
+            self.dataset,
+            self.data_root,
+            limit=self.limit,
+            split_seed=self.split_seed,
+            download=self.download,
+        )
+        network = named_backbone(
+            self.backbone,
+            data.default_image_size,
+            size=self.feature_size,
+            weights=self.backbone_weights,
+        )
+        return OpenedExtraction(self, data, network)
+
+
+@dataclass(frozen=True)
+class OpenedExtraction:
+    """An extraction whose data set and network are there; nothing is computed yet."""
+
+    settings: DatasetExtraction
+    data: DataSet
+    network: Network
+
+    @property
+    def title(self) -> str:
+        """What is computed, for people, e.g. ``features: resnet50 at 224 px``."""
+        return f"features: {self.network.name} at {self.network.image_size} px"
+
+    def run(
+        self,
+        *,
+        progress: Callable[[Progress], None] | None = None,
+        extract: Callable[..., FeatureStore] = extract_features,
+    ) -> FeatureStore:
+        """Computes what the store lacks.
+
+        Args:
+            progress: Called after every batch, and once before the first.
+            extract: What computes: :func:`extract_features`, or a function that takes the same.
+
+        Raises:
+            SalnError: As :func:`extract_features`.
+        """
+        settings = self.settings
+        options: dict[str, Any] = {
+            "name": settings.dataset,
+            "cache_dir": settings.cache_dir or default_cache_dir(),
+            "device": None if settings.device == "auto" else settings.device,
+            "batch_size": settings.batch_size,
+            "workers": settings.workers,
+            "unreadable": "skip" if settings.skip_unreadable else "raise",
+        }
+        return extract(self.data.train, self.network, progress=progress, **options)
+
+
+def features_of_dataset(
+    dataset: str = "digits",
+    backbone: str = "resnet50",
+    *,
+    progress: Callable[[Progress], None] | None = None,
+    **settings: Any,
+) -> FeatureStore:
+    """The features of a data set's training images, from the cache where they are there.
+
+    Args:
+        dataset: Its name; ``saln list`` names all.
+        backbone: The frozen network's name.
+        progress: Called after every batch, and once before the first.
+        settings: The other fields of :class:`DatasetExtraction`.
+
+    Returns:
+        The store that ``saln features`` with the same settings makes.
+
+    Raises:
+        SalnError: As :func:`saln.extract_features`, or a data set that cannot be opened.
+    """
+    asked = DatasetExtraction(dataset=dataset, backbone=backbone, **settings)
+    return asked.open().run(progress=progress)
