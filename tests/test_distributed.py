@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from saln.distributed import Rank
+from saln.distributed import Rank, Sharing
 from saln.errors import InputError
-from saln.loading.ranks import Sharing
 from saln.loading.selected_batches import SelectedBatches
 from saln.loading.selected_stream import SelectedStream
 from saln.selection import Uniform
@@ -123,5 +122,5 @@ def test_a_process_without_a_group_keeps_the_rank_it_was_sent_with(group, monkey
     group(1, 2)
     there = pickle.dumps(Sharing(8, None, None))
     monkeypatch.setattr(dist, "is_initialized", lambda: False)
-    assert pickle.loads(there).now() == Rank(1, 2)
-    assert pickle.loads(sent).now() == Rank(0, 1)
+    assert pickle.loads(there).current() == Rank(1, 2)
+    assert pickle.loads(sent).current() == Rank(0, 1)

@@ -1,14 +1,23 @@
-"""Which of how many processes this is, as somebody says or as torch.distributed knows."""
+"""Ranks: which of how many processes this is, what its share is, and what all of them hold.
+
+A choice is made once, for the global batch, by every rank alike. What a rank trains on is its
+equal, contiguous share: the shares in the order of the ranks are the batch.
+"""
 
 from __future__ import annotations
 
 import operator
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
+import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from saln.errors import InputError
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -28,7 +37,7 @@ class Rank:
 
     def __post_init__(self) -> None:
         for name, value in (("rank", self.index), ("world_size", self.count)):
-            if not _whole(value):
+            if not _is_whole(value):
                 raise InputError(f"{name}={value!r} is not allowed; give a whole number")
         # Plain integers: what is derived from them must not depend on their type.
         object.__setattr__(self, "index", operator.index(self.index))
@@ -68,24 +77,197 @@ class Rank:
                 f"rank={rank} and world_size={world_size}: give {missing} too, or neither, which "
                 "takes them from torch.distributed"
             )
-        said = cls(rank, world_size)
-        if group is not None and group.count > 1 and said != group:
+        explicit = cls(rank, world_size)
+        if group is not None and group.count > 1 and explicit != group:
             cure = (
                 "every process would train on the same whole batch; leave both out, or, where "
                 "something else shares the batches out, let it say so with share_among(0, 1)"
-                if said.count == 1
+                if explicit.count == 1
                 else "leave both out, which takes them from it"
             )
             raise InputError(
-                f"rank={said.index} of world_size={said.count}, but torch.distributed says rank "
-                f"{group.index} of {group.count}: {cure}"
+                f"rank={explicit.index} of world_size={explicit.count}, but torch.distributed says "
+                f"rank {group.index} of {group.count}: {cure}"
             )
-        return said
+        return explicit
+
+    def share_size(self, batch_size: int) -> int:
+        """How much of a global batch each rank gets.
+
+        Raises:
+            InputError: The ranks cannot share it equally.
+        """
+        if batch_size % self.count:
+            nearest = max(1, round(batch_size / self.count)) * self.count
+            raise InputError(
+                f"a batch of {batch_size} cannot be shared equally by {self.count} ranks; "
+                f"batch_size is that of all ranks together: give a multiple, such as {nearest}"
+            )
+        return batch_size // self.count
+
+    def share(self, batch: Sequence[T]) -> Sequence[T]:
+        """This rank's part of a global batch, whose length the number of ranks divides."""
+        size = len(batch) // self.count
+        return batch[self.index * size : (self.index + 1) * size]
+
+    def check_connected(self) -> None:
+        """Raises where torch.distributed does not connect these ranks.
+
+        Raises:
+            InputError: Several ranks without a process group, or another rank or size in it.
+        """
+        if self.count == 1:
+            return
+        group = Rank.group()
+        if group is None:
+            raise InputError(
+                f"world_size={self.count}, but the processes are not connected; call "
+                "torch.distributed.init_process_group first, in every process"
+            )
+        if group != self:
+            raise InputError(
+                f"rank={self.index} of world_size={self.count}, but torch.distributed says rank "
+                f"{group.index} of {group.count}; give torch.distributed.get_rank() and "
+                "get_world_size()"
+            )
 
 
-def _whole(value: Any) -> bool:
+def _is_whole(value: Any) -> bool:
     try:
         operator.index(value)
     except TypeError:
         return False
     return not isinstance(value, bool)
+
+
+class Sharing:
+    """Among which ranks batches are shared out: as was asked for, else as the process group is.
+
+    The group is read whenever it is needed: it may be started after this was made.
+
+    Args:
+        batch_size: Of the global batch.
+        rank: Which process this is; None takes it from torch.distributed.
+        world_size: How many train together; both are given, or neither.
+
+    Raises:
+        InputError: As :meth:`Rank.of`, and for a batch that cannot be shared.
+    """
+
+    def __init__(self, batch_size: int, rank: int | None, world_size: int | None) -> None:
+        self.batch_size = batch_size
+        self._requested = (rank, world_size)
+        self._assigned: Rank | None = None
+        # One process alone is no contradiction yet: a library may assign it a rank later.
+        one = Rank(0, 1) if self._requested == (0, 1) else Rank.of(rank, world_size)
+        one.share_size(batch_size)
+
+    @property
+    def follows_group(self) -> bool:
+        """Whether no rank was asked for or assigned."""
+        return self._assigned is None and self._requested == (None, None)
+
+    @property
+    def single_requested(self) -> bool:
+        """Whether one process was asked for, whatever the group is."""
+        return self._assigned is None and self._requested == (0, 1)
+
+    def current(self) -> Rank:
+        """Which of how many processes this is.
+
+        Raises:
+            InputError: Another rank was asked for than the process group's, or the group cannot
+                share the batch.
+        """
+        rank = Rank.of(*self._requested) if self._assigned is None else self._assigned
+        rank.share_size(self.batch_size)
+        return rank
+
+    def assign(self, rank: int, world_size: int) -> None:
+        """Fixes which process this is, whatever torch.distributed says.
+
+        Raises:
+            InputError: Another rank was asked for at the start, or the batch cannot be shared.
+        """
+        assigned = Rank(rank, world_size)
+        if self._requested not in ((None, None), (0, 1)):
+            requested = Rank(*self._requested)  # type: ignore[arg-type]
+            if requested != assigned:
+                raise InputError(
+                    f"the batches are rank {requested.index}'s of {requested.count}, but this "
+                    f"process is rank {assigned.index} of {assigned.count}; leave rank and "
+                    "world_size alone"
+                )
+        assigned.share_size(self.batch_size)
+        self._assigned = assigned
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A loader's worker is in no process group: it keeps the rank that it was sent with."""
+        state = dict(self.__dict__)
+        if self.follows_group and Rank.of().count > 1:
+            state["_assigned"] = Rank.of()
+        return state
+
+
+def share_bounds(n: int, rank: int, world_size: int) -> tuple[int, int]:
+    """Where a rank's part of ``n`` rows begins and ends; parts differ by at most one row."""
+    return n * rank // world_size, n * (rank + 1) // world_size
+
+
+def gather_rows(rows: Tensor, n: int, world_size: int, device: torch.device) -> Tensor:
+    """All ``n`` rows, in the order of the ranks, from each rank's part.
+
+    Args:
+        rows: (m, ...): the rows of :func:`share_bounds`. Floating ones travel as float32,
+            whole ones as int64: indices lose digits in a float.
+        n: Rows of all ranks.
+        world_size: How many ranks there are.
+        device: The learner's: where a backend that knows only GPUs, such as NCCL, sends from.
+
+    Returns:
+        float32 or int64, (n, ...), on the CPU; the same bytes on every rank.
+    """
+    rows = rows.detach().to(torch.float32 if rows.is_floating_point() else torch.int64)
+    bounds = [share_bounds(n, rank, world_size) for rank in range(world_size)]
+    longest = max(end - start for start, end in bounds)
+    device = torch.device("cpu") if dist.get_backend() == "gloo" else device
+    # all_gather takes parts of one size alone: shorter ones are filled up, and cut again below.
+    sent = torch.zeros(longest, *rows.shape[1:], dtype=rows.dtype, device=device)
+    sent[: len(rows)] = rows.to(device)
+    received = [torch.empty_like(sent) for _ in range(world_size)]
+    dist.all_gather(received, sent)
+    parts = [part[: end - start] for part, (start, end) in zip(received, bounds, strict=True)]
+    return torch.cat(parts).cpu()
+
+
+def gather_uneven(rows: Tensor, world_size: int, device: torch.device) -> Tensor:
+    """All ranks' rows, in the order of the ranks, where each may have another number of them.
+
+    Args:
+        rows: (m, ...), as in :func:`gather_rows`.
+        world_size: How many ranks there are; every one must call this.
+        device: As in :func:`gather_rows`.
+    """
+    if dist.get_backend() == "nccl" and device.type != "cuda":
+        device = torch.device("cuda", torch.cuda.current_device())
+    counts = gather_rows(torch.tensor([len(rows)]), world_size, world_size, device).tolist()
+    longest = max(counts)
+    if not longest:
+        return rows
+    padded = rows.new_zeros(longest, *rows.shape[1:])
+    padded[: len(rows)] = rows
+    everything = gather_rows(padded, longest * world_size, world_size, device)
+    parts = everything.split(longest)
+    return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
+
+
+def same_on_all_ranks(values: list[int], world_size: int, device: torch.device) -> bool:
+    """Whether every rank has the same whole numbers; the answer is the same on each.
+
+    Args:
+        values: As many on every rank.
+        world_size: How many ranks there are.
+        device: As in :func:`gather_rows`.
+    """
+    rows = gather_rows(torch.tensor([values]), world_size, world_size, device)
+    return bool((rows == rows[0]).all())

@@ -8,8 +8,8 @@ from concurrent.futures import ProcessPoolExecutor
 import pytest
 from helpers.rank_processes import gather_batches, sampler_of
 
+from saln.distributed import Rank
 from saln.errors import InputError
-from saln.loading.ranks import check_ranks, rank_share
 from saln.loading.selected_batches import SelectedBatches
 from saln.selection import Uniform
 
@@ -25,8 +25,9 @@ from saln.selection import Uniform
 )
 def test_shares_are_equal_contiguous_and_in_order(world_size, shares):
     batch = [10, 11, 12, 13, 14, 15, 16, 17]
-    assert check_ranks(8, 0, world_size) == len(shares[0])
-    assert [rank_share(batch, rank, world_size) for rank in range(world_size)] == shares
+    ranks = [Rank(index, world_size) for index in range(world_size)]
+    assert ranks[0].share_size(8) == len(shares[0])
+    assert [rank.share(batch) for rank in ranks] == shares
 
 
 @pytest.mark.parametrize(
@@ -41,7 +42,7 @@ def test_shares_are_equal_contiguous_and_in_order(world_size, shares):
 )
 def test_ranks_that_cannot_be_are_refused(batch_size, rank, world_size, message):
     with pytest.raises(InputError, match=message):
-        check_ranks(batch_size, rank, world_size)
+        Rank(rank, world_size).share_size(batch_size)
     with pytest.raises(InputError, match=message):
         SelectedBatches(
             50,

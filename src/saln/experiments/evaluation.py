@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from saln.data.datasets import DataSet, Examples, stratified_part
 from saln.data.torch_datasets import Batch, EvaluationView
+from saln.distributed import share_bounds
 from saln.loading.epoch_batches import evaluation_batches
-from saln.loading.gather import share_bounds
 from saln.randomness import derive_seed
 from saln.training.learner_networks import FrozenBody
 from saln.training.loop import Measure, evaluate

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from saln.loading.prefetch import Ahead
-from saln.loading.ranks import rank_share
 
 if TYPE_CHECKING:
     from saln.loading.selected_batches import SelectedBatches
@@ -28,7 +27,7 @@ class BatchIterator(Iterator[list[int]]):
         self.epoch = epoch
         self.step = step
         self._loaded = False
-        self._rank = sampler.sharing.now()
+        self._rank = sampler.sharing.current()
         self._batches: Iterator[list[int]] | None = None
         self._leads()
 
@@ -49,7 +48,7 @@ class BatchIterator(Iterator[list[int]]):
         self.step += 1
         if self._number == sampler._iteration and self.epoch == sampler.epoch:
             sampler._named = self.step
-        return list(rank_share(batch, self._rank.index, self._rank.count))
+        return list(self._rank.share(batch))
 
     def _open(self) -> Iterator[list[int]]:
         sampler = self.sampler

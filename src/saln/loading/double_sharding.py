@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from saln.distributed import Sharing
 from saln.errors import InputError
-from saln.loading.ranks import Sharing
 
 # Where loaders and samplers keep what they wrap: torch's, torchdata's and Accelerate's.
 _INSIDE = ("base_dataloader", "batch_sampler", "sampler", "dataset", "batches")
@@ -53,7 +53,10 @@ def shards_of(part: Any) -> list[str]:
         value = inside.get(key)
         if isinstance(value, int) and value > 1:
             return [f"{name}({key}={value})"]
-    if isinstance(sharing := inside.get("sharing"), Sharing) and (count := sharing.now().count) > 1:
+    if (
+        isinstance(sharing := inside.get("sharing"), Sharing)
+        and (count := sharing.current().count) > 1
+    ):
         return [f"{name}(world_size={count})"]
     # Reads on one rank and sends each its part; how many there are is its state's.
     if any(kind.__name__ == "DataLoaderDispatcher" for kind in type(part).__mro__):

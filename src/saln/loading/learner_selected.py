@@ -11,15 +11,14 @@ from torch import Tensor, nn
 
 from saln.data.arguments import as_array, as_whole
 from saln.data.torch_datasets import inference_batch_size
+from saln.distributed import Sharing, gather_rows, same_on_all_ranks, share_bounds
 from saln.errors import InputError, TrainingError
 from saln.loading.batch_tree import Key, cut, move
 from saln.loading.candidate_fields import as_number, as_rows, as_selector
 from saln.loading.double_sharding import refuse_double_sharding, sharded_by
-from saln.loading.gather import all_alike, check_group, gather_rows, share_bounds
 from saln.loading.learner_position import Position, digest
 from saln.loading.loss_observer import Observing
 from saln.loading.network_outputs import Field, Reader
-from saln.loading.ranks import Sharing
 from saln.loading.selected_batches import Phase, no_phase
 from saln.randomness import derive_generator
 from saln.selection.candidates import Candidates, PairEmbeddings, Selection
@@ -192,12 +191,17 @@ class LearnerSelected:
         """Raises where the ranks are not connected, or candidates are shared out as well."""
         # Batches chosen before loading are shared out after this choice, not before.
         for part in (self.batches, getattr(self.batches, "batch_sampler", None)):
-            if isinstance(sharing := getattr(part, "sharing", None), Sharing) and sharing.open:
-                sharing.among(0, 1)
-        if self.sharing.alone and sharded_by(self.batches):  # by the loader, as was asked for
-            self.sharing.among(0, 1)
-        rank = self.sharing.now()
-        check_group(rank.index, rank.count)
+            if (
+                isinstance(sharing := getattr(part, "sharing", None), Sharing)
+                and sharing.follows_group
+            ):
+                sharing.assign(0, 1)
+        if self.sharing.single_requested and sharded_by(
+            self.batches
+        ):  # by the loader, as was asked for
+            self.sharing.assign(0, 1)
+        rank = self.sharing.current()
+        rank.check_connected()
         if rank.count > 1:
             also = f"LearnerSelected(world_size={rank.count})"
             refuse_double_sharding(self.batches, also)
@@ -205,12 +209,12 @@ class LearnerSelected:
     @property
     def rank(self) -> int:
         """Which process this is: as given, or the group's."""
-        return self.sharing.now().index
+        return self.sharing.current().index
 
     @property
     def world_size(self) -> int:
         """Among how many processes each kept batch is shared out."""
-        return self.sharing.now().count
+        return self.sharing.current().count
 
     def _check_options(self) -> None:
         if self.reference is not None and self.reference_outputs is not None:
@@ -334,7 +338,7 @@ class LearnerSelected:
         if self.world_size > 1:
             labels = self.reader.labels(batch)
             digests = [digest(indices), 0 if labels is None else digest(labels)]
-            if not all_alike([n, *digests], self.world_size, self.device):
+            if not same_on_all_ranks([n, *digests], self.world_size, self.device):
                 raise InputError(
                     f"in {where} the ranks were given different candidates; every rank needs all "
                     "of them: leave out the DistributedSampler, and give a shuffling loader "
@@ -421,7 +425,7 @@ class LearnerSelected:
             losses: floating, (m,): one an example, before any weights.
         """
         if self.selector.observes_losses:
-            self._observing.tell(indices, losses, self.sharing.now())
+            self._observing.tell(indices, losses, self.sharing.current())
 
     def state_dict(self) -> dict[str, Any]:
         """Where it is: how many batches were given, and what the selector remembers.

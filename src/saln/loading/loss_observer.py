@@ -7,9 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
-from saln.distributed import Rank
+from saln.distributed import Rank, gather_uneven
 from saln.loading.candidate_fields import as_indices, as_losses
-from saln.loading.gather import check_group, gather_any
 from saln.selection.contract import Selector
 
 
@@ -62,10 +61,10 @@ class Observing:
         where = as_indices(indices)
         values = as_losses(losses, len(where))
         if rank.count > 1:
-            check_group(rank.index, rank.count)
+            rank.check_connected()
             device = values.device
-            where = gather_any(where, rank.count, device)
-            values = gather_any(values, rank.count, device)
+            where = gather_uneven(where, rank.count, device)
+            values = gather_uneven(values, rank.count, device)
         self._told = True
         self.selector.observe(where, values)
 

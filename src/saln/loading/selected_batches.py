@@ -14,6 +14,7 @@ from torch.utils.data import Sampler
 
 from saln.data.arguments import as_whole
 from saln.data.items import MapStyle
+from saln.distributed import Sharing
 from saln.errors import InputError
 from saln.features.store import FeatureStore
 from saln.loading.batch_iterator import BatchIterator
@@ -28,7 +29,6 @@ from saln.loading.candidate_fields import (
 from saln.loading.epoch_setter import EpochSetter
 from saln.loading.filter_schedule import FilterSchedule
 from saln.loading.loss_observer import Observing
-from saln.loading.ranks import Sharing
 from saln.loading.saved_state import described, refuse_other_settings
 from saln.randomness import derive_generator, seed_workers
 from saln.selection.candidates import Candidates, Selection, candidates_needed
@@ -174,12 +174,12 @@ class SelectedBatches(Sampler[list[int]]):
     @property
     def rank(self) -> int:
         """Which process this is: as given, as :meth:`share_among` said, or the group's."""
-        return self.sharing.now().index
+        return self.sharing.current().index
 
     @property
     def world_size(self) -> int:
         """Among how many processes each batch is shared out here."""
-        return self.sharing.now().count
+        return self.sharing.current().count
 
     @property
     def drop_last(self) -> bool:
@@ -208,7 +208,7 @@ class SelectedBatches(Sampler[list[int]]):
             InputError: Another rank than was given at the start, or a batch that so many
                 processes cannot share.
         """
-        self.sharing.among(rank, world_size)
+        self.sharing.assign(rank, world_size)
 
     @property
     def generator(self) -> torch.Generator:
@@ -369,7 +369,7 @@ class SelectedBatches(Sampler[list[int]]):
                 connect.
         """
         if self.selector.observes_losses:
-            self._observing.tell(indices, losses, self.sharing.now())
+            self._observing.tell(indices, losses, self.sharing.current())
 
     def _begin(self, epoch: int, *, loaded: bool) -> None:
         """Called with the first batch of an iteration; ``loaded``: by a loader with a state.

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 from saln.data.arguments import as_whole
-from saln.distributed import Rank
+from saln.distributed import Rank, Sharing
 from saln.errors import InputError
 from saln.features.store import FeatureStore
 from saln.loading.candidate_fields import (
@@ -25,7 +25,6 @@ from saln.loading.candidate_fields import (
 from saln.loading.epoch_setter import refuse_sharing_by_accelerate
 from saln.loading.filter_schedule import FilterSchedule
 from saln.loading.loss_observer import Observing
-from saln.loading.ranks import Sharing
 from saln.loading.saved_state import described, refuse_other_settings
 from saln.loading.stream_pass import StreamPass
 from saln.loading.stream_reader import found_split, rows_by_key
@@ -189,12 +188,12 @@ class SelectedStream(IterableDataset[Any]):
     @property
     def rank(self) -> int:
         """Which process this is: as given, as :meth:`share_among` said, or the group's."""
-        return self.sharing.now().index
+        return self.sharing.current().index
 
     @property
     def world_size(self) -> int:
         """Among how many processes each batch is shared out."""
-        return self.sharing.now().count
+        return self.sharing.current().count
 
     def share_among(self, rank: int, world_size: int) -> None:
         """Says which of how many processes this is, whatever torch.distributed says.
@@ -203,7 +202,7 @@ class SelectedStream(IterableDataset[Any]):
             InputError: Another rank than was given at the start, or a batch that so many
                 processes cannot share.
         """
-        self.sharing.among(rank, world_size)
+        self.sharing.assign(rank, world_size)
 
     @property
     def generator(self) -> torch.Generator:
@@ -381,7 +380,7 @@ class SelectedStream(IterableDataset[Any]):
             losses: floating, (m,): one an example, before any weights.
         """
         if self.selector.observes_losses:
-            rank = Rank(0, 1) if "ranks" in self.split else self.sharing.now()
+            rank = Rank(0, 1) if "ranks" in self.split else self.sharing.current()
             self._observing.tell(indices, losses, rank)
 
     def state_dict(self, *, steps: int | None = None) -> dict[str, Any]:

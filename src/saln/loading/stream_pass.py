@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
+from saln.distributed import Rank
 from saln.errors import DataError, InputError, SalnError
-from saln.loading.ranks import rank_share
 from saln.loading.stream_reader import Item, SampleReader, asks_for_worker, tell_epoch
 from saln.randomness import derive_generator
 from saln.selection.candidates import Selection
@@ -186,19 +186,19 @@ class StreamPass:
             selection = stream.choose(indices, epoch, step, *part)
             chosen = [items[place] for place in selection.positions.tolist()]
             del items
-            ranks = (0, 1) if "ranks" in stream.split else (stream.rank, stream.world_size)
-            own = list(rank_share(chosen, *ranks))
+            rank = Rank(0, 1) if "ranks" in stream.split else stream.sharing.current()
+            own = list(rank.share(chosen))
             if stream.as_batches:
                 state["step"] += 1
-                yield self._batch(own, selection, ranks)
+                yield self._batch(own, selection, rank)
             else:
                 yield from self._singly(own, selection)
 
-    def _batch(self, own: list[Item], selection: Selection, ranks: tuple[int, int]) -> StreamBatch:
+    def _batch(self, own: list[Item], selection: Selection, rank: Rank) -> StreamBatch:
         samples: Any = [self._decoded(item) for item in own]
         weights = selection.weights
         if weights is not None:
-            places = rank_share(range(len(weights)), *ranks)
+            places = rank.share(range(len(weights)))
             weights = weights.float().cpu()[list(places)]
         collate = self.stream.collate
         return StreamBatch(

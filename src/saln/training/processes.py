@@ -18,8 +18,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from saln.distributed import gather_rows
 from saln.errors import InputError
-from saln.loading.gather import gather_rows
 
 T = TypeVar("T")
 # Ranks wait for one another while one of them writes a checkpoint or reads a slow disk.
