@@ -2,31 +2,35 @@
 
     python benchmarks/label_finders.py --data-root ../data --out rows.jsonl      and a table
     python benchmarks/label_finders.py --data-root ../data --datasets pets --seeds 0 --json
+    python benchmarks/label_finders.py --device cuda --processes 16 --out rows.jsonl
 
 EfficientNet-Lite0's features of all 50,000 training images of CIFAR-10 at 96 pixels and all 7,349
 pets at 224. The rivals: ``cleanlab`` with a logistic regression, five folds, whose regularization
 is chosen by the likelihood of held-out given labels; ``simifeat-vote`` and ``simifeat-rank``, the
-two forms of that paper with 20 neighbors, the second told the true share of wrong labels of each
+two forms of that paper with 20 neighbors, the second with the true share of wrong labels of each
 class; ``coherence``: neighbors alone, with a noise model; ``filter``: ours without neighbors.
-Nobody else is told anything about the noise. AUROC: how the wrong are ranked; F1: of those that
-are called wrong. Rows go to ``--out`` as they come; a run that was stopped goes on from there.
+No other finder knows anything about the noise. AUROC: how the wrong are ranked; F1: of those that
+are called wrong. Rows go to ``--out`` as they are made; a run that was stopped is resumed there.
+Seconds are measured in one process alone: several on one machine slow each other down.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import sys
 import time
-import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from logistic_regression import LogisticRegression
 from numpy.typing import NDArray
 from probe_data import ProbeData, noisy_labels
 from sklearn.metrics import f1_score, roc_auc_score
@@ -40,7 +44,7 @@ from saln.features.extraction import extract_features
 from saln.features.neighbors import NeighborTable, nearest_neighbors, neighbor_table
 from saln.selection.coherence import NEIGHBORS, NeighborBeliefs, label_beliefs
 
-__all__ = ["CELLS", "FINDERS", "Found", "beliefs_about", "finder_row"]
+__all__ = ["CELLS", "FINDERS", "Findings", "beliefs_about", "finder_row"]
 
 Row = dict[str, Any]
 Labels = NDArray[np.int64]
@@ -51,8 +55,9 @@ CELLS = (
 FILES = {"cifar10": "cifar10-96", "pets": "pets-224"}
 SIZES = {"cifar10": 96, "pets": 224}
 # Of the logistic regression on standardized features; and iterations.
-STRENGTHS = (1e-4, 3e-4, 1e-3, 3e-3)
-ITERATIONS = 60
+STRENGTHS = (3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
+ITERATIONS = 150
+FOLDS = 5
 KEY = ("dataset", "noise", "asked_rate", "seed", "finder")
 
 
@@ -77,27 +82,41 @@ class Features:
         train: float32, (n, d).
         labels: int64, (n,): the true ones.
         n_classes: C.
+        kept: Where the neighbors are kept once they are known; None to keep none.
+        device: Where logistic regressions are fitted.
     """
 
     train: NDArray[np.float32]
     labels: Labels
     n_classes: int
+    kept: Path | None = None
+    device: str = "cpu"
 
     @cached_property
     def table(self) -> NeighborTable:
         """The neighbors that SimiFeat and Coherence ask."""
-        return nearest_neighbors(self.train, NEIGHBORS, engine="exact")
+        if self.kept is not None and self.kept.exists():
+            with np.load(self.kept) as held:
+                seconds = float(held["seconds"])
+                return NeighborTable(held["indices"], held["similarities"], seconds)
+        table = nearest_neighbors(self.train, NEIGHBORS, engine="exact")
+        if self.kept is not None:
+            np.savez(
+                self.kept, indices=table.indices, similarities=table.similarities,
+                seconds=table.seconds,
+            )  # fmt: skip
+        return table
 
     @cached_property
-    def standardized(self) -> NDArray[np.float32]:
-        """As a logistic regression wants them."""
+    def standardized(self) -> torch.Tensor:
+        """As a logistic regression wants them, where it is fitted: float32."""
         rows = self.train
-        standard: NDArray[np.float32] = (rows - rows.mean(axis=0)) / (rows.std(axis=0) + 1e-6)
-        return standard
+        standard = (rows - rows.mean(axis=0)) / (rows.std(axis=0) + 1e-6)
+        return torch.from_numpy(standard).to(self.device)
 
 
 @dataclass(frozen=True)
-class Found:
+class Findings:
     """What a finder says.
 
     Attributes:
@@ -105,23 +124,25 @@ class Found:
         wrong: bool, (n,): called wrong.
         rate: The share of wrong labels as it estimates it; None where it does not.
         seconds: Neighbors and probabilities included.
+        strength: The inverse regularization that was chosen, where there is one.
     """
 
     quality: NDArray[np.float64]
     wrong: NDArray[np.bool_]
     rate: float | None
     seconds: float
+    strength: float | None = None
 
 
-def _ours(data: Features, labels: Labels, neighbors: bool) -> Found:
+def _ours(data: Features, labels: Labels, neighbors: bool) -> Findings:
     beliefs = saln.judge_labels(data.train, labels, neighbors=neighbors)
-    return Found(
+    return Findings(
         beliefs.confidence.numpy(), beliefs.suspicious.numpy(), beliefs.noise_rate,
         beliefs.seconds["total"],
     )  # fmt: skip
 
 
-def _coherence(data: Features, labels: Labels) -> Found:
+def _coherence(data: Features, labels: Labels) -> Findings:
     table = data.table
     started = time.perf_counter()
     beliefs = label_beliefs(
@@ -132,7 +153,7 @@ def _coherence(data: Features, labels: Labels) -> Found:
     )
     seconds = table.seconds + time.perf_counter() - started
     quality = beliefs.confidence.numpy()
-    return Found(quality, quality < 0.5, beliefs.noise_rate, seconds)
+    return Findings(quality, quality < 0.5, beliefs.noise_rate, seconds)
 
 
 def _votes(data: Features, labels: Labels) -> tuple[NDArray[np.float64], float]:
@@ -143,13 +164,13 @@ def _votes(data: Features, labels: Labels) -> tuple[NDArray[np.float64], float]:
     return votes, data.table.seconds + time.perf_counter() - started
 
 
-def _simifeat_vote(data: Features, labels: Labels) -> Found:
+def _simifeat_vote(data: Features, labels: Labels) -> Findings:
     votes, seconds = _votes(data, labels)
     quality = votes[np.arange(len(labels)), labels] / votes.sum(axis=1)
-    return Found(quality, votes.argmax(axis=1) != labels, None, seconds)
+    return Findings(quality, votes.argmax(axis=1) != labels, None, seconds)
 
 
-def _simifeat_rank(data: Features, labels: Labels) -> Found:
+def _simifeat_rank(data: Features, labels: Labels) -> Findings:
     votes, seconds = _votes(data, labels)
     quality = votes[np.arange(len(labels)), labels] / np.linalg.norm(votes, axis=1)
     wrong = np.zeros(len(labels), dtype=bool)
@@ -157,46 +178,46 @@ def _simifeat_rank(data: Features, labels: Labels) -> Found:
         members = np.flatnonzero(labels == c)
         count = int((data.labels[members] != c).sum())  # what its paper estimates, exactly
         wrong[members[np.argsort(quality[members], kind="stable")[:count]]] = True
-    return Found(quality, wrong, None, seconds)
+    return Findings(quality, wrong, None, seconds)
 
 
-def _cleanlab(data: Features, labels: Labels) -> Found:
+def _cleanlab(data: Features, labels: Labels) -> Findings:
     from cleanlab.count import estimate_joint
     from cleanlab.filter import find_label_issues
     from cleanlab.rank import get_label_quality_scores
-    from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import StratifiedKFold
 
     rows = data.standardized
     started = time.perf_counter()
-    folds = list(StratifiedKFold(5, shuffle=True, random_state=0).split(rows, labels))
+    splitter = StratifiedKFold(FOLDS, shuffle=True, random_state=0)
+    folds = list(splitter.split(np.zeros(len(labels)), labels))
+    given = torch.from_numpy(labels).to(rows.device)
 
-    def told(strength: float, fold: int) -> NDArray[np.float64]:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            model = LogisticRegression(C=strength, max_iter=ITERATIONS)
-            model.fit(rows[folds[fold][0]], labels[folds[fold][0]])
-            probabilities: NDArray[np.float64] = model.predict_proba(rows[folds[fold][1]])
-        return probabilities.astype(np.float64)
+    def held_out(strength: float, fold: int) -> NDArray[np.float64]:
+        seen, unseen = (torch.from_numpy(part).to(rows.device) for part in folds[fold])
+        model = LogisticRegression(strength, ITERATIONS)
+        model.fit(rows[seen], given[seen], data.n_classes)
+        probabilities: NDArray[np.float64] = model.predict_proba(rows[unseen]).cpu().numpy()
+        return probabilities
 
     def likelihood(probabilities: NDArray[np.float64]) -> float:
-        held = folds[0][1]
-        given = probabilities[np.arange(len(held)), labels[held]]
-        return float(np.log(given.clip(1e-12)).mean())
+        unseen = folds[0][1]
+        own = probabilities[np.arange(len(unseen)), labels[unseen]]
+        return float(np.log(own.clip(1e-12)).mean())
 
-    firsts = {strength: told(strength, 0) for strength in STRENGTHS}
+    firsts = {strength: held_out(strength, 0) for strength in STRENGTHS}
     best = max(STRENGTHS, key=lambda strength: likelihood(firsts[strength]))
     probabilities = np.empty((len(labels), data.n_classes))
-    for fold, (_, held) in enumerate(folds):
-        probabilities[held] = firsts[best] if fold == 0 else told(best, fold)
+    for fold, (_, unseen) in enumerate(folds):
+        probabilities[unseen] = firsts[best] if fold == 0 else held_out(best, fold)
     probabilities /= probabilities.sum(axis=1, keepdims=True)
     quality = np.asarray(get_label_quality_scores(labels, probabilities), dtype=np.float64)
     wrong = np.asarray(find_label_issues(labels, probabilities, n_jobs=1), dtype=bool)
     rate = 1.0 - float(np.trace(estimate_joint(labels, probabilities)))
-    return Found(quality, wrong, rate, time.perf_counter() - started)
+    return Findings(quality, wrong, rate, time.perf_counter() - started, best)
 
 
-FINDERS: dict[str, Callable[[Features, Labels], Found]] = {
+FINDERS: dict[str, Callable[[Features, Labels], Findings]] = {
     "ours": lambda data, labels: _ours(data, labels, True),
     "filter": lambda data, labels: _ours(data, labels, False),
     "coherence": _coherence,
@@ -216,23 +237,33 @@ def finder_row(data: Features, labels: Labels, about: Row, finder: str) -> Row:
         finder: One of :data:`FINDERS`.
     """
     wrong = labels != data.labels
-    found = FINDERS[finder](data, labels)
-    sure = found.quality < 0.01
+    findings = FINDERS[finder](data, labels)
+    sure = findings.quality < 0.01
     return {
         **about,
         "finder": finder,
-        "auroc": float(roc_auc_score(wrong, -found.quality)) if wrong.any() else None,
-        "f1": float(f1_score(wrong, found.wrong)) if wrong.any() else None,
-        "called_wrong": float(found.wrong.mean()),
+        "auroc": float(roc_auc_score(wrong, -findings.quality)) if wrong.any() else None,
+        "f1": float(f1_score(wrong, findings.wrong)) if wrong.any() else None,
+        "called_wrong": float(findings.wrong.mean()),
         "noise_rate": float(wrong.mean()),
-        "estimated_noise_rate": found.rate,
+        "estimated_noise_rate": findings.rate,
         "right_of_below_1_percent": float((~wrong[sure]).mean()) if sure.any() else None,
-        "seconds": round(found.seconds, 3),
+        "seconds": round(findings.seconds, 3),
+        **({} if findings.strength is None else {"strength": findings.strength}),
     }
 
 
-def load_features(data_root: Path, dataset: str, cache: Path) -> Features:
+def load_features(
+    data_root: Path, dataset: str, cache: Path, device: str = "cpu", limit: int | None = None
+) -> Features:
     """All labeled training images' features; those in ``cache`` as .npy files, where there are.
+
+    Args:
+        data_root: Where the images are.
+        dataset: One of :data:`FILES`.
+        cache: Folder for features and neighbors.
+        device: Where logistic regressions are fitted.
+        limit: Only the first rows, to try a run; None for all.
 
     Raises:
         SalnError: The images are not below ``data_root``, or cannot be read.
@@ -251,8 +282,9 @@ def load_features(data_root: Path, dataset: str, cache: Path) -> Features:
         np.save(stem.with_suffix(".npy"), np.concatenate([s.features for s in stores]))
         np.save(Path(f"{stem}-labels.npy"), np.concatenate([s.labels for s in stores]))
     labels = np.load(f"{stem}-labels.npy").astype(np.int64)
-    train = np.load(stem.with_suffix(".npy")).astype(np.float32)
-    return Features(train, labels, int(labels.max()) + 1)
+    train = np.load(stem.with_suffix(".npy"), mmap_mode="r")[:limit].astype(np.float32)
+    kept = Path(f"{stem}-neighbors{'' if limit is None else f'-{limit}'}.npz")
+    return Features(train, labels[:limit], int(labels.max()) + 1, kept, device)
 
 
 def table_of(rows: list[Row]) -> str:
@@ -265,12 +297,11 @@ def table_of(rows: list[Row]) -> str:
     for row in rows:
         key = tuple(row[name] for name in ("dataset", "noise", "asked_rate", "finder"))
         groups.setdefault(key, []).append(row)
-    order = [(n, r) for n, r in CELLS]
-    for (dataset, noise, rate, finder), found in sorted(
-        groups.items(), key=lambda item: (item[0][0], order.index(item[0][1:3]), item[0][3])
+    for (dataset, noise, rate, finder), group in sorted(
+        groups.items(), key=lambda item: (item[0][0], CELLS.index(item[0][1:3]), item[0][3])
     ):
 
-        def told(name: str, factor: float = 1.0, digits: int = 4, of: list[Row] = found) -> str:
+        def cell(name: str, factor: float = 1.0, digits: int = 4, of: list[Row] = group) -> str:
             values = [row[name] * factor for row in of if row[name] is not None]
             if not values:
                 return "-"
@@ -281,11 +312,70 @@ def table_of(rows: list[Row]) -> str:
 
         asked = f" {rate:g}" if rate else ""
         lines.append(
-            f"| {dataset} | {noise}{asked} | {finder} | {len(found)} | {told('auroc')} | "
-            f"{told('f1')} | {told('called_wrong', 100, 1)} | "
-            f"{told('estimated_noise_rate', 100, 1)} | {told('seconds', 1, 1)} |"
+            f"| {dataset} | {noise}{asked} | {finder} | {len(group)} | {cell('auroc')} | "
+            f"{cell('f1')} | {cell('called_wrong', 100, 1)} | "
+            f"{cell('estimated_noise_rate', 100, 1)} | {cell('seconds', 1, 1)} |"
         )
     return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where features are read, in each process for itself."""
+
+    data_root: Path
+    cache: Path
+    device: str
+    limit: int | None
+
+
+@lru_cache(maxsize=1)
+def _features_of(source: Source, dataset: str) -> Features:
+    return load_features(source.data_root, dataset, source.cache, source.device, source.limit)
+
+
+@lru_cache(maxsize=1)
+def _labels_of(source: Source, dataset: str, noise: str, rate: float, seed: int) -> Labels:
+    # What noisy_labels needs of it is there.
+    probe: Any = _features_of(source, dataset)
+    return noisy_labels(probe, noise, rate, seed)
+
+
+def made_row(source: Source, key: Row) -> Row:
+    """The row of a key, whose names are those of :data:`KEY`."""
+    about = {name: key[name] for name in KEY[:-1]}
+    labels = _labels_of(source, *about.values())
+    data = _features_of(source, key["dataset"])
+    return finder_row(data, labels, {"question": "finders", **about}, key["finder"])
+
+
+def _missing(args: argparse.Namespace, rows: list[Row]) -> list[Row]:
+    """The keys that have no row yet."""
+    done = {tuple(row[name] for name in KEY) for row in rows}
+    keys = [
+        (dataset, noise, rate, seed, finder)
+        for dataset in args.datasets.split(",")
+        for seed in map(int, args.seeds.split(","))
+        for noise, rate in CELLS[: args.cells]
+        if noise != "clean" or seed == 0  # the same for every seed
+        for finder in args.finders.split(",")
+    ]
+    return [dict(zip(KEY, key, strict=True)) for key in keys if key not in done]
+
+
+def _rows_of(source: Source, keys: list[Row], processes: int) -> Iterator[Row]:
+    """The rows as they are made."""
+    if processes == 1:
+        yield from (made_row(source, key) for key in keys)
+        return
+    for dataset in {key["dataset"] for key in keys}:
+        _ = _features_of(source, dataset).table  # searched once, not in every process
+    _features_of.cache_clear()
+    # A process that forks after CUDA was used cannot use it.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, mp_context=context) as pool:
+        for done in as_completed([pool.submit(made_row, source, key) for key in keys]):
+            yield done.result() | {"seconds": None}
 
 
 def main() -> None:
@@ -296,7 +386,10 @@ def main() -> None:
     parser.add_argument("--datasets", default="pets,cifar10")
     parser.add_argument("--finders", default=",".join(FINDERS))
     parser.add_argument("--seeds", default="0,1,2,3,4")
-    parser.add_argument("--cells", type=int, default=len(CELLS), help="only the first so many")
+    parser.add_argument("--cells", type=int, default=len(CELLS), help="only the first ones")
+    parser.add_argument("--device", default="cpu", help="of cleanlab's logistic regressions")
+    parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--limit", type=int, help="only the first rows of each, to try a run")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
@@ -306,31 +399,16 @@ def main() -> None:
         rows = [row for row in map(json.loads, lines) if "environment" not in row]
     elif args.out is not None:
         command = {"command": ["python", "benchmarks/label_finders.py", *sys.argv[1:]]}
-        session = {"environment": environment(torch.device("cpu")) | command}
+        session = {"environment": environment(torch.device(args.device)) | command}
         args.out.write_text(json.dumps(session) + "\n", encoding="utf-8")
-    for dataset in args.datasets.split(","):
-        data = load_features(args.data_root, dataset, args.cache)
-        probe: Any = data  # what noisy_labels asks of it is there
-        for seed in map(int, args.seeds.split(",")):
-            for noise, rate in CELLS[: args.cells]:
-                if noise == "clean" and seed:
-                    continue  # the same for every seed
-                labels = noisy_labels(probe, noise, rate, seed)
-                about: Row = {
-                    "question": "finders", "dataset": dataset, "noise": noise,
-                    "asked_rate": rate, "seed": seed,
-                }  # fmt: skip
-                for finder in args.finders.split(","):
-                    wanted = {**about, "finder": finder}
-                    if any(all(row[k] == wanted[k] for k in KEY) for row in rows):
-                        continue
-                    row = finder_row(data, labels, about, finder)
-                    rows.append(row)
-                    if args.out is not None:
-                        with args.out.open("a", encoding="utf-8") as stream:
-                            stream.write(json.dumps(row) + "\n")
-                    if args.json:
-                        print(json.dumps(row), flush=True)
+    source = Source(args.data_root, args.cache, args.device, args.limit)
+    for row in _rows_of(source, _missing(args, rows), args.processes):
+        rows.append(row)
+        if args.out is not None:
+            with args.out.open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps(row) + "\n")
+        if args.json:
+            print(json.dumps(row), flush=True)
     if not args.json:
         print(table_of(rows))
 
