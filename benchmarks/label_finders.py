@@ -336,9 +336,7 @@ def _features_of(source: Source, dataset: str) -> Features:
 
 @lru_cache(maxsize=1)
 def _labels_of(source: Source, dataset: str, noise: str, rate: float, seed: int) -> Labels:
-    # What noisy_labels needs of it is there.
-    probe: Any = _features_of(source, dataset)
-    return noisy_labels(probe, noise, rate, seed)
+    return noisy_labels(_features_of(source, dataset), noise, rate, seed)
 
 
 def made_row(source: Source, key: Row) -> Row:

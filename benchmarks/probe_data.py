@@ -11,6 +11,7 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,6 +50,22 @@ class ProbeData:
     test: NDArray[np.float32]
     test_labels: NDArray[np.int64]
     n_classes: int
+
+
+class TrueLabels(Protocol):
+    """Features with true labels, as wrong labels are made from."""
+
+    @property
+    def train(self) -> NDArray[np.float32]:
+        """Features, (n, d)."""
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """The true labels, (n,)."""
+
+    @property
+    def n_classes(self) -> int:
+        """The number of classes."""
 
 
 def load_images(data_root: Path, dataset: str) -> tuple[DataSet, Examples]:
@@ -99,7 +116,7 @@ def load_probe_data(data_root: Path, dataset: str, cache: Path) -> ProbeData:
     )
 
 
-def noisy_labels(data: ProbeData, noise: str, rate: float, seed: int) -> NDArray[np.int64]:
+def noisy_labels(data: TrueLabels, noise: str, rate: float, seed: int) -> NDArray[np.int64]:
     """The training labels with noise of a kind.
 
     Args:
@@ -129,7 +146,7 @@ def noisy_labels(data: ProbeData, noise: str, rate: float, seed: int) -> NDArray
     raise InputError(f"unknown noise {noise!r}; choose one of {', '.join(NOISES)}")
 
 
-def weak_labels(data: ProbeData, random: np.random.Generator) -> NDArray[np.int64]:
+def weak_labels(data: TrueLabels, random: np.random.Generator) -> NDArray[np.int64]:
     """What a linear model says that saw about 200 true examples and 64 of the features.
 
     At least five examples a class, by a random 64 of the 1,280 features: its mistakes depend

@@ -247,8 +247,7 @@ def _loaded(data_root: Path, cache: Path) -> ScratchData:
 def _row(args: argparse.Namespace, noise: str, rate: float, seed: int, name: str) -> Row:
     """One run, in a process of its own where there are several."""
     loaded = _loaded(args.data_root, args.cache)
-    probe: Any = loaded.features  # what noisy_labels needs of it is there
-    labels = noisy_labels(probe, noise, rate, seed)
+    labels = noisy_labels(loaded.features, noise, rate, seed)
     about: Row = {
         "dataset": "cifar10",
         "noise": noise,
