@@ -40,8 +40,8 @@ from torch.nn.functional import cross_entropy
 from saln.data.torch_datasets import Batch
 from saln.experiments.environment import environment
 from saln.loading.epoch_batches import EpochBatches
-from saln.randomness import derive_generator
 from saln.selection import SELECTORS, Candidates, Selector, candidates_needed
+from saln.training import derive_generator
 
 KEPT = 64
 STEPS = 400
@@ -298,10 +298,10 @@ def median_interval(values: list[float]) -> tuple[float, float]:
 
 def cost(args: argparse.Namespace, rows: Rows) -> None:
     """Seconds of a step of fine-tuning, loading included, with each criterion in turn."""
-    from saln.data.torch_datasets import TrainingView
+    from saln.data import TrainingView
+    from saln.loading import SelectedBatches
     from saln.loading.epoch_batches import LoadedBatches
-    from saln.loading.selected_batches import SelectedBatches
-    from saln.training.learner_networks import build_learner
+    from saln.training import build_learner
 
     features = load_probe_data(args.data_root, "cifar10", args.cache)
     data, examples = load_images(args.data_root, "cifar10")

@@ -25,11 +25,11 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from saln.data.datasets import Examples, load_dataset
-from saln.data.torch_datasets import EvaluationView, collate, inference_batch_size, raise_broken
+from saln.data import EvaluationView, Examples, load_dataset
+from saln.data.torch_datasets import collate, inference_batch_size, raise_broken
 from saln.data.transforms import EvaluationTransform
-from saln.features.backbones import Network, build_backbone
-from saln.features.extraction import extract_features
+from saln.features import build_backbone, extract_features
+from saln.features.backbones import Network
 
 IMAGE_SIZE = 96
 SHARD_ROWS = 256  # a quarter of the default, so that a short run too ends several shards

@@ -33,8 +33,8 @@ from real_features import DATASETS, FEATURE_WIDTH, default_cache, real_features
 from scipy.sparse.linalg import LinearOperator, eigsh, lobpcg
 from sklearn.metrics.pairwise import cosine_similarity
 
-from saln.randomness import seeded_globally
 from saln.spectral import FiedlerResult, fiedler
+from saln.training import seeded_globally
 
 SIZES = (64, 320, 640, 1280, 2560, 5120, 10240, 32768)
 LISTING_LIMIT = 5120

@@ -27,14 +27,11 @@ import torch
 from real_features import default_cache
 from torch.utils.data import BatchSampler, DataLoader, SubsetRandomSampler
 
-from saln.data.datasets import load_dataset
-from saln.data.torch_datasets import TrainingView, collate, raise_broken
+from saln.data import TrainingView, load_dataset
+from saln.data.torch_datasets import collate, raise_broken
 from saln.data.transforms import Normalization
-from saln.features.backbones import build_backbone
-from saln.features.extraction import extract_features
-from saln.features.from_arrays import write_store
-from saln.features.store import FeatureStore
-from saln.loading.selected_batches import SelectedBatches
+from saln.features import FeatureStore, build_backbone, extract_features, write_store
+from saln.loading import SelectedBatches
 from saln.selection import SALN
 
 KEPT, FILTER_RATIO = 64, 0.8

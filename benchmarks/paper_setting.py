@@ -32,22 +32,21 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from saln.data.datasets import Examples
-from saln.data.torch_datasets import Batch, EvaluationView, TrainingView, collate, raise_broken
+from saln.data import EvaluationView, Examples, TrainingView
+from saln.data.torch_datasets import Batch, collate, raise_broken
 from saln.data.transforms import Normalization
 from saln.errors import SalnError
+from saln.experiments import Config, compare, load_preset
 from saln.experiments.arms import Comparison, SharedBySeed
-from saln.experiments.config import Config, load_preset
 from saln.experiments.evaluation import Measuring
 from saln.experiments.reference_model import Reference
 from saln.experiments.reporter import Reporter
-from saln.experiments.run import compare
 from saln.experiments.run_folder import read_settings
 from saln.files import write_with
 from saln.loading.epoch_batches import EpochBatches, LoadedBatches, ScoredBatches
 from saln.randomness import derive_seed
-from saln.training.cost_ledger import Ledger
-from saln.training.learner_networks import FrozenBody, build_head
+from saln.training import Ledger, build_head
+from saln.training.learner_networks import FrozenBody
 
 __all__ = ["CONDITIONS", "StoredComparison", "main", "settings"]
 

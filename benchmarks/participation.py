@@ -27,7 +27,7 @@ from torch.nn.functional import normalize
 import saln
 from saln.experiments.environment import environment
 from saln.files import write_text
-from saln.randomness import derive_generator
+from saln.training import derive_generator
 
 CANDIDATES, KEPT, BATCHES = 320, 64, 40
 

@@ -16,12 +16,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from saln.data.datasets import DataSet, Examples, load_dataset, stratified_part
-from saln.data.label_noise import flip_labels
+from saln.data import DataSet, Examples, flip_labels, load_dataset, stratified_part
 from saln.errors import InputError
-from saln.features.backbones import build_backbone
-from saln.features.extraction import extract_features
-from saln.features.store import FeatureStore
+from saln.features import FeatureStore, build_backbone, extract_features
 from saln.randomness import derive_seed
 
 __all__ = ["NOISES", "ProbeData", "load_images", "load_probe_data", "noisy_labels"]

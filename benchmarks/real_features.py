@@ -8,9 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from saln.data.datasets import load_dataset
-from saln.features.backbones import build_backbone
-from saln.features.extraction import extract_features
+from saln.data import load_dataset
+from saln.features import build_backbone, extract_features
 
 __all__ = ["DATASETS", "FEATURE_WIDTH", "default_cache", "real_features"]
 

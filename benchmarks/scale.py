@@ -31,8 +31,7 @@ import saln
 from saln.curation.feature_sources import StoreSource
 from saln.curation.partition import PartitionJob, content_of
 from saln.experiments.environment import environment
-from saln.features.neighbors import nearest_neighbors
-from saln.features.store import FeatureStore
+from saln.features import FeatureStore, nearest_neighbors
 from saln.selection import SELECTORS
 
 Row = dict[str, Any]

@@ -15,10 +15,9 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, TensorDataset
 
 import saln
-from saln.data.datasets import load_dataset
-from saln.data.image_sources import ArrayImages
-from saln.integrations.accelerate import prepare
-from saln.randomness import seeded_globally
+from saln.data import ArrayImages, load_dataset
+from saln.integrations import prepare
+from saln.training import seeded_globally
 
 
 def main(epochs: int = 3) -> float:

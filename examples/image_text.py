@@ -24,12 +24,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from saln.data.datasets import DataSet, Examples, load_dataset
-from saln.features.backbones import build_backbone
-from saln.features.extraction import extract_features
-from saln.randomness import derive_generator, seeded_globally
-from saln.selection import Candidates, ImageTextJEST, PairEmbeddings, Uniform, candidates_needed
-from saln.selection.jest import sigmoid_losses, softmax_losses
+from saln.data import DataSet, Examples, load_dataset
+from saln.features import build_backbone, extract_features
+from saln.selection import (
+    Candidates,
+    ImageTextJEST,
+    PairEmbeddings,
+    Uniform,
+    candidates_needed,
+    sigmoid_losses,
+    softmax_losses,
+)
+from saln.training import derive_generator, seeded_globally
 
 TEMPLATES = (
     "a photo of a {breed}, a kind of {species}",

@@ -11,10 +11,13 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import TensorDataset
 
 import saln
-from saln.data.datasets import load_dataset
-from saln.data.image_sources import ArrayImages
-from saln.integrations.lightning import SelectedDataModule, lightning
-from saln.randomness import seeded_globally
+from saln.data import ArrayImages, load_dataset
+from saln.integrations import SelectedDataModule
+from saln.training import seeded_globally
+
+# After saln's: beside a torch without CUDA, torchvision loads only by saln's help.
+# isort: split
+import lightning
 
 
 def digits() -> tuple[TensorDataset, saln.SelectedBatches]:

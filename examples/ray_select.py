@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -28,7 +29,11 @@ def main() -> None:
     node = {"num_cpus": 1, "object_store_memory": 100 * 2**20, "include_dashboard": False}
     cluster = Cluster(initialize_head=True, head_node_args=node)
     cluster.add_node(num_cpus=1, object_store_memory=100 * 2**20)
-    shared = {"selector": saln.BatchCoherence(), "candidates": 320, "filter_ratio": 0.8}
+    shared: dict[str, Any] = {
+        "selector": saln.BatchCoherence(),
+        "candidates": 320,
+        "filter_ratio": 0.8,
+    }
     result = saln.select(
         folder / "store",
         out=folder / "ray.parquet",

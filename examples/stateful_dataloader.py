@@ -11,8 +11,7 @@ from torch.utils.data import TensorDataset
 from torchdata.stateful_dataloader import StatefulDataLoader
 
 import saln
-from saln.data.datasets import load_dataset
-from saln.data.image_sources import ArrayImages
+from saln.data import ArrayImages, load_dataset
 
 
 def digits() -> tuple[TensorDataset, saln.SelectedBatches]:

@@ -14,10 +14,9 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import TensorDataset
 
 import saln
-from saln.data.datasets import load_dataset
-from saln.data.image_sources import ArrayImages
-from saln.integrations.transformers import SelectedTrainerMixin
-from saln.randomness import seeded_globally
+from saln.data import ArrayImages, load_dataset
+from saln.integrations import SelectedTrainerMixin
+from saln.training import seeded_globally
 
 
 def digits() -> tuple[TensorDataset, saln.SelectedBatches]:

@@ -19,7 +19,8 @@ from evidence_tables.rows import (
     read_rows,
 )
 from evidence_tables.study import NONE_YET, PAPER_SETTING, Run, condition, study_runs
-from saln.experiments.statistics import Difference, Interval, mean_interval, paired_difference
+from saln.experiments import mean_interval, paired_difference
+from saln.experiments.statistics import Difference, Interval
 from saln.report.paper_claims import CLAIMS, UNREAD
 
 __all__ = ["TABLES", "eigenvector_svg"]

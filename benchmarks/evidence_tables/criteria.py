@@ -17,7 +17,7 @@ from evidence_tables.rows import (
     versus,
     wrong_kept,
 )
-from saln.experiments.statistics import mean_interval
+from saln.experiments import mean_interval
 
 __all__ = ["TABLES"]
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from saln.experiments.statistics import mean_interval, paired_difference
+from saln.experiments import mean_interval, paired_difference
 
 __all__ = [
     "RESULTS",

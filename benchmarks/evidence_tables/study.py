@@ -21,7 +21,7 @@ from evidence_tables.rows import (
     read_rows,
     wrong_kept,
 )
-from saln.experiments.statistics import mean_interval
+from saln.experiments import mean_interval
 
 __all__ = ["NONE_YET", "PAPER_SETTING", "TABLES", "Run", "condition", "study_runs"]
 

@@ -14,21 +14,22 @@ The names below are loaded when they are first used, so that ``import saln`` is 
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from saln._lazy import lazy_names
 
 if TYPE_CHECKING:
     from saln import testing
-    from saln.features.extraction import extract_features
-    from saln.features.from_arrays import write_store
-    from saln.features.store import FeatureStore
-    from saln.labels.beliefs import LabelBeliefs
-    from saln.labels.judge import judge_labels, label_sums
-    from saln.loading.filter_schedule import FilterSchedule
-    from saln.loading.learner_selected import LearnerSelected
-    from saln.loading.selected_batches import SelectedBatches
-    from saln.loading.selected_stream import SelectedStream
-    from saln.loading.stream_pass import StreamBatch
+    from saln.curation import select
+    from saln.features import FeatureStore, extract_features, write_store
+    from saln.labels import LabelBeliefs, judge_labels, label_sums
+    from saln.loading import (
+        FilterSchedule,
+        LearnerSelected,
+        SelectedBatches,
+        SelectedStream,
+        StreamBatch,
+    )
     from saln.selection import (
         JEST,
         RS2,
@@ -49,6 +50,25 @@ if TYPE_CHECKING:
     )
     from saln.selection.coherence import label_beliefs, suspicious_labels
     from saln.spectral import FiedlerResult, fiedler
+else:
+    _HOMES = {
+        "saln.curation": ("select",),
+        "saln.features": ("FeatureStore", "extract_features", "write_store"),
+        "saln.labels": ("LabelBeliefs", "judge_labels", "label_sums"),
+        "saln.loading": (
+            *("FilterSchedule", "LearnerSelected", "SelectedBatches", "SelectedStream"),
+            "StreamBatch",
+        ),
+        "saln.selection": (
+            *("JEST", "RS2", "SALN", "BatchCoherence", "Candidates", "Coherence"),
+            *("FacilityLocation", "ImageTextJEST", "InfoBatch", "KCenter", "PairEmbeddings"),
+            *("RHOLoss", "Selection", "Selector", "TopLoss", "Uniform"),
+        ),
+        "saln.selection.coherence": ("label_beliefs", "suspicious_labels"),
+        "saln.spectral": ("FiedlerResult", "fiedler"),
+        "saln.testing": ("testing",),
+    }
+    __getattr__, __dir__ = lazy_names(__name__, _HOMES)
 
 __version__ = "0.1.0"
 
@@ -87,51 +107,3 @@ __all__ = [
     "testing",
     "write_store",
 ]
-
-_HOMES = {
-    "JEST": "saln.selection.jest",
-    "LabelBeliefs": "saln.labels.beliefs",
-    "RS2": "saln.selection.rs2",
-    "SALN": "saln.selection.saln_selector",
-    "BatchCoherence": "saln.selection.coherence",
-    "Candidates": "saln.selection.candidates",
-    "FacilityLocation": "saln.selection.facility_location",
-    "Coherence": "saln.selection.coherence",
-    "FeatureStore": "saln.features.store",
-    "FiedlerResult": "saln.spectral.fiedler",
-    "FilterSchedule": "saln.loading.filter_schedule",
-    "ImageTextJEST": "saln.selection.jest",
-    "InfoBatch": "saln.selection.infobatch",
-    "KCenter": "saln.selection.k_center",
-    "LearnerSelected": "saln.loading.learner_selected",
-    "PairEmbeddings": "saln.selection.candidates",
-    "RHOLoss": "saln.selection.rho_loss",
-    "SelectedBatches": "saln.loading.selected_batches",
-    "SelectedStream": "saln.loading.selected_stream",
-    "Selection": "saln.selection.candidates",
-    "Selector": "saln.selection.contract",
-    "StreamBatch": "saln.loading.stream_pass",
-    "TopLoss": "saln.selection.top_loss",
-    "Uniform": "saln.selection.uniform",
-    "extract_features": "saln.features.extraction",
-    "fiedler": "saln.spectral.fiedler",
-    "judge_labels": "saln.labels.judge",
-    "label_beliefs": "saln.selection.coherence",
-    "label_sums": "saln.labels.judge",
-    "select": "saln.curation.select",
-    "suspicious_labels": "saln.selection.coherence",
-    "write_store": "saln.features.from_arrays",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name == "testing":
-        return importlib.import_module("saln.testing")
-    home = _HOMES.get(name)
-    if home is None:
-        raise AttributeError(f"module 'saln' has no attribute {name!r}")
-    return getattr(importlib.import_module(home), name)
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])

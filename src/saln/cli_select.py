@@ -83,7 +83,7 @@ def run_select(arguments: Sequence[str]) -> int:
     command, and gives the same file.
     """
     settings = read_select(arguments)
-    from saln.curation.select import select
+    from saln.curation import select
     from saln.terminal import open_reporter
 
     # Ray prints on standard output when a worker dies, which is the result's alone.

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.golden import ARMS, FOLDER, contents, run_all_arms
+from helpers.golden import FOLDER, run_all_arms
+from same_rows import ARMS, contents
 
 from saln.cli import main
 

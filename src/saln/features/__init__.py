@@ -1,1 +1,33 @@
 """Frozen backbones and the rows that they make of images."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from saln._lazy import lazy_names
+
+if TYPE_CHECKING:
+    from saln.features.backbones import build_backbone
+    from saln.features.extraction import extract_features
+    from saln.features.from_arrays import write_store
+    from saln.features.neighbors import NeighborTable, nearest_neighbors, neighbor_table
+    from saln.features.store import FeatureStore
+else:
+    _HOMES = {
+        "saln.features.backbones": ("build_backbone",),
+        "saln.features.extraction": ("extract_features",),
+        "saln.features.from_arrays": ("write_store",),
+        "saln.features.neighbors": ("NeighborTable", "nearest_neighbors", "neighbor_table"),
+        "saln.features.store": ("FeatureStore",),
+    }
+    __getattr__, __dir__ = lazy_names(__name__, _HOMES)
+
+__all__ = [
+    "FeatureStore",
+    "NeighborTable",
+    "build_backbone",
+    "extract_features",
+    "nearest_neighbors",
+    "neighbor_table",
+    "write_store",
+]

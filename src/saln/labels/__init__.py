@@ -1,1 +1,21 @@
 """Which labels are wrong: beliefs about every label, from all the others."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from saln._lazy import lazy_names
+
+if TYPE_CHECKING:
+    from saln.labels.beliefs import LabelBeliefs
+    from saln.labels.judge import judge_labels, label_sums
+    from saln.spectral.label_filter import LabelSums
+else:
+    _HOMES = {
+        "saln.labels.beliefs": ("LabelBeliefs",),
+        "saln.labels.judge": ("judge_labels", "label_sums"),
+        "saln.spectral.label_filter": ("LabelSums",),
+    }
+    __getattr__, __dir__ = lazy_names(__name__, _HOMES)
+
+__all__ = ["LabelBeliefs", "LabelSums", "judge_labels", "label_sums"]

@@ -26,7 +26,7 @@ from saln.selection.coherence import BatchCoherence, Coherence
 from saln.selection.contract import Selector
 from saln.selection.facility_location import FacilityLocation
 from saln.selection.infobatch import InfoBatch
-from saln.selection.jest import JEST, ImageTextJEST
+from saln.selection.jest import JEST, ImageTextJEST, sigmoid_losses, softmax_losses
 from saln.selection.k_center import KCenter
 from saln.selection.rho_loss import RHOLoss
 from saln.selection.rs2 import RS2
@@ -54,6 +54,8 @@ __all__ = [
     "Uniform",
     "candidates_needed",
     "kept_count",
+    "sigmoid_losses",
+    "softmax_losses",
 ]
 
 SELECTORS: dict[str, type[Selector]] = {
