@@ -38,6 +38,7 @@ from saln.features.manifest import Skipped
 from saln.features.store import FeatureStore
 from saln.features.store_writer import StoreWriter
 from saln.process import kept_handler
+from saln.threads import limit_process
 
 # A shard whose actors keep dying is what kills them: an image too large for memory, say.
 _DEATHS = 3
@@ -164,7 +165,7 @@ class _Extractor:
         self.wanted = wanted
         self.opened = load is None
         if job.device.type == "cpu":
-            torch.set_num_threads(1)  # an actor a core
+            limit_process(1)  # an actor a core
 
     def compute(self, shard: range) -> Shard | SalnError:
         """Features and labels of some rows, and the seconds they took; or why there are none."""

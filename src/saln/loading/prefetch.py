@@ -5,13 +5,10 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
-from functools import lru_cache
 from queue import SimpleQueue
 from typing import Generic, TypeVar
 
-import torch
-from threadpoolctl import ThreadpoolController
+from saln.threads import one_core
 
 T = TypeVar("T")
 
@@ -75,22 +72,6 @@ class Ahead(Generic[T]):
             self._finalizer()
 
 
-def _one_core() -> AbstractContextManager[object]:
-    """Keeps torch to one core in this thread, and in this thread alone.
-
-    The others are the consumer's: worker threads of OpenMP spin when they are done, and
-    would take them away from decoding and training.
-    """
-    torch.get_num_threads()  # torch sets a thread's number when it first asks; later it stays
-    limit: AbstractContextManager[object] = _pools().limit(limits=1, user_api="openmp")
-    return limit
-
-
-@lru_cache(maxsize=1)
-def _pools() -> ThreadpoolController:
-    return ThreadpoolController()  # looks through every loaded library
-
-
 def _run(
     work: Callable[[int], object],
     steps: range,
@@ -100,7 +81,7 @@ def _run(
 ) -> None:
     # Holds no reference to the iterator, so that dropping it ends this.
     try:
-        with _one_core():
+        with one_core():
             for step in steps:
                 room.acquire()
                 if stop.is_set():

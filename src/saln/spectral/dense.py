@@ -2,37 +2,17 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
-from functools import lru_cache
-from typing import Any
+from contextlib import nullcontext
 
 import torch
 from scipy import linalg
-from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
 from saln.spectral.graph import SimilarityGraph
+from saln.threads import one_linear_algebra_thread
 
 # Below this a second thread gains LAPACK nothing.
 _ONE_THREAD_BELOW = 512
-
-
-@lru_cache(maxsize=1)
-def _pools() -> Any:
-    return ThreadpoolController()
-
-
-def _few_threads(n: int) -> AbstractContextManager[Any]:
-    """Keeps LAPACK to one thread for a small matrix.
-
-    SciPy's linear algebra has threads of its own, which go on spinning for a while when
-    they are done, and so take torch's cores away: training between two such solves ran
-    at half its speed.
-    """
-    if n >= _ONE_THREAD_BELOW:
-        return nullcontext()
-    limit: AbstractContextManager[Any] = _pools().limit(limits=1, user_api="blas")
-    return limit
 
 
 def dense_pairs(graph: SimilarityGraph, item: int, count: int) -> tuple[Tensor, Tensor]:
@@ -55,7 +35,8 @@ def dense_pairs(graph: SimilarityGraph, item: int, count: int) -> tuple[Tensor, 
     matrix = (above * kernel)[:, None] * kernel - (similarity + similarity.mT) / 2
     matrix.diagonal().add_(diagonal)
     if matrix.device.type == "cpu":
-        with _few_threads(len(matrix)):
+        few = one_linear_algebra_thread() if len(matrix) < _ONE_THREAD_BELOW else nullcontext()
+        with few:
             values, vectors = linalg.eigh(
                 matrix.numpy(),
                 subset_by_index=(0, count - 1),
