@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from saln.features.unit_rows import QUERIES, UnitRows, blocks
+from saln.features.unit_rows import QUERIES, UnitRows, blocks, nearest_rows
 from saln.randomness import derive_generator
 
 # The share of the true neighbors that the lists searched must hold, on the first sample.
@@ -77,7 +77,7 @@ def approximate_neighbors(rows: UnitRows, k: int, seed: int = 0) -> Found:
         if probed == len(centroids) or np.isfinite(similarities).all():
             break
         probed = min(2 * probed, len(centroids))  # lists so short that k were not found
-    exact = _exact(rows, second, k)
+    exact = nearest_rows(rows, second, k, keys=8 * QUERIES)[1].numpy()
     hits = [
         len(np.intersect1d(indices[row], exact[place], assume_unique=True))
         for place, row in enumerate(second.tolist())
@@ -85,18 +85,11 @@ def approximate_neighbors(rows: UnitRows, k: int, seed: int = 0) -> Found:
     return Found(similarities, indices, sum(hits) / (k * len(second)), len(centroids), probed)
 
 
-def _take(rows: UnitRows, which: Tensor) -> Tensor:
-    """Rows by number, float32."""
-    if rows.resident is not None:
-        return rows.resident[which]
-    return torch.from_numpy(rows.exact(which.numpy()).astype(np.float32))
-
-
 def _centroids(rows: UnitRows, seed: int) -> Tensor:
     """Unit means of rows that lie together: spherical k-means on a sample."""
     count = max(1, round(math.sqrt(rows.n)))
     order = torch.randperm(rows.n, generator=derive_generator(seed, "centroids"))
-    sample = _take(rows, order[: ROWS_PER_CENTROID * count])
+    sample = rows.take(order[: ROWS_PER_CENTROID * count])
     centroids = sample[:count].clone()
     for _ in range(ROUNDS):
         nearest = torch.cat(
@@ -116,27 +109,9 @@ def _members(own: Tensor, lists: int) -> tuple[Tensor, ...]:
     return parts
 
 
-def _exact(rows: UnitRows, queries: Tensor, k: int) -> npt.NDArray[np.int64]:
-    """The exact neighbors of some rows, but for rounding of float32: int64 (m, k)."""
-    own = _take(rows, queries)
-    best = torch.full((len(queries), 0), -torch.inf)
-    where = torch.empty((len(queries), 0), dtype=torch.int64)
-    for low, high in blocks(rows.n, 8 * QUERIES):
-        products = own @ rows.quick(low, high).T
-        inside = (queries >= low) & (queries < high)
-        products[inside.nonzero().flatten(), queries[inside] - low] = -torch.inf
-        near = torch.topk(products, min(k, high - low), dim=1)
-        best = torch.cat([best, near.values], dim=1)
-        where = torch.cat([where, near.indices + low], dim=1)
-        best, order = torch.topk(best, min(k, best.shape[1]), dim=1)
-        where = where.gather(1, order)
-    indices: npt.NDArray[np.int64] = where.numpy()
-    return indices
-
-
 def _probes(rows: UnitRows, own: Tensor, nearness: Tensor, sample: Tensor, k: int) -> int:
     """How many of the nearest lists hold the wanted share of the sample's neighbors."""
-    exact = torch.from_numpy(_exact(rows, sample, k))
+    exact = nearest_rows(rows, sample, k, keys=8 * QUERIES)[1]
     places = torch.empty_like(nearness)
     places.scatter_(1, nearness, torch.arange(len(nearness)).expand_as(nearness))
     # At which place, seen from a row's own list, the list of each of its neighbors is.
@@ -157,9 +132,9 @@ def _search(
     k = similarities.shape[1]
     others = torch.cat([members[number] for number in nearness[:probed].tolist()])
     others = others.sort().values  # of equals the lower index comes first, mostly
-    keys = _take(rows, others)
+    keys = rows.take(others)
     for part in mine.split(max(1, PRODUCTS // len(others))):
-        products = _take(rows, part) @ keys.T
+        products = rows.take(part) @ keys.T
         products[torch.arange(len(part)), torch.searchsorted(others, part)] = -torch.inf
         near = torch.topk(products, min(k, len(others)), dim=1)
         place = part.numpy()

@@ -31,7 +31,7 @@ from saln.data.arguments import as_array, as_whole
 from saln.errors import DataError, InputError
 from saln.features.approximate_neighbors import approximate_neighbors
 from saln.features.store import FeatureStore
-from saln.features.unit_rows import KEYS, QUERIES, UnitRows, blocks, propose
+from saln.features.unit_rows import KEYS, QUERIES, UnitRows, blocks, nearest_rows
 from saln.files import file_checksum, read_json, remove, write_folder, write_json
 
 logger = logging.getLogger(__name__)
@@ -86,7 +86,7 @@ def _faiss_index(rows: UnitRows) -> Any:
 def _propose_by_faiss(
     index: Any, rows: UnitRows, start: int, stop: int, count: int
 ) -> tuple[Tensor, Tensor]:
-    """As :func:`propose`, by a flat FAISS index over the unit rows."""
+    """As :func:`nearest_rows`, by a flat FAISS index over the unit rows."""
     found = index.search(np.ascontiguousarray(rows.quick(start, stop).numpy()), count + 1)
     best, where = (torch.from_numpy(array) for array in found)
     best[where == torch.arange(start, stop)[:, None]] = -torch.inf
@@ -171,7 +171,7 @@ def nearest_neighbors(features: Any, k: int = 20, *, engine: Engine = "auto") ->
     error = (rows.d + 8) * float(np.finfo(np.float32).eps)
     for start, stop in blocks(n, QUERIES):
         if index is None:
-            quick, proposed = propose(rows, start, stop, count)
+            quick, proposed = nearest_rows(rows, torch.arange(start, stop), count)
         else:
             quick, proposed = _propose_by_faiss(index, rows, start, stop, count)
         where = proposed.numpy()
@@ -211,23 +211,11 @@ def neighbors_among(
     """
     rows = UnitRows(features)
     k = min(k, len(among) - 1)
-    left_out = torch.ones(rows.n, dtype=torch.bool)
-    left_out[torch.from_numpy(among)] = False
     indices, similarities = np.empty((len(which), k), dtype=np.int64), np.empty((len(which), k))
     for start, stop in blocks(len(which), QUERIES):
-        part = which[start:stop]
-        own = torch.from_numpy(rows.exact(part).astype(np.float32))
-        best, where = torch.empty(len(part), 0), torch.empty(len(part), 0, dtype=torch.int64)
-        for low, high in blocks(rows.n, KEYS):
-            products = own @ rows.quick(low, high).T
-            products[:, left_out[low:high]] = -torch.inf
-            inside = np.flatnonzero((part >= low) & (part < high))
-            products[inside, part[inside] - low] = -torch.inf
-            near = torch.topk(products, min(k, high - low), dim=1)
-            best = torch.cat([best, near.values], dim=1)
-            where = torch.cat([where, near.indices + low], dim=1)
-            best, order = torch.topk(best, min(k, best.shape[1]), dim=1)
-            where = where.gather(1, order)
+        best, where = nearest_rows(
+            rows, torch.from_numpy(which[start:stop]), k, among=torch.from_numpy(among)
+        )
         indices[start:stop], similarities[start:stop] = where.numpy(), best.numpy()
     return indices, similarities
 

@@ -57,6 +57,12 @@ class UnitRows:
             return self.resident[start:stop]
         return torch.from_numpy(self.exact(slice(start, stop)).astype(np.float32))
 
+    def take(self, which: Tensor) -> Tensor:
+        """Rows by number, in float32."""
+        if self.resident is not None:
+            return self.resident[which]
+        return torch.from_numpy(self.exact(which.numpy()).astype(np.float32))
+
 
 def blocks(n: int, size: int) -> Iterator[tuple[int, int]]:
     """(start, stop) pairs that cover ``range(n)``."""
@@ -64,18 +70,43 @@ def blocks(n: int, size: int) -> Iterator[tuple[int, int]]:
         yield start, min(start + size, n)
 
 
-def propose(rows: UnitRows, start: int, stop: int, count: int) -> tuple[Tensor, Tensor]:
-    """The ``count`` largest float32 similarities of the queries, and whose they are."""
-    queries = rows.quick(start, stop)
-    best = torch.full((stop - start, 0), -torch.inf)
-    where = torch.empty((stop - start, 0), dtype=torch.int64)
-    for low, high in blocks(rows.n, KEYS):
-        products = queries @ rows.quick(low, high).T
-        own = torch.arange(max(start, low), max(start, low, min(stop, high)))
-        products[own - start, own - low] = -torch.inf
-        near = torch.topk(products, min(count, high - low), dim=1)
+def nearest_rows(
+    rows: UnitRows,
+    which: Tensor,
+    k: int,
+    *,
+    among: Tensor | None = None,
+    keys: int = KEYS,
+) -> tuple[Tensor, Tensor]:
+    """The rows of the largest float32 products with some rows, without themselves.
+
+    Args:
+        rows: All.
+        which: int64, (q,): the rows whose nearest are sought; so many that (q, keys) fits into
+            memory.
+        k: How many; at most as many as there are others.
+        among: int64, (m,): seek among these rows alone.
+        keys: How many rows they are compared with at once.
+
+    Returns:
+        float32 (q, k) products, the largest first, and int64 (q, k), which rows they are with.
+    """
+    own = rows.take(which)
+    if among is not None:
+        outside = torch.ones(rows.n, dtype=torch.bool)
+        outside[among] = False
+    best = torch.empty(len(which), 0)
+    where = torch.empty(len(which), 0, dtype=torch.int64)
+    for low, high in blocks(rows.n, keys):
+        products = own @ rows.quick(low, high).T
+        if among is not None:
+            products[:, outside[low:high]] = -torch.inf
+        inside = ((which >= low) & (which < high)).nonzero().flatten()
+        products[inside, which[inside] - low] = -torch.inf
+        # The best of a block join the best before it: at no time is more than a block in memory.
+        near = torch.topk(products, min(k, high - low), dim=1)
         best = torch.cat([best, near.values], dim=1)
         where = torch.cat([where, near.indices + low], dim=1)
-        best, order = torch.topk(best, min(count, best.shape[1]), dim=1)
+        best, order = torch.topk(best, min(k, best.shape[1]), dim=1)
         where = where.gather(1, order)
     return best, where
