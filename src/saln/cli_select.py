@@ -59,15 +59,15 @@ def read_select(arguments: Sequence[str]) -> SelectSettings:
         InputError: A value that is not allowed.
         SystemExit: Flags that cannot be parsed, or ``--help``.
     """
-    from saln.selection import SELECTORS
+    from saln.selection.registry import read_selector
 
     settings = SelectSettings(
         **read_flags(SelectSettings, "select", run_select.__doc__, arguments, places=["source"])
     )
-    if settings.selector not in SELECTORS:
-        raise InputError(
-            f"--selector {settings.selector} is not allowed; give one of {', '.join(SELECTORS)}"
-        )
+    try:
+        read_selector(settings.selector)
+    except InputError as error:
+        raise InputError(f"--selector {error}") from error
     check_new_path(settings.out.absolute(), "--out", reserve=len(".labels.json"))
     if settings.distrusted < 0:
         raise InputError(f"--distrusted {settings.distrusted} is not allowed; give 0 or more")

@@ -99,6 +99,23 @@ def from_text(text: str, kind: Any) -> Any:
     return taken(value, kind)
 
 
+def split_commas(text: str) -> list[str]:
+    """The parts of a text between its commas; those in brackets or quotes part nothing."""
+    parts, depth, quote = [""], 0, ""
+    for sign in text:
+        if quote or sign in "\"'":
+            quote = "" if sign == quote else quote or sign
+        elif sign in "([{":
+            depth += 1
+        elif sign in ")]}":
+            depth -= 1
+        if sign == "," and depth <= 0 and not quote:
+            parts.append("")
+        else:
+            parts[-1] += sign
+    return [part.strip() for part in parts]
+
+
 def _number(text: str) -> object:
     """The number that a text names; the text where it names none."""
     for kind in (int, float):
@@ -188,7 +205,7 @@ def _path(value: object) -> Path:
 def _several(value: object, kind: Any) -> tuple[Any, ...]:
     """Each of several values; one alone is several, too."""
     if isinstance(value, str):
-        parts = [part.strip() for part in value.split(",")]
+        parts = split_commas(value)
         try:
             return tuple(from_text(part, kind) for part in parts if part)
         except ValueError as error:

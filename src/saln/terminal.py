@@ -21,11 +21,11 @@ from rich.progress import (
 from rich.table import Table
 
 from saln.data.datasets import DATASETS
+from saln.experiments.arm import listed_arms
 from saln.experiments.config import load_preset, preset_names
 from saln.experiments.reporter import Reporter
 from saln.features.backbones import NETWORKS, network_names
 from saln.report.tables import arm_cells, verdicts
-from saln.selection import SELECTORS
 
 WIDTH = 100
 
@@ -174,11 +174,7 @@ def print_choices() -> None:
     others = [name for name in network_names() if name not in NETWORKS]
     text = "and torchvision's classifiers: " + ", ".join(others)
     console.print(textwrap.fill(text, WIDTH, initial_indent="  ", subsequent_indent="    "))
-    arms = {"standard": "every example, every epoch; no selection"}
-    for name, selector in SELECTORS.items():
-        needs = ", ".join(sorted(selector.requires)) or "nothing"
-        when = "before" if selector.chooses_before_loading() else "after"
-        arms[name] = f"{selector.summary}\n      requires {needs}; chooses {when} loading"
+    arms = {name: text.replace("\n", "\n      ") for name, text in listed_arms()}
     section("arms (--methods)", arms)
     presets = {}
     for name in preset_names():

@@ -97,7 +97,7 @@ def test_epochs_and_indices_of_any_number_type():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"selector": "salmon"}, "selector 'salmon' is not allowed; give one of uniform"),
+        ({"selector": "salmon"}, "selector salmon is not allowed; give one of uniform"),
         ({"selector": 3}, "selector 3 is not allowed; give a saln.Selector"),
         ({"selector": saln.Selector}, "selector Selector is a class, which needs"),
         ({"batch_size": 2.5}, "batch_size=2.5 is not allowed"),

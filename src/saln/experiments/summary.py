@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from typing import Any, NamedTuple
 
+from saln.experiments.arm import BASELINES, STANDARD
 from saln.experiments.statistics import (
     Curve,
     difference_at_equal_cost,
@@ -20,8 +21,6 @@ Row = dict[str, Any]
 METRICS = tuple(
     f"{split}_{what}" for what in ("accuracy", "loss") for split in ("train", "validation", "test")
 )
-# Every arm is compared with these, where they were run.
-BASELINES = ("uniform", "standard")
 # What an epoch costs its user; evaluation is the experimenter's wish.
 EPOCH_PHASES = ("load", "score", "select", "train")
 
@@ -191,7 +190,7 @@ def _against(
         found["at_equal_seconds"][baseline] = seconds and seconds._asdict()
         found["break_even"][baseline] = even
     found["seconds_to_standard"] = (
-        _seconds_to_standard(runs[arm], runs["standard"]) if "standard" in runs else None
+        _seconds_to_standard(runs[arm], runs[STANDARD.label]) if STANDARD.label in runs else None
     )
     return found
 

@@ -17,10 +17,10 @@ from saln.errors import InputError
 from saln.features.store import FeatureStore
 from saln.loading.filter_schedule import FilterSchedule
 from saln.loading.mmap_rows import MmapRows
-from saln.selection import SELECTORS
 from saln.selection.candidates import exact_ratio
 from saln.selection.coherence import label_confidence as judged_confidence
 from saln.selection.contract import BEFORE_LOADING, Selector
+from saln.selection.registry import SELECTORS, read_selector
 
 
 def as_selector(selector: Any) -> Selector:
@@ -31,11 +31,11 @@ def as_selector(selector: Any) -> Selector:
     """
     if isinstance(selector, Selector):
         return selector
-    names = ", ".join(SELECTORS)
     if isinstance(selector, str):
-        if selector not in SELECTORS:
-            raise InputError(f"selector {selector!r} is not allowed; give one of {names}")
-        selector = SELECTORS[selector]
+        try:
+            return read_selector(selector)
+        except InputError as error:
+            raise InputError(f"selector {error}") from error
     if isinstance(selector, type) and issubclass(selector, Selector):
         needed = [
             name
@@ -51,7 +51,7 @@ def as_selector(selector: Any) -> Selector:
         return selector()
     raise InputError(
         f"selector {selector!r} is not allowed; give a saln.Selector, such as saln.SALN(), or the "
-        f"name of one: {names}"
+        f"name of one: {', '.join(SELECTORS)}"
     )
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from saln.errors import DataError
+from saln.experiments.arm import BASELINES, UNIFORM, keeps_all
 from saln.experiments.kept_examples import ArmChoices, SeedExamples, read_choices, read_examples
 from saln.report.known_labels import UNKNOWN, knows_truth
 from saln.report.values import Drawing, Figure, HeatMap, IntervalCurve, Panel, Table
@@ -186,7 +187,7 @@ def _facts(chosen: Chosen, arms: Sequence[str]) -> list[Figure]:
 def chosen_figures(chosen: Chosen) -> tuple[Drawing, ...]:
     """How often, class mix, overlap, and the spectral arms' facts."""
     arms = _arms(chosen)
-    selecting = [arm for arm in arms if arm != "standard"]
+    selecting = [arm for arm in arms if not keeps_all(arm)]
     if not selecting:
         return ()
     figures: list[Drawing] = [_times_chosen(chosen, selecting), _class_mix(chosen, selecting)]
@@ -207,8 +208,8 @@ def chosen_tables(chosen: Chosen) -> tuple[Table, ...]:
             most.append(times.max())
             bad = examples.labels != examples.true_labels
             wrong.append(times[bad].sum() / max(times.sum(), 1) - bad.mean())
-            if "uniform" in chosen.choices[seed] and arm not in ("uniform", "standard"):
-                alike.append(overlap(kept, chosen.choices[seed]["uniform"].kept))
+            if UNIFORM.label in chosen.choices[seed] and arm not in BASELINES:
+                alike.append(overlap(kept, chosen.choices[seed][UNIFORM.label].kept))
         rows.append(
             (
                 arm,

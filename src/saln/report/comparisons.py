@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from saln.experiments.arm import BASELINES, keeps_all
 from saln.report.paper_claims import UNREAD, claims_for
 from saln.report.values import Table
-
-BASELINES = ("uniform", "standard")
 
 
 def _finished(summary: dict[str, Any]) -> dict[str, Any]:
@@ -18,7 +17,7 @@ def headline(summary: dict[str, Any]) -> str:
     """The run in a sentence: who was better than the control, who was worse."""
     found: dict[str, list[str]] = {"better": [], "worse": [], "no difference shown": []}
     for arm, entry in _finished(summary).items():
-        if entry["versus_uniform"] is not None and arm != "standard":
+        if entry["versus_uniform"] is not None and not keeps_all(arm):
             found[entry["versus_uniform"]["verdict"]].append(arm)
     if not any(found.values()):
         return "No selector was compared with a uniform choice in this run."

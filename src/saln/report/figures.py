@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from saln.experiments.arm import BASELINES
 from saln.report.values import Bars, Drawing, Figure, IntervalCurve, Intervals
 from saln.training.cost_ledger import ONCE, PHASES
 
@@ -103,7 +104,7 @@ def summary_figures(summary: dict[str, Any]) -> tuple[Drawing, ...]:
     """The difference to the control with its interval, and where the seconds went."""
     arms = {arm: entry for arm, entry in summary["arms"].items() if "error" not in entry}
     figures: list[Drawing] = []
-    for baseline in ("uniform", "standard"):
+    for baseline in BASELINES:
         against = {arm: e[f"versus_{baseline}"] for arm, e in arms.items()}
         against = {arm: found for arm, found in against.items() if found is not None}
         if not against:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from saln.experiments.arm import keeps_all
 from saln.report.known_labels import UNKNOWN, knows_truth
 from saln.report.values import Table
 from saln.training.cost_ledger import ONCE, PHASES
@@ -180,12 +181,12 @@ def verdicts(summary: dict[str, Any]) -> tuple[str, ...]:
                 f"{100 * versus['ci95'][1]:+.1f}"
             )
             lines.append(f"{arm} against uniform: {versus['verdict']} ({points}; {why})")
-    base = arms.get("standard")
+    base = next((entry for arm, entry in arms.items() if keeps_all(arm)), None)
     if base is not None:
         cheaper = [
             f"{arm} {base['seconds']['per_epoch'] / entry['seconds']['per_epoch']:.1f}"
             for arm, entry in arms.items()
-            if arm != "standard" and entry["seconds"]["per_epoch"] > 0
+            if not keeps_all(arm) and entry["seconds"]["per_epoch"] > 0
         ]
         if cheaper:
             lines.append(

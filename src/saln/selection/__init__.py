@@ -1,7 +1,7 @@
 """Selectors: rules from candidates to kept positions.
 
-``SELECTORS`` names each as on the command line. ``standard`` is no selector: it is the
-arm of a comparison that keeps everything. :class:`ImageTextJEST` has no name there, as
+``SELECTORS`` names each as on the command line; ``registry.py`` also finds those of other
+packages. :class:`ImageTextJEST` has no name there, as
 the command line trains classifiers.
 
 What is not here, and why: BatchBALD (arXiv 1906.08158). It asks which *unlabeled*
@@ -28,6 +28,7 @@ from saln.selection.facility_location import FacilityLocation
 from saln.selection.infobatch import InfoBatch
 from saln.selection.jest import JEST, ImageTextJEST, sigmoid_losses, softmax_losses
 from saln.selection.k_center import KCenter
+from saln.selection.registry import SELECTORS
 from saln.selection.rho_loss import RHOLoss
 from saln.selection.rs2 import RS2
 from saln.selection.saln_selector import SALN
@@ -57,17 +58,3 @@ __all__ = [
     "sigmoid_losses",
     "softmax_losses",
 ]
-
-SELECTORS: dict[str, type[Selector]] = {
-    "uniform": Uniform,
-    "saln": SALN,
-    "jest": JEST,
-    "rho-loss": RHOLoss,
-    "top-loss": TopLoss,
-    "infobatch": InfoBatch,
-    "k-center": KCenter,
-    "facility-location": FacilityLocation,
-    "rs2": RS2,
-    "coherence": Coherence,
-    "coherence-batch": BatchCoherence,
-}

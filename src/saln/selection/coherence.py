@@ -15,7 +15,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, NamedTuple
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +28,7 @@ from saln.features.neighbors import nearest_neighbors, neighbor_table, neighbors
 from saln.features.store import FeatureStore
 from saln.selection.candidates import Candidates, Selection
 from saln.selection.contract import Selector
+from saln.selection.hyperparameters import Bounds
 from saln.selection.near_duplicates import ROUNDING, Search, graph_of_pictures, pictures
 from saln.selection.neighbor_votes import judge, what_tells_nothing
 from saln.selection.sampling import gumbel_top_k
@@ -431,7 +432,7 @@ class BatchCoherence(Selector):
         InputError: ``neighbors`` is below 1.
     """
 
-    neighbors: int = CANDIDATE_NEIGHBORS
+    neighbors: Annotated[int, Bounds(low=1)] = CANDIDATE_NEIGHBORS
 
     requires: ClassVar[frozenset[str]] = frozenset({"features", "labels"})
     is_joint: ClassVar[bool] = True

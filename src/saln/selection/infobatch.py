@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from saln.errors import InputError
 from saln.selection.candidates import Candidates, Selection
 from saln.selection.contract import Selector
 from saln.selection.epoch_memory import EpochMemory
+from saln.selection.hyperparameters import Bounds
 
 
 def inclusion_probabilities(
@@ -101,7 +102,11 @@ class InfoBatch(Selector):
     )
 
     def __init__(
-        self, prune_ratio: float = 0.5, *, epochs: int | None = None, full_from: float = 0.875
+        self,
+        prune_ratio: Annotated[float, Bounds(low=0, below=1)] = 0.5,
+        *,
+        epochs: Annotated[int | None, Bounds(low=1)] = None,
+        full_from: Annotated[float, Bounds(above=0, high=1)] = 0.875,
     ) -> None:
         if not 0 <= prune_ratio < 1:
             raise InputError(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -19,10 +19,11 @@ from saln.data.arguments import as_whole
 from saln.errors import InputError, NotJointWarning
 from saln.selection.candidates import Candidates, PairEmbeddings, Selection
 from saln.selection.contract import Selector
+from saln.selection.hyperparameters import Bounds
 from saln.selection.sampling import gumbel_top_k
 
 # Which losses make the scores; see JEST.
-VARIANTS = ("learnability", "easy-reference", "hard-learner")
+Variant = Literal["learnability", "easy-reference", "hard-learner"]
 
 
 def one_versus_rest_losses(logits: Tensor, labels: Tensor) -> Tensor:
@@ -178,8 +179,8 @@ class JEST(Selector):
         InputError: ``chunks`` is below 1, or an unknown variant.
     """
 
-    chunks: int = 16
-    variant: str = "learnability"
+    chunks: Annotated[int, Bounds(low=1)] = 16
+    variant: Variant = "learnability"
 
     requires: ClassVar[frozenset[str]] = frozenset(
         {"labels", "learner_outputs", "reference_outputs"}
@@ -192,9 +193,9 @@ class JEST(Selector):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "chunks", as_whole(self.chunks, "chunks", 1))
-        if self.variant not in VARIANTS:
+        if self.variant not in (variants := get_args(Variant)):
             raise InputError(
-                f"variant={self.variant!r} is not allowed; give one of {', '.join(VARIANTS)}"
+                f"variant={self.variant!r} is not allowed; give one of {', '.join(variants)}"
             )
         unread = {"easy-reference": "learner_", "hard-learner": "reference_"}.get(self.variant)
         if unread is not None:

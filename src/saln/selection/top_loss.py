@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 from saln.errors import InputError
 from saln.selection.candidates import Candidates, Selection
 from saln.selection.contract import Selector
+from saln.selection.hyperparameters import Bounds
 from saln.selection.sampling import gumbel_top_k, top_k
 
 
@@ -47,7 +48,7 @@ class TopLoss(Selector):
         InputError: ``beta`` is not above 0 or not finite.
     """
 
-    beta: float | None = None
+    beta: Annotated[float | None, Bounds(above=0)] = None
 
     requires: ClassVar[frozenset[str]] = frozenset({"learner_losses"})
     summary: ClassVar[str] = (

@@ -1,0 +1,264 @@
+"""An arm: one way of training in a comparison, described once.
+
+Every arm trains with the cross-entropy of the labels as they are; what differs is its selector.
+``standard`` keeps everything; `uniform` is the control that every selector must beat.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import re
+from collections.abc import Iterable, Iterator, Mapping, Set
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from saln.converter import shown, split_commas
+from saln.data.arguments import as_array
+from saln.errors import InputError
+from saln.selection import Selector, Uniform
+from saln.selection.hyperparameters import (
+    Hyperparameter,
+    hyperparameters,
+    is_text,
+    kept_values,
+    make_selector,
+    read_values,
+    text_of,
+)
+from saln.selection.registry import (
+    SELECTORS,
+    find_selector,
+    is_selector,
+    listed_selectors,
+    name_of,
+    split_selector,
+)
+
+# Longer ones are cut: with "-seed0.pt" behind it a label is the name of a file.
+LONGEST_LABEL = 120
+# A run folder has other files of these names.
+_FILES = ("examples", "reference")
+
+
+def _label_of(value: Any) -> str:
+    """A value in a label: as text, or a digest where that would be no part of a file's name."""
+    if isinstance(value, Tensor | np.ndarray):  # whose own text leaves most numbers out
+        array = np.ascontiguousarray(as_array(value, "value"))
+        content = f"{array.dtype} {array.shape} ".encode() + array.tobytes()
+    else:
+        text = text_of(value)
+        if re.fullmatch(r"[\w.+-]{1,40}", text):
+            return text
+        content = text.encode("utf-8", "surrogatepass")
+    return hashlib.blake2b(content, digest_size=4).hexdigest()
+
+
+def _safe(label: str) -> str:
+    label = re.sub(r"[^\w.+=(),-]", ".", label)
+    if label in _FILES:
+        return f"{label}()"
+    if len(label) <= LONGEST_LABEL:
+        return label
+    digest = hashlib.blake2b(label.encode("utf-8", "surrogatepass"), digest_size=4).hexdigest()
+    return f"{label[: LONGEST_LABEL - 9]}-{digest}"
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way of training.
+
+    Attributes:
+        name: Of its selector: as registered, else ``module:Class``.
+        kind: The selector's class.
+        values: The hyperparameters that differ from their defaults.
+        keeps_all: Whether every candidate gets a gradient, so that nothing is chosen.
+        is_baseline: Whether every other arm is compared with it.
+    """
+
+    name: str
+    kind: type[Selector]
+    values: Mapping[str, Any] = field(default_factory=dict)
+    keeps_all: bool = False
+    is_baseline: bool = False
+
+    def __str__(self) -> str:
+        return self.label
+
+    @property
+    def label(self) -> str:
+        """What it is called in rows, files and the report: its name and ``values``.
+
+        Safe as a part of a file's name; the same in every run.
+        """
+        return _safe(self._written(_label_of, ","))
+
+    @property
+    def text(self) -> str | None:
+        """What makes it again, as in ``--methods``; None where no text does."""
+        if not all(map(is_text, self.values.values())):
+            return None
+        text = self._written(text_of, ", ")
+        try:
+            return text if read_arm(text) == self else None
+        except InputError:  # such as a class inside of a function
+            return None
+
+    def _written(self, text: Any, comma: str) -> str:
+        said = comma.join(f"{name}={text(value)}" for name, value in self.values.items())
+        return f"{self.name}({said})" if said else self.name
+
+    @property
+    def hyperparameters(self) -> tuple[Hyperparameter, ...]:
+        """Those that may be set, with types, defaults and bounds."""
+        return () if self.keeps_all else hyperparameters(self.kind)
+
+    @functools.cached_property
+    def requires(self) -> frozenset[str]:
+        """The fields of the candidates that its selector reads, with these hyperparameters."""
+        return frozenset() if self.keeps_all else self.selector(epochs=1).requires
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether its selector asks a reference model."""
+        return any(name.startswith("reference_") for name in self.requires)
+
+    @property
+    def needs_features(self) -> bool:
+        """Whether anything that it requires is made of the backbone's features."""
+        return bool(self.requires & {"features", "label_confidence"})
+
+    def selector(self, *, epochs: int) -> Selector:
+        """A fresh selector for a run of so many epochs: arms and seeds share none.
+
+        Raises:
+            InputError: A hyperparameter that is not allowed.
+        """
+        planned = self.kind.for_run(epochs=epochs)
+        if not self.values:
+            return planned
+        # What the selector plans by the length of the run holds where nothing else is said.
+        return make_selector(self.kind, self.name, {**kept_values(planned), **self.values})
+
+
+STANDARD = Arm("standard", Uniform, keeps_all=True, is_baseline=True)
+UNIFORM = Arm("uniform", Uniform, is_baseline=True)
+# In the order in which the arms are compared with them.
+BASELINES = (UNIFORM.label, STANDARD.label)
+# What may be given for one arm.
+Method = str | Arm | Selector | type[Selector]
+
+
+def keeps_all(label: str) -> bool:
+    """Whether the arm of a label chooses nothing; also of labels that are not known here."""
+    return label == STANDARD.label
+
+
+def known_arms() -> dict[str, Arm]:
+    """Name -> the arms that come with SALN."""
+    ours = {name: Arm(name, kind) for name, kind in SELECTORS.items()}
+    return {STANDARD.name: STANDARD} | ours | {UNIFORM.name: UNIFORM}
+
+
+def listed_arms() -> Iterator[tuple[str, str]]:
+    """Name -> what ``saln list`` says of an arm; its package where it is not ours."""
+    yield STANDARD.name, "every example, every epoch; no selection"
+    for name, summary, package in listed_selectors():
+        yield name, f"{summary}; of the package {package}" if package else summary
+
+
+_NO_METHODS = (
+    "--methods {} is not allowed; give names such as jest:chunks=4, with commas between; in Python "
+    "selectors or their classes, too"
+)
+
+
+def as_methods(methods: Any) -> tuple[str | Arm, ...]:
+    """The arms that were given, one or several: text where text can name them.
+
+    Args:
+        methods: Names with hyperparameters, selectors, their classes, or arms.
+
+    Raises:
+        InputError: They are none of these.
+    """
+    if isinstance(methods, str):
+        return tuple(part for part in split_commas(methods) if part)
+    one = isinstance(methods, Arm | Selector | type)
+    # The order of a set would be nobody's: arms are trained in the order that they are given in.
+    ordered = isinstance(methods, Iterable) and not isinstance(methods, Mapping | Set | bytes)
+    if not (one or ordered):
+        raise InputError(_NO_METHODS.format(shown(methods)))
+    found: list[str | Arm] = []
+    for method in [methods] if one else methods:
+        if isinstance(method, str):
+            found.append(str(method))
+            continue
+        arm = read_arm(method)
+        found.append(arm.text or arm)
+    return tuple(found)
+
+
+def read_arm(method: Method) -> Arm:
+    """The arm of a name with its hyperparameters, a selector, or a selector's class.
+
+    Raises:
+        InputError: There is none of that name, or its hyperparameters are not allowed.
+    """
+    if isinstance(method, Arm):
+        return method
+    if isinstance(method, Selector):
+        return _arm_of(type(method), name_of(type(method)), _differing(method))
+    if isinstance(method, type) and is_selector(method):
+        name, values = name_of(method), {}
+        kind = method
+    elif isinstance(method, str):
+        written = split_selector(method)
+        if written.name == STANDARD.name:
+            if written.values:
+                raise InputError(f"{shown(method)} is not allowed; {STANDARD} has none to set")
+            return STANDARD
+        kind = find_selector(written.name, also=(STANDARD.name,))
+        name, values = name_of(kind), read_values(kind, written.name, written.values)
+    else:
+        raise InputError(_NO_METHODS.format(shown(method)))
+    make_selector(kind, name, values)  # it alone knows all that is not allowed
+    differing = {
+        each.name: values[each.name]
+        for each in hyperparameters(kind)
+        if each.name in values and _label_of(values[each.name]) != _label_of(each.default)
+    }
+    return _arm_of(kind, name, differing)
+
+
+def label_of(method: str | Arm) -> str:
+    """The label of an arm; the text itself where no such arm is known here."""
+    try:
+        return read_arm(method).label
+    except InputError:
+        return str(method)
+
+
+def _arm_of(kind: type[Selector], name: str, values: Mapping[str, Any]) -> Arm:
+    return UNIFORM if kind is UNIFORM.kind else Arm(name, kind, values)
+
+
+def _differing(selector: Selector) -> dict[str, Any]:
+    """The hyperparameters of a selector that differ from the defaults."""
+    kept, found = kept_values(selector), {}
+    for each in hyperparameters(type(selector)):
+        if each.name not in kept:
+            raise InputError(
+                f"{type(selector).__name__} has no attribute {each.name}, so that no fresh one can "
+                f"be made for each arm and seed; let __init__ keep the value in self.{each.name}"
+            )
+        value = kept[each.name]
+        with contextlib.suppress(ValueError):  # of another type than is written: as it is
+            value = each.convert(value)
+        if _label_of(value) != _label_of(each.default):
+            found[each.name] = value
+    return found

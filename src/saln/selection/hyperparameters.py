@@ -1,0 +1,220 @@
+"""The hyperparameters of a kind of selector: their names, types, bounds and values."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import dataclasses
+import inspect
+import re
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from saln.converter import allowed, from_text, shown, taken
+from saln.errors import InputError
+from saln.selection.contract import Selector
+
+REQUIRED = inspect.Parameter.empty
+_WORDS = {"true": True, "false": False, "none": None}
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What a number may be: ``Annotated[float, Bounds(low=0, below=1)]`` is in [0, 1).
+
+    Attributes:
+        low: The smallest that is allowed.
+        above: Every number that is allowed is larger.
+        high: The largest that is allowed.
+        below: Every number that is allowed is smaller.
+    """
+
+    low: float | None = None
+    above: float | None = None
+    high: float | None = None
+    below: float | None = None
+
+    def holds(self, value: float) -> bool:
+        """Whether a number is allowed; NaN never is."""
+        return not (
+            value != value
+            or (self.low is not None and value < self.low)
+            or (self.above is not None and value <= self.above)
+            or (self.high is not None and value > self.high)
+            or (self.below is not None and value >= self.below)
+        )
+
+    def __str__(self) -> str:
+        words = {"at least": self.low, "above": self.above, "at most": self.high}
+        words["below"] = self.below
+        return ", ".join(f"{word} {value:g}" for word, value in words.items() if value is not None)
+
+
+@dataclass(frozen=True)
+class Hyperparameter:
+    """One hyperparameter of a kind of selector.
+
+    Attributes:
+        name: As in the call that makes the selector.
+        kind: Its type; ``Any`` where none is written.
+        default: Its value where none is given; :data:`REQUIRED` where there is no such.
+        bounds: Of a number, where they are written.
+    """
+
+    name: str
+    kind: Any = Any
+    default: Any = REQUIRED
+    bounds: Bounds | None = None
+
+    def __str__(self) -> str:
+        default = "required" if self.default is REQUIRED else f"default {text_of(self.default)}"
+        return f"{self.name} ({self.allowed()}; {default})"
+
+    def allowed(self) -> str:
+        """What may be given, in words."""
+        if not self._is_known():
+            return "any value"
+        words = allowed(self.kind) + (f", {self.bounds}" if self.bounds else "")
+        return words + (", or none" if type(None) in typing.get_args(self.kind) else "")
+
+    def _is_known(self) -> bool:
+        """Whether the converter of settings knows its type."""
+        try:
+            return bool(allowed(self.kind))
+        except (KeyError, TypeError, IndexError):
+            return False
+
+    def convert(self, value: Any) -> Any:
+        """A value of its type.
+
+        Raises:
+            ValueError: It is none, or out of bounds; the message is what is allowed.
+        """
+        try:
+            value = taken(value, self.kind) if self._is_known() else value
+        except ValueError as error:
+            raise ValueError(self.allowed()) from error
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if number and self.bounds is not None and not self.bounds.holds(value):
+            raise ValueError(self.allowed())
+        return value
+
+    def read(self, text: str) -> Any:
+        """The value that a text names, such as ``4``, ``0.5``, ``none``, ``true`` or ``'a b'``.
+
+        Raises:
+            ValueError: As of :meth:`convert`.
+        """
+        value: Any = text
+        if text.lower() in _WORDS and self.kind is not str:
+            value = _WORDS[text.lower()]
+        elif text[:1] in ("'", '"') or not self._is_known():
+            with contextlib.suppress(ValueError, SyntaxError):  # then it is text as it stands
+                value = ast.literal_eval(text)
+        else:
+            with contextlib.suppress(ValueError):  # refused below, with the bounds in the message
+                value = from_text(text, self.kind)
+        return self.convert(value)
+
+
+def hyperparameters(kind: type[Selector]) -> tuple[Hyperparameter, ...]:
+    """Those of a kind of selector: a dataclass's fields, or the parameters of ``__init__``.
+
+    Types and bounds are read from the annotations; where there is none, the type is that of a
+    default that is a number, text or a truth value.
+    """
+    try:
+        source = kind if dataclasses.is_dataclass(kind) else kind.__init__
+        hints = typing.get_type_hints(source, include_extras=True)
+    except Exception:  # a name that only type checkers see, in code that is not ours
+        hints = {}
+    found = []
+    for name, parameter in inspect.signature(kind).parameters.items():
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            continue
+        hint, default = hints.get(name, Any), parameter.default
+        if hint is Any and isinstance(default, bool | int | float | str):
+            hint = type(default)
+        notes = getattr(hint, "__metadata__", ())
+        bounds = next((note for note in notes if isinstance(note, Bounds)), None)
+        found.append(Hyperparameter(name, hint.__origin__ if notes else hint, default, bounds))
+    return tuple(found)
+
+
+def kept_values(selector: Selector) -> dict[str, Any]:
+    """The values of a selector's hyperparameters, as far as it keeps them in attributes."""
+    found = {}
+    for parameter in hyperparameters(type(selector)):
+        for attribute in (parameter.name, f"_{parameter.name}"):
+            if hasattr(selector, attribute):
+                found[parameter.name] = getattr(selector, attribute)
+                break
+    return found
+
+
+def read_values(kind: type[Selector], name: str, texts: Mapping[str, str]) -> dict[str, Any]:
+    """The values that texts name, hyperparameter by hyperparameter.
+
+    Args:
+        kind: Of the selector.
+        name: What it is called in messages.
+        texts: Hyperparameter -> text.
+
+    Raises:
+        InputError: There is no such hyperparameter, or a value is not allowed.
+    """
+    known = {parameter.name: parameter for parameter in hyperparameters(kind)}
+    found = {}
+    for key, text in texts.items():
+        if key not in known:
+            raise InputError(f"{name} has no hyperparameter {shown(key)}; it has {_listed(kind)}")
+        try:
+            found[key] = known[key].read(text)
+        except ValueError as error:
+            raise InputError(
+                f"{key}={shown(text)} of {name} is not allowed; give {error}"
+            ) from error
+    return found
+
+
+def make_selector(kind: type[Selector], name: str, values: Mapping[str, Any]) -> Selector:
+    """Makes a selector of a kind with the values of its hyperparameters.
+
+    Raises:
+        InputError: One that has no default is missing, or a value is not allowed.
+    """
+    needed = [each.name for each in hyperparameters(kind) if each.default is REQUIRED]
+    missing = [key for key in needed if key not in values]
+    if missing:
+        raise InputError(f"{name} needs {', '.join(missing)}; it has {_listed(kind)}")
+    try:
+        return kind(**values)
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from error
+    except (TypeError, ValueError, ArithmeticError) as error:
+        said = ", ".join(f"{key}={value!r}" for key, value in values.items())
+        raise InputError(
+            f"{name}({said}) cannot be made ({error}); it has {_listed(kind)}"
+        ) from error
+
+
+def _listed(kind: type[Selector]) -> str:
+    return "; ".join(map(str, hyperparameters(kind))) or "none"
+
+
+def text_of(value: Any) -> str:
+    """A value as :meth:`Hyperparameter.read` takes it; as Python shows it where that is no text."""
+    if isinstance(value, bool) or value is None:
+        return str(value).lower()
+    if isinstance(value, str) and re.fullmatch(r"[^\W\d][\w.+-]*", value):
+        return value if value.lower() not in _WORDS else repr(value)
+    return repr(value)
+
+
+def is_text(value: Any) -> bool:
+    """Whether :func:`text_of` says all of a value, so that it can be read again."""
+    if isinstance(value, list | tuple):
+        return all(is_text(part) for part in value)
+    return value is None or type(value) in (bool, int, float, str)

@@ -1,0 +1,253 @@
+"""Every selector by its name: ours, a line each, and those of packages that are installed.
+
+A package adds its own by an entry point of the group ``saln.selectors``, in pyproject.toml::
+
+    [project.entry-points."saln.selectors"]
+    my-selector = "my_package:MySelector"
+
+It is loaded when it is asked for. A selector and its hyperparameters are written as
+
+    jest    jest:chunks=4    jest(chunks=4, variant=hard-learner)    my_package:MySelector(alpha=2)
+
+The last form names a class by its module, whether or not its package says so.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from saln.converter import shown, split_commas
+from saln.errors import InputError
+from saln.selection.coherence import BatchCoherence, Coherence
+from saln.selection.contract import Selector
+from saln.selection.facility_location import FacilityLocation
+from saln.selection.hyperparameters import make_selector, read_values
+from saln.selection.infobatch import InfoBatch
+from saln.selection.jest import JEST
+from saln.selection.k_center import KCenter
+from saln.selection.rho_loss import RHOLoss
+from saln.selection.rs2 import RS2
+from saln.selection.saln_selector import SALN
+from saln.selection.top_loss import TopLoss
+from saln.selection.uniform import Uniform
+
+GROUP = "saln.selectors"
+
+SELECTORS: dict[str, type[Selector]] = {
+    "uniform": Uniform,
+    "saln": SALN,
+    "jest": JEST,
+    "rho-loss": RHOLoss,
+    "top-loss": TopLoss,
+    "infobatch": InfoBatch,
+    "k-center": KCenter,
+    "facility-location": FacilityLocation,
+    "rs2": RS2,
+    "coherence": Coherence,
+    "coherence-batch": BatchCoherence,
+}
+
+
+class InstalledSelector(NamedTuple):
+    """An entry point of the group ``saln.selectors``.
+
+    Attributes:
+        name: What the selector is called by.
+        package: Whose it is.
+        place: ``module:Class``.
+    """
+
+    name: str
+    package: str
+    place: str
+
+    def load(self) -> type[Selector]:
+        """The class.
+
+        Raises:
+            InputError: It cannot be imported, or is no selector.
+        """
+        cure = f"update or uninstall {self.package}"
+        try:
+            found = _imported(self.place)
+        except (Exception, SystemExit) as error:  # whatever another package's import raises
+            why = " ".join(f"{type(error).__name__}: {error}".split())
+            raise InputError(
+                f"selector {self.name} of the package {self.package} cannot be loaded from "
+                f"{self.place} ({why}); {cure}"
+            ) from error
+        if not is_selector(found):
+            raise InputError(
+                f"selector {self.name} of the package {self.package} is {shown(self.place)}, which "
+                f"is no class of saln.Selector with its method choose; {cure}"
+            )
+        kind: type[Selector] = found
+        return kind
+
+
+def installed_selectors() -> dict[str, InstalledSelector]:
+    """Name -> the selectors of installed packages; none of them is loaded.
+
+    Our own names are ours, whatever a package says; the first of two of one name counts.
+    """
+    found: dict[str, InstalledSelector] = {}
+    for entry in metadata.entry_points(group=GROUP):
+        package = "an unknown package" if entry.dist is None else entry.dist.name
+        if entry.name not in SELECTORS and re.fullmatch(r"[^\W\d][\w.-]*", entry.name):
+            found.setdefault(entry.name, InstalledSelector(entry.name, package, entry.value))
+    return found
+
+
+def _imported(place: str) -> Any:
+    module, _, path = place.partition(":")
+    found: Any = importlib.import_module(module.strip())
+    for name in path.split("[")[0].strip().split("."):
+        found = getattr(found, name)
+    return found
+
+
+def is_selector(found: Any) -> bool:
+    """Whether something is a class of selectors that can be made."""
+    return isinstance(found, type) and issubclass(found, Selector) and not inspect.isabstract(found)
+
+
+class WrittenSelector(NamedTuple):
+    """A selector as text says it: its name, and text for its hyperparameters."""
+
+    name: str
+    values: dict[str, str]
+
+
+def split_selector(text: str) -> WrittenSelector:
+    """Parts ``NAME``, ``NAME:KEY=VALUE``, ``NAME(KEY=VALUE, ...)``; NAME may be MODULE:CLASS.
+
+    Raises:
+        InputError: It is none of them.
+    """
+    text = text.strip()
+    call = re.fullmatch(r"([^(=]*)\((.*)\)", text, re.DOTALL)
+    if call:
+        name, parts = call[1].strip(), [part for part in split_commas(call[2]) if part]
+    else:
+        words = text.split(":")
+        values = next((at for at, word in enumerate(words) if "=" in word), len(words))
+        name, parts = ":".join(words[:values]), words[values:]
+    found: dict[str, str] = {}
+    for part in parts:
+        key, equals, value = (piece.strip() for piece in part.partition("="))
+        if not (key.isidentifier() and equals and value) or key in found:
+            name = ""
+        found[key] = value
+    if not re.fullmatch(r"[^\W\d][\w.:-]*", name):
+        raise InputError(
+            f"{shown(text)} is no selector; write a NAME, NAME:KEY=VALUE, or with several "
+            "hyperparameters NAME(KEY=VALUE, KEY=VALUE), each once"
+        )
+    return WrittenSelector(name, found)
+
+
+def find_selector(name: str, also: Sequence[str] = ()) -> type[Selector]:
+    """The class of a name: ours, an installed package's, or ``module:Class``.
+
+    Args:
+        name: Which.
+        also: Further names that the message of an unknown one lists.
+
+    Raises:
+        InputError: There is none, or it cannot be loaded.
+    """
+    if name in SELECTORS:
+        return SELECTORS[name]
+    installed = installed_selectors()
+    if name in installed:
+        return installed[name].load()
+    place = name if ":" in name else ":".join(name.rsplit(".", 1))
+    if ":" in place:
+        return _class_at(place)
+    known = [*also, *SELECTORS, *installed]
+    near = difflib.get_close_matches(name, known, 1)
+    hint = f" (did you mean {near[0]}?)" if near else ""
+    raise InputError(
+        f"{shown(name)} is not allowed; give one of {', '.join(known)}, or module:Class{hint}"
+    )
+
+
+def _class_at(place: str) -> type[Selector]:
+    module = place.partition(":")[0]
+    try:
+        try:
+            found = _imported(place)
+        except ModuleNotFoundError as error:
+            if error.name != module.partition(".")[0] or str(Path.cwd()) in sys.path:
+                raise
+            sys.path.append(str(Path.cwd()))  # as python -m has it; that of a script is not there
+            found = _imported(place)
+    except Exception as error:
+        why = " ".join(f"{type(error).__name__}: {error}".split())
+        raise InputError(
+            f"{place} cannot be loaded ({why}); give module:Class of a module that Python finds"
+        ) from error
+    if not is_selector(found):
+        raise InputError(
+            f"{place} is no class of saln.Selector with its method choose; give the class, "
+            "module:Class"
+        )
+    kind: type[Selector] = found
+    return kind
+
+
+def name_of(kind: type[Selector]) -> str:
+    """What a class is called by: its registered name, else ``module:Class``."""
+    for name, ours in SELECTORS.items():
+        if kind is ours:
+            return name
+    top = kind.__module__.partition(".")[0]
+    for name, entry in installed_selectors().items():
+        if entry.place.partition(".")[0].partition(":")[0] == top:
+            try:
+                if entry.load() is kind:
+                    return name
+            except InputError:  # a broken neighbor of the class
+                continue
+    return f"{kind.__module__}:{kind.__qualname__}"
+
+
+def read_selector(text: str) -> Selector:
+    """The selector that a text names; see the top of this module.
+
+    Raises:
+        InputError: There is none of that name, or its hyperparameters are not allowed.
+    """
+    written = split_selector(text)
+    kind = find_selector(written.name)
+    return make_selector(kind, written.name, read_values(kind, written.name, written.values))
+
+
+def described(kind: type[Selector]) -> str:
+    """What ``saln list`` says of a kind of selector beside its summary."""
+    needs = ", ".join(sorted(kind.requires)) or "nothing"
+    when = "before" if kind.chooses_before_loading() else "after"
+    return f"requires {needs}; chooses {when} loading"
+
+
+def listed_selectors() -> Iterator[tuple[str, str, str]]:
+    """Name, summary and package ("" for ours) of every selector, installed ones among them.
+
+    One that cannot be loaded has the reason in its summary's place.
+    """
+    for name, kind in SELECTORS.items():
+        yield name, f"{kind.summary}\n{described(kind)}", ""
+    for name, entry in installed_selectors().items():
+        try:
+            kind = entry.load()
+            yield name, f"{kind.summary}\n{described(kind)}", entry.package
+        except InputError as error:
+            yield name, str(error), entry.package
