@@ -196,7 +196,7 @@ def test_a_changed_byte_of_signed_json_is_noticed(tmp_path):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("a\0b", r"--out '.*a\\x00b' holds a null byte"),
+        ("a\0b", r"out '.*a\\x00b' holds a null byte"),
         ("x" * 250, "a name of 250 bytes .* give at most 245"),
         ("ä" * 130, "a name of 260 bytes"),
         ("file/below", "file is a file; give a path in a folder"),
@@ -207,10 +207,10 @@ def test_a_changed_byte_of_signed_json_is_noticed(tmp_path):
 def test_a_path_that_cannot_be(tmp_path, name, message):
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match=message):
-        files.check_new_path(tmp_path / name, "--out", reserve=10)
-    files.check_new_path(tmp_path / "new" / "name", "--out")
+        files.check_new_path(tmp_path / name, "out", reserve=10)
+    files.check_new_path(tmp_path / "new" / "name", "out")
     with pytest.raises(InputError, match="is no name of a file"):
-        files.check_new_path(files.Path("/"), "--out")
+        files.check_new_path(files.Path("/"), "out")
 
 
 def test_the_second_is_refused_and_the_dead_hold_nothing(tmp_path):

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import saln
 from saln.errors import InputError, SalnError
+from saln.messages import parameter, spelled_by
 from saln.process import OutputError, Stopped, guarded_streams, own_warnings, stopping_signals
 
 if TYPE_CHECKING:
@@ -178,7 +179,10 @@ def _features(arguments: list[str]) -> int:
     )
     config.check()
     if settings.engine != "ray" and (settings.ray_address or settings.ray_workers is not None):
-        raise InputError("--ray-address and --ray-workers are for --engine ray; give that too")
+        raise InputError(
+            f"{parameter('ray_address')} and {parameter('ray_workers')} are for "
+            f"{parameter('engine', 'ray')}; give that too"
+        )
     data = load_dataset(
         settings.dataset,
         settings.data_root.expanduser(),
@@ -322,7 +326,27 @@ def _run(arguments: list[str]) -> int:
     command = _COMMANDS.get(arguments[0])
     if command is None:
         raise InputError(f"unknown command {arguments[0]!r}; choose one of {', '.join(_COMMANDS)}")
-    return command(arguments[1:])
+    with spelled_by(functools.partial(_spell, arguments[0])):
+        return command(arguments[1:])
+
+
+def _spell(command: str, name: str, value: object) -> str:
+    """Names a parameter of the library as the command's flag."""
+    from saln.cli_flags import flag_spelling
+    from saln.cli_select import SelectSettings
+    from saln.experiments.config import Config
+
+    others = {"resume": "saln compare --resume", "unreadable": "saln features --skip-unreadable"}
+    if command == "compare":
+        return flag_spelling(Config, {"unreadable": others["unreadable"]})(name, value)
+    if command == "features":
+        names = {"unreadable": "skip_unreadable", "actors": "ray_workers"}
+        if name == "unreadable":
+            value = value == "skip"
+        return flag_spelling(FeatureSettings, names)(name, value)
+    if command == "select":
+        return flag_spelling(SelectSettings, others)(name, value)
+    return flag_spelling(ReportSettings, {"resume": others["resume"], "path": "out"})(name, value)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from saln.converter import allowed, from_text, shown, unusable
+from saln.converter import allowed, from_text, unusable
 from saln.errors import InputError
+from saln.messages import NO_VALUE, Spelling, python_spelling, shown
 
 _SWITCH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
@@ -52,6 +53,34 @@ def read_flags(
     reader = _Reader(settings, command, places)
     reader.read(list(arguments))
     return reader.found
+
+
+def flag_spelling(settings: type[Any], others: Mapping[str, str]) -> Spelling:
+    """How messages of a command name parameters: as its flags.
+
+    Args:
+        settings: A dataclass, whose fields are flags.
+        others: Parameter of the library -> field of the settings, where they differ, or what
+            else to write for it.
+
+    Returns:
+        For :func:`saln.messages.spelled_by`. What is neither a field nor in ``others`` is named
+        as in Python.
+    """
+    kinds = typing.get_type_hints(settings)
+
+    def spell(name: str, value: object) -> str:
+        name = others.get(name, name)
+        if name not in kinds:
+            return name if name in others.values() else python_spelling(name, value)
+        flag = f"--{name.replace('_', '-')}"
+        if value is NO_VALUE or (kinds[name] is bool and value is True):
+            return flag
+        if kinds[name] is bool and value is False:
+            return f"--no-{flag[2:]}"
+        return f"{flag} {shown(','.join(map(str, value)) if isinstance(value, tuple) else value)}"
+
+    return spell
 
 
 class _Reader:

@@ -16,6 +16,8 @@ import tyro
 from saln.cli_flags import read_flags
 from saln.errors import InputError
 from saln.files import check_new_path
+from saln.messages import parameter
+from saln.selection.registry import read_selector
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,12 +69,17 @@ def read_select(arguments: Sequence[str]) -> SelectSettings:
     try:
         read_selector(settings.selector)
     except InputError as error:
-        raise InputError(f"--selector {error}") from error
-    check_new_path(settings.out.absolute(), "--out", reserve=len(".labels.json"))
+        raise InputError(f"{parameter('selector')} {error}") from error
+    check_new_path(settings.out.absolute(), "out", reserve=len(".labels.json"))
     if settings.distrusted < 0:
-        raise InputError(f"--distrusted {settings.distrusted} is not allowed; give 0 or more")
+        raise InputError(
+            f"{parameter('distrusted', settings.distrusted)} is not allowed; give 0 or more"
+        )
     if settings.engine != "ray" and (settings.ray_address or settings.ray_workers is not None):
-        raise InputError("--ray-address and --ray-workers are for --engine ray; give that too")
+        raise InputError(
+            f"{parameter('ray_address')} and {parameter('ray_workers')} are for "
+            f"{parameter('engine', 'ray')}; give that too"
+        )
     return settings
 
 

@@ -18,9 +18,6 @@ from typing import Any, Literal
 
 import numpy as np
 
-# Longer values are cut in messages.
-SHOWN = 120
-
 
 def options_of(kind: Any) -> tuple[Any, ...]:
     """The types that a field's annotation names: those of a union, or the one."""
@@ -52,14 +49,6 @@ _WORDS = {
     str: "text",
     Path: "a path",
 }
-
-
-def shown(value: object) -> str:
-    """A value in a message: as it was written, quoted where that is not plain, on one line."""
-    text = str(value)
-    if len(text) > SHOWN:
-        text = text[:SHOWN] + "..."
-    return text if text.isprintable() and text.strip() == text and text else repr(text)
 
 
 def taken(value: object, kind: Any) -> Any:

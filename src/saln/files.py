@@ -21,6 +21,7 @@ import filelock
 import xxhash
 
 from saln.errors import DataError, InputError
+from saln.messages import parameter
 
 if TYPE_CHECKING:  # importing saln loads no numpy
     import numpy.typing as npt
@@ -80,7 +81,7 @@ def check_new_path(path: Path, named: str, *, reserve: int = 0) -> None:
 
     Args:
         path: Where a file or folder shall be.
-        named: What the caller calls it, e.g. ``"--out"``.
+        named: The parameter that it was given as, e.g. ``"out"``.
         reserve: How many bytes longer names beside it get.
 
     Raises:
@@ -88,13 +89,13 @@ def check_new_path(path: Path, named: str, *, reserve: int = 0) -> None:
     """
     text = str(path)
     if "\0" in text:
-        raise InputError(f"{named} {text!r} holds a null byte; give a name without one")
+        raise InputError(f"{parameter(named)} {text!r} holds a null byte; give a name without one")
     if not path.name:
-        raise InputError(f"{named} {text!r} is no name of a file; give one")
+        raise InputError(f"{parameter(named)} {text!r} is no name of a file; give one")
     if len(os.fsencode(path.name)) + reserve > 255:  # NAME_MAX of the usual file systems
         raise InputError(
-            f"{named} has a name of {len(os.fsencode(path.name))} bytes ({path.name[:20]}...), "
-            f"which is too long; give at most {255 - reserve}"
+            f"{parameter(named)} has a name of {len(os.fsencode(path.name))} bytes "
+            f"({path.name[:20]}...), which is too long; give at most {255 - reserve}"
         )
     try:
         path.lstat()
@@ -103,12 +104,12 @@ def check_new_path(path: Path, named: str, *, reserve: int = 0) -> None:
     except NotADirectoryError as error:
         parent = next(part for part in path.parents if part.exists())
         raise InputError(
-            f"{named} {path} cannot be: {parent} is a file; give a path in a folder"
+            f"{parameter(named, path)} cannot be: {parent} is a file; give a path in a folder"
         ) from error
     except OSError as error:
         cure = "give another" if error.errno != errno.ENAMETOOLONG else "give a shorter one"
         raise InputError(
-            f"{named} {text[:200]} is not allowed ({_reason(error)}); {cure}"
+            f"{parameter(named, path)} is not allowed ({_reason(error)}); {cure}"
         ) from error
 
 

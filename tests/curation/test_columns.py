@@ -34,8 +34,8 @@ def select(source, out, selector="saln", **options):
 @pytest.mark.parametrize(
     ("columns", "flags", "said"),
     [
-        (["label", "y"], {"labels_column": "y"}, "named label, which --labels-column y would"),
-        (["id", "name"], {"id_column": "name"}, "named id, which --id-column name would"),
+        (["label", "y"], {"labels_column": "y"}, "named label, which labels_column='y' would"),
+        (["id", "name"], {"id_column": "name"}, "named id, which id_column='name' would"),
         (["score", "y"], {}, "columns named score, which the output adds"),
         (["label_confidence", "y"], {"labels_column": "y", "selector": "coherence"},
          "columns named label_confidence, which the output adds"),
@@ -150,7 +150,7 @@ def test_a_label_that_is_no_class_is_named(tmp_path, label, said):
 
 def test_labels_that_tell_nothing(tmp_path):
     path = write(tmp_path / "rows.parquet", y=[f"image-{row}" for row in range(ROWS)])
-    with pytest.raises(InputError, match=r"has a label of its own.*; give --labels-column"):
+    with pytest.raises(InputError, match=r"has a label of its own.*; give labels_column=NAME"):
         select(path, tmp_path / "kept.parquet", "coherence", labels_column="y")
 
 

@@ -61,7 +61,7 @@ def test_two_that_start_together(store, tmp_path, monkeypatch):
     assert inside.wait(60)
     before = names(tmp_path / "kept.parquet.parts")
     for seed in (0, 1):
-        with pytest.raises(InputError, match=r"another saln select is writing --out .*; wait for"):
+        with pytest.raises(InputError, match=r"another saln select is writing out=.*; wait for"):
             choose(store, out, seed=seed)
     assert names(tmp_path / "kept.parquet.parts") == before
     go_on.set()

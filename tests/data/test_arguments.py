@@ -94,7 +94,7 @@ def test_settings_of_a_data_set_in_other_types():
         ({"spec": "Digits"}, "unknown data set 'Digits'; choose one of digits"),
         ({"spec": "folder:"}, "unknown data set 'folder:'"),
         ({"data_root": 5}, "data_root=5 is no path"),
-        ({"limit": 0}, "--limit 0 is not allowed; give a number of at least 1"),
+        ({"limit": 0}, "limit=0 is not allowed; give a number of at least 1"),
         ({"limit": 2.5}, "limit=2.5 is not allowed"),
         ({"limit": "5"}, "limit='5' is not allowed"),
         ({"limit": True}, "limit=True is not allowed"),

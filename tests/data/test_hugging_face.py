@@ -333,7 +333,7 @@ def test_the_hub_is_not_asked_and_nothing_stays_set(tmp_path, monkeypatch):
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
-    with pytest.raises(DataError, match=r"hf:some/where could not be loaded .* with --download"):
+    with pytest.raises(DataError, match=r"hf:some/where could not be loaded .* with download=True"):
         load_dataset("hf:some/where", tmp_path)
     check(load_dataset(f"hf:{write(tmp_path / 'data', ENCODED)}"))
     assert "HF_HUB_OFFLINE" not in os.environ

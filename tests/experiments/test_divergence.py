@@ -59,7 +59,7 @@ def test_a_reference_model_that_diverges_stops_the_arms_that_need_it(
     assert len(outcome.failures) == 2
     for arm, failure in zip(("jest", "rho-loss"), outcome.failures, strict=True):
         assert failure.startswith(f"{arm}, seed 0: its reference model diverged: {said}")
-        assert failure.endswith("lower --learning-rate")
+        assert failure.endswith("lower learning_rate")
         assert len(failure.splitlines()) == 1
     assert [(row["arm"], row["seed"]) for row in rows_of(config.out)] == [
         ("uniform", 0), ("jest", 1), ("uniform", 1), ("rho-loss", 1),

@@ -173,11 +173,11 @@ def test_candidates_are_those_of_the_sampler(examples, k, start, end, ramp, firs
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"filter_ratio_end": 1.0}, "--filter-ratio-end 1.0 is not allowed; give a share"),
-        ({"filter_ratio_end": -0.1}, "--filter-ratio-end -0.1 is not allowed"),
-        ({"full_first_epochs": -1}, "--full-first-epochs -1 is not allowed"),
-        ({"full_last_epochs": 4}, "--full-first-epochs 1 and --full-last-epochs 4 leave none of 5"),
-        ({"evaluate_every": 0}, "--evaluate-every 0 is not allowed"),
+        ({"filter_ratio_end": 1.0}, "filter_ratio_end=1.0 is not allowed; give a share"),
+        ({"filter_ratio_end": -0.1}, "filter_ratio_end=-0.1 is not allowed"),
+        ({"full_first_epochs": -1}, "full_first_epochs=-1 is not allowed"),
+        ({"full_last_epochs": 4}, "full_first_epochs=1 and full_last_epochs=4 leave none of 5"),
+        ({"evaluate_every": 0}, "evaluate_every=0 is not allowed"),
     ],
 )
 def test_schedules_that_cannot_work_are_refused(config, changes, message):

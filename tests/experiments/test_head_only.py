@@ -107,5 +107,5 @@ def test_head_and_body_are_the_learner():
 
 
 def test_a_head_before_the_pooling_is_refused():
-    with pytest.raises(InputError, match="leave --head-only out"):
+    with pytest.raises(InputError, match="leave head_only out"):
         build_head("squeezenet1_0", 5, image_size=64, pretrained=False)

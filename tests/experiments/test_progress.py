@@ -264,7 +264,7 @@ def test_seeds_are_added_to_a_finished_run(config, tmp_path):
     assert rows_of(config.out) == rows_of(whole.out)
     assert summary_of(config.out) == summary_of(whole.out)
     assert weights.stat().st_mtime_ns == before
-    with pytest.raises(InputError, match=r"--seeds was 0,1,2 .* give 0,1,2 and further"):
+    with pytest.raises(InputError, match=r"resume: seeds was 0,1,2 .* give 0,1,2 and further"):
         compare(again(config), Quiet())
     assert compare(again(read_settings(config.out)), Quiet()).nothing_to_do
 
@@ -272,11 +272,11 @@ def test_seeds_are_added_to_a_finished_run(config, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"epochs": 4}, "--epochs was 3 when the run in .* began and is 4 now; leave --epochs out"),
-        ({"seeds": (0, 2)}, "--seeds was 0,1 when .* and is 0,2 now"),
+        ({"epochs": 4}, "epochs was 3 when the run in .* began and is 4 now; leave epochs out"),
+        ({"seeds": (0, 2)}, "seeds was 0,1 when .* and is 0,2 now"),
         ({"methods": ("uniform",)}, "--methods was uniform,jest when"),
         ({"preset": None}, "--preset was digits when"),
-        ({"learning_rate": 0.5}, "--learning-rate was 0.02 when"),
+        ({"learning_rate": 0.5}, "learning_rate was 0.02 when"),
         ({"threads": 2}, "--threads was 1 when"),
     ],
 )
@@ -305,7 +305,7 @@ def test_changed_data_or_device_is_refused(config):
     saved = json.loads(path.read_text())
     for name, message in (
         ("data set's fingerprint", "the data set's fingerprint was other when"),
-        ("device", "--device was other when the run in .* began and is cpu now"),
+        ("device", "device was other when the run in .* began and is cpu now"),
     ):
         changed = saved | {"facts": saved["facts"] | {name: "other"}}
         path.write_text(json.dumps(signed(changed)))
@@ -335,8 +335,8 @@ def test_a_run_with_another_process_at_work_is_refused(config, tmp_path):
 
 
 def test_no_folder_or_no_run_is_refused(config, tmp_path):
-    with pytest.raises(InputError, match=r"--resume needs the folder .* give --out DIR"):
+    with pytest.raises(InputError, match=r"resume needs the folder .* give out=DIR"):
         compare(again(config, out=None), Quiet())
-    with pytest.raises(InputError, match="holds no run; give the folder of a run with --out"):
+    with pytest.raises(InputError, match="holds no run; give the folder of a run with out"):
         compare(again(config), Quiet())
     assert not config.out.exists()

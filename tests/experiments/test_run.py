@@ -258,7 +258,7 @@ def test_a_folder_with_another_run_is_refused_before_any_work(config):
 
 
 def test_a_batch_larger_than_the_data_is_refused_before_the_folder_is_made(config):
-    with pytest.raises(InputError, match=r"--batch-size 80 .* needs 400 candidates"):
+    with pytest.raises(InputError, match=r"batch_size=80 at filter_ratio .* needs 400 candidates"):
         compare(dataclasses.replace(config, batch_size=80), Quiet())
     assert not config.out.exists()
 

@@ -54,7 +54,7 @@ def test_of_several_runs_that_start_at_once_one_gets_the_folder(tmp_path):
     assert {str(config.out)} == set(results) - set(refused)
     (line,) = set(refused)
     assert line == (
-        f"refused: --out {config.out}: another process is at work on a run there; wait for its "
+        f"refused: out={config.out}: another process is at work on a run there; wait for its "
         "end, or give another folder"
     )
     assert files_of(config.out) == []  # none of them wrote anything
@@ -119,11 +119,11 @@ def test_folders_made_for_nothing_go_again_and_others_stay(tmp_path):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("a\0b", "--out .* is not allowed; give a path"),
-        ("a" * 300, "--out .* is not allowed; give a path .*name too long"),
-        ("file", "--out .*file is a file; give a folder"),
-        ("nowhere", "--out .*nowhere cannot be written .*; give another folder"),
-        ("file/run", "--out .* cannot be: .*file is a file; give a path in a folder"),
+        ("a\0b", "out=.* is not allowed; give a path"),
+        ("a" * 300, "out=.* is not allowed; give a path .*name too long"),
+        ("file", "out=.*file is a file; give a folder"),
+        ("nowhere", "out=.*nowhere cannot be written .*; give another folder"),
+        ("file/run", "out=.* cannot be: .*file is a file; give a path in a folder"),
     ],
 )
 def test_names_that_can_be_no_folder(tmp_path, name, message):

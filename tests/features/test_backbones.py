@@ -124,9 +124,9 @@ def test_without_a_connection_the_error_says_three_ways(monkeypatch):
     monkeypatch.setattr(torch.hub, "download_url_to_file", unreachable)
     monkeypatch.setattr(torch.hub, "get_dir", lambda: "/nonexistent-hub-for-tests")
     monkeypatch.setattr("os.makedirs", lambda *args, **kwargs: None)
-    with pytest.raises(WeightsError, match=r"--weights FILE; or train .*--no-pretrained"):
+    with pytest.raises(WeightsError, match=r"with weights=FILE; or train .*pretrained=False"):
         build_network("resnet18", image_size=32, pretrained=True)
-    with pytest.raises(WeightsError, match=r"--backbone-weights FILE; or .*efficientnet-lite0"):
+    with pytest.raises(WeightsError, match=r"backbone_weights=FILE; or .*'efficientnet-lite0'"):
         build_backbone("resnet18", image_size=32)
 
 

@@ -197,7 +197,7 @@ def test_a_full_disk_at_the_beginning_leaves_nothing(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "posix_fallocate", full)
-    with pytest.raises(DataError, match=r"No space left on device.*Free some space.*--cache-dir"):
+    with pytest.raises(DataError, match=r"No space left on device.*Free some space.*cache_dir"):
         extract(tmp_path)
     assert list(tmp_path.iterdir()) == []
 

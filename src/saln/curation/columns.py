@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from saln._extras import optional_import
 from saln.errors import DataError, InputError
+from saln.messages import parameter
 
 # Gives the error for a row, counted from the column's first, and what is wrong with it.
 Bad = Callable[[int, str], DataError]
@@ -45,7 +46,8 @@ def check_features(name: str, kind: Any) -> None:
         if types.is_floating(inside) or types.is_integer(inside):
             return
     raise InputError(
-        f"--features-column {name} holds {kind}; give a column of lists of floats, one list a row"
+        f"{parameter('features_column', name)} holds {kind}; give a column of lists of floats, one "
+        "list a row"
     )
 
 
@@ -62,7 +64,8 @@ def check_labels(name: str, kind: Any) -> None:
         types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind) or named(kind)
     ):
         raise InputError(
-            f"--labels-column {name} holds {kind}; give a column of whole numbers or of names"
+            f"{parameter('labels_column', name)} holds {kind}; give a column of whole numbers or "
+            "of names"
         )
 
 

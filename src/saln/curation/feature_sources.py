@@ -28,6 +28,7 @@ from saln.data.arguments import as_path
 from saln.errors import DataError, InputError
 from saln.features.store import FeatureStore
 from saln.loading.mmap_rows import MmapRows
+from saln.messages import parameter
 from saln.randomness import derive_generator
 
 
@@ -187,13 +188,15 @@ class ParquetSource:
         self._width, self._names = known
         schema = self._groups.schema
         self.columns: Sequence[str] = list(schema.names)
-        flags = ("--features-column", "--labels-column", "--id-column")
-        for flag, name in zip(flags, self._asked, strict=True):
-            if not isinstance(name, str) and (name is not None or flag == flags[0]):
-                raise InputError(f"{flag} {name!r} is not allowed; give the name of a column")
+        names = ("features_column", "labels_column", "id_column")
+        for option, name in zip(names, self._asked, strict=True):
+            if not isinstance(name, str) and (name is not None or option == names[0]):
+                raise InputError(
+                    f"{parameter(option)} {name!r} is not allowed; give the name of a column"
+                )
             if name is not None and name not in self.columns:
                 raise InputError(
-                    f"{flag} {name}: {path} has no such column; choose among "
+                    f"{parameter(option, name)}: {path} has no such column; choose among "
                     f"{', '.join(self.columns)}"
                 )
         if len(self) == 0:
@@ -202,11 +205,14 @@ class ParquetSource:
         if labels_column is not None:
             check_labels(labels_column, schema.field(labels_column).type)
         # What is added under a name that is there would be there twice, or not at all.
-        for added, asked, flag in (("id", id_column, flags[2]), ("label", labels_column, flags[1])):
+        for added, asked, option in (
+            ("id", id_column, names[2]),
+            ("label", labels_column, names[1]),
+        ):
             if asked not in (None, added) and added in self.columns:
                 raise InputError(
-                    f"{path} has a column named {added}, which {flag} {asked} would write too; "
-                    f"rename it, or give {flag} {added}"
+                    f"{path} has a column named {added}, which {parameter(option, asked)} would "
+                    f"write too; rename it, or give {parameter(option, added)}"
                 )
         if self._width is None:
             self._width = self._read(0, 1).features.shape[1]

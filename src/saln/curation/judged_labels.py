@@ -17,6 +17,7 @@ from saln.curation.workspace import Workspace
 from saln.errors import DataError, InputError
 from saln.features.from_arrays import write_store
 from saln.features.store import FeatureStore
+from saln.messages import Placeholder, parameter
 from saln.selection.coherence import NeighborBeliefs, store_beliefs, suspicious_labels
 
 # How many labels ``OUT.labels.json`` lists at most.
@@ -54,7 +55,9 @@ def judge(
     kept.clear()
     given = source.labels()
     if given is None:
-        raise InputError("coherence requires labels; give --labels-column NAME")
+        raise InputError(
+            f"coherence requires labels; give {parameter('labels_column', Placeholder('NAME'))}"
+        )
     if not isinstance(source, StoreSource) and source.class_names is None and given.min() < 0:
         row = int((given < 0).argmax())
         raise bad_row(source.path, row, f"its label is {given[row]}, which is no class")
@@ -64,7 +67,7 @@ def judge(
     if len(classes) == len(known) > 1:
         raise InputError(
             f"every row of {source.path} has a label of its own, so that none tells anything about "
-            "another; give --labels-column NAME of one with classes"
+            f"another; give {parameter('labels_column', Placeholder('NAME'))} of one with classes"
         )
     codes = np.full(len(given), -1, dtype=np.int64)
     codes[known] = numbers

@@ -33,6 +33,7 @@ from saln.errors import InputError
 from saln.features.store import FeatureStore
 from saln.files import check_new_path, read_json, write_json, write_with
 from saln.loading.candidate_fields import as_selector
+from saln.messages import parameter
 from saln.selection.contract import Selector
 
 logger = logging.getLogger(__name__)
@@ -130,15 +131,15 @@ def select(
     started = time.perf_counter()
     import_pyarrow()
     selector = as_selector(selector)
-    candidates = as_whole(candidates, "--candidates", 1)
-    seed = as_whole(seed, "--seed")
+    candidates = as_whole(candidates, "candidates", 1)
+    seed = as_whole(seed, "seed")
     partition_rows = as_whole(partition_rows, "partition_rows", 1)
     if ray_workers is not None:
-        ray_workers = as_whole(ray_workers, "--ray-workers", 1)
-    path = as_path(out, "--out")
-    check_new_path(path, "--out", reserve=_RESERVE)
+        ray_workers = as_whole(ray_workers, "ray_workers", 1)
+    path = as_path(out, "out")
+    check_new_path(path, "out", reserve=_RESERVE)
     if engine not in ("local", "ray"):
-        raise InputError(f"--engine {engine} is not allowed; give local or ray")
+        raise InputError(f"{parameter('engine', engine)} is not allowed; give local or ray")
     opened = open_source(
         _path_of(source),
         features_column=features_column,
@@ -206,8 +207,8 @@ def _check_apart(out: Path, source: StoreSource | ParquetSource) -> None:
         and out.absolute().parent.resolve() == source.path.resolve()
     ):
         raise InputError(
-            f"--out {out} is in the folder of the input, and would be read as a part of it; "
-            "give another folder"
+            f"{parameter('out', out)} is in the folder of the input, and would be read as a part "
+            "of it; give another folder"
         )
 
 

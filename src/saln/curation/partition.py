@@ -16,6 +16,7 @@ import torch
 from saln.curation.columns import import_pyarrow
 from saln.curation.feature_sources import Source, check_finite
 from saln.errors import InputError
+from saln.messages import Placeholder, parameter
 from saln.randomness import derive_generator
 from saln.selection.candidates import Candidates, kept_count
 from saln.selection.contract import Selector
@@ -145,17 +146,19 @@ class PartitionJob:
             )
         if self.candidates > len(self.source):
             raise InputError(
-                f"--candidates {self.candidates} is more than the {len(self.source):,} rows of "
-                f"{self.source.path}; give fewer"
+                f"{parameter('candidates', self.candidates)} is more than the {len(self.source):,} "
+                f"rows of {self.source.path}; give fewer"
             )
         if self.kept(self.candidates) < 1:
             raise InputError(
-                f"--filter-ratio {self.filter_ratio} of --candidates {self.candidates} keeps "
+                f"{parameter('filter_ratio', self.filter_ratio)} of "
+                f"{parameter('candidates', self.candidates)} keeps "
                 "nothing; lower the ratio or give more candidates"
             )
         needed = self.selector.requires & {"labels", "label_confidence"}
         if needed and self.source.read(np.zeros(1, dtype=np.int64)).labels is None:
-            raise InputError(f"{name} requires labels; give --labels-column NAME")
+            hint = parameter("labels_column", Placeholder("NAME"))
+            raise InputError(f"{name} requires labels; give {hint}")
         added = (*ADDED, *(BELIEFS if "label_confidence" in needed else ()))
         taken = [column for column in added if column in self.source.columns]
         if taken:

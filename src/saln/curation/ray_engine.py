@@ -11,6 +11,7 @@ import numpy as np
 from saln.curation.partition import PartitionJob, content_of
 from saln.errors import DataError, InputError, SalnError
 from saln.integrations.ray import connected
+from saln.messages import parameter
 
 
 def contents_on_ray(
@@ -33,7 +34,7 @@ def contents_on_ray(
         MissingExtraError: Ray is not installed.
     """
     if workers is not None and workers < 1:
-        raise InputError(f"--ray-workers {workers} is not allowed; give at least 1")
+        raise InputError(f"{parameter('ray_workers', workers)} is not allowed; give at least 1")
     if not left:
         return
     with connected(address, workers) as ray:

@@ -38,6 +38,7 @@ from saln.files import (
     write_bytes,
     write_json,
 )
+from saln.messages import parameter
 
 # What this version and those before it have made there; hidden names are of files half written.
 _OURS = re.compile(
@@ -76,7 +77,8 @@ class Workspace:
             DataError: The output's folder cannot be written to.
         """
         refusal = (
-            f"another saln select is writing --out {self.out}; wait for it, or give another --out"
+            f"another saln select is writing {parameter('out', self.out)}; wait for it, or give "
+            f"another {parameter('out')}"
         )
         with locked(self.out.with_name(f".{self.out.name}.lock"), refusal):
             if _there(self.out) and not (self.path / "manifest.json").exists():
@@ -124,8 +126,8 @@ class Workspace:
         for place in self.beside:
             if _there(place) and not _is(place, checksums.get(place.name)):
                 raise InputError(
-                    f"{place} exists, and is written beside --out {self.out}; remove it, or give "
-                    "another --out"
+                    f"{place} exists, and is written beside {parameter('out', self.out)}; remove "
+                    f"it, or give another {parameter('out')}"
                 )
         if saved is None:
             self._start_anew()
@@ -147,7 +149,7 @@ class Workspace:
             said = "of another input, or the input has changed since"
         return InputError(
             f"{self.path} holds the unfinished work of a run whose {name} was {said}; go on "
-            "with its settings, remove that folder, or give another --out"
+            f"with its settings, remove that folder, or give another {parameter('out')}"
         )
 
     def _start_anew(self) -> None:
@@ -158,8 +160,8 @@ class Workspace:
         if strangers or (_there(self.path) and not folder):
             raise InputError(
                 f"{self.path} holds other files{''.join(f' ({name!r})' for name in strangers[:1])},"
-                f" and unfinished work of --out {self.out} goes there; remove it, or give another "
-                "--out"
+                f" and unfinished work of {parameter('out', self.out)} goes there; remove it, or "
+                f"give another {parameter('out')}"
             )
         try:
             for path in found:
@@ -271,7 +273,7 @@ def _there(path: Path) -> bool:
 
 
 def _exists(out: Path) -> InputError:
-    return InputError(f"--out {out} exists; give a new name, or remove it first")
+    return InputError(f"{parameter('out', out)} exists; give a new name, or remove it first")
 
 
 def _is(path: Path, checksum: str | None) -> bool:

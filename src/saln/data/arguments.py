@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from saln.errors import InputError
+from saln.messages import parameter
 
 # How many numbers are looked at at once: a mapped array is never read into memory as a whole.
 _NUMBERS = 2**22
@@ -78,9 +79,11 @@ def as_path(path: Any, name: str) -> Path:
     """
     text = os.fspath(path) if isinstance(path, str | os.PathLike) else None
     if not isinstance(text, str):
-        raise InputError(f"{name}={path!r} is no path; give text or a pathlib.Path")
+        raise InputError(f"{parameter(name)}={path!r} is no path; give text or a pathlib.Path")
     if not text or "\0" in text:
-        raise InputError(f"{name}={text!r} is not allowed; give the path of a file or folder")
+        raise InputError(
+            f"{parameter(name)}={text!r} is not allowed; give the path of a file or folder"
+        )
     return expanded(text)
 
 
@@ -116,7 +119,7 @@ def as_whole(value: Any, name: str, low: int | None = None, high: int | None = N
         allowed = "a whole number" if low is None else f"at least {low}, a whole number"
         if low is not None and high is not None:
             allowed = f"a whole number from {low} to {high}"
-        raise InputError(f"{name}={value!r} is not allowed; give {allowed}")
+        raise InputError(f"{parameter(name)}={value!r} is not allowed; give {allowed}")
     return whole
 
 
@@ -128,7 +131,9 @@ def as_share(value: Any, name: str) -> float:
     """
     number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
     if not number or not 0 <= float(value) < 1:
-        raise InputError(f"{name}={value!r} is not allowed; give a share in [0, 1), e.g. 0.1")
+        raise InputError(
+            f"{parameter(name)}={value!r} is not allowed; give a share in [0, 1), e.g. 0.1"
+        )
     return float(value)
 
 

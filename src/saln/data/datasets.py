@@ -27,11 +27,12 @@ from saln.data.image_sources import ArrayImages, FileImages, ImageSource
 from saln.data.label_noise import flip_labels
 from saln.data.transforms import Augmentation, DigitAugmentation, PhotoAugmentation
 from saln.errors import DataError, InputError
+from saln.messages import parameter
 from saln.randomness import derive_seed
 
 Labels = npt.NDArray[np.int64]
 
-# What `--dataset` takes -> what it is.
+# What the parameter dataset takes -> what it is.
 DATASETS = {
     "digits": "1,797 handwritten digits of 8 x 8 pixels, 10 classes; comes with scikit-learn",
     "cifar10": "CIFAR-10, 60,000 images of 32 x 32 pixels, 10 classes (--download to fetch)",
@@ -225,14 +226,15 @@ def _torchvision_split(name: str, factory: Callable[..., Any], root: Path, downl
         return factory(download=download)
     except RuntimeError as error:
         raise InputError(
-            f"--data-root {root} does not hold {name} ({str(error).splitlines()[0]}); "
-            "add --download to fetch it from its own site, or give the folder that holds it "
-            "in torchvision's layout"
+            f"{parameter('data_root', root)} does not hold {name} ({str(error).splitlines()[0]}); "
+            f"add {parameter('download', True)} to fetch it from its own site, or give the folder "
+            "that holds it in torchvision's layout"
         ) from error
     except OSError as error:
         raise DataError(
             f"{name} could not be downloaded to {root} ({error}); check the connection and "
-            "the free space, or download it elsewhere and give its folder as --data-root"
+            "the free space, or download it elsewhere and give its folder as "
+            f"{parameter('data_root')}"
         ) from error
 
 
@@ -366,7 +368,7 @@ def load_dataset(
         raise InputError(f"spec={spec!r} is not allowed; give text, one of {', '.join(DATASETS)}")
     limit = None if limit is None else as_whole(limit, "limit")
     if limit is not None and limit < 1:
-        raise InputError(f"--limit {limit} is not allowed; give a number of at least 1")
+        raise InputError(f"{parameter('limit', limit)} is not allowed; give a number of at least 1")
     validation_share = as_share(validation_share, "validation_share")
     test_share = as_share(test_share, "test_share")
     reference_share = as_share(reference_share, "reference_share")
@@ -405,7 +407,8 @@ def load_dataset(
     if empty:
         raise InputError(
             f"{spec} has {used} training and {len(test)} test images here, too few to split: "
-            f"nothing is left for {' and '.join(empty)}; add images or raise --limit"
+            f"nothing is left for {' and '.join(empty)}; add images or raise "
+            f"{parameter('limit')}"
         )
     if len(found.class_names) < 2:
         raise InputError(

@@ -18,6 +18,7 @@ from saln.data.decoding import EXTENSIONS
 from saln.data.image_sources import TableImages
 from saln.data.items import IMAGE_KEYS, LABEL_KEYS
 from saln.errors import DataError, InputError
+from saln.messages import parameter
 
 logger = logging.getLogger(__name__)
 
@@ -117,7 +118,7 @@ def _open(name: str, path: Path | None, download: bool, datasets: Any) -> dict[s
         reason = f"{type(cause).__name__}: {said[:200]}{'...' if len(said) > 200 else ''}"
         raise DataError(
             f"hf:{name} could not be loaded ({reason}); give a folder with Parquet files or "
-            "images, or a hub name with --download"
+            f"images, or a hub name with {parameter('download', True)}"
         ) from error
     finally:
         datasets.logging.set_verbosity(verbosity)

@@ -35,6 +35,7 @@ from saln.loading.epoch_batches import (
 from saln.loading.learner_selected import LearnerSelected
 from saln.loading.network_outputs import scoring
 from saln.loading.selected_batches import SelectedBatches
+from saln.messages import parameter
 from saln.randomness import seeded_globally
 from saln.selection import SELECTORS, Uniform, candidates_needed
 from saln.selection.coherence import NEIGHBORS
@@ -102,7 +103,8 @@ class Comparison:
         n = f.candidates(k) if selectors else k
         if n > len(self.data.train):
             raise InputError(
-                f"--batch-size {k} at --filter-ratio {f} needs {n} candidates for a step, but "
+                f"{parameter('batch_size', k)} at {parameter('filter_ratio')} {f} needs {n} "
+                "candidates for a step, but "
                 f"{config.dataset} has {len(self.data.train)} training images here; "
                 "lower one of the two"
             )

@@ -14,12 +14,13 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
-from saln.converter import options_of, shown, taken, unusable
+from saln.converter import options_of, taken, unusable
 from saln.data.datasets import DATASETS
 from saln.errors import InputError
 from saln.features.backbones import NETWORKS, network_names
 from saln.files import check_new_path
 from saln.loading.filter_schedule import FilterSchedule
+from saln.messages import Placeholder, parameter
 from saln.selection import SELECTORS, candidates_needed
 
 # Of epochs and of a batch: more is a slip of the pen, and would take for ever to plan.
@@ -116,7 +117,7 @@ class Config:
         """Takes what a setting plainly means: 8.0 for 8, lists, NumPy's numbers, text of paths.
 
         Raises:
-            InputError: A value of a kind that a setting cannot hold; the message names its flag.
+            InputError: A value of a kind that a setting cannot hold; the message names it.
         """
         for name, kind in _kinds().items():
             value = getattr(self, name)
@@ -131,12 +132,15 @@ class Config:
         """Refuses what cannot work, before anything is read or written.
 
         Raises:
-            InputError: A setting that is not allowed; the message names its flag.
+            InputError: A setting that is not allowed; the message names it.
         """
         if self.preset is not None and self.preset not in preset_names():
             _refuse("preset", self.preset, f"one of {', '.join(preset_names())}")
         if self.resume and self.out is None:
-            raise InputError("--resume needs the folder of the run to go on with; give --out DIR")
+            hint = parameter("out", Placeholder("DIR"))
+            raise InputError(
+                f"{parameter('resume')} needs the folder of the run to go on with; give {hint}"
+            )
         kind, _, rest = self.dataset.partition(":")
         if self.dataset not in DATASETS and not (kind in ("folder", "hf") and rest):
             _refuse("dataset", self.dataset, f"one of {', '.join(DATASETS)}")
@@ -154,10 +158,7 @@ class Config:
         for field in ("methods", "seeds"):
             values = getattr(self, field)
             if not values or len(set(values)) != len(values):
-                _refuse(field, ",".join(map(str, values)), "at least one, none of them twice")
-        candidates_needed(min(self.batch_size, MOST), self.filter_ratio)  # raises for itself
-        if self.filter_ratio_end is not None and not 0 <= self.filter_ratio_end < 1:
-            _refuse("filter-ratio-end", self.filter_ratio_end, "a share in [0, 1), e.g. 0.5")
+                _refuse(field, values, "at least one, none of them twice")
         for field, low, high in (
             ("epochs", 1, MOST),
             ("evaluate_every", 1, None),
@@ -174,6 +175,9 @@ class Config:
                 _refuse(field, value, f"a whole number of at least {low}")
             if value is not None and high is not None and value > high:
                 _refuse(field, value, f"a whole number of at most {high:,}")
+        candidates_needed(self.batch_size, self.filter_ratio)  # raises for itself
+        if self.filter_ratio_end is not None and not 0 <= self.filter_ratio_end < 1:
+            _refuse("filter_ratio_end", self.filter_ratio_end, "a share in [0, 1), e.g. 0.5")
         for field, seeds in (("seeds", self.seeds), ("split_seed", (self.split_seed,))):
             for seed in seeds:
                 if not -(2**63) <= seed < 2**63:
@@ -181,8 +185,9 @@ class Config:
         full = self.full_first_epochs + self.full_last_epochs
         if full >= self.epochs and full > 0:
             raise InputError(
-                f"--full-first-epochs {self.full_first_epochs} and --full-last-epochs "
-                f"{self.full_last_epochs} leave none of {self.epochs} epochs to choose in; "
+                f"{parameter('full_first_epochs', self.full_first_epochs)} and "
+                f"{parameter('full_last_epochs', self.full_last_epochs)} leave none of "
+                f"{self.epochs} epochs to choose in; "
                 "lower one of them"
             )
         for field in ("image_size", "feature_size"):
@@ -190,9 +195,9 @@ class Config:
             if value is not None and not 8 <= value <= 2048:
                 _refuse(field, value, "8 to 2048 pixels")
         if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
-            _refuse("learning-rate", self.learning_rate, "a number above 0, e.g. 0.001")
+            _refuse("learning_rate", self.learning_rate, "a number above 0, e.g. 0.001")
         if not 0 <= self.label_noise < 1:
-            _refuse("label-noise", self.label_noise, "a share in [0, 1), e.g. 0.4")
+            _refuse("label_noise", self.label_noise, "a share in [0, 1), e.g. 0.4")
         paths = [name for name, holds in _kinds().items() if Path in options_of(holds)]
         for field in paths:
             if getattr(self, field) is not None:
@@ -200,11 +205,11 @@ class Config:
         if self.dataset not in DATASETS:
             _check_path("dataset", Path(rest))
         if self.out is not None:
-            check_new_path(self.out.absolute(), "--out")
+            check_new_path(self.out.absolute(), "out")
             if self.tensorboard and _has_bytes(self.out):
                 raise InputError(
-                    f"--tensorboard cannot write into --out {shown(self.out)}, whose name is not "
-                    "UTF-8; give another folder"
+                    f"{parameter('tensorboard')} cannot write into {parameter('out', self.out)}, "
+                    "whose name is not UTF-8; give another folder"
                 )
 
     def filter_schedule(self) -> FilterSchedule:
@@ -247,16 +252,15 @@ def _kinds() -> dict[str, Any]:
     return typing.get_type_hints(Config)
 
 
-def _refuse(flag: str, value: object, allowed: str) -> typing.NoReturn:
-    flag = flag.replace("_", "-")
-    raise InputError(f"--{flag} {shown(value)} is not allowed; give {allowed}")
+def _refuse(name: str, value: object, allowed: str) -> typing.NoReturn:
+    raise InputError(f"{parameter(name, value)} is not allowed; give {allowed}")
 
 
-def _check_path(flag: str, path: Path) -> None:
+def _check_path(name: str, path: Path) -> None:
     """Refuses a path that no system can look at, such as one with too long a name."""
     why = unusable(path)
     if why is not None:
-        _refuse(flag, path, f"a path that can be looked at ({why})")
+        _refuse(name, path, f"a path that can be looked at ({why})")
 
 
 def from_mapping(values: Mapping[str, object], source: str, base: Config | None = None) -> Config:
@@ -291,8 +295,8 @@ def load_toml(path: Path, base: Config | None = None) -> Config:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise InputError(
-            f"--config {path} cannot be read ({error}); give a TOML file with lines such as "
-            "epochs = 10"
+            f"{parameter('config', path)} cannot be read ({error}); give a TOML file with lines "
+            "such as epochs = 10"
         ) from error
     return from_mapping(values, str(path), base)
 
@@ -302,7 +306,7 @@ def _presets() -> Any:
 
 
 def preset_names() -> tuple[str, ...]:
-    """The names that `--preset` takes."""
+    """The names of all presets."""
     names = (entry.name for entry in _presets().iterdir())
     return tuple(sorted(name.removesuffix(".toml") for name in names if name.endswith(".toml")))
 

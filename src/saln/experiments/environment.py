@@ -17,6 +17,7 @@ import torch
 import saln
 from saln._torchvision import torchvision
 from saln.errors import InputError
+from saln.messages import parameter
 
 
 def environment(device: torch.device) -> dict[str, Any]:
@@ -85,7 +86,7 @@ def _program(path: str) -> str:
 
 
 def find_device(name: str, local_rank: int = 0) -> torch.device:
-    """The device that ``--device`` names; ``auto`` is a GPU where torch sees one.
+    """The device of that name; ``auto`` is a GPU where torch sees one.
 
     Args:
         name: ``auto``, ``cpu`` or ``cuda``.
@@ -95,7 +96,9 @@ def find_device(name: str, local_rank: int = 0) -> torch.device:
         InputError: ``cuda`` without a GPU.
     """
     if name == "cuda" and not torch.cuda.is_available():
-        raise InputError("--device cuda is not allowed: torch sees no GPU here; give cpu or auto")
+        raise InputError(
+            f"{parameter('device', name)} is not allowed: torch sees no GPU here; give cpu or auto"
+        )
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and local_rank >= torch.cuda.device_count():

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from saln._extras import optional_import
+from saln.messages import parameter
 
 # What is drawn of a row, beside its measures and seconds.
 NUMBERS = ("epoch", "examples_forward", "examples_backward", "wrong_label_share_kept")
@@ -25,7 +26,7 @@ class EventLog:
     """
 
     def __init__(self, path: Path) -> None:
-        with optional_import("tensorboard", "--tensorboard"):
+        with optional_import("tensorboard", parameter("tensorboard")):
             self._writers = importlib.import_module("torch.utils.tensorboard")
         self.path = path
         self._of: tuple[str, int] | None = None
@@ -67,7 +68,7 @@ def _scalars(row: dict[str, Any]) -> list[tuple[str, float]]:
     found: list[tuple[str, float]] = []
     for name, value in row.items():
         split, _, what = name.rpartition("_")
-        if what in ("accuracy", "loss") and value is not None:  # else --evaluate-every
+        if what in ("accuracy", "loss") and value is not None:  # else evaluate_every left it out
             found.append((f"{what}/{split}", value))
         elif name in NUMBERS and value is not None:  # else nobody knows which labels are wrong
             found.append((f"epoch/{name}", value))

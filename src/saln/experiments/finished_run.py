@@ -15,6 +15,7 @@ from saln.experiments.progress_file import Record, Row, lines_of
 from saln.experiments.run_folder import ANEW
 from saln.experiments.summary import METRICS, summarize
 from saln.files import read_json, write_bytes, write_text
+from saln.messages import parameter
 from saln.training.cost_ledger import PHASES
 
 # For a report: the run itself may be lost, but what it found need not.
@@ -114,7 +115,10 @@ def read_finished(path: Path, cure: str = _UNCHECKED) -> FinishedRun | None:
 def _read_unchecked(path: Path) -> FinishedRun | None:
     if not (path / "summary.json").exists():
         return None
-    summary = read_json(path / "summary.json", f"delete it, and --resume makes it anew, or {ANEW}")
+    summary = read_json(
+        path / "summary.json",
+        f"delete it, and {parameter('resume', True)} makes it anew, or {ANEW}",
+    )
     source = path / "epochs.jsonl"
     try:
         lines = source.read_bytes().splitlines()

@@ -61,6 +61,7 @@ from saln.files import (
     write_signed,
     write_with,
 )
+from saln.messages import parameter
 
 # What a write that was killed leaves beside its file: today's names, and an earlier version's.
 _HALF_WRITTEN = re.compile(r"\..+\.([0-9a-f]{16}|\d+)")
@@ -89,7 +90,8 @@ class RunProgress(contextlib.AbstractContextManager["RunProgress"]):
                 (path / name).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(
-                f"--out {path} cannot be written ({error.strerror or error}); give another folder"
+                f"{parameter('out', path)} cannot be written ({error.strerror or error}); give "
+                "another folder"
             ) from error
 
     @property
@@ -244,8 +246,8 @@ class RunProgress(contextlib.AbstractContextManager["RunProgress"]):
             self.stream = (self.path / "epochs.jsonl").open("ab", buffering=0)
         except OSError as error:
             raise InputError(
-                f"--out {self.path} cannot be written ({error.strerror or error}); give another "
-                "folder"
+                f"{parameter('out', self.path)} cannot be written ({error.strerror or error}); "
+                "give another folder"
             ) from error
 
     def check_folder(self) -> None:
@@ -264,7 +266,8 @@ class RunProgress(contextlib.AbstractContextManager["RunProgress"]):
             pass
         raise DataError(
             f"{self.path / 'epochs.jsonl'} was deleted, moved or replaced while the run was at "
-            f"work; put {self.path} back and go on with --resume, or begin a new run"
+            f"work; put {self.path} back and go on with {parameter('resume', True)}, or begin a "
+            "new run"
         )
 
     def _append(self, lines: bytes) -> None:
@@ -278,7 +281,7 @@ class RunProgress(contextlib.AbstractContextManager["RunProgress"]):
             cure = "free some space, then" if is_out_of_space(error) else "mend the disk, then"
             raise DataError(
                 f"{self.path / 'epochs.jsonl'} cannot be written ({error}); {cure} go on with "
-                "--resume"
+                f"{parameter('resume', True)}"
             ) from error
 
     def _load(self, name: str, device: torch.device, what: str) -> dict[str, Any] | None:
@@ -401,9 +404,10 @@ def _check_facts(record: Record, facts: Mapping[str, Any]) -> None:
             refuse_setting(record.path, name, str(before), str(now))
         if before != now:
             raise InputError(
-                f"--resume: the {name} was {before} when the run in {record.path} began and is "
+                f"{parameter('resume')}: the {name} was {before} when the run in {record.path} "
+                "began and is "
                 f"{now} now; put back what changed, or begin a new run in another folder "
-                "with --out"
+                f"with {parameter('out')}"
             )
 
 

@@ -15,6 +15,7 @@ from saln.experiments.reporter import Reporter
 from saln.loading.epoch_batches import LoadedBatches, evaluation_batches
 from saln.loading.network_outputs import scoring
 from saln.loading.selected_batches import SelectedBatches
+from saln.messages import parameter
 from saln.randomness import derive_seed
 from saln.selection import Uniform
 from saln.training.cost_ledger import Counts, Ledger
@@ -117,7 +118,7 @@ def train_reference(
     whole = torch.cat(outputs).clone()
     if not bool(torch.isfinite(whole).all()):  # its last step went too far
         raise TrainingError(
-            f"its outputs are not finite after {epochs} epochs; lower --learning-rate"
+            f"its outputs are not finite after {epochs} epochs; lower {parameter('learning_rate')}"
         )
     return Reference(whole, ledger.total(), ledger.counts)
 

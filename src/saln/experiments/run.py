@@ -23,6 +23,7 @@ from saln.experiments.progress import RunProgress
 from saln.experiments.reference_model import Reference, cost_of
 from saln.experiments.reporter import Reporter
 from saln.experiments.run_folder import ANEW, claimed
+from saln.messages import parameter
 from saln.threads import limited_threads
 from saln.training.processes import Processes
 
@@ -68,7 +69,7 @@ def compare(config: Config, reporter: Reporter, parts: type[Comparison] = Compar
     processes = Processes.from_environment()
     if config.batch_size % processes.world_size:
         raise InputError(
-            f"--batch-size {config.batch_size} cannot be shared equally by "
+            f"{parameter('batch_size', config.batch_size)} cannot be shared equally by "
             f"{processes.world_size} processes; give a multiple of {processes.world_size}"
         )
     device = find_device(config.device, processes.local_rank)

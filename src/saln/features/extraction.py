@@ -30,6 +30,7 @@ from saln.features.extraction_job import ExtractedRows, ExtractionJob, joined, r
 from saln.features.manifest import Manifest, Skipped
 from saln.features.store import FeatureStore
 from saln.features.store_writer import StoreWriter, finished_store
+from saln.messages import parameter
 
 logger = logging.getLogger(__name__)
 
@@ -254,7 +255,7 @@ class Plan:
             raise DataError(
                 f"the feature store {self.path} lacks {len(skipped):,} examples that could "
                 f"not be read, the first {one.file} ({one.reason}); go on without them with "
-                "unreadable='skip' (saln features --skip-unreadable), or repair or remove their "
+                f"{parameter('unreadable', 'skip')}, or repair or remove their "
                 "files, as saln compare needs it, and run again"
             )
 

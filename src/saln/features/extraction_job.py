@@ -22,6 +22,7 @@ from saln.data.transforms import EvaluationTransform
 from saln.errors import DataError, InputError, SalnError
 from saln.features.backbones import Network, inference_mode_of
 from saln.features.manifest import Skipped
+from saln.messages import parameter
 
 logger = logging.getLogger(__name__)
 
@@ -111,8 +112,7 @@ class _View(Dataset[Any]):
             return item
         if not self.skip:
             return DataError(
-                f"{item}; or list it and keep the others with unreadable='skip' "
-                "(saln features --skip-unreadable)"
+                f"{item}; or list it and keep the others with {parameter('unreadable', 'skip')}"
             )
         cause = item.__cause__
         reason = str(item) if cause is None else f"{type(cause).__name__}: {cause}"

@@ -18,6 +18,7 @@ import xxhash
 
 from saln.errors import DataError
 from saln.files import read_json, signed
+from saln.messages import parameter
 
 FORMAT_VERSION = 3
 # Before it, a shard had one checksum of rows and labels together (BLAKE2b), and the manifest
@@ -142,7 +143,8 @@ class Manifest:
             )
             raise DataError(
                 f"the feature store {path} does not hold what is asked for: {reasons}. "
-                f"Ask for what it holds, give another cache_dir (--cache-dir), or {_delete(path)}"
+                f"Ask for what it holds, give another {parameter('cache_dir')}, or "
+                f"{_delete(path)}"
             )
 
 

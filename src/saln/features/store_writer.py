@@ -36,6 +36,7 @@ from saln.features.manifest import Manifest, Skipped, read_manifest, shard_check
 from saln.features.store import DamagedStoreError, FeatureStore, read_seconds
 from saln.features.verification import STAMP, DamagedArrayError, find_damage, open_array
 from saln.files import flush, replacing
+from saln.messages import parameter
 
 logger = logging.getLogger(__name__)
 
@@ -79,7 +80,7 @@ def tidy(path: Path) -> None:
 def _cure(error: OSError) -> str:
     """What to do about a store that cannot be written."""
     kept = "rows that are done stay and are not computed again"
-    other = "another folder with cache_dir (--cache-dir)"
+    other = f"another folder with {parameter('cache_dir')}"
     if error.errno in _FULL:
         return f"Free some space, or give {other}; {kept}"
     if error.errno in _FORBIDDEN:
@@ -178,7 +179,8 @@ class StoreWriter:
         except LocksNotKnownError as error:
             raise DataError(
                 f"the feature store {self.path} cannot be written: its disk gives no locks "
-                f"({error.__cause__}). Give a folder on another disk with cache_dir (--cache-dir)"
+                f"({error.__cause__}). Give a folder on another disk with "
+                f"{parameter('cache_dir')}"
             ) from error
         except OSError as error:
             raise DataError(
@@ -246,7 +248,7 @@ class StoreWriter:
                 raise DataError(
                     f"{self.path} holds {', '.join(sorted(strangers)[:3])} but no manifest.json: "
                     "no feature store, or a damaged one. Delete the folder and run again, or "
-                    "give another one with cache_dir (--cache-dir)"
+                    f"give another one with {parameter('cache_dir')}"
                 )
             _replace(self.path / "manifest.json", self.manifest.to_json())
         else:

@@ -37,6 +37,7 @@ from saln.features.extraction_job import ExtractionJob, joined, ready
 from saln.features.manifest import Skipped
 from saln.features.store import FeatureStore
 from saln.features.store_writer import StoreWriter
+from saln.messages import parameter
 from saln.process import kept_handler
 from saln.threads import limit_process
 
@@ -300,7 +301,7 @@ def extract_features_on_ray(  # noqa: D417 (the others are described there)
         DataError: As there; a machine whose data set is another; actors that keep dying.
     """
     if actors is not None and actors < 1:
-        raise InputError(f"{actors} actors (--ray-workers) are not allowed; give at least 1")
+        raise InputError(f"{parameter('actors', actors)} is not allowed; give at least 1")
     with connected(address, actors) as ray:
         has = ray.cluster_resources()
         on_gpu = has.get("GPU", 0) >= 1 if device is None else torch.device(device).type == "cuda"
@@ -309,7 +310,7 @@ def extract_features_on_ray(  # noqa: D417 (the others are described there)
         actors = actors or max(1, room)
         if actors > room:
             raise InputError(
-                f"{actors} actors (--ray-workers) need {actors} {kind}s, but the Ray cluster has "
+                f"{parameter('actors', actors)} needs {actors} {kind}s, but the Ray cluster has "
                 f"{room}; give at most that many, or add machines"
             )
         plan = plan_extraction(

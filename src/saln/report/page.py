@@ -16,6 +16,7 @@ from saln.errors import DataError, InputError
 from saln.experiments.finished_run import FinishedRun, read_finished
 from saln.experiments.run_folder import ANEW, held, read_settings
 from saln.files import file_checksum, read_json, read_signed, write_bytes, write_json, write_text
+from saln.messages import parameter
 from saln.report.choice_section import Chosen, chosen_figures, chosen_tables, read_chosen
 from saln.report.comparisons import break_even_lines, comparison_tables, headline, paper_table
 from saln.report.drawing import draw, for_page, page_colors
@@ -260,7 +261,9 @@ def write_joined(folders: Sequence[Path], path: Path) -> Path:
         DataError: A run's files are broken, or the disk cannot be written to.
     """
     if path.is_dir():
-        raise InputError(f"--out {path} is a folder; give the name of a file, such as joined.html")
+        raise InputError(
+            f"{parameter('path')} {path} is a folder; give the name of a file, such as joined.html"
+        )
     runs = [_read(folder.expanduser()) for folder in folders]
     parts = []
     for number, run in enumerate(runs, start=1):

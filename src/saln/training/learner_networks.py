@@ -12,6 +12,7 @@ from saln.data.torch_datasets import inference_batch_size
 from saln.data.transforms import Normalization
 from saln.errors import InputError
 from saln.features.backbones import Network, build_network
+from saln.messages import parameter
 from saln.randomness import seeded_globally
 
 
@@ -84,7 +85,8 @@ def build_head(
     if _acts_on_map(name):
         raise InputError(
             f"the head of {name} comes before its pooling and cannot be trained alone; "
-            "leave --head-only out, or give another --learner, e.g. resnet18"
+            f"leave {parameter('head_only')} out, or give another {parameter('learner')}, e.g. "
+            "resnet18"
         )
     network = build_network(
         name, image_size=image_size, pretrained=pretrained, weights=weights, seed=seed

@@ -15,6 +15,7 @@ from saln.data.torch_datasets import Batch
 from saln.errors import TrainingError
 from saln.loading.epoch_batches import EpochBatches
 from saln.loading.network_outputs import scoring
+from saln.messages import parameter
 from saln.randomness import seeded_globally
 from saln.training.cost_ledger import Ledger
 from saln.training.distributed_layers import SharedDraws
@@ -210,7 +211,8 @@ def train(
                     if not math.isfinite(mean):
                         raise TrainingError(
                             f"the loss is {mean} in epoch {epoch}, step {len(kept)}, at "
-                            f"learning rate {scheduler.get_last_lr()[0]:g}; lower --learning-rate"
+                            f"learning rate {scheduler.get_last_lr()[0]:g}; lower "
+                            f"{parameter('learning_rate')}"
                         )
                     optimizer.zero_grad(set_to_none=True)
                     loss.backward()
@@ -229,7 +231,7 @@ def train(
                 if not math.isfinite(value.loss):
                     raise TrainingError(
                         f"the {split} loss is {value.loss} after epoch {epoch}; lower "
-                        "--learning-rate"
+                        f"{parameter('learning_rate')}"
                     )
         reached = TrainState(
             epoch, learner.state_dict(), optimizer.state_dict(), scheduler.state_dict()
