@@ -61,8 +61,6 @@ def read_select(arguments: Sequence[str]) -> SelectSettings:
         InputError: A value that is not allowed.
         SystemExit: Flags that cannot be parsed, or ``--help``.
     """
-    from saln.selection.registry import read_selector
-
     settings = SelectSettings(
         **read_flags(SelectSettings, "select", run_select.__doc__, arguments, places=["source"])
     )
