@@ -41,6 +41,7 @@ from saln.experiments.arms import Comparison, SharedBySeed
 from saln.experiments.evaluation import Measuring
 from saln.experiments.reference_model import Reference
 from saln.experiments.reporter import Reporter
+from saln.experiments.rows import EpochRow
 from saln.experiments.run_folder import read_settings
 from saln.files import write_with
 from saln.loading.epoch_batches import EpochBatches, LoadedBatches, ScoredBatches
@@ -296,7 +297,7 @@ class _Lines:
     def advance(self, examples: int) -> None:
         pass
 
-    def epoch(self, row: dict[str, Any], epochs: int) -> None:
+    def epoch(self, row: EpochRow, epochs: int) -> None:
         pass
 
 

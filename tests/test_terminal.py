@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 
-from helpers.experiments_rows import ROWS
+from helpers.experiments_rows import typed
 from rich.console import Console
 from rich.progress import Progress, TextColumn
 
@@ -23,13 +23,13 @@ def test_the_live_display_shows_arm_progress_speed_and_result():
         live.advance(1)  # before anything began: nothing to show, nothing to break
         live.begin("saln, seed 0", 80)
         live.advance(40)
-        live.epoch(ROWS[2], epochs=2)
+        live.epoch(typed()[2], epochs=2)
         progress.refresh()
         (task,) = progress.tasks
         assert (task.description, task.completed, task.total) == ("saln, seed 0", 40, 80)
         assert task.fields["speed"].endswith(" images/s")
         assert task.fields["result"] == "epoch 1/2 test 30.0%"
-        live.epoch(ROWS[3], epochs=2)
+        live.epoch(typed()[3], epochs=2)
         live.begin("jest, seed 0", 10)  # takes the place of the one before
         assert [task.description for task in progress.tasks] == ["jest, seed 0"]
     shown = screen.getvalue()

@@ -110,7 +110,10 @@ def points(difference: float, ci95: Sequence[float] | None, verdict: str) -> str
 
 def versus(pair: Paired) -> str:
     """The paired difference in percentage points; a dash where no seed is in both."""
-    return points(*paired_difference(*pair)) if pair.values else NOTHING
+    if not pair.values:
+        return NOTHING
+    found = paired_difference(*pair)
+    return points(found.difference, found.ci95, found.verdict)
 
 
 def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:

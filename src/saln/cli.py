@@ -96,7 +96,8 @@ def _compare(arguments: list[str]) -> int:
         sys.stdout.write(f"{outcome.path} holds a finished run: nothing to resume\n")
         return 0
     write_report(outcome.path)
-    print_summary(outcome.summary)
+    if outcome.summary is not None:  # as it is in the first process
+        print_summary(outcome.summary)
     sys.stdout.write(f"\nrows     {outcome.path / 'epochs.jsonl'}\n")
     sys.stdout.write(f"summary  {outcome.path / 'summary.json'}\n")
     sys.stdout.write(f"report   {outcome.path / 'report.html'}\n")

@@ -7,7 +7,7 @@ import textwrap
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Literal
 
 from rich.console import Console
 from rich.progress import (
@@ -24,22 +24,22 @@ from saln.data.datasets import DATASETS
 from saln.experiments.arm import listed_arms
 from saln.experiments.config import load_preset, preset_names
 from saln.experiments.reporter import Reporter
+from saln.experiments.rows import EpochRow, Summary
 from saln.features.backbones import NETWORKS, network_names
 from saln.report.tables import arm_cells, verdicts
 
 WIDTH = 100
 
 
-def _epoch_line(row: dict[str, Any], epochs: int) -> str:
-    seconds = sum(row["seconds"][name] for name in ("load", "score", "select", "train"))
+def _epoch_line(row: EpochRow, epochs: int) -> str:
     measured = ""
-    if row["test_accuracy"] is not None:  # else --evaluate-every leaves this epoch out
+    if row.evaluated:  # else --evaluate-every leaves this epoch out
         measured = (
-            f"train {row['train_accuracy']:.1%}  validation {row['validation_accuracy']:.1%}  "
-            f"test {row['test_accuracy']:.1%}  loss {row['train_loss']:.3f}  "
+            f"train {row.train_accuracy:.1%}  validation {row.validation_accuracy:.1%}  "
+            f"test {row.test_accuracy:.1%}  loss {row.train_loss:.3f}  "
         )
-    where = f"{row['arm']}, seed {row['seed']}: epoch {row['epoch']}/{epochs}"
-    return f"{where}  {measured}{seconds:.2f} s"
+    where = f"{row.arm}, seed {row.seed}: epoch {row.epoch}/{epochs}"
+    return f"{where}  {measured}{row.seconds.spent:.2f} s"
 
 
 class _Plain:
@@ -58,7 +58,7 @@ class _Plain:
     def advance(self, examples: int) -> None:
         pass
 
-    def epoch(self, row: dict[str, Any], epochs: int) -> None:
+    def epoch(self, row: EpochRow, epochs: int) -> None:
         self._line(_epoch_line(row, epochs))
 
 
@@ -96,14 +96,14 @@ class _Live:
         speed = self.done / max(time.perf_counter() - self.started, 1e-9)
         self.progress.update(self.task, advance=examples, speed=f"{speed:,.0f} images/s")
 
-    def epoch(self, row: dict[str, Any], epochs: int) -> None:
+    def epoch(self, row: EpochRow, epochs: int) -> None:
         if self.task is None:
             return
-        if row["test_accuracy"] is not None:
-            self.measured = f" test {row['test_accuracy']:.1%}"
-        result = f"epoch {row['epoch']}/{epochs}{self.measured}"
+        if row.evaluated:
+            self.measured = f" test {row.test_accuracy:.1%}"
+        result = f"epoch {row.epoch}/{epochs}{self.measured}"
         self.progress.update(self.task, result=result)
-        if row["epoch"] == epochs:
+        if row.epoch == epochs:
             self.note(_epoch_line(row, epochs))
 
 
@@ -133,12 +133,12 @@ def _console() -> Console:
     return Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False, markup=False)
 
 
-def print_summary(summary: dict[str, Any]) -> None:
+def print_summary(summary: Summary) -> None:
     """Prints one table with a row an arm, then the verdicts."""
     console = _console()
     # Names as long as facility-location leave less room between the columns, and the last
     # one is the only one to break its lines.
-    gap = 2 if max(map(len, summary["arms"])) <= 8 else 1
+    gap = 2 if max(map(len, summary.arms)) <= 8 else 1
     table = Table(box=None, padding=(0, gap, 0, 0), pad_edge=False, show_header=True)
     headings: tuple[tuple[str, Literal["left", "right"]], ...] = (
         ("arm", "left"),
@@ -151,11 +151,11 @@ def print_summary(summary: dict[str, Any]) -> None:
     )
     for heading, justify in headings:
         table.add_column(heading, justify=justify, no_wrap=heading != headings[-1][0])
-    for arm, entry in summary["arms"].items():
+    for arm, entry in summary.to_json()["arms"].items():
         table.add_row(*arm_cells(arm, entry))
     console.print(table)
     sys.stdout.write("\n")
-    for line in verdicts(summary):
+    for line in verdicts(summary.to_json()):
         sys.stdout.write(line + "\n")
 
 

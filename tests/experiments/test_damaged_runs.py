@@ -139,7 +139,7 @@ def test_broken_files_of_the_version_before_are_named_with_the_cure(config):
     with pytest.raises(DataError, match="lacks rows of uniform, seed 0, which is finished"):
         compare(again(config), Quiet())
     rows.write_text("{\n" + "".join(lines))
-    with pytest.raises(DataError, match=r"line 1 is no row of a run"):
+    with pytest.raises(DataError, match=r"epochs\.jsonl line 1 is no JSON"):
         compare(again(config), Quiet())
     rows.write_text("".join(lines))
     progress = config.out / "progress.json"

@@ -64,7 +64,7 @@ def test_a_reference_model_that_diverges_stops_the_arms_that_need_it(
     assert [(row["arm"], row["seed"]) for row in rows_of(config.out)] == [
         ("uniform", 0), ("jest", 1), ("uniform", 1), ("rho-loss", 1),
     ]  # fmt: skip
-    arms = outcome.summary["arms"]
+    arms = outcome.summary.to_json()["arms"]
     assert [name for name, entry in arms.items() if "error" in entry] == ["jest", "rho-loss"]
     assert any(note.startswith(f"reference model, seed 0: {said}") for note in watching.notes)
     # The other arms' rows are those of a run in which nothing diverged.

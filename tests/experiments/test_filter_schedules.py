@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from saln.errors import InputError
 from saln.experiments.config import ARMS, Config, load_preset, load_toml
+from saln.experiments.rows import METRICS, Summary
 from saln.experiments.run import compare
-from saln.experiments.summary import METRICS
 from saln.loading.epoch_batches import CandidateBatches
 from saln.loading.filter_schedule import FilterSchedule
 from saln.loading.selected_batches import SelectedBatches
@@ -67,7 +67,7 @@ def test_every_arm_makes_the_steps_of_the_schedule(config):
     """Literal lists: 8 of 8, 40, 23, 16 and 8 candidates a step."""
     every = dataclasses.replace(config, methods=tuple(ARMS))
     reporter = Quiet()
-    summary = compare(every, reporter).summary
+    summary = compare(every, reporter).summary.to_json()
     per_epoch = [30, 6, 10, 15, 30]
     assert [EXAMPLES // n for n in (8, 40, 23, 16, 8)] == per_epoch
     for arm in ARMS:
@@ -113,7 +113,7 @@ def test_epochs_that_are_not_evaluated(config, capsys):
     one = dataclasses.replace(
         config, methods=("standard", "uniform", "top-loss"), evaluate_every=2, seeds=(0, 1)
     )
-    summary = compare(one, Quiet()).summary
+    summary = compare(one, Quiet()).summary.to_json()
     for row in rows_of(config.out):
         measured = row["epoch"] in (2, 4, 5)
         assert all((row[name] is not None) == measured for name in METRICS)
@@ -126,7 +126,7 @@ def test_epochs_that_are_not_evaluated(config, capsys):
     lines = (config.out / "figures" / "test_accuracy_over_steps.csv").read_text().splitlines()
     curve = [line.split(",")[1] for line in lines if line.startswith("uniform,")]
     assert [float(x) for x in curve] == [39.0, 66.0, 99.0]  # of 270 examples: no reference
-    print_summary(summary)
+    print_summary(Summary.from_json(summary))
     assert "nan" not in capsys.readouterr().out
 
 

@@ -82,7 +82,7 @@ def test_it_goes_on_where_it_was_ended(config, tmp_path):
 
     class Ended(Quiet):
         def epoch(self, row, epochs):
-            if (row["arm"], row["epoch"]) == ("jest", 1):
+            if (row.arm, row.epoch) == ("jest", 1):
                 raise KeyboardInterrupt
 
     other = dataclasses.replace(config, out=tmp_path / "other")

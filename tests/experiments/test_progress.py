@@ -172,7 +172,7 @@ def test_seconds_before_the_stop_stay_counted(config):
     reference = torch.load(config.out / "resume" / "reference-0.pt")
     spent = state["ledger"]["total"]
     time.sleep(0.3)  # nobody trains: this counts nowhere
-    summary = compare(again(config), Quiet()).summary
+    summary = compare(again(config), Quiet()).summary.to_json()
     jest = json.loads((config.out / "progress.json").read_text())["costs"][1]
     assert (jest["arm"], jest["seed"]) == ("jest", 0)
     assert jest["reference"] == reference["seconds"] > 0

@@ -55,7 +55,7 @@ def test_the_run_folder_is_complete(config):
     assert outcome.path == path
     assert outcome.failures == ()
     assert json.loads((path / "summary.json").read_text()) == json.loads(
-        json.dumps(outcome.summary)
+        json.dumps(outcome.summary.to_json())
     )
     rows = rows_of(path)
     assert [(row["arm"], row["seed"], row["epoch"]) for row in rows] == [
@@ -67,7 +67,7 @@ def test_the_run_folder_is_complete(config):
     environment = json.loads((path / "environment.json").read_text())
     assert environment["torch"] == torch.__version__
     assert json.loads((path / "config.json").read_text())["batch_size"] == 8
-    summary = outcome.summary
+    summary = outcome.summary.to_json()
     assert summary["dataset"] == "digits"
     assert summary["seeds"] == [0, 1]
     for arm, entry in summary["arms"].items():
@@ -192,7 +192,7 @@ def test_nothing_to_select_makes_uniform_train_like_standard(config):
     outcome = compare(
         dataclasses.replace(config, filter_ratio=0.0, methods=("standard", "uniform")), Quiet()
     )
-    arms = outcome.summary["arms"]
+    arms = outcome.summary.to_json()["arms"]
     for name in ("test_accuracy", "train_loss"):
         assert arms["standard"][name] == arms["uniform"][name]
 
@@ -201,7 +201,7 @@ def test_training_learns(config):
     better = dataclasses.replace(
         config, limit=None, epochs=6, seeds=(0,), methods=("standard",), batch_size=16
     )
-    arm = compare(better, Quiet()).summary["arms"]["standard"]
+    arm = compare(better, Quiet()).summary.to_json()["arms"]["standard"]
     assert arm["test_accuracy"]["mean"] > 0.9
     assert arm["test_loss"]["mean"] < 0.5
 
@@ -219,7 +219,7 @@ def test_of_labels_as_they_came_nobody_knows_which_are_wrong(finished):
 
 def test_label_noise_is_counted_among_the_kept(config):
     noisy = dataclasses.replace(config, label_noise=0.4, seeds=(0,))
-    arms = compare(noisy, Quiet()).summary["arms"]
+    arms = compare(noisy, Quiet()).summary.to_json()["arms"]
     assert arms["standard"]["wrong_label_share_kept"] == pytest.approx(0.4, abs=0.02)
     assert 0.2 < arms["uniform"]["wrong_label_share_kept"] < 0.6
 
@@ -244,8 +244,8 @@ def test_a_diverging_arm_stops_alone_and_keeps_its_rows(config, monkeypatch):
     rows = rows_of(config.out)
     assert [row["epoch"] for row in rows if row["arm"] == "saln"] == [1]
     assert [row["epoch"] for row in rows if row["arm"] == "jest"] == [1, 2]
-    assert "error" in outcome.summary["arms"]["saln"]
-    assert "error" not in outcome.summary["arms"]["jest"]
+    assert "error" in outcome.summary.to_json()["arms"]["saln"]
+    assert "error" not in outcome.summary.to_json()["arms"]["jest"]
 
 
 def test_a_folder_with_another_run_is_refused_before_any_work(config):
@@ -297,7 +297,7 @@ def test_features_are_made_once_for_all_seeds_and_runs(finished, tmp_path):
     assert len(stores) == 1
     second = Quiet()
     other = dataclasses.replace(finished, methods=("saln",), out=tmp_path / "second")
-    summary = compare(other, second).summary
+    summary = compare(other, second).summary.to_json()
     assert any("reused" in note for note in second.notes)
     assert list(finished.cache_dir.iterdir()) == stores
     # What they cost when they were made stays in the total.
@@ -313,7 +313,7 @@ def test_coherence_avoids_wrong_labels_and_pays_for_its_neighbors(config):
     methods = ("uniform", "coherence", "coherence-batch")
     changed = dataclasses.replace(config, methods=methods, label_noise=0.4, limit=900)
     outcome = compare(changed, watching)
-    arms = outcome.summary["arms"]
+    arms = outcome.summary.to_json()["arms"]
     wrong = {
         arm: np.mean([r["wrong_label_share_kept"] for r in rows_of(config.out) if r["arm"] == arm])
         for arm in methods

@@ -8,6 +8,7 @@ from scipy import interpolate, stats
 
 from saln.experiments.statistics import (
     Curve,
+    Difference,
     difference_at_equal_cost,
     first_reaching,
     mean_interval,
@@ -54,7 +55,7 @@ def test_a_case_by_hand():
 
 
 def test_one_seed_shows_nothing():
-    assert paired_difference([0.9], [0.1]) == (0.8, None, "no difference shown")
+    assert paired_difference([0.9], [0.1]) == Difference(0.8, None, "no difference shown")
 
 
 def test_lengths_must_agree():

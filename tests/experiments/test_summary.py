@@ -3,14 +3,13 @@ from __future__ import annotations
 import json
 
 import pytest
-from helpers.experiments_rows import COSTS, ROWS, about
+from helpers.experiments_rows import COSTS, ROWS, about, summary_of
 
 from saln.experiments.statistics import paired_difference
-from saln.experiments.summary import summarize
 
 
 def test_what_the_rows_say():
-    arms = summarize(about(), ROWS, COSTS, {})["arms"]
+    arms = summary_of(about(), ROWS, COSTS, {}).to_json()["arms"]
     uniform, saln = arms["uniform"], arms["saln"]
     assert uniform["test_accuracy"]["per_seed"] == [0.4, 0.6]  # of the last epoch
     assert uniform["test_accuracy"]["mean"] == 0.5
@@ -31,25 +30,25 @@ def test_what_the_rows_say():
 def test_what_nobody_knows_is_not_0():
     """Of no label on real data is known whether it is wrong; a mean of some seeds is none."""
     unknown = [row | {"wrong_label_share_kept": None} for row in ROWS]
-    arms = summarize(about(), unknown, COSTS, {})["arms"]
+    arms = summary_of(about(), unknown, COSTS, {}).to_json()["arms"]
     assert arms["saln"]["wrong_label_share_kept"] is None
     assert arms["saln"]["test_accuracy"]["mean"] == pytest.approx(0.6)
     mixed = [unknown[2], *ROWS[:2], *ROWS[3:]]  # gone on with from a version that wrote 0
-    arms = summarize(about(), mixed, COSTS, {})["arms"]
+    arms = summary_of(about(), mixed, COSTS, {}).to_json()["arms"]
     assert arms["saln"]["wrong_label_share_kept"] is None
     assert arms["uniform"]["wrong_label_share_kept"] == pytest.approx((0.1 + 0.2 + 0.05 + 0.3) / 4)
 
 
 def test_an_arm_that_failed_has_only_its_error():
     failures = {("saln", 1): "saln, seed 1: the loss is nan"}
-    arms = summarize(about(), ROWS, COSTS, failures)["arms"]
+    arms = summary_of(about(), ROWS, COSTS, failures).to_json()["arms"]
     assert arms["saln"] == {"error": "saln, seed 1: the loss is nan"}
     assert arms["uniform"]["versus_uniform"] is None
 
 
 def test_without_uniform_there_is_nothing_to_compare_with():
     alone = about(methods=["saln"])
-    assert summarize(alone, ROWS, COSTS, {})["arms"]["saln"]["versus_uniform"] is None
+    assert summary_of(alone, ROWS, COSTS, {}).to_json()["arms"]["saln"]["versus_uniform"] is None
 
 
 def with_standard():
@@ -63,7 +62,9 @@ def with_standard():
                 "seconds": {"load": 10, "score": 0, "select": 0, "train": 30, "evaluate": 5},
             })  # fmt: skip
         costs["standard", seed] = costs["uniform", seed] | {"total": 91}
-    return summarize(about(methods=["standard", "uniform", "saln"]), rows, costs, {})["arms"]
+    return summary_of(about(methods=["standard", "uniform", "saln"]), rows, costs, {}).to_json()[
+        "arms"
+    ]
 
 
 def test_equal_steps_and_seconds_by_hand():
@@ -86,7 +87,9 @@ def test_equal_seconds_where_the_curves_meet():
         for row in ROWS
     ]
     free = {key: cost | {"features": 0} for key, cost in COSTS.items()}
-    found = summarize(about(), slow, free, {})["arms"]["saln"]["at_equal_seconds"]["uniform"]
+    found = summary_of(about(), slow, free, {}).to_json()["arms"]["saln"]["at_equal_seconds"][
+        "uniform"
+    ]
     # Uniform at 30 s: 0.2 + 0.2 * 12 / 18 and 0.1 + 0.5 * 10 / 20; saln ends at 0.5 and 0.7.
     differences = [0.5 - (0.2 + 0.2 * 12 / 18), 0.7 - 0.35]
     assert found["at"] == 30
@@ -130,7 +133,7 @@ def test_dear_choosing_pays_where_a_step_is_dear_anyway(load, verdict):
     for row in ROWS:
         alike = ROWS[["uniform", "saln"].index(row["arm"]) * 2 + row["epoch"] - 1]
         rows.append(alike | {"seed": row["seed"], "seconds": alike["seconds"] | {"load": load}})
-    found = summarize(about(), rows, COSTS, {})["arms"]["saln"]["break_even"]["uniform"]
+    found = summary_of(about(), rows, COSTS, {}).to_json()["arms"]["saln"]["break_even"]["uniform"]
     # 20 steps of (load + 14) / 10 s after 9 s, against 20 steps of (load + 2) / 10 s.
     assert found["steps_share"] == pytest.approx((2 * (load + 2) - 9) / (2 * (load + 14)))
     assert found["needed_share_per_seed"] == pytest.approx([0.75, 0.75])
@@ -145,7 +148,7 @@ def test_against_standard_at_equal_epochs():
 
 
 def test_memory_and_one_off_examples():
-    arms = summarize(about(), ROWS, COSTS, {})["arms"]
+    arms = summary_of(about(), ROWS, COSTS, {}).to_json()["arms"]
     assert arms["saln"]["peak_bytes"] == {"rss": 52000, "cuda": None}
     assert arms["saln"]["one_off_examples"] == {
         "features_forward": 81, "reference_forward": 0, "reference_backward": 0,
@@ -155,4 +158,7 @@ def test_memory_and_one_off_examples():
 
 def test_seeds_are_paired_whatever_the_order_of_the_rows():
     swapped = [row for seed in (1, 0) for row in ROWS if row["seed"] == seed]
-    assert summarize(about(), swapped, COSTS, {}) == summarize(about(), ROWS, COSTS, {})
+    assert (
+        summary_of(about(), swapped, COSTS, {}).to_json()
+        == summary_of(about(), ROWS, COSTS, {}).to_json()
+    )

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from saln.experiments.rows import EpochRow
+
 
 class Quiet:
     """A reporter that says nothing and keeps the notes."""
@@ -22,7 +24,7 @@ class Quiet:
     def advance(self, examples: int) -> None:
         pass
 
-    def epoch(self, row: dict[str, Any], epochs: int) -> None:
+    def epoch(self, row: EpochRow, epochs: int) -> None:
         pass
 
 

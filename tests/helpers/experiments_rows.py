@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from saln.experiments.summary import METRICS
+from saln.experiments.rows import METRICS, ArmCost, EpochRow, RunFacts, Summary
+from saln.experiments.summary import summarize
 
 
 def _row(arm: str, seed: int, epoch: int, accuracy: float, seconds: tuple[int, ...]) -> Any:
@@ -43,6 +45,25 @@ COSTS: dict[tuple[str, int], Any] = {
     ("saln", 0): _cost(50, features=9),
     ("saln", 1): _cost(52, features=9),
 }
+
+
+def typed(rows: Sequence[Any] = ROWS) -> list[EpochRow]:
+    return [EpochRow.from_json(row) for row in rows]
+
+
+def typed_costs(costs: Mapping[tuple[str, int], Any] = COSTS) -> dict[tuple[str, int], ArmCost]:
+    return {key: ArmCost.from_json(cost) for key, cost in costs.items()}
+
+
+def summary_of(
+    facts: dict[str, Any] | None = None,
+    rows: Sequence[Any] = ROWS,
+    costs: Mapping[tuple[str, int], Any] = COSTS,
+    failures: Mapping[tuple[str, int], str] | None = None,
+) -> Summary:
+    """The summary of a run from plain values."""
+    given = RunFacts.from_json(facts or about())
+    return summarize(given, typed(rows), typed_costs(costs), failures or {})
 
 
 def about(**changes: Any) -> dict[str, Any]:

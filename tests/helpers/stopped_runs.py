@@ -34,7 +34,7 @@ class Quiet:
         pass
 
     def epoch(self, row, epochs):
-        self.epochs.append((row["arm"], row["seed"], row["epoch"]))
+        self.epochs.append((row.arm, row.seed, row.epoch))
 
 
 def small_run(folder: Path, **changes: Any) -> Config:

@@ -3,10 +3,9 @@ from __future__ import annotations
 import copy
 
 import pytest
-from helpers.experiments_rows import COSTS, ROWS, about
+from helpers.experiments_rows import COSTS, ROWS, about, summary_of
 
 from saln.experiments.config import load_preset, preset_names
-from saln.experiments.summary import summarize
 from saln.report.comparisons import break_even_lines, comparison_tables, headline, paper_table
 from saln.report.paper_claims import CLAIMS, UNREAD
 from saln.report.values import Table
@@ -14,7 +13,7 @@ from saln.report.values import Table
 
 @pytest.fixture
 def summary():
-    return summarize(about(), ROWS, COSTS, {})
+    return summary_of(about(), ROWS, COSTS, {}).to_json()
 
 
 def renamed(old: str, new: str):
@@ -50,7 +49,7 @@ def test_the_tables_of_equal_costs(summary):
 
 def test_the_time_to_standards_accuracy():
     rows, costs = renamed("uniform", "standard")
-    summary = summarize(about(methods=["standard", "saln"]), rows, costs, {})
+    summary = summary_of(about(methods=["standard", "saln"]), rows, costs, {}).to_json()
     tables = {table.name: table for table in comparison_tables(summary)}
     time = {row[0]: row[1:] for row in tables["time_to_standard"].rows}
     # standard ends at 0.4 and 0.6; saln, from 9 s on, is there at 31.5 and 35.25 s.

@@ -6,10 +6,9 @@ import html.parser
 import json
 
 import pytest
-from helpers.experiments_rows import COSTS, ROWS, about
+from helpers.experiments_rows import COSTS, ROWS, about, summary_of
 
 from saln.errors import DataError
-from saln.experiments.summary import summarize
 from saln.report.label_section import label_section
 from saln.report.page import write_report
 
@@ -34,7 +33,7 @@ LABELS = {
 def folder(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "environment.json").write_text(json.dumps({"command": ["saln", "compare"]}))
-    summary = summarize(about(), ROWS, COSTS, {})
+    summary = summary_of(about(), ROWS, COSTS, {}).to_json()
     (tmp_path / "summary.json").write_text(json.dumps(summary))
     (tmp_path / "epochs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
     return tmp_path

@@ -6,10 +6,9 @@ import re
 import xml.etree.ElementTree as ET
 
 import pytest
-from helpers.experiments_rows import COSTS, ROWS, about
+from helpers.experiments_rows import COSTS, ROWS, about, summary_of
 
 from saln.errors import DataError, InputError
-from saln.experiments.summary import summarize
 from saln.report.drawing import draw, for_page
 from saln.report.figures import run_figures, summary_figures
 from saln.report.page import write_joined, write_report
@@ -28,7 +27,7 @@ from saln.report.values import (
 
 @pytest.fixture
 def summary():
-    return summarize(about(label_noise=0.4), ROWS, COSTS, {})
+    return summary_of(about(label_noise=0.4), ROWS, COSTS, {}).to_json()
 
 
 @pytest.fixture
@@ -62,20 +61,22 @@ def test_verdicts_are_sentences(summary):
     assert lines == (
         "saln against uniform: better (+10.0 points of test accuracy; 95% interval +10.0 to +10.0)",
     )
-    single = summarize(about(seeds=[0]), [r for r in ROWS if r["seed"] == 0], COSTS, {})
+    single = summary_of(about(seeds=[0]), [r for r in ROWS if r["seed"] == 0], COSTS, {}).to_json()
     assert "one seed has no interval" in verdicts(single)[0]
 
 
 def test_verdicts_compare_the_cost_of_an_epoch_with_standards():
     renamed = [row | {"arm": {"uniform": "standard"}.get(row["arm"], row["arm"])} for row in ROWS]
     costs = {("standard" if a == "uniform" else a, s): c for (a, s), c in COSTS.items()}
-    summary = summarize(about(methods=["standard", "saln"]), renamed, costs, {})
+    summary = summary_of(about(methods=["standard", "saln"]), renamed, costs, {}).to_json()
     # 5 seconds an epoch against 15
     assert verdicts(summary)[-1].endswith("loading and choosing included: saln 0.3")
 
 
 def test_a_failed_arm_is_said(summary):
-    failed = summarize(about(), ROWS, COSTS, {("saln", 0): "saln, seed 0: the loss is nan"})
+    failed = summary_of(
+        about(), ROWS, COSTS, {("saln", 0): "saln, seed 0: the loss is nan"}
+    ).to_json()
     assert verdicts(failed) == ("saln was stopped: saln, seed 0: the loss is nan",)
     assert arm_cells("saln", failed["arms"]["saln"])[1].startswith("stopped")
     assert [row[0] for row in run_tables(failed)[0].rows] == ["uniform"]
@@ -215,16 +216,16 @@ def test_an_unfinished_run_is_refused(run_folder):
 def test_a_broken_row_is_named(run_folder):
     with (run_folder / "epochs.jsonl").open("a") as stream:
         stream.write('{"arm": "sa\n')
-    with pytest.raises(DataError, match=r"epochs\.jsonl, line 9 is no JSON"):
+    with pytest.raises(DataError, match=r"epochs\.jsonl line 9 is no JSON"):
         write_report(run_folder)
 
 
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("[]", "line 9 is no row of a run"),
-        ('{"arm": "saln"}', "line 9 is no row of a run (it lacks 'seed')"),
-        (json.dumps(ROWS[0] | {"test_loss": "low"}), "line 9 is no row of a run (a value is no"),
+        ("[]", "line 9: it is []; give an object with named fields"),
+        ('{"arm": "saln"}', "line 9: seed is missing; give a whole number"),
+        (json.dumps(ROWS[0] | {"test_loss": "low"}), "line 9: test_loss is 'low'; give a number"),
     ],
 )
 def test_a_row_that_is_json_but_no_row_is_named(run_folder, line, message):

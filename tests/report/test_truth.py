@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 
 import numpy as np
-from helpers.experiments_rows import COSTS, ROWS, about
+from helpers.experiments_rows import COSTS, ROWS, about, summary_of
 
 from saln.experiments.kept_examples import ArmChoices, SeedExamples
-from saln.experiments.summary import summarize
 from saln.report import page as page_module
 from saln.report.choice_section import Chosen, chosen_figures, chosen_tables
 from saln.report.drawing import Drawn
@@ -18,7 +17,9 @@ from saln.report.tables import joined_table, run_tables
 
 
 def clean(rows=ROWS):
-    return summarize(about(), [row | {"wrong_label_share_kept": 0.0} for row in rows], COSTS, {})
+    return summary_of(
+        about(), [row | {"wrong_label_share_kept": 0.0} for row in rows], COSTS, {}
+    ).to_json()
 
 
 def keep(folder, summary, rows=ROWS):
@@ -38,7 +39,7 @@ def test_the_tables_say_unknown():
     for entry in unknown["arms"].values():
         entry["wrong_label_share_kept"] = None
     assert run_tables(unknown)[-1].rows == tables["counts"].rows
-    known = summarize(about(label_noise=0.4), ROWS, COSTS, {})
+    known = summary_of(about(label_noise=0.4), ROWS, COSTS, {}).to_json()
     assert [row[-1] for row in run_tables(known)[-1].rows] == ["16.2", "22.5"]
     assert {row[2] for row in joined_table([("run", known)]).rows} == {"40"}
 
@@ -70,7 +71,7 @@ def test_the_pages_say_that_it_is_unknown(tmp_path, monkeypatch):
     for entry in summary["arms"].values():
         entry["wrong_label_share_kept"] = None
     keep(tmp_path / "real", summary, rows)
-    keep(tmp_path / "noisy", summarize(about(label_noise=0.4), ROWS, COSTS, {}))
+    keep(tmp_path / "noisy", summary_of(about(label_noise=0.4), ROWS, COSTS, {}).to_json())
     real, noisy = (write_report(tmp_path / name).read_text() for name in ("real", "noisy"))
     assert "label noise unknown" in real
     assert "label noise 40%" in noisy

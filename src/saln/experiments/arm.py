@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from saln.converter import shown, split_commas
+from saln.converter import split_commas
 from saln.data.arguments import as_array
 from saln.errors import InputError
+from saln.messages import shown
 from saln.selection import Selector, Uniform
 from saln.selection.hyperparameters import (
     Hyperparameter,

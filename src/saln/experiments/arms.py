@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +22,7 @@ from saln.experiments.kept_examples import ChoiceRecord
 from saln.experiments.label_confidence import LabelConfidence, judge_labels
 from saln.experiments.reference_model import Reference, train_reference
 from saln.experiments.reporter import FeatureProgress, Reporter
-from saln.experiments.summary import METRICS
+from saln.experiments.rows import EpochRow, PhaseSeconds
 from saln.features.backbones import build_backbone, feature_size
 from saln.features.extraction import extract_features
 from saln.features.neighbors import NeighborTable, neighbor_table
@@ -323,7 +323,7 @@ class Comparison:
         arm: str,
         shared: SharedBySeed,
         features: Any,
-        save_epoch: Callable[[dict[str, Any], dict[str, Any]], None],
+        save_epoch: Callable[[EpochRow, dict[str, Any]], None],
         saved: dict[str, Any] | None = None,
     ) -> tuple[nn.Module, Ledger, ChoiceRecord]:
         """Trains one arm with one seed; gives the learner, what it cost and what it chose.
@@ -398,22 +398,20 @@ class Comparison:
             forward = len(kept) + int(self.processes.total(by_all))
             ledger.count(steps=result.steps, forward=forward, backward=len(kept))
             wrong = data.train.labels[kept] != data.train.true_labels[kept]
-            row: dict[str, Any] = {
-                "arm": arm,
-                "seed": shared.seed,
-                "epoch": result.epoch,
-                "steps": ledger.counts.steps,
-                "examples_forward": ledger.counts.forward,
-                "examples_backward": ledger.counts.backward,
-            }
-            for split, value in result.measures.items():
-                row |= {f"{split}_accuracy": value.accuracy, f"{split}_loss": value.loss}
-            if not result.measures:  # --evaluate-every
-                row |= dict.fromkeys(METRICS)
             # Known only of labels that were replaced here: as it came, a data set may hold some.
             known = config.label_noise > 0
-            row["wrong_label_share_kept"] = float(wrong.mean()) if known else None
-            row["seconds"] = {name: round(value, 6) for name, value in ledger.take().items()}
+            seconds: Any = {name: round(value, 6) for name, value in ledger.take().items()}
+            row = EpochRow(
+                arm=arm,
+                seed=shared.seed,
+                epoch=result.epoch,
+                steps=ledger.counts.steps,
+                examples_forward=ledger.counts.forward,
+                examples_backward=ledger.counts.backward,
+                **metrics_of(result.measures),
+                wrong_label_share_kept=float(wrong.mean()) if known else None,
+                seconds=PhaseSeconds(**seconds),
+            )
             with ledger.phase("save"):
                 record.end_epoch(result.epoch, kept)
                 reached = {
@@ -427,6 +425,15 @@ class Comparison:
             self.reporter.epoch(row, config.epochs)
             epoch = result.epoch
         return learner, ledger, record
+
+
+def metrics_of(measures: Mapping[str, Measure]) -> dict[str, Any]:
+    """The metrics of a row; none where --evaluate-every leaves the epoch out."""
+    return {
+        f"{split}_{name}": value
+        for split, measure in measures.items()
+        for name, value in measure._asdict().items()
+    }
 
 
 def _selector_of(batches: EpochBatches) -> Any:

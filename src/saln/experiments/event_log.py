@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from saln._extras import optional_import
+from saln.experiments.rows import METRICS, EpochRow
 from saln.messages import parameter
+from saln.training.cost_ledger import PHASES
 
 # What is drawn of a row, beside its measures and seconds.
 NUMBERS = ("epoch", "examples_forward", "examples_backward", "wrong_label_share_kept")
@@ -32,7 +34,7 @@ class EventLog:
         self._of: tuple[str, int] | None = None
         self._writer: Any = None
 
-    def add(self, row: dict[str, Any], rows: Sequence[dict[str, Any]]) -> None:
+    def add(self, row: EpochRow, rows: Sequence[EpochRow]) -> None:
         """Takes an epoch's row; its x is the number of steps.
 
         An arm's folder is made anew from its rows when its first one comes, so that a run
@@ -42,18 +44,17 @@ class EventLog:
             row: The new one.
             rows: All of the run, the new one among them.
         """
-        key = row["arm"], row["seed"]
         new = [row]
-        if key != self._of:
+        if row.key != self._of:
             self.close()
-            folder = self.path / f"{key[0]}-seed{key[1]}"
+            folder = self.path / f"{row.arm}-seed{row.seed}"
             shutil.rmtree(folder, ignore_errors=True)
             self._writer = self._writers.SummaryWriter(folder)
-            self._of = key
-            new = [old for old in rows if (old["arm"], old["seed"]) == key]
+            self._of = row.key
+            new = [old for old in rows if old.key == row.key]
         for one in new:
             for name, value in _scalars(one):
-                self._writer.add_scalar(name, value, one["steps"])
+                self._writer.add_scalar(name, value, one.steps)
         self._writer.flush()
 
     def close(self) -> None:
@@ -63,13 +64,13 @@ class EventLog:
         self._writer = self._of = None
 
 
-def _scalars(row: dict[str, Any]) -> list[tuple[str, float]]:
+def _scalars(row: EpochRow) -> list[tuple[str, float]]:
     """Tags as TensorBoard groups them: what comes before the slash is a heading."""
-    found: list[tuple[str, float]] = []
-    for name, value in row.items():
+    tags = {name: f"epoch/{name}" for name in NUMBERS}
+    for name in METRICS:
         split, _, what = name.rpartition("_")
-        if what in ("accuracy", "loss") and value is not None:  # else evaluate_every left it out
-            found.append((f"{what}/{split}", value))
-        elif name in NUMBERS and value is not None:  # else nobody knows which labels are wrong
-            found.append((f"epoch/{name}", value))
-    return found + [(f"seconds/{name}", value) for name, value in row["seconds"].items()]
+        tags[name] = f"{what}/{split}"
+    # None: the epoch was not evaluated, or nobody knows which labels are wrong.
+    values = [(tag, getattr(row, name)) for name, tag in tags.items()]
+    values += [(f"seconds/{phase}", row.seconds.of(phase)) for phase in PHASES]
+    return [(tag, value) for tag, value in values if value is not None]

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shlex
 import shutil
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import xxhash
 
 from saln.errors import DataError
-from saln.experiments.progress_file import Record, Row, lines_of
+from saln.experiments.json_record import FieldError
+from saln.experiments.progress_file import Record
+from saln.experiments.rows import EpochRow, RunFacts, Summary, lines_of, row_of_line
 from saln.experiments.run_folder import ANEW
-from saln.experiments.summary import METRICS, summarize
+from saln.experiments.summary import summarize
 from saln.files import read_json, write_bytes, write_text
-from saln.messages import parameter
-from saln.training.cost_ledger import PHASES
 
 # For a report: the run itself may be lost, but what it found need not.
 _UNCHECKED = "put the file back, or delete it to draw the report without checking the other files"
@@ -31,8 +32,8 @@ class FinishedRun(NamedTuple):
         record: With the checksums of its files; None for a run without.
     """
 
-    summary: dict[str, Any]
-    rows: list[Row]
+    summary: Summary
+    rows: list[EpochRow]
     record: Record | None
 
     def is_whole(self, path: Path) -> bool:
@@ -57,7 +58,7 @@ class FinishedRun(NamedTuple):
             _conclude(path, _text(self.summary))
 
 
-def finish(record: Record, about: dict[str, Any]) -> dict[str, Any]:
+def finish(record: Record, about: RunFacts) -> Summary:
     """Makes a run a finished one; gives its summary.
 
     Args:
@@ -77,8 +78,8 @@ def finish(record: Record, about: dict[str, Any]) -> dict[str, Any]:
     return summary
 
 
-def _text(summary: dict[str, Any]) -> str:
-    return json.dumps(summary, indent=2) + "\n"
+def _text(summary: Summary) -> str:
+    return json.dumps(summary.to_json(), indent=2) + "\n"
 
 
 def _conclude(path: Path, text: str) -> None:
@@ -106,19 +107,29 @@ def read_finished(path: Path, cure: str = _UNCHECKED) -> FinishedRun | None:
     if record.about is None:
         return None
     if (path / "summary.json").exists() and not record.is_damaged("summary.json"):
-        summary = read_json(path / "summary.json", ANEW)
+        summary = read_summary(path / "summary.json", ANEW)
     else:
         summary = summarize(record.about, record.rows, record.costs, record.failures)
     return FinishedRun(summary, record.rows, record)
 
 
+def read_summary(source: Path, cure: str) -> Summary:
+    """Reads a ``summary.json``.
+
+    Raises:
+        DataError: It cannot be read, or a field is missing or of another kind.
+    """
+    try:
+        return Summary.from_json(read_json(source, cure))
+    except FieldError as error:
+        raise DataError(f"{source}: {error}, or {cure}") from error
+
+
 def _read_unchecked(path: Path) -> FinishedRun | None:
     if not (path / "summary.json").exists():
         return None
-    summary = read_json(
-        path / "summary.json",
-        f"delete it, and {parameter('resume', True)} makes it anew, or {ANEW}",
-    )
+    cure = f"delete it, and 'saln compare --resume --out {shlex.quote(str(path))}' makes it anew"
+    summary = read_summary(path / "summary.json", f"{cure}, or {ANEW}")
     source = path / "epochs.jsonl"
     try:
         lines = source.read_bytes().splitlines()
@@ -126,33 +137,9 @@ def _read_unchecked(path: Path) -> FinishedRun | None:
         raise DataError(f"{source} cannot be read ({error.strerror or error}); {ANEW}") from error
     return FinishedRun(
         summary,
-        [_row(line, f"{source}, line {number}") for number, line in enumerate(lines, start=1)],
+        [
+            row_of_line(line, source, number, "remove the line, or run again")
+            for number, line in enumerate(lines, start=1)
+        ],
         None,
     )
-
-
-def _row(line: bytes, where: str) -> Row:
-    """One row of ``epochs.jsonl``, with everything that is drawn of it."""
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{where} is no JSON ({error}); remove the line or run again") from error
-    numbers = ["seed", "epoch", "steps", "examples_backward"]
-    try:
-        found = [row[name] for name in numbers]
-        if row["wrong_label_share_kept"] is not None:  # else nobody knows which are wrong
-            found.append(row["wrong_label_share_kept"])
-        measured = [row[name] for name in METRICS]
-        if any(value is not None for value in measured):  # else --evaluate-every left them out
-            found += measured
-        found += [row["seconds"][name] for name in PHASES]
-        whole = isinstance(row["arm"], str) and all(isinstance(n, int | float) for n in found)
-    except (KeyError, TypeError) as error:
-        raise DataError(
-            f"{where} is no row of a run (it lacks {error}); remove the line or run again"
-        ) from error
-    if not whole:
-        raise DataError(
-            f"{where} is no row of a run (a value is no number); remove the line or run again"
-        )
-    return dict(row)

@@ -27,7 +27,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import json
 import os
 import re
 from collections.abc import Mapping
@@ -40,7 +39,8 @@ from saln.errors import DataError, InputError
 from saln.experiments.config import Config
 from saln.experiments.environment import environment
 from saln.experiments.finished_run import finish
-from saln.experiments.progress_file import FORMAT_VERSION, Record, Row, lines_of
+from saln.experiments.progress_file import FORMAT_VERSION, Record
+from saln.experiments.rows import ArmCost, EpochRow, RunFacts, Summary, lines_of, row_of_line
 from saln.experiments.run_folder import (
     ANEW,
     read_settings,
@@ -82,7 +82,7 @@ class RunProgress(contextlib.AbstractContextManager["RunProgress"]):
         self.epochs = config.epochs
         self.order = [(arm, seed) for seed in config.seeds for arm in config.methods]
         self.record = record
-        self.rows: list[Row] = []
+        self.rows: list[EpochRow] = []
         self.damaged: list[str] = []
         self.stream: IO[bytes] | None = None
         try:
@@ -95,7 +95,7 @@ class RunProgress(contextlib.AbstractContextManager["RunProgress"]):
             ) from error
 
     @property
-    def costs(self) -> dict[tuple[str, int], dict[str, Any]]:
+    def costs(self) -> dict[tuple[str, int], ArmCost]:
         """(arm, seed) -> what a finished arm cost."""
         return self.record.costs
 
@@ -211,29 +211,27 @@ class RunProgress(contextlib.AbstractContextManager["RunProgress"]):
                 self.rows += self.record.of(*key)
             else:
                 state = self.state(*key, device=torch.device("cpu"))
-                self.rows += [] if state is None else state["rows"]
+                self.rows += [] if state is None else map(EpochRow.from_json, state["rows"])
         counted = lines_of(self.rows)
         if found != counted:
             # A kill here loses nothing, since the rows are in the record and the states.
             write_bytes(source, counted, durable=True)
 
-    def _old_rows(self, content: bytes) -> list[Row]:
+    def _old_rows(self, content: bytes) -> list[EpochRow]:
         """The rows of the arms that are done, of a run whose record holds none."""
         source = self.path / "epochs.jsonl"
         lines = content.splitlines()
-        found: dict[tuple[str, int], list[Row]] = {}
+        found: dict[tuple[str, int], list[EpochRow]] = {}
         for number, line in enumerate(lines, start=1):
             try:
-                row = json.loads(line)
-                found.setdefault((row["arm"], row["seed"]), []).append(row)
-            except (ValueError, TypeError, KeyError, RecursionError) as error:
+                row = row_of_line(line, source, number, ANEW)
+            except DataError:
                 if number == len(lines):
                     break  # torn by the kill
-                raise DataError(
-                    f"{source}, line {number} is no row of a run ({error}); {ANEW}"
-                ) from error
+                raise
+            found.setdefault(row.key, []).append(row)
         for key in self.costs:
-            epochs = [row.get("epoch") for row in found.get(key, [])]
+            epochs = [row.epoch for row in found.get(key, [])]
             if epochs != list(range(1, self.epochs + 1)):
                 raise DataError(
                     f"{source} lacks rows of {key[0]}, seed {key[1]}, which is finished; {ANEW}"
@@ -310,7 +308,7 @@ class RunProgress(contextlib.AbstractContextManager["RunProgress"]):
         """
         return self._load(f"{arm}-seed{seed}.pt", device, f"{arm}, seed {seed}, begins")
 
-    def save_epoch(self, row: Row, state: Mapping[str, Any]) -> None:
+    def save_epoch(self, row: EpochRow, state: Mapping[str, Any]) -> None:
         """Makes the state after an epoch durable, then counts its row.
 
         Args:
@@ -321,21 +319,20 @@ class RunProgress(contextlib.AbstractContextManager["RunProgress"]):
             DataError: The disk is full, or the folder is no longer there.
         """
         self.check_folder()
-        arm, seed = row["arm"], row["seed"]
-        rows = [old for old in self.rows if (old["arm"], old["seed"]) == (arm, seed)]
-        save_state(self.path / "resume" / f"{arm}-seed{seed}.pt", {**state, "rows": [*rows, row]})
+        rows = [old.to_json() for old in (*self.rows, row) if old.key == row.key]
+        save_state(self.path / "resume" / f"{row.arm}-seed{row.seed}.pt", {**state, "rows": rows})
         self.rows.append(row)
         self._append(lines_of([row]))
 
     def _end(self, arm: str, seed: int) -> None:
         """Keeps the rows of an arm that is done; its state goes."""
         done = self.record.done
-        self.record.rows = [row for row in self.rows if done(row["arm"], row["seed"])]
+        self.record.rows = [row for row in self.rows if done(row.arm, row.seed)]
         self.record.write()
         (self.path / "resume" / f"{arm}-seed{seed}.pt").unlink(missing_ok=True)
 
     def finish(
-        self, arm: str, seed: int, learner: Mapping[str, torch.Tensor], cost: dict[str, Any]
+        self, arm: str, seed: int, learner: Mapping[str, torch.Tensor], cost: ArmCost
     ) -> None:
         """Keeps a finished arm's learner, what it cost and the checksums of what it wrote."""
         self.check_folder()
@@ -384,7 +381,7 @@ class RunProgress(contextlib.AbstractContextManager["RunProgress"]):
         self.record.note("labels.json")
         self.record.write()
 
-    def finish_run(self, about: Mapping[str, Any]) -> dict[str, Any]:
+    def finish_run(self, about: RunFacts) -> Summary:
         """Writes ``summary.json`` and gives it; nothing is left to go on from.
 
         Args:
@@ -394,7 +391,7 @@ class RunProgress(contextlib.AbstractContextManager["RunProgress"]):
             DataError: The disk is full, or the folder is no longer there.
         """
         self.check_folder()
-        return finish(self.record, dict(about))
+        return finish(self.record, about)
 
 
 def _check_facts(record: Record, facts: Mapping[str, Any]) -> None:

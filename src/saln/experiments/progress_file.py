@@ -6,25 +6,17 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from saln.errors import DataError, InputError
+from saln.experiments.rows import ArmCost, EpochRow, Key, RunFacts
 from saln.experiments.run_folder import OLD_VERSION
 from saln.files import CHECKSUM, file_checksum, read_json, signed, write_signed
 
 FORMAT_VERSION = 3
-
-Row = dict[str, Any]
-Key = tuple[str, int]
-
-
-def lines_of(rows: Sequence[Row]) -> bytes:
-    """Rows as in ``epochs.jsonl``."""
-    return b"".join((json.dumps(row) + "\n").encode() for row in rows)
 
 
 @dataclass
@@ -44,11 +36,11 @@ class Record:
 
     path: Path
     facts: dict[str, Any]
-    rows: list[Row] = field(default_factory=list)
-    costs: dict[Key, dict[str, Any]] = field(default_factory=dict)
+    rows: list[EpochRow] = field(default_factory=list)
+    costs: dict[Key, ArmCost] = field(default_factory=dict)
     failures: dict[Key, str] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
-    about: dict[str, Any] | None = None
+    about: RunFacts | None = None
     version: int = FORMAT_VERSION
 
     @property
@@ -60,9 +52,9 @@ class Record:
         """Whether an arm is finished or has failed."""
         return (arm, seed) in self.costs or (arm, seed) in self.failures
 
-    def of(self, arm: str, seed: int) -> list[Row]:
+    def of(self, arm: str, seed: int) -> list[EpochRow]:
         """The rows of an arm."""
-        return [row for row in self.rows if (row["arm"], row["seed"]) == (arm, seed)]
+        return [row for row in self.rows if row.key == (arm, seed)]
 
     def note(self, name: str) -> None:
         """Takes a file's checksum."""
@@ -93,11 +85,14 @@ class Record:
         saved = {
             "format_version": FORMAT_VERSION,
             "facts": self.facts,
-            "costs": [{"arm": a, "seed": s, **cost} for (a, s), cost in self.costs.items()],
+            "costs": [
+                {"arm": arm, "seed": seed, **cost.to_json()}
+                for (arm, seed), cost in self.costs.items()
+            ],
             "failed": [{"arm": a, "seed": s, "error": e} for (a, s), e in self.failures.items()],
-            "rows": self.rows,
+            "rows": [row.to_json() for row in self.rows],
             "files": self.files,
-            "about": self.about,
+            "about": None if self.about is None else self.about.to_json(),
         }
         write_signed(self.path / "progress.json", saved)
 
@@ -132,11 +127,12 @@ class Record:
         found = cls(path, dict(values["facts"]), version=values["format_version"])
         for entry in values["costs"]:
             rest = {key: value for key, value in entry.items() if key not in ("arm", "seed")}
-            found.costs[entry["arm"], entry["seed"]] = rest
+            key = entry["arm"], entry["seed"]
+            found.costs[key] = ArmCost.from_json(rest, f"the cost of {key[0]}, seed {key[1]}")
         for entry in values["failed"]:
             found.failures[entry["arm"], entry["seed"]] = entry["error"]
         if found.is_old:
             return found
-        return dataclasses.replace(
-            found, rows=values["rows"], files=values["files"], about=values["about"]
-        )
+        rows = [EpochRow.from_json(row, f"rows[{i}]") for i, row in enumerate(values["rows"])]
+        about = None if values["about"] is None else RunFacts.from_json(values["about"], "about")
+        return dataclasses.replace(found, rows=rows, files=values["files"], about=about)

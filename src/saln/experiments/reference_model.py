@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from saln.data.torch_datasets import EvaluationView, TrainingView
 from saln.errors import TrainingError
 from saln.experiments.reporter import Reporter
+from saln.experiments.rows import ArmCost
 from saln.loading.epoch_batches import LoadedBatches, evaluation_batches
 from saln.loading.network_outputs import scoring
 from saln.loading.selected_batches import SelectedBatches
@@ -123,19 +124,17 @@ def train_reference(
     return Reference(whole, ledger.total(), ledger.counts)
 
 
-def cost_of(
-    ledger: Ledger, features: tuple[float, int], reference: Reference | None
-) -> dict[str, Any]:
+def cost_of(ledger: Ledger, features: tuple[float, int], reference: Reference | None) -> ArmCost:
     """What one arm cost with one seed. ``features``: seconds and examples."""
     reference_seconds = 0.0 if reference is None else reference.seconds
     counts = Counts() if reference is None else reference.counts
-    return {
-        "features": features[0],
-        "reference": reference_seconds,
-        "save": ledger.seconds["save"],
-        "total": ledger.total() + features[0] + reference_seconds,
+    return ArmCost(
+        features=features[0],
+        reference=reference_seconds,
+        save=ledger.seconds["save"],
+        total=ledger.total() + features[0] + reference_seconds,
         **ledger.peak()._asdict(),
-        "features_examples_forward": features[1],
-        "reference_examples_forward": counts.forward,
-        "reference_examples_backward": counts.backward,
-    }
+        features_examples_forward=features[1],
+        reference_examples_forward=counts.forward,
+        reference_examples_backward=counts.backward,
+    )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Protocol
 
+from saln.experiments.rows import EpochRow
 from saln.features.extraction import Progress
 
 
@@ -19,7 +20,7 @@ class Reporter(Protocol):
     def advance(self, examples: int) -> None:
         """So many more examples are done."""
 
-    def epoch(self, row: dict[str, Any], epochs: int) -> None:
+    def epoch(self, row: EpochRow, epochs: int) -> None:
         """An epoch is done."""
 
 

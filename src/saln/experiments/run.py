@@ -22,6 +22,7 @@ from saln.experiments.label_confidence import doubted_labels
 from saln.experiments.progress import RunProgress
 from saln.experiments.reference_model import Reference, cost_of
 from saln.experiments.reporter import Reporter
+from saln.experiments.rows import EpochRow, RunFacts, Summary
 from saln.experiments.run_folder import ANEW, claimed
 from saln.messages import parameter
 from saln.threads import limited_threads
@@ -34,13 +35,13 @@ class Outcome:
 
     Attributes:
         path: The run folder.
-        summary: The content of ``summary.json``.
+        summary: The content of ``summary.json``; None but in the first process.
         failures: One line for each arm and seed that was stopped.
         nothing_to_do: The run to go on with was finished already.
     """
 
     path: Path
-    summary: dict[str, Any]
+    summary: Summary | None
     failures: tuple[str, ...]
     nothing_to_do: bool = False
 
@@ -80,7 +81,7 @@ def compare(config: Config, reporter: Reporter, parts: type[Comparison] = Compar
         resumes = processes.first and config.resume
         summary = _finished_summary(path, config) if resumes else None
         if processes.same(summary is not None, device):
-            return Outcome(path, summary or {}, (), nothing_to_do=True)
+            return Outcome(path, summary, (), nothing_to_do=True)
         with limited_threads(config.threads):
             comparison = parts(config, reporter, device, processes)
             return _compare(comparison, path)
@@ -100,10 +101,10 @@ def _hinting(reporter: Reporter, path: Path) -> Iterator[None]:
         raise
 
 
-def _finished_summary(path: Path, config: Config) -> dict[str, Any] | None:
+def _finished_summary(path: Path, config: Config) -> Summary | None:
     """The summary of a run that has every seed that is asked for; what is damaged is mended."""
     run = read_finished(path, ANEW)
-    if run is None or run.summary.get("seeds") != list(config.seeds):
+    if run is None or run.summary.seeds != config.seeds:
         return None
     run.mend(path)
     return run.summary
@@ -140,25 +141,25 @@ def _compare(comparison: Comparison, path: Path) -> Outcome:
         comparison.warm_up()
         _train_arms(comparison, progress, log, features, feature_seconds)
         if progress is None:  # the first process has the rows
-            return Outcome(path, {}, ())
-        about = {
-            "dataset": config.dataset,
-            "classes": len(data.class_names),
-            "class_names": list(data.class_names),
-            "examples": counts,
-            "methods": list(config.methods),
-            "learner": config.learner,
-            "head_only": config.head_only,
-            "backbone": config.backbone,
-            "image_size": comparison.image_size,
-            "epochs": config.epochs,
-            "batch_size": config.batch_size,
-            "candidates": comparison.n_candidates,
-            "filter_ratio": config.filter_ratio,
-            "filter_schedule": str(comparison.filter_schedule),
-            "label_noise": config.label_noise,
-            "seeds": list(config.seeds),
-        }
+            return Outcome(path, None, ())
+        about = RunFacts(
+            dataset=config.dataset,
+            classes=len(data.class_names),
+            class_names=tuple(data.class_names),
+            examples=counts,
+            methods=config.methods,
+            learner=config.learner,
+            head_only=config.head_only,
+            backbone=config.backbone,
+            image_size=comparison.image_size,
+            epochs=config.epochs,
+            batch_size=config.batch_size,
+            candidates=comparison.n_candidates,
+            filter_ratio=config.filter_ratio,
+            filter_schedule=str(comparison.filter_schedule),
+            label_noise=config.label_noise,
+            seeds=config.seeds,
+        )
         summary = progress.finish_run(about)
     return Outcome(path, summary, tuple(progress.failures.values()))
 
@@ -184,7 +185,7 @@ def _train_arms(
     """
     config, device, processes = comparison.config, comparison.device, comparison.processes
 
-    def save_epoch(row: dict[str, Any], state: dict[str, Any]) -> None:
+    def save_epoch(row: EpochRow, state: dict[str, Any]) -> None:
         if progress is not None:
             progress.save_epoch(row, state)
             if log is not None:

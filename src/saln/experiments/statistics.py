@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from scipy import special  # scipy.stats takes a second to import
+
+from saln.experiments.json_record import JsonRecord
 
 CONFIDENCE = 0.95
 
@@ -30,7 +33,8 @@ class Curve(NamedTuple):
     y: tuple[float, ...]
 
 
-class Difference(NamedTuple):
+@dataclass(frozen=True)
+class Difference(JsonRecord):
     """A paired difference, its 95% interval and what that shows."""
 
     difference: float
@@ -38,7 +42,8 @@ class Difference(NamedTuple):
     verdict: str
 
 
-class EqualDifference(NamedTuple):
+@dataclass(frozen=True)
+class EqualDifference(JsonRecord):
     """A :class:`Difference` and the cost that it was read at, the mean over seeds."""
 
     at: float
@@ -94,9 +99,9 @@ def first_reaching(curve: Curve, target: float) -> float | None:
     """
     if curve.y[0] >= target:
         return curve.x[0]
-    for number in range(1, len(curve.x)):
-        if curve.y[number] >= target:
-            (x0, x1), (y0, y1) = curve.x[number - 1 : number + 1], curve.y[number - 1 : number + 1]
+    for end in range(1, len(curve.x)):
+        if curve.y[end] >= target:
+            (x0, x1), (y0, y1) = curve.x[end - 1 : end + 1], curve.y[end - 1 : end + 1]
             return x0 + (x1 - x0) * (target - y0) / (y1 - y0)
     return None
 
@@ -111,7 +116,7 @@ def difference_at_equal_cost(
         baseline: The same seeds, in the same order.
 
     Returns:
-        None where, for any seed, the dearer curve had no point yet when the cheaper ended.
+        None where, for any seed, the curve that costs more had no point yet when the other ended.
 
     Raises:
         ValueError: The two have different lengths.
@@ -125,7 +130,8 @@ def difference_at_equal_cost(
         ends.append(end)
         values.append(value)
         others.append(against)
-    return EqualDifference(float(np.mean(ends)), *paired_difference(values, others))
+    found = paired_difference(values, others)
+    return EqualDifference(float(np.mean(ends)), found.difference, found.ci95, found.verdict)
 
 
 def share_to_break_even(
@@ -137,7 +143,7 @@ def share_to_break_even(
 ) -> float:
     """The break-even line: how many steps an arm may make, as a share of the baseline's.
 
-    An arm with dearer steps pays for its choosing when it reaches what the baseline
+    An arm whose steps cost more pays for its choosing when it reaches what the baseline
     reaches in at most this share of the baseline's steps. 0.8 means: a fifth fewer. At 0
     or below, one-off work alone costs more than the baseline's whole run.
     """

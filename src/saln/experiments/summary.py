@@ -3,10 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any, NamedTuple
+from typing import Any
 
 from saln.experiments.arm import BASELINES, STANDARD
+from saln.experiments.rows import (
+    EPOCH_PHASES,
+    METRICS,
+    ArmCost,
+    ArmSeconds,
+    ArmSummary,
+    BreakEven,
+    EpochRow,
+    Key,
+    Metric,
+    OneOffExamples,
+    PeakBytes,
+    RunFacts,
+    SecondsToStandard,
+    StoppedArm,
+    Summary,
+    rows_of_arm,
+)
 from saln.experiments.statistics import (
     Curve,
     difference_at_equal_cost,
@@ -17,17 +36,9 @@ from saln.experiments.statistics import (
 )
 from saln.training.cost_ledger import ONCE, PHASES
 
-Row = dict[str, Any]
-METRICS = tuple(
-    f"{split}_{what}" for what in ("accuracy", "loss") for split in ("train", "validation", "test")
-)
-# What an epoch costs its user; evaluation is the experimenter's wish.
-EPOCH_PHASES = ("load", "score", "select", "train")
 
-
-def _metric(values: Sequence[float]) -> dict[str, Any]:
-    mean, ci95 = mean_interval(values)
-    return {"mean": mean, "ci95": ci95, "per_seed": list(values)}
+def _metric(values: Sequence[float]) -> Metric:
+    return Metric(*mean_interval(values), tuple(values))
 
 
 def _mean(values: Sequence[float]) -> float:
@@ -40,104 +51,113 @@ def _mean_where_known(values: Sequence[float | None]) -> float | None:
     return _mean(known) if len(known) == len(values) else None
 
 
-class _ArmRun(NamedTuple):
+@dataclass(frozen=True)
+class _ArmRun:
     """One arm with one seed: its rows in order, its one-off seconds and its total."""
 
-    epochs: list[Row]
-    cost: Row
+    epochs: list[EpochRow]
+    cost: ArmCost
+
+    @property
+    def last(self) -> EpochRow:
+        return self.epochs[-1]
+
+    def measured(self, name: str) -> float:
+        """A metric after the last epoch, which is always evaluated."""
+        return float(getattr(self.last, name))
 
     def once(self) -> float:
         """Seconds for what is made before the first step."""
-        return float(self.cost["features"] + self.cost["reference"])
+        return float(self.cost.features + self.cost.reference)
 
     def per_step(self) -> float:
         """Mean seconds of a step, with loading, scoring and selecting."""
-        seconds = [row["seconds"][phase] for row in self.epochs for phase in EPOCH_PHASES]
-        return float(sum(seconds) / self.epochs[-1]["steps"])
+        # One sum over all, in this order: another order has other last digits.
+        seconds = [row.seconds.of(phase) for row in self.epochs for phase in EPOCH_PHASES]
+        return sum(seconds) / self.last.steps
 
     def over_steps(self) -> Curve:
-        return self._curve([row["steps"] for row in self.epochs])
+        return self._curve([row.steps for row in self.epochs])
 
     def over_seconds(self) -> Curve:
-        each = (sum(row["seconds"][phase] for phase in EPOCH_PHASES) for row in self.epochs)
-        _, *ends = accumulate(each, initial=self.once())
+        _, *ends = accumulate((row.seconds.spent for row in self.epochs), initial=self.once())
         return self._curve(ends)
 
     def _curve(self, costs: Sequence[float]) -> Curve:
         """Test accuracy over costs, through the epochs that were evaluated."""
-        accuracies = [row["test_accuracy"] for row in self.epochs]
-        pairs = zip(costs, accuracies, strict=True)
+        pairs = zip(costs, (row.test_accuracy for row in self.epochs), strict=True)
         measured = [(cost, value) for cost, value in pairs if value is not None]
         return Curve(tuple(cost for cost, _ in measured), tuple(value for _, value in measured))
 
 
-def _arm(runs: Sequence[_ArmRun]) -> dict[str, Any]:
-    """What is said of one arm by itself; one run a seed."""
-    last = [run.epochs[-1] for run in runs]
-    costs = [run.cost for run in runs]
-    n_epochs = len(runs[0].epochs)
-    seconds = {
-        phase: _mean([sum(row["seconds"][phase] for row in run.epochs) for run in runs])
+def _seconds(runs: Sequence[_ArmRun]) -> ArmSeconds:
+    phases: dict[str, Any] = {
+        phase: _mean([sum(row.seconds.of(phase) for row in run.epochs) for run in runs])
         for phase in PHASES
     }
-    once = {name: _mean([cost[name] for cost in costs]) for name in ONCE}
+    once: dict[str, Any] = {name: _mean([getattr(run.cost, name) for run in runs]) for name in ONCE}
     # Evaluation is the experimenter's wish and one-off work has fields of its own.
-    per_epoch = sum(seconds[phase] for phase in EPOCH_PHASES) / n_epochs
-    total = _mean([cost["total"] for cost in costs])
-    peaks = {
-        name: max((cost[f"{name}_bytes"] or 0 for cost in costs), default=0) or None
-        for name in ("rss", "cuda")
-    }
-    return {
-        **{name: _metric([row[name] for row in last]) for name in METRICS},
-        "wrong_label_share_kept": _mean_where_known(
-            [row["wrong_label_share_kept"] for run in runs for row in run.epochs]
+    per_epoch = sum(phases[phase] for phase in EPOCH_PHASES) / len(runs[0].epochs)
+    total = _mean([run.cost.total for run in runs])
+    return ArmSeconds(total=total, per_epoch=per_epoch, **once, **phases)
+
+
+def _alone(runs: Sequence[_ArmRun]) -> dict[str, Any]:
+    """What is said of one arm by itself; one run a seed."""
+    first, last = runs[0].cost, runs[0].last
+    shares = [row.wrong_label_share_kept for run in runs for row in run.epochs]
+    metrics = {name: _metric([run.measured(name) for run in runs]) for name in METRICS}
+    return metrics | {
+        "wrong_label_share_kept": _mean_where_known(shares),
+        "seconds": _seconds(runs),
+        "steps": last.steps,
+        "examples_forward": last.examples_forward,
+        "examples_backward": last.examples_backward,
+        "one_off_examples": OneOffExamples(
+            first.features_examples_forward,
+            first.reference_examples_forward,
+            first.reference_examples_backward,
         ),
-        "seconds": {"total": total, "per_epoch": per_epoch, **once, **seconds},
-        "steps": last[0]["steps"],
-        "examples_forward": last[0]["examples_forward"],
-        "examples_backward": last[0]["examples_backward"],
-        "one_off_examples": {
-            name: costs[0][name.replace("_", "_examples_")]
-            for name in ("features_forward", "reference_forward", "reference_backward")
-        },
-        "peak_bytes": peaks,
+        "peak_bytes": PeakBytes(
+            max(run.cost.rss_bytes or 0 for run in runs) or None,
+            max(run.cost.cuda_bytes or 0 for run in runs) or None,
+        ),
     }
 
 
-def _seconds_to_standard(runs: Sequence[_ArmRun], standard: Sequence[_ArmRun]) -> dict[str, Any]:
+def _seconds_to_standard(runs: Sequence[_ArmRun], standard: Sequence[_ArmRun]) -> SecondsToStandard:
     """How long an arm took to the test accuracy that `standard` ends at, seed by seed."""
-    targets = [run.epochs[-1]["test_accuracy"] for run in standard]
+    targets = [run.measured("test_accuracy") for run in standard]
     times, own, shares = [], [], []
     for run, base, target in zip(runs, standard, targets, strict=True):
         curve = run.over_seconds()
         times.append(first_reaching(curve, target))
         own.append(first_reaching(base.over_seconds(), target))
         shares.append(min(1.0, max(curve.y) / target) if target > 0 else 1.0)
-    found: dict[str, Any] = {
-        "target": _mean(targets),
-        "share_reached": _mean(shares),
-        "mean": None,
-        "ci95": None,
-        "per_seed": times,
-        "seconds_saved": None,
-    }
+    mean, ci95, saved = None, None, None
     reached = [time for time in times if time is not None]
     if len(reached) == len(times):
-        found["mean"], found["ci95"] = mean_interval(reached)
+        mean, ci95 = mean_interval(reached)
         its = [time for time in own if time is not None]  # all: it ends there
-        found["seconds_saved"] = paired_difference(its, reached)._asdict()
-    return found
+        saved = paired_difference(its, reached)
+    return SecondsToStandard(
+        target=_mean(targets),
+        share_reached=_mean(shares),
+        mean=mean,
+        ci95=ci95,
+        per_seed=tuple(times),
+        seconds_saved=saved,
+    )
 
 
-def _break_even(runs: Sequence[_ArmRun], baseline: Sequence[_ArmRun]) -> dict[str, Any]:
+def _break_even(runs: Sequence[_ArmRun], baseline: Sequence[_ArmRun]) -> BreakEven:
     """The share of the baseline's steps that an arm may make, and whether it needed fewer."""
 
     def allowed(run: _ArmRun, base: _ArmRun, steps: float) -> float:
         return share_to_break_even(run.per_step(), run.once(), base.per_step(), base.once(), steps)
 
     pairs = list(zip(runs, baseline, strict=True))
-    whole = [allowed(run, base, base.epochs[-1]["steps"]) for run, base in pairs]
+    whole = [allowed(run, base, base.last.steps) for run, base in pairs]
     needed: list[float | None] = []
     margins: list[float] = []
     for run, base in pairs:
@@ -155,52 +175,48 @@ def _break_even(runs: Sequence[_ArmRun], baseline: Sequence[_ArmRun]) -> dict[st
     if len(margins) == len(pairs):
         found = paired_difference(margins, [0.0] * len(margins)).verdict
         verdict = {"better": "pays", "worse": "does not pay"}.get(found, found)
-    return {
-        "steps_share": share,
-        "ci95": ci95,
-        "per_seed": whole,
-        "fewer_steps": 1 - share,
-        "needed_share_per_seed": needed,
-        "verdict": verdict,
-    }
-
-
-def _against(
-    arm: str, runs: Mapping[str, Sequence[_ArmRun]], entries: Mapping[str, Any]
-) -> dict[str, Any]:
-    """One arm against each baseline that was run."""
-    found: dict[str, Any] = {"at_equal_steps": {}, "at_equal_seconds": {}, "break_even": {}}
-    for baseline in BASELINES:
-        versus = steps = seconds = even = None
-        if baseline in runs and baseline != arm:
-            mine, other = runs[arm], runs[baseline]
-            versus = paired_difference(
-                entries[arm]["test_accuracy"]["per_seed"],
-                entries[baseline]["test_accuracy"]["per_seed"],
-            )
-            steps = difference_at_equal_cost(
-                [run.over_steps() for run in mine], [run.over_steps() for run in other]
-            )
-            seconds = difference_at_equal_cost(
-                [run.over_seconds() for run in mine], [run.over_seconds() for run in other]
-            )
-            even = _break_even(mine, other)
-        found[f"versus_{baseline}"] = versus and versus._asdict()
-        found["at_equal_steps"][baseline] = steps and steps._asdict()
-        found["at_equal_seconds"][baseline] = seconds and seconds._asdict()
-        found["break_even"][baseline] = even
-    found["seconds_to_standard"] = (
-        _seconds_to_standard(runs[arm], runs[STANDARD.label]) if STANDARD.label in runs else None
+    return BreakEven(
+        steps_share=share,
+        ci95=ci95,
+        per_seed=tuple(whole),
+        fewer_steps=1 - share,
+        needed_share_per_seed=tuple(needed),
+        verdict=verdict,
     )
+
+
+def _against(arm: str, runs: Mapping[str, Sequence[_ArmRun]]) -> dict[str, Any]:
+    """One arm against each baseline that was run."""
+    mine, whole = runs[arm], runs.get(STANDARD.label)
+    found: dict[str, Any] = {
+        "seconds_to_standard": None if whole is None else _seconds_to_standard(mine, whole),
+        "at_equal_steps": dict.fromkeys(BASELINES),
+        "at_equal_seconds": dict.fromkeys(BASELINES),
+        "break_even": dict.fromkeys(BASELINES),
+    }
+    for baseline in BASELINES:
+        if baseline not in runs or baseline == arm:
+            continue
+        both = (mine, runs[baseline])
+        found[f"versus_{baseline}"] = paired_difference(
+            *([run.measured("test_accuracy") for run in side] for side in both)
+        )
+        found["at_equal_steps"][baseline] = difference_at_equal_cost(
+            *([run.over_steps() for run in side] for side in both)
+        )
+        found["at_equal_seconds"][baseline] = difference_at_equal_cost(
+            *([run.over_seconds() for run in side] for side in both)
+        )
+        found["break_even"][baseline] = _break_even(*both)
     return found
 
 
 def summarize(
-    about: Mapping[str, Any],
-    rows: Sequence[Row],
-    costs: Mapping[tuple[str, int], Row],
-    failures: Mapping[tuple[str, int], str],
-) -> dict[str, Any]:
+    about: RunFacts,
+    rows: Sequence[EpochRow],
+    costs: Mapping[Key, ArmCost],
+    failures: Mapping[Key, str],
+) -> Summary:
     """Makes the content of ``summary.json``.
 
     Every arm is set against `uniform` and `standard`, seed by seed: after as many epochs
@@ -209,33 +225,30 @@ def summarize(
     in ``total``.
 
     Args:
-        about: What was run: ``dataset``, ``filter_ratio``, ``seeds``, ``methods``, ...
+        about: What was run.
         rows: The rows of ``epochs.jsonl``.
-        costs: (arm, seed) -> seconds ``features``, ``reference``, ``save`` and ``total``,
-            examples of the one-off work, and peaks of memory.
+        costs: (arm, seed) -> what it cost beside its epochs.
         failures: (arm, seed) -> why it was stopped.
 
     Returns:
-        As in the design: accuracies are fractions, seconds are wall-clock means over
-        seeds. An arm that failed with any seed has only an ``error``. None stands for what
-        is not known: ``wrong_label_share_kept`` where no label was replaced on purpose.
+        Accuracies are fractions, seconds are wall-clock means over seeds. An arm that failed
+        with any seed has only an ``error``. None stands for what is not known:
+        ``wrong_label_share_kept`` where no label was replaced on purpose.
     """
-    arms: dict[str, Any] = {}
+    errors: dict[str, str] = {}
+    for (arm, _), text in failures.items():
+        errors.setdefault(arm, text)
     runs: dict[str, list[_ArmRun]] = {}
-    for arm in about["methods"]:
-        errors = [text for (failed, _), text in failures.items() if failed == arm]
-        if errors:
-            arms[arm] = {"error": errors[0]}
-            continue
-        by_seed: dict[int, list[Row]] = {}
-        for row in rows:
-            if row["arm"] == arm:
-                by_seed.setdefault(row["seed"], []).append(row)
-        # In the order of the seeds, for the differences are paired.
-        runs[arm] = [
-            _ArmRun(by_seed[seed], costs[arm, seed]) for seed in about["seeds"] if seed in by_seed
-        ]
-        arms[arm] = _arm(runs[arm])
-    for arm in runs:
-        arms[arm] |= _against(arm, runs, arms)
-    return {**about, "arms": arms}
+    for arm in about.methods:
+        if arm not in errors:
+            by_seed = rows_of_arm(rows, arm)
+            # In the order of the seeds, for the differences are paired.
+            seeds = [seed for seed in about.seeds if seed in by_seed]
+            runs[arm] = [_ArmRun(by_seed[seed], costs[arm, seed]) for seed in seeds]
+    arms: dict[str, ArmSummary | StoppedArm] = {
+        arm: StoppedArm(errors[arm])
+        if arm in errors
+        else ArmSummary(**_alone(runs[arm]), **_against(arm, runs))
+        for arm in about.methods
+    }
+    return Summary.of(about, arms)

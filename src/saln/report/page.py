@@ -42,7 +42,11 @@ class _ReportedRun(NamedTuple):
 
     @property
     def summary(self) -> dict[str, Any]:
-        return self.found.summary
+        return self.found.summary.to_json()
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        return [row.to_json() for row in self.found.rows]
 
     @property
     def command(self) -> str:
@@ -220,7 +224,7 @@ def _draw_report(run: _ReportedRun, left_out: tuple[str, ...]) -> _Drawn:
         return [drawn.figure(figure) for figure in figures]
 
     sums = shown(summary_figures(summary))
-    curves = shown(run_figures(run.found.rows, truth=knows_truth(summary)))
+    curves = shown(run_figures(run.rows, truth=knows_truth(summary)))
     page = (
         _templates()
         .get_template("page.html.j2")
@@ -286,7 +290,7 @@ def _shown(folder: Path) -> str:
 def _part(run: _ReportedRun, scope: str) -> dict[str, Any]:
     """What the joined page says of one run."""
     arms = tuple(run.summary["arms"])
-    figures = [*summary_figures(run.summary)[:1], *run_figures(run.found.rows, truth=False)[:1]]
+    figures = [*summary_figures(run.summary)[:1], *run_figures(run.rows, truth=False)[:1]]
     return {
         "scope": scope,
         "folder": _shown(run.folder),

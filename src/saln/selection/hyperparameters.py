@@ -12,8 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from saln.converter import allowed, from_text, shown, taken
+from saln.converter import allowed, from_text, taken
 from saln.errors import InputError
+from saln.messages import shown
 from saln.selection.contract import Selector
 
 REQUIRED = inspect.Parameter.empty

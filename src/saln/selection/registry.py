@@ -24,8 +24,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from saln.converter import shown, split_commas
+from saln.converter import split_commas
 from saln.errors import InputError
+from saln.messages import shown
 from saln.selection.coherence import BatchCoherence, Coherence
 from saln.selection.contract import Selector
 from saln.selection.facility_location import FacilityLocation

@@ -1,0 +1,172 @@
+"""Frozen dataclasses that are read from JSON, checked field by field, and written as read.
+
+Fields that this version does not know are kept and written back in their place, and a field
+that an older version did not write stays away: what is read and written again is the same to
+the last byte.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from saln.converter import options_of
+from saln.messages import shown
+
+_MISSING = dataclasses.MISSING
+
+
+class FieldError(ValueError):
+    """A field is missing or has a value that it cannot hold; the message names the field."""
+
+
+@dataclass(frozen=True)
+class JsonRecord:
+    """A JSON object with named fields; a subclass declares them by annotations.
+
+    A field is an int, a float, text, a bool, another record, a ``Mapping[str, X]``, a tuple of
+    any length or of a fixed one, ``Any``, or a union of these with None.
+
+    Attributes:
+        extra: Fields that the class does not name, as they were read.
+    """
+
+    extra: Mapping[str, Any] = field(default_factory=dict, repr=False, kw_only=True)
+    _order: tuple[str, ...] = field(default=(), repr=False, compare=False, kw_only=True)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values: as they were read, or in the order of the class for a new record."""
+        values = {name: getattr(self, name) for name in self.names()} | dict(self.extra)
+        late = [name for name in values if name not in self._order]
+        if self._order:  # read: what was not there stays away while it says nothing
+            late = [name for name in late if values[name] != _default(type(self), name)]
+        return {name: _plain(values[name]) for name in (*self._order, *late)}
+
+    def names(self) -> tuple[str, ...]:
+        """The fields in the order in which a new record is written."""
+        return tuple(_kinds(type(self)))
+
+    @classmethod
+    def from_json(cls, values: object, place: str = "") -> Self:
+        """Reads a JSON object.
+
+        Args:
+            values: As ``json.loads`` gives it.
+            place: The field that holds the object, for messages.
+
+        Raises:
+            FieldError: It is no object, a field is missing, or one has another kind of value.
+        """
+        if not isinstance(values, Mapping):
+            raise _refusal(place or "it", values, "an object with named fields")
+        kinds = _kinds(cls)
+        known = {}
+        for name, kind in kinds.items():
+            where = f"{place}.{name}" if place else name
+            if name in values:
+                known[name] = _read(values[name], kind, where)
+            elif name in _required(cls):
+                raise FieldError(f"{where} is missing; give {_allowed(kind)}")
+        extra = {name: value for name, value in values.items() if name not in kinds}
+        return cls(**known, extra=extra, _order=tuple(values))
+
+
+def _kinds(record: type[JsonRecord]) -> dict[str, Any]:
+    named: Any = record
+    return _hints(named)
+
+
+@functools.cache
+def _hints(record: Any) -> dict[str, Any]:
+    hints = typing.get_type_hints(record)
+    names = (each.name for each in dataclasses.fields(record))
+    return {name: hints[name] for name in names if name not in ("extra", "_order")}
+
+
+def _default(record: type[JsonRecord], name: str) -> Any:
+    """What a field is where it is not given; ``MISSING`` where it must be."""
+    for each in dataclasses.fields(record):
+        if each.name == name and each.default_factory is not _MISSING:
+            return each.default_factory()
+        if each.name == name:
+            return each.default
+    return _MISSING
+
+
+def _required(record: type[JsonRecord]) -> set[str]:
+    return {name for name in _kinds(record) if _default(record, name) is _MISSING}
+
+
+def _refusal(place: str, value: object, allowed: str) -> FieldError:
+    text = shown(value) if not isinstance(value, str) else repr(value[:80])
+    return FieldError(f"{place} is {text}; give {allowed}")
+
+
+def _is_record(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, JsonRecord)
+
+
+def _read(value: Any, kind: Any, place: str) -> Any:
+    """A value as a field holds it; numbers stay as they are, so that 1 is not written as 1.0."""
+    options = options_of(kind)
+    if value is None and types.NoneType in options:
+        return None
+    records = [option for option in options if _is_record(option)]
+    if records and isinstance(value, Mapping):
+        # Of several, the one whose fields are there; the first says what is wrong with them.
+        fits = (record for record in records if _required(record) <= value.keys())
+        return next(fits, records[0]).from_json(value, place)
+    for option in options:
+        origin, inside = typing.get_origin(option), typing.get_args(option)
+        if option is Any:
+            return value
+        if origin is tuple and isinstance(value, list | tuple):
+            return _several(value, inside, place)
+        if origin is not None and origin is not tuple and isinstance(value, Mapping):
+            return {key: _read(each, inside[1], f"{place}.{key}") for key, each in value.items()}
+        if option is float and isinstance(value, int | float) and not isinstance(value, bool):
+            return value
+        if option is int and isinstance(value, int) and not isinstance(value, bool):
+            return value
+        if option in (bool, str) and isinstance(value, option):
+            return value
+    raise _refusal(place, value, _allowed(kind))
+
+
+def _several(value: list[Any] | tuple[Any, ...], inside: tuple[Any, ...], place: str) -> Any:
+    if inside[-1] is not Ellipsis and len(value) != len(inside):
+        raise _refusal(place, value, f"{len(inside)} values")
+    kinds = inside[:1] * len(value) if inside[-1] is Ellipsis else inside
+    pairs = zip(value, kinds, strict=True)
+    return tuple(_read(each, kind, f"{place}[{i}]") for i, (each, kind) in enumerate(pairs))
+
+
+_WORDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+
+
+def _allowed(kind: Any) -> str:
+    """What a field may hold, in words."""
+    words = []
+    for option in options_of(kind):
+        if option is types.NoneType:
+            words.append("null")
+        elif typing.get_origin(option) is tuple:
+            words.append("a list")
+        else:
+            words.append(_WORDS.get(option, "an object with named fields"))
+    return " or ".join(words)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, JsonRecord):
+        return value.to_json()
+    if isinstance(value, Mapping):
+        return {key: _plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    return value

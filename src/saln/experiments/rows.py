@@ -1,0 +1,351 @@
+"""What a run folder holds, as values: a row an epoch, a cost and a summary an arm.
+
+The fields are those of ``epochs.jsonl``, ``progress.json`` and ``summary.json``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from saln.errors import DataError
+from saln.experiments.json_record import FieldError, JsonRecord
+from saln.experiments.statistics import Difference, EqualDifference
+from saln.training.cost_ledger import PHASES
+
+SPLITS = ("train", "validation", "test")
+METRICS = tuple(f"{split}_{what}" for what in ("accuracy", "loss") for split in SPLITS)
+# What an epoch costs its user; evaluation is the experimenter's wish.
+EPOCH_PHASES = tuple(phase for phase in PHASES if phase != "evaluate")
+
+# An arm with a seed.
+Key = tuple[str, int]
+
+
+@dataclass(frozen=True)
+class PhaseSeconds(JsonRecord):
+    """Wall-clock seconds of an epoch by phase."""
+
+    load: float
+    score: float
+    select: float
+    train: float
+    evaluate: float
+
+    def of(self, phase: str) -> float:
+        """The seconds of one of :data:`PHASES`."""
+        found: float = getattr(self, phase)
+        return found
+
+    @property
+    def spent(self) -> float:
+        """What the epoch cost its user: all but evaluation."""
+        return sum(self.of(phase) for phase in EPOCH_PHASES)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochRow(JsonRecord):
+    """A row of ``epochs.jsonl``: what an arm with a seed had reached after an epoch.
+
+    Attributes:
+        arm: Its name.
+        seed: Of the run.
+        epoch: From 1.
+        steps: Gradient steps so far.
+        examples_forward: Examples put through the learner so far, to train it or to score them.
+        examples_backward: Examples with a gradient so far.
+        train_accuracy: A fraction; None, as the five below, where the epoch was not evaluated.
+        wrong_label_share_kept: Of the examples kept in this epoch; None where it is not known
+            which labels are wrong.
+        seconds: Of this epoch.
+    """
+
+    arm: str
+    seed: int
+    epoch: int
+    steps: int
+    examples_forward: int
+    examples_backward: int
+    train_accuracy: float | None = None
+    train_loss: float | None = None
+    validation_accuracy: float | None = None
+    validation_loss: float | None = None
+    test_accuracy: float | None = None
+    test_loss: float | None = None
+    wrong_label_share_kept: float | None = None
+    seconds: PhaseSeconds
+
+    @property
+    def key(self) -> Key:
+        """The arm and the seed."""
+        return self.arm, self.seed
+
+    @property
+    def evaluated(self) -> bool:
+        """Whether accuracies and losses were measured after this epoch."""
+        return self.test_accuracy is not None
+
+    def names(self) -> tuple[str, ...]:
+        """As they have always been written: by split, or by metric where none was measured."""
+        names = super().names()
+        if self.evaluated:
+            return names
+        first = names.index(METRICS[0])
+        return (*names[:first], *METRICS, *names[first + len(METRICS) :])
+
+    def line(self) -> bytes:
+        """The row as a line of ``epochs.jsonl``."""
+        return (json.dumps(self.to_json()) + "\n").encode()
+
+
+def lines_of(rows: Iterable[EpochRow]) -> bytes:
+    """Rows as in ``epochs.jsonl``."""
+    return b"".join(row.line() for row in rows)
+
+
+def row_of_line(line: bytes, source: object, number: int, cure: str) -> EpochRow:
+    """Reads a line of ``epochs.jsonl``.
+
+    Args:
+        line: The bytes.
+        source: The file, for the message.
+        number: Of the line, from 1.
+        cure: What to do, beside giving the field another value.
+
+    Raises:
+        DataError: It is no row; the message names file, line and field.
+    """
+    where = f"{source} line {number}"
+    try:
+        row = EpochRow.from_json(json.loads(line))
+    except FieldError as error:
+        raise DataError(f"{where}: {error}, or {cure}") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{where} is no JSON ({error}); {cure}") from error
+    measured = [name for name in METRICS if getattr(row, name) is not None]
+    if measured and len(measured) < len(METRICS):
+        lost = next(name for name in METRICS if name not in measured)
+        raise DataError(f"{where}: {lost} is missing beside {measured[0]}; give it, or {cure}")
+    return row
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArmCost(JsonRecord):
+    """What an arm cost with a seed, beside its epochs.
+
+    Attributes:
+        features: Seconds for the features that it asks for, made or read.
+        reference: Seconds to train and to ask the reference model.
+        save: Seconds to keep what training goes on from.
+        total: All of its seconds.
+        rss_bytes: The most memory of the process; None where the system does not say.
+        cuda_bytes: The most memory on the GPU; None without one.
+        features_examples_forward: Examples put through the backbone.
+        reference_examples_forward: Examples put through the reference model.
+        reference_examples_backward: Examples that the reference model was trained on.
+    """
+
+    features: float
+    reference: float
+    save: float
+    total: float
+    rss_bytes: int | None
+    cuda_bytes: int | None
+    features_examples_forward: int
+    reference_examples_forward: int
+    reference_examples_backward: int
+
+
+@dataclass(frozen=True)
+class Metric(JsonRecord):
+    """A value after the last epoch: its mean over seeds, the 95% interval, and each seed's."""
+
+    mean: float
+    ci95: tuple[float, float] | None
+    per_seed: tuple[float, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArmSeconds(JsonRecord):
+    """Seconds of an arm's whole run, means over seeds; ``per_epoch`` leaves out one-off work."""
+
+    total: float
+    per_epoch: float
+    features: float
+    reference: float
+    save: float = 0.0
+    load: float
+    score: float
+    select: float
+    train: float
+    evaluate: float
+
+    def of(self, name: str) -> float:
+        """The seconds of ``total``, or of one of the one-off works or phases."""
+        found: float = getattr(self, name)
+        return found
+
+
+@dataclass(frozen=True)
+class OneOffExamples(JsonRecord):
+    """Examples that were put through networks before the first epoch."""
+
+    features_forward: int
+    reference_forward: int
+    reference_backward: int
+
+
+@dataclass(frozen=True)
+class PeakBytes(JsonRecord):
+    """The most memory held at once: of the process, and on the GPU; None where not known."""
+
+    rss: int | None = None
+    cuda: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class BreakEven(JsonRecord):
+    """The share of a baseline's steps that an arm may make to cost no more.
+
+    Attributes:
+        steps_share: Mean over seeds.
+        ci95: Its interval.
+        per_seed: Each seed's.
+        fewer_steps: 1 - ``steps_share``.
+        needed_share_per_seed: The share that it needed to be as accurate; None for never.
+        verdict: Whether it paid.
+    """
+
+    steps_share: float
+    ci95: tuple[float, float] | None
+    per_seed: tuple[float, ...]
+    fewer_steps: float
+    needed_share_per_seed: tuple[float | None, ...]
+    verdict: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class SecondsToStandard(JsonRecord):
+    """How long an arm took to the test accuracy that training on everything ends at.
+
+    Attributes:
+        target: That accuracy, mean over seeds.
+        share_reached: The share of it that was reached at best.
+        mean: Seconds; None, as its interval, where a seed never reached it.
+        ci95: The interval of ``mean``.
+        per_seed: Each seed's seconds; None for never.
+        seconds_saved: Against training on everything; None where a seed never reached it.
+    """
+
+    target: float
+    share_reached: float
+    mean: float | None
+    ci95: tuple[float, float] | None
+    per_seed: tuple[float | None, ...]
+    seconds_saved: Difference | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArmSummary(JsonRecord):
+    """What ``summary.json`` says of an arm that was not stopped.
+
+    ``at_equal_steps``, ``at_equal_seconds`` and ``break_even`` are by the baseline's name.
+    """
+
+    train_accuracy: Metric
+    validation_accuracy: Metric
+    test_accuracy: Metric
+    train_loss: Metric
+    validation_loss: Metric
+    test_loss: Metric
+    wrong_label_share_kept: float | None = None
+    seconds: ArmSeconds
+    steps: int
+    examples_forward: int
+    examples_backward: int
+    one_off_examples: OneOffExamples | None = None
+    peak_bytes: PeakBytes = PeakBytes()
+    at_equal_steps: Mapping[str, EqualDifference | None] = field(default_factory=dict)
+    at_equal_seconds: Mapping[str, EqualDifference | None] = field(default_factory=dict)
+    break_even: Mapping[str, BreakEven | None] = field(default_factory=dict)
+    versus_uniform: Difference | None = None
+    versus_standard: Difference | None = None
+    seconds_to_standard: SecondsToStandard | None = None
+
+    def metric(self, name: str) -> Metric:
+        """One of :data:`METRICS`."""
+        found: Metric = getattr(self, name)
+        return found
+
+    def versus(self, baseline: str) -> Difference | None:
+        """The difference of test accuracy after as many epochs; None where nothing is known."""
+        found: Difference | None = getattr(self, f"versus_{baseline}")
+        return found
+
+
+@dataclass(frozen=True)
+class StoppedArm(JsonRecord):
+    """An arm that was stopped with any seed, and why."""
+
+    error: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFacts(JsonRecord):
+    """What was run: the settings that a summary repeats, and the size of the data."""
+
+    dataset: str
+    classes: int | None = None
+    class_names: tuple[str, ...] = ()
+    examples: Mapping[str, int]
+    methods: tuple[str, ...]
+    learner: str
+    head_only: bool = False
+    backbone: str
+    image_size: int | None = None
+    epochs: int
+    batch_size: int
+    candidates: int
+    filter_ratio: float
+    filter_schedule: str | None = None
+    label_noise: float
+    seeds: tuple[int, ...]
+
+    @property
+    def knows_truth(self) -> bool:
+        """Whether it is known which labels are wrong: only of those replaced on purpose."""
+        return self.label_noise > 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary(RunFacts):
+    """The content of ``summary.json``: what was run, and each arm's results in their order."""
+
+    arms: Mapping[str, ArmSummary | StoppedArm]
+
+    @classmethod
+    def of(cls, facts: RunFacts, arms: Mapping[str, ArmSummary | StoppedArm]) -> Summary:
+        """The summary of a run."""
+        # Unknown facts of another version stay, in their places.
+        return dataclasses.replace(cls.from_json({**facts.to_json(), "arms": {}}), arms=arms)
+
+    @property
+    def finished(self) -> dict[str, ArmSummary]:
+        """The arms that were not stopped."""
+        return {arm: each for arm, each in self.arms.items() if isinstance(each, ArmSummary)}
+
+    @property
+    def stopped(self) -> dict[str, str]:
+        """The arms that were stopped -> why."""
+        return {arm: each.error for arm, each in self.arms.items() if isinstance(each, StoppedArm)}
+
+
+def rows_of_arm(rows: Sequence[EpochRow], arm: str) -> dict[int, list[EpochRow]]:
+    """Seed -> the rows of an arm, in the order of their first appearance."""
+    found: dict[int, list[EpochRow]] = {}
+    for row in rows:
+        if row.arm == arm:
+            found.setdefault(row.seed, []).append(row)
+    return found
