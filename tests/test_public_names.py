@@ -27,8 +27,8 @@ PUBLIC = {
     """,
     "saln.curation": "SelectionResult select",
     "saln.data": """
-        ArrayImages DataSet EvaluationView Examples TrainingView flip_labels load_dataset
-        stratified_part
+        ArrayImages DataSet EvaluationView Examples ImageSplit LoadedSplits TrainingView
+        flip_labels load_dataset register_dataset stratified_part
     """,
     "saln.errors": """
         ConvergenceError DataError InputError MissingExtraError NotJointWarning SalnError
@@ -36,8 +36,8 @@ PUBLIC = {
     """,
     "saln.experiments": "Config compare load_preset mean_interval paired_difference summarize",
     "saln.features": """
-        FeatureStore NeighborTable build_backbone extract_features nearest_neighbors
-        neighbor_table write_store
+        BuiltNetwork FeatureStore NeighborTable build_backbone extract_features
+        features_of_dataset nearest_neighbors neighbor_table register_network write_store
     """,
     "saln.integrations": """
         ObserveLosses SelectedDataModule SelectedTrainerMixin extract_features_on_ray prepare

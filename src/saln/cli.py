@@ -111,7 +111,7 @@ class FeatureSettings:
     """The settings of `saln features`; those of `saln compare` have the same names."""
 
     dataset: str = "digits"
-    """digits, cifar10, oxford-pet, folder:PATH or hf:NAME-OR-PATH."""
+    """Whose training images ('saln list' names all data sets)."""
     data_root: Path = Path("data")
     """Where cifar10 and oxford-pet are, in torchvision's layout."""
     download: bool = False

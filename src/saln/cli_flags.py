@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -184,12 +185,22 @@ def _field(flag: str) -> str:
     return flag.removeprefix("--").replace("-", "_")
 
 
+def _known(choices: str, default: str) -> str:
+    """What follows the help of a flag that takes a name."""
+    return f"({choices}; default: {default})"
+
+
 def _help(
     settings: type[Any], command: str, description: str | None, default: Callable[[], Any] | None
 ) -> typing.NoReturn:
     import tyro
 
     registry = tyro.constructors.ConstructorRegistry()
+    kinds = typing.get_type_hints(settings)
+    for field in dataclasses.fields(settings):
+        if (names := field.metadata.get("names")) is not None:  # a registry lists its own names
+            known = tyro.conf.arg(help_behavior_hint=functools.partial(_known, names.choices()))
+            settings.__annotations__[field.name] = typing.Annotated[kinds[field.name], known]
 
     @registry.primitive_rule
     def commas(info: Any) -> Any:

@@ -20,12 +20,12 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from saln.data.datasets import DATASETS
+from saln.data.dataset_registry import DATASETS
 from saln.experiments.arm import listed_arms
 from saln.experiments.config import load_preset, preset_names
 from saln.experiments.reporter import Reporter
 from saln.experiments.rows import EpochRow, Summary
-from saln.features.backbones import NETWORKS, network_names
+from saln.features.network_registry import NETWORKS
 from saln.report.tables import arm_cells, verdicts
 
 WIDTH = 100
@@ -169,11 +169,11 @@ def print_choices() -> None:
         for name, text in rows.items():
             console.print(f"  {name:<{width}}  {text}", soft_wrap=True)
 
-    section("data sets (--dataset)", DATASETS)
-    section("networks (--learner, --backbone)", NETWORKS)
-    others = [name for name in network_names() if name not in NETWORKS]
-    text = "and torchvision's classifiers: " + ", ".join(others)
-    console.print(textwrap.fill(text, WIDTH, initial_indent="  ", subsequent_indent="    "))
+    section("data sets (--dataset)", DATASETS.help())
+    section("networks (--learner, --backbone)", NETWORKS.help())
+    for family in NETWORKS.families():
+        text = f"and {family.summary}: {', '.join(family.listed)}"
+        console.print(textwrap.fill(text, WIDTH, initial_indent="  ", subsequent_indent="    "))
     arms = {name: text.replace("\n", "\n      ") for name, text in listed_arms()}
     section("arms (--methods)", arms)
     presets = {}

@@ -8,13 +8,24 @@ from saln._torchvision import torchvision
 from saln.errors import InputError, WeightsError
 from saln.features.backbones import (
     _find_head,
-    _torchvision_network,
     build_backbone,
     build_network,
     feature_size,
 )
+from saln.features.network_registry import (
+    NETWORKS,
+    BuiltNetwork,
+    NetworkRequest,
+    register_network,
+)
 from saln.randomness import derive_generator, seeded_globally
 from saln.training.learner_networks import build_learner
+
+
+def whole_network(name):
+    """A network before its head is taken off."""
+    kind, _ = NETWORKS.find(name)
+    return kind.make(NetworkRequest(name, "", 64, False, "weights")).module
 
 
 def test_pixels_are_the_flattened_input():
@@ -31,7 +42,7 @@ def test_every_torchvision_classifier_has_a_head_to_replace():
     assert len(names) > 50
     for name in names:
         with torch.device("meta"):
-            module, _ = _torchvision_network(name, False, "--weights")
+            module = whole_network(name)
         head = module.get_submodule(_find_head(module))
         outputs = head.out_features if isinstance(head, nn.Linear) else head.out_channels
         assert outputs == 1000, name
@@ -41,7 +52,7 @@ def test_every_torchvision_classifier_has_a_head_to_replace():
 def test_features_are_the_input_of_the_head(name):
     """The features, put through the old head by hand, give the whole network's output."""
     with seeded_globally(0, "network"):
-        whole, _ = _torchvision_network(name, False, "--weights")
+        whole = whole_network(name)
     whole.eval()
     head = whole.get_submodule(_find_head(whole))
     seen = []
@@ -172,3 +183,37 @@ def test_feature_size():
     assert feature_size("efficientnet-lite0", 32) == 96
     assert feature_size("resnet50", 224) == 224
     assert feature_size("pixels", 32) == 32
+
+
+def test_a_network_of_somebody_elses_is_one_function(monkeypatch, tmp_path):
+    monkeypatch.setattr(NETWORKS, "_entries", dict(NETWORKS._entries))
+    requests = []
+
+    @register_network("means:", "means of blocks of pixels", argument="BLOCKS", needs="nothing")
+    def means(request):
+        requests.append(request)
+        blocks = int(request.argument)
+        pool = nn.Sequential(nn.AdaptiveAvgPool2d(blocks), nn.Flatten())
+        return BuiltNetwork(pool, head="", width=3 * blocks**2)
+
+    network = build_backbone("means:2", image_size=96)
+    images = torch.randn(2, 3, 96, 96, generator=derive_generator(0))
+    expected = images.reshape(2, 3, 2, 48, 2, 48).mean(dim=(3, 5)).flatten(1)
+    torch.testing.assert_close(network.body(images), expected)
+    assert (network.name, network.width) == ("means:2", 12)
+    assert requests == [NetworkRequest("means:2", "2", 96, True, "backbone_weights")]
+    learner, _ = build_learner("means:2", 5, image_size=96, pretrained=False)
+    assert learner(images).shape == (2, 5)
+    assert feature_size("means:2", 32) == 96
+    assert NETWORKS.help()["means:BLOCKS"] == "means of blocks of pixels (nothing)"
+    with pytest.raises(InputError, match=r"the prefix 'timm:' .*\(registered: means:BLOCKS\)"):
+        build_network("timm:resnet50", image_size=96, pretrained=False)
+
+
+def test_a_prefix_that_is_not_registered_says_which_are():
+    with pytest.raises(
+        InputError,
+        match=r"unknown network 'timm:vit'; choose one of pixels, small-cnn, efficientnet-lite0 or "
+        r"a classifier of torchvision .*; the prefix 'timm:' is not registered .registered: none",
+    ):
+        build_network("timm:vit", image_size=32, pretrained=False)

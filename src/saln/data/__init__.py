@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 from saln._lazy import lazy_names
 
 if TYPE_CHECKING:
+    from saln.data.dataset_registry import ImageSplit, LoadedSplits, register_dataset
     from saln.data.datasets import DataSet, Examples, load_dataset, stratified_part
     from saln.data.image_sources import ArrayImages
     from saln.data.label_noise import flip_labels
     from saln.data.torch_datasets import EvaluationView, TrainingView
 else:
     _HOMES = {
+        "saln.data.dataset_registry": ("ImageSplit", "LoadedSplits", "register_dataset"),
         "saln.data.datasets": ("DataSet", "Examples", "load_dataset", "stratified_part"),
         "saln.data.image_sources": ("ArrayImages",),
         "saln.data.label_noise": ("flip_labels",),
@@ -25,8 +27,11 @@ __all__ = [
     "DataSet",
     "EvaluationView",
     "Examples",
+    "ImageSplit",
+    "LoadedSplits",
     "TrainingView",
     "flip_labels",
     "load_dataset",
+    "register_dataset",
     "stratified_part",
 ]

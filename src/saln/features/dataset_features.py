@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from saln.data.arguments import as_path, as_whole
+from saln.data.dataset_registry import DATASETS
 from saln.data.datasets import DataSet, load_dataset
 from saln.errors import InputError
 from saln.features.backbones import Network, build_backbone, feature_size
 from saln.features.extraction import Progress, extract_features
+from saln.features.network_registry import NETWORKS
 from saln.features.store import FeatureStore
+from saln.messages import parameter
 
 
 def default_cache_dir() -> Path:
@@ -57,13 +60,13 @@ class DatasetExtraction:
         InputError: A value that is not allowed; the message names it.
     """
 
-    dataset: str = "digits"
-    """digits, cifar10, oxford-pet, folder:PATH or hf:NAME-OR-PATH."""
+    dataset: str = field(default="digits", metadata={"names": DATASETS})
+    """Whose training images."""
     data_root: Path = Path("data")
     """Where cifar10 and oxford-pet are, in torchvision's layout."""
     download: bool = False
     """Fetch a data set that is not there."""
-    backbone: str = "resnet50"
+    backbone: str = field(default="resnet50", metadata={"names": NETWORKS})
     """The frozen network."""
     backbone_weights: Path | None = None
     """Its state dict, in the place of a download."""
@@ -98,8 +101,15 @@ class DatasetExtraction:
         for name in ("data_root", "backbone_weights", "cache_dir"):
             if getattr(self, name) is not None:
                 self._set(name, as_path(getattr(self, name), name))
+        for name, known in (("dataset", DATASETS), ("backbone", NETWORKS)):
+            if (spec := getattr(self, name)) not in known:
+                raise InputError(
+                    f"{parameter(name, spec)} is not allowed; give {known.choices(spec)}"
+                )
         if self.device not in ("auto", "cpu", "cuda"):
-            raise InputError(f"device={self.device!r} is not allowed; give auto, cpu or cuda")
+            raise InputError(
+                f"{parameter('device', self.device)} is not allowed; give auto, cpu or cuda"
+            )
 
     def _set(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)  # frozen from here on

