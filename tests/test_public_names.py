@@ -25,6 +25,7 @@ PUBLIC = {
         StreamBatch TopLoss Uniform extract_features fiedler judge_labels label_beliefs
         label_sums select suspicious_labels testing write_store
     """,
+    "saln.cli": "main",
     "saln.curation": "SelectionResult select",
     "saln.data": """
         ArrayImages DataSet EvaluationView Examples ImageSplit LoadedSplits TrainingView

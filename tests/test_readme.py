@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from saln import cli
-from saln.cli_select import SelectSettings
-from saln.experiments.config import Config, load_preset
+from saln.cli import main
+from saln.cli.main import load_command
+from saln.experiments.config import load_preset
 from saln.report import page
 
 ROOT = Path(__file__).parents[1]
@@ -58,17 +58,15 @@ def test_commands_exist_and_their_flags_are_allowed(name, tmp_path, monkeypatch)
     monkeypatch.setattr(page, "write_report", lambda folder: folder)
     monkeypatch.setattr(page, "write_joined", lambda folders, out: out)
     for command, *arguments in saln_calls(DOCUMENTS[name]):
-        assert command in cli._COMMANDS
         if "--resume" in arguments:  # what `saln compare` has written before
             folder = Path(arguments[arguments.index("--out") + 1])
             folder.mkdir(parents=True, exist_ok=True)
             settings = json.dumps(load_preset("digits").to_json())
             (folder / "config.json").write_text(settings)
-        read = getattr(cli, f"read_{command}", None)
-        if read is not None:
-            read(arguments)
+        if command in ("compare", "features", "select"):
+            load_command(command).read(arguments)
         else:
-            assert cli.main([command, *arguments]) == 0
+            assert main([command, *arguments]) == 0
     for words in commands(DOCUMENTS[name]):
         assert words[0] in ("saln", "pip", "make", "torchrun", "python", "accelerate", "cd", "git")
         if words[0] == "make":
@@ -109,9 +107,9 @@ def test_extras_that_are_installed_exist():
 
 
 def test_flags_in_the_text_exist():
-    kinds = (Config, SelectSettings, cli.FeatureSettings)
     config, select, features = (
-        {field.name.replace("_", "-") for field in dataclasses.fields(kind)} for kind in kinds
+        {field.name.replace("_", "-") for field in dataclasses.fields(load_command(name).settings)}
+        for name in ("compare", "select", "features")
     )
     shown = []
     for text in DOCUMENTS.values():
@@ -121,7 +119,7 @@ def test_flags_in_the_text_exist():
     for name, value in shown:
         assert name.removeprefix("no-") in config | select | features, name
         if name in config and value and not value.isupper() and not value.startswith("FILE"):
-            cli.read_compare([f"--{name}", value])
+            load_command("compare").read([f"--{name}", value])
 
 
 def test_files_that_are_named_exist():

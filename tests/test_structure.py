@@ -15,10 +15,10 @@ SOURCE = Path(saln.__file__).parent
 FILES = sorted(SOURCE.rglob("*.py"))
 # A module imports only from its own stage and from stages before it.
 STAGES = (
-    "_lazy", "errors", "messages", "process", "converter", "files", "randomness", "distributed",
+    "_lazy", "errors", "messages", "converter", "files", "randomness", "distributed",
     "threads", "_extras", "_torchvision", "data", "features", "spectral", "labels", "selection",
     "testing", "loading", "integrations", "curation", "training", "experiments", "report",
-    "terminal", "cli_flags", "cli_select", "cli", "__main__",
+    "cli", "__main__",
 )  # fmt: skip
 
 

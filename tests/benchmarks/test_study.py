@@ -10,7 +10,7 @@ import pytest
 import study
 from evidence_tables import TABLES
 
-from saln.cli import read_compare
+from saln.cli.compare_command import COMMAND
 
 FLAGS = (
     *("--seeds", "0,1", "--limit", "200", "--epochs", "3", "--batch-size", "8"),
@@ -129,7 +129,7 @@ def test_a_run_calls_compare_and_then_goes_on_with_it(name, tmp_path):
     flags = ["--label-noise", "0.4", "--filter-ratio", "0.9", "--seeds", "0"]
     command = study.compare_command(name, flags, tmp_path / "new")
     assert command[1:4] == ["-m", "saln", "compare"]
-    config = read_compare(command[4:])
+    config = COMMAND.read(command[4:])
     assert (config.label_noise, config.filter_ratio, config.seeds) == (0.4, 0.9, (0,))
     assert config.methods == ("standard", "uniform", "saln", "jest", "coherence")
     (tmp_path / "config.json").write_text("{}")

@@ -264,7 +264,7 @@ def test_a_killed_run_goes_on_with_the_same_bytes(large, tmp_path):
         (["--selector", "jest"], 2, "JEST needs a network in training, and offline there is none"),
         (["--selector", "infobatch"], 2, "InfoBatch needs a network in training"),
         (["--candidates", "231"], 2, "--candidates 231 is more than the 230 rows"),
-        (["--candidates", "0"], 2, "--candidates=0 is not allowed; give at least 1"),
+        (["--candidates", "0"], 2, "--candidates 0 is not allowed; give at least 1"),
         (["--candidates", "4"], 2, "keeps nothing; lower the ratio"),
         (["--filter-ratio", "1"], 2, "filter ratio 1.0 is not allowed"),
         (["--features-column", "pixels"], 2, "has no such column; choose among name, features"),

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from saln.cli.display import print_summary
 from saln.errors import InputError
 from saln.experiments.config import ARMS, Config, load_preset, load_toml
 from saln.experiments.rows import METRICS, Summary
@@ -19,7 +20,6 @@ from saln.loading.filter_schedule import FilterSchedule
 from saln.loading.selected_batches import SelectedBatches
 from saln.report.page import write_report
 from saln.selection import Uniform, candidates_needed
-from saln.terminal import print_summary
 
 
 class Quiet:

@@ -72,9 +72,9 @@ def test_networks_of_imagenet_see_at_least_96_pixels():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"feature_size": 4}, "feature_size=4 is not allowed; give a whole number from 8 to 2048"),
+        ({"feature_size": 4}, "feature_size=4 is not allowed; give 8 to 2048, a whole number"),
         ({"limit": 0}, "limit=0 is not allowed; give at least 1"),
-        ({"workers": -1}, "workers=-1 is not allowed; give a whole number from 0 to 1000"),
+        ({"workers": -1}, "workers=-1 is not allowed; give 0 to 1000, a whole number"),
         ({"batch_size": 2.5}, "batch_size=2.5 is not allowed"),
         ({"split_seed": 2**64}, "split_seed=18446744073709551616 is not allowed"),
         ({"device": "gpu"}, "device='gpu' is not allowed; give auto, cpu or cuda"),

@@ -79,10 +79,10 @@ def as_path(path: Any, name: str) -> Path:
     """
     text = os.fspath(path) if isinstance(path, str | os.PathLike) else None
     if not isinstance(text, str):
-        raise InputError(f"{parameter(name)}={path!r} is no path; give text or a pathlib.Path")
+        raise InputError(f"{parameter(name, path)} is no path; give text or a pathlib.Path")
     if not text or "\0" in text:
         raise InputError(
-            f"{parameter(name)}={text!r} is not allowed; give the path of a file or folder"
+            f"{parameter(name, text)} is not allowed; give the path of a file or folder"
         )
     return expanded(text)
 
@@ -118,8 +118,8 @@ def as_whole(value: Any, name: str, low: int | None = None, high: int | None = N
     if bad or (low is not None and whole < low) or (high is not None and whole > high):
         allowed = "a whole number" if low is None else f"at least {low}, a whole number"
         if low is not None and high is not None:
-            allowed = f"a whole number from {low} to {high}"
-        raise InputError(f"{parameter(name)}={value!r} is not allowed; give {allowed}")
+            allowed = f"{low} to {high}, a whole number"
+        raise InputError(f"{parameter(name, value)} is not allowed; give {allowed}")
     return whole
 
 
@@ -132,7 +132,7 @@ def as_share(value: Any, name: str) -> float:
     number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
     if not number or not 0 <= float(value) < 1:
         raise InputError(
-            f"{parameter(name)}={value!r} is not allowed; give a share in [0, 1), e.g. 0.1"
+            f"{parameter(name, value)} is not allowed; give a share in [0, 1), e.g. 0.1"
         )
     return float(value)
 

@@ -11,7 +11,9 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
+import signal
 import socket
+import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
@@ -38,7 +40,6 @@ from saln.features.manifest import Skipped
 from saln.features.store import FeatureStore
 from saln.features.store_writer import StoreWriter
 from saln.messages import parameter
-from saln.process import kept_handler
 from saln.threads import limit_process
 
 # A shard whose actors keep dying is what kills them: an image too large for memory, say.
@@ -114,6 +115,18 @@ def _check_reachable(address: str) -> None:
 
 
 @contextlib.contextmanager
+def _kept_handler() -> Iterator[None]:
+    """Gives SIGTERM back to whoever handled it before the block, where a library takes it."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        own = threading.current_thread() is threading.main_thread()
+        if own and callable(before):
+            signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
 def connected(address: str | None, workers: int | None) -> Iterator[Any]:
     """Gives the module ``ray``, connected; a connection that was there stays.
 
@@ -138,7 +151,7 @@ def connected(address: str | None, workers: int | None) -> Iterator[Any]:
         _check_reachable(address)
         options |= {"address": address}
     try:
-        with kept_handler():
+        with _kept_handler():
             ray.init(**options)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise InputError(

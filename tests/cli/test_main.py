@@ -15,8 +15,7 @@ from pathlib import Path
 import pytest
 
 import saln
-from saln import terminal
-from saln.cli import main
+from saln.cli import display, main
 from saln.selection import SELECTORS
 
 SMALL = (
@@ -244,6 +243,7 @@ def one_line(status, err, expected=2):
         (["compare", "--filter-ratio", "1"], "filter ratio 1.0 is not allowed; give the share"),
         (["compare", "--filter-ratio", "-0.5"], "filter ratio -0.5 is not allowed"),
         (["compare", "--batch-size", "4000"], "--batch-size 4000 at --filter-ratio 0.8 needs"),
+        (["compare", "--batch-size", "0"], "--batch-size 0 is not allowed; give a whole number of"),
         (["compare", "--epochs", "many"], "--epochs"),
         (["compare", "--seeds", "0,a"], "--seeds"),
         (["compare", "--no-such-flag"], "--no-such-flag"),
@@ -258,7 +258,7 @@ def one_line(status, err, expected=2):
         (["features", "--backbone", "vgg"], "--backbone vgg is not allowed; give one of"),
         (["features", "--feature-size", "4"], "--feature-size 4 is not allowed; give 8 to 2048"),
         (["features", "--workers", "-1"], "--workers -1 is not allowed"),
-        (["features", "--backbone", "pixels", "--batch-size", "0"], "batch_size=0 is not allowed"),
+        (["features", "--batch-size", "0"], "--batch-size 0 is not allowed; give at least 1"),
         (["features", "--limit", "0"], "--limit 0 is not allowed"),
         (["features", "--data-rot", "x"], "--data-rot"),
         (["report"], "saln report needs the folder of a run; give one or more"),
@@ -380,14 +380,14 @@ def test_a_signal_leaves_valid_files(tmp_path, number, status, said):
 
 
 def test_resume_takes_the_settings_from_the_folder(run, tmp_path, monkeypatch):
-    epoch = terminal._Plain.epoch
+    epoch = display._Plain.epoch
 
     def stopping(self, row, epochs):
         epoch(self, row, epochs)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(terminal._Plain, "epoch", stopping)
+        patch.setattr(display._Plain, "epoch", stopping)
         status, _, err = run("compare", *SMALL, "--methods", "uniform,saln", "--out", "a run")
     assert status == 130
     assert "go on with: saln compare --resume --out 'a run'" in err

@@ -1,6 +1,6 @@
 """What a command does to its process: signals, standard streams, other libraries' warnings.
 
-For the command line alone. Whoever calls the library keeps their own.
+Whoever calls the library keeps their own.
 """
 
 from __future__ import annotations
@@ -56,18 +56,6 @@ def stopping_signals() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-@contextlib.contextmanager
-def kept_handler() -> Iterator[None]:
-    """Gives SIGTERM back to whoever handled it before the block, where a library takes it."""
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        yield
-    finally:
-        own = threading.current_thread() is threading.main_thread()
-        if own and callable(before):
-            signal.signal(signal.SIGTERM, before)
 
 
 def _stop(number: int, frame: types.FrameType | None) -> None:
@@ -191,7 +179,7 @@ def own_warnings(*, debug: bool) -> Iterator[None]:
     if debug or sys.warnoptions:
         yield
         return
-    package = str(Path(__file__).parent)
+    package = str(Path(__file__).parents[1])
 
     def show(
         message: Warning | str,
@@ -216,3 +204,10 @@ def own_warnings(*, debug: bool) -> Iterator[None]:
         warnings.showwarning = before
         for name, logger in loggers.items():
             logger.setLevel(levels[name])
+
+
+def print_error(text: str) -> None:
+    """Writes an error to standard error, in one line whatever is in it."""
+    line = " ".join(text.splitlines())
+    plain = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+    sys.stderr.write(f"saln: error: {plain}\n")

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import sys
-import textwrap
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Literal
 
@@ -20,12 +19,8 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from saln.data.dataset_registry import DATASETS
-from saln.experiments.arm import listed_arms
-from saln.experiments.config import load_preset, preset_names
 from saln.experiments.reporter import Reporter
 from saln.experiments.rows import EpochRow, Summary
-from saln.features.network_registry import NETWORKS
 from saln.report.tables import arm_cells, verdicts
 
 WIDTH = 100
@@ -128,14 +123,15 @@ def open_reporter(*, silent: bool = False) -> Iterator[Reporter]:
         yield _Live(progress)  # it is cleared at the end; the notes stay
 
 
-def _console() -> Console:
+def open_console() -> Console:
+    """A console on standard output."""
     # Elsewhere than on a terminal rich would guess 80 columns.
     return Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False, markup=False)
 
 
 def print_summary(summary: Summary) -> None:
     """Prints one table with a row an arm, then the verdicts."""
-    console = _console()
+    console = open_console()
     # Names as long as facility-location leave less room between the columns, and the last
     # one is the only one to break its lines.
     gap = 2 if max(map(len, summary.arms)) <= 8 else 1
@@ -159,28 +155,7 @@ def print_summary(summary: Summary) -> None:
         sys.stdout.write(line + "\n")
 
 
-def print_choices() -> None:
-    """Prints everything that can be chosen by name."""
-    console = _console()
-
-    def section(title: str, rows: dict[str, str]) -> None:
-        console.print(f"\n{title}", style="bold")
-        width = max(map(len, rows))
-        for name, text in rows.items():
-            console.print(f"  {name:<{width}}  {text}", soft_wrap=True)
-
-    section("data sets (--dataset)", DATASETS.help())
-    section("networks (--learner, --backbone)", NETWORKS.help())
-    for family in NETWORKS.families():
-        text = f"and {family.summary}: {', '.join(family.listed)}"
-        console.print(textwrap.fill(text, WIDTH, initial_indent="  ", subsequent_indent="    "))
-    arms = {name: text.replace("\n", "\n      ") for name, text in listed_arms()}
-    section("arms (--methods)", arms)
-    presets = {}
-    for name in preset_names():
-        preset = load_preset(name)
-        presets[name] = (
-            f"{preset.learner} on {preset.dataset}, features of {preset.backbone}, "
-            f"{preset.epochs} epochs, seeds {','.join(map(str, preset.seeds))}"
-        )
-    section("presets (--preset)", presets)
+def print_facts(facts: Mapping[str, object]) -> None:
+    """Prints what came out, a line each: its name, and what it is."""
+    for name, value in facts.items():
+        sys.stdout.write(f"{name:<8} {value}\n")

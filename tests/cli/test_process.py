@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib
 import io
 import os
 import signal
@@ -12,24 +13,30 @@ import warnings
 
 import pytest
 
-from saln import cli
+import saln
 from saln.cli import main
 from saln.errors import InputError
-from saln.process import kept_handler
+from saln.integrations.ray import _kept_handler
 
 # A command that waits, in the place of another: no library has to be loaded for it.
 WAITING = """
-import sys, time
-from saln import cli
+import importlib, sys, time
 
 def wait(arguments):
     print("ready", flush=True)
     time.sleep(60)
     return 0
 
-cli._COMMANDS[sys.argv[1]] = wait
-sys.exit(cli.main([sys.argv[1]]))
+main = importlib.import_module("saln.cli.main")
+main.load_command = lambda name: wait
+sys.exit(main.main([sys.argv[1]]))
 """
+
+
+def replace_commands(monkeypatch, command):
+    """Lets ``saln list`` and any other command be a function of the arguments."""
+    module = importlib.import_module("saln.cli.main")  # the package has its function by that name
+    monkeypatch.setattr(module, "load_command", lambda name: command)
 
 
 def waiting(command, *numbers, before=""):
@@ -78,7 +85,7 @@ def test_signals_streams_and_warnings_are_given_back(monkeypatch):
         inside.append([signal.getsignal(number) for number in numbers])
         raise InputError("no; give another")
 
-    monkeypatch.setitem(cli._COMMANDS, "list", look)
+    replace_commands(monkeypatch, look)
     assert main(["list"]) == 2
     assert inside[0][0] is not before[0]
     assert [signal.getsignal(number) for number in numbers] == before
@@ -91,15 +98,15 @@ def test_somebodys_own_handler_stays(monkeypatch):
         raise AssertionError
 
     seen = []
-    monkeypatch.setitem(
-        cli._COMMANDS, "list", lambda arguments: seen.append(signal.getsignal(signal.SIGTERM)) or 0
+    replace_commands(
+        monkeypatch, lambda arguments: seen.append(signal.getsignal(signal.SIGTERM)) or 0
     )
     before = signal.signal(signal.SIGTERM, own)
     try:
         assert main(["list"]) == 0
         assert seen == [own]
         assert signal.getsignal(signal.SIGTERM) is own
-        with kept_handler():  # as Ray does when it starts
+        with _kept_handler():  # as Ray does when it starts
             signal.signal(signal.SIGTERM, lambda number, frame: None)
         assert signal.getsignal(signal.SIGTERM) is own
     finally:
@@ -109,7 +116,7 @@ def test_somebodys_own_handler_stays(monkeypatch):
 def test_using_the_library_touches_no_signal():
     code = (
         "import signal; before = [signal.getsignal(n) for n in (1, 2, 15)]\n"
-        "import saln, saln.cli, saln.process\n"
+        "import saln, saln.cli, saln.cli.process\n"
         "assert before == [signal.getsignal(n) for n in (1, 2, 15)]"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -157,7 +164,7 @@ def test_a_table_on_a_terminal_that_is_not_utf_8(monkeypatch, encoding):
     written = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding=encoding))
     text = "50.0 \u00b1 0.1 \u2013 3 \u00d7 \u4e2d \udcff\n"
-    monkeypatch.setitem(cli._COMMANDS, "list", lambda arguments: sys.stdout.write(text) and 0)
+    replace_commands(monkeypatch, lambda arguments: sys.stdout.write(text) and 0)
     assert main(["list"]) == 0
     assert written.getvalue() == b"50.0 +- 0.1 - 3 x \\u4e2d \\udcff\n"
 
@@ -179,18 +186,21 @@ def test_a_terminal_that_has_gone_stops_no_work(monkeypatch):
         return 0
 
     monkeypatch.setattr(sys, "stderr", Broken())
-    monkeypatch.setitem(cli._COMMANDS, "list", work)
+    replace_commands(monkeypatch, work)
     assert main(["list"]) == 0
     assert done == [0, 1, 2]
 
 
 def test_other_libraries_warnings_stay_inside(monkeypatch, capsys):
     def explicit(arguments):
-        for text, file in (("Glyph 20013 missing", "/x/PIL/Image.py"), ("odd\nrows", cli.__file__)):
+        for text, file in (
+            ("Glyph 20013 missing", "/x/PIL/Image.py"),
+            ("odd\nrows", saln.__file__),
+        ):
             warnings.showwarning(UserWarning(text), UserWarning, file, 3)
         return 0
 
-    monkeypatch.setitem(cli._COMMANDS, "list", explicit)
+    replace_commands(monkeypatch, explicit)
     assert main(["list"]) == 0
     assert capsys.readouterr().err == "saln: warning: odd rows\n"
 
@@ -199,6 +209,6 @@ def test_an_error_is_one_line_whatever_is_in_it(monkeypatch, capsys):
     def fail(arguments):
         raise InputError("a\nb \x1b[31m\udcff; give another")
 
-    monkeypatch.setitem(cli._COMMANDS, "list", fail)
+    replace_commands(monkeypatch, fail)
     assert main(["list"]) == 2
     assert capsys.readouterr().err == "saln: error: a b \\x1b[31m\\udcff; give another\n"

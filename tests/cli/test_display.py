@@ -8,7 +8,7 @@ from helpers.experiments_rows import typed
 from rich.console import Console
 from rich.progress import Progress, TextColumn
 
-from saln.terminal import _Live
+from saln.cli.display import _Live
 
 
 def test_the_live_display_shows_arm_progress_speed_and_result():

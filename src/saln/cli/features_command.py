@@ -1,0 +1,102 @@
+"""``saln features``: run a frozen backbone over a data set."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from saln.cli.flags import Command, check_ray_flags
+from saln.features.dataset_features import DatasetExtraction
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureSettings(DatasetExtraction):
+    """The settings of `saln features`; those of `saln compare` have the same names."""
+
+    engine: Literal["local", "ray"] = "local"
+    """Compute here, or in an actor a GPU or core of a Ray cluster."""
+    ray_address: str | None = None
+    """The cluster's, HOST:PORT or auto; with none given a cluster of this machine is started."""
+    ray_workers: int | None = None
+    """How many actors; when not given, one a GPU, or a core where there is none."""
+    json: bool = False
+    """Print one JSON object in the place of lines."""
+
+
+def _features(settings: FeatureSettings) -> int:
+    """Runs a frozen backbone over a data set's training images and keeps the rows.
+
+    `saln compare` with the same data set, backbone and size then finds them. A run that
+    was stopped goes on where it stopped.
+    """
+    from saln.cli.display import open_reporter
+    from saln.experiments.reporter import FeatureProgress
+
+    check_ray_flags(settings)
+    extraction = settings.open()
+    # Ray prints on standard output when an actor dies, which is the result's alone.
+    with open_reporter() as reporter, contextlib.redirect_stdout(sys.stderr):
+        progress = FeatureProgress(reporter, extraction.title)
+        store = extraction.run(progress=progress, extract=_engine(settings))
+    if os.environ.get("RANK", "0") == "0":  # under torchrun the first process says it
+        _print_store(store, progress.rows, as_json=settings.json)
+    return 0
+
+
+def _engine(settings: FeatureSettings) -> Callable[..., Any]:
+    """What computes the features."""
+    if settings.engine == "local":
+        from saln.features.extraction import extract_features
+
+        return extract_features
+    from saln.integrations.ray import TrainingPart, extract_features_on_ray
+
+    return functools.partial(
+        extract_features_on_ray,
+        load=TrainingPart.of(
+            settings.dataset, settings.data_root, settings.limit, settings.split_seed
+        ),
+        address=settings.ray_address,
+        actors=settings.ray_workers,
+    )
+
+
+def _print_store(store: Any, rows_computed: int, *, as_json: bool) -> None:
+    from saln.cli.display import print_facts
+
+    rows, width = store.features.shape
+    speed = rows / max(store.seconds, 1e-9)
+    if as_json:
+        facts = {
+            "path": str(store.path),
+            "rows": rows,
+            "width": width,
+            "rows_computed": rows_computed,
+            "skipped": [entry._asdict() for entry in store.skipped],
+            "seconds": store.seconds,
+            "images_per_second": round(speed, 1),
+        }
+        sys.stdout.write(json.dumps(facts) + "\n")
+        return
+    reused = "" if rows_computed else "; nothing to do, they were there"
+    lines = {"store": store.path, "rows": f"{rows:,} of {width:,} features{reused}"}
+    if store.skipped:
+        lines["skipped"] = (
+            f"{len(store.skipped):,} that cannot be read, the first {store.skipped[0].file}; "
+            "manifest.json lists them"
+        )
+    print_facts(lines | {"took": f"{store.seconds:,.1f} s, {speed:,.0f} images/s"})
+
+
+COMMAND = Command(
+    name="features",
+    settings=FeatureSettings,
+    run=_features,
+    other_names={"unreadable": "skip_unreadable", "actors": "ray_workers"},
+)

@@ -1,0 +1,129 @@
+"""Finds the command, runs it, and says in a line what ended it.
+
+Only light modules are imported here: each command imports its own when it is run.
+"""
+
+from __future__ import annotations
+
+import importlib
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+
+import saln
+from saln.cli.process import (
+    OutputError,
+    Stopped,
+    guarded_streams,
+    own_warnings,
+    print_error,
+    stopping_signals,
+)
+from saln.errors import InputError, SalnError
+
+_COMMANDS = {
+    "compare": "train the arms side by side and write a report (the main job)",
+    "features": "run a frozen backbone over a data set and keep the rows",
+    "select": "choose once, offline, from stored features; write what is kept",
+    "report": "redraw the report of a run, or join several",
+    "list": "data sets, networks, selectors and presets",
+}
+_OVERVIEW = f"""\
+usage: saln COMMAND [FLAGS]
+
+Choose, from every batch of candidates, the few examples worth a gradient.
+
+commands:
+{"".join(f"  {name:<8}  {summary}{chr(10)}" for name, summary in _COMMANDS.items())}
+'saln COMMAND --help' lists a command's flags. 'saln --version' prints the version.
+With --debug an error shows where in the code it arose.
+"""
+# What is left after Ctrl-C; a comparison says itself how it goes on.
+_KEPT = {
+    "features": "; finished shards are kept, and the same command goes on after them",
+    "select": "; finished parts are kept, and the same command goes on after them",
+}
+
+
+def load_command(name: str) -> Callable[[Sequence[str]], int]:
+    """Imports a command: it takes its arguments and gives the exit status.
+
+    Raises:
+        InputError: There is none of that name.
+    """
+    if name not in _COMMANDS:
+        raise InputError(f"unknown command {name!r}; choose one of {', '.join(_COMMANDS)}")
+    module = importlib.import_module(f"saln.cli.{name}_command")
+    command: Callable[[Sequence[str]], int] = module.COMMAND
+    return command
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command.
+
+    Signals, standard streams and warnings are looked after here alone: whoever uses the library
+    keeps their own.
+
+    Returns:
+        0 when all went well, 1 for a failed run, 2 for bad usage; 130 after Ctrl-C, 143 after
+        SIGTERM and 129 after SIGHUP.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in words
+    words = [word for word in words if word != "--debug"]
+    with guarded_streams(), own_warnings(debug=debug), stopping_signals():
+        try:
+            status = _status(words, debug)
+            sys.stdout.flush()
+        except OutputError as error:
+            if not error.closed:  # else its reader has seen enough: `saln list | head`
+                print_error(
+                    f"standard output cannot be written ({error}); what was made is kept: give "
+                    "another place for what is printed"
+                )
+            return 1
+        return status
+
+
+def _status(words: list[str], debug: bool) -> int:
+    """Runs a command; what ends it is said in a line, or raised with ``--debug``."""
+    try:
+        return _run(words)
+    except SystemExit as stop:  # after --help
+        return stop.code if isinstance(stop.code, int) else 0
+    except KeyboardInterrupt as stop:
+        if debug:
+            raise
+        number, how = signal.SIGINT.value, ""
+        if isinstance(stop, Stopped):
+            number, how = stop.number, f" by {stop.name}"
+        sys.stderr.write(f"\nsaln: stopped{how}{_KEPT.get(words[0], '') if words else ''}\n")
+        return 128 + number
+    except OutputError:
+        raise
+    except Exception as error:
+        if debug:
+            raise
+        if isinstance(error, SalnError):
+            print_error(str(error))
+            return error.exit_code
+        print_error(f"{type(error).__name__}: {error}; --debug shows where it arose")
+        return 1
+
+
+def _run(words: list[str]) -> int:
+    if not words or words[0] in ("-h", "--help"):
+        (sys.stdout if words else sys.stderr).write(_OVERVIEW)
+        return 0 if words else 2
+    if words[0] == "--version":
+        sys.stdout.write(f"saln {saln.__version__}\n")
+        return 0
+    try:
+        return load_command(words[0])(words[1:])
+    except RuntimeError as error:
+        if "killed by signal" in str(error):
+            # A signal to the whole process group may reach torch's loader processes first. Then
+            # ours is on its way, and what it raises here says better what happened.
+            time.sleep(1)
+        raise
