@@ -8,7 +8,7 @@ import time
 import pytest
 import torch
 
-from saln.loading.prefetch import Ahead
+from saln.loading.prefetch import Prefetcher
 from saln.loading.selected_batches import SelectedBatches
 from saln.selection import Selection, Selector
 
@@ -25,14 +25,14 @@ def wait_for(condition):
 
 
 def test_results_come_in_order_and_the_thread_ends():
-    assert list(Ahead(lambda step: 10 * step, range(2, 7), 3)) == [20, 30, 40, 50, 60]
+    assert list(Prefetcher(lambda step: 10 * step, range(2, 7), 3)) == [20, 30, 40, 50, 60]
     wait_for(lambda: not threads())
-    assert list(Ahead(lambda step: step, range(0), 1)) == []
+    assert list(Prefetcher(lambda step: step, range(0), 1)) == []
 
 
 def test_no_more_than_the_depth_is_done_ahead():
     done = []
-    ahead = Ahead(done.append, range(100), 3)
+    ahead = Prefetcher(done.append, range(100), 3)
     assert done == []  # nothing before it is asked for
     next(ahead)
     wait_for(lambda: len(done) == 4)  # the one given, and three that wait
@@ -49,7 +49,7 @@ def test_an_error_comes_where_its_result_was_due():
             raise ValueError("third")
         return step
 
-    ahead = Ahead(work, range(5), 4)
+    ahead = Prefetcher(work, range(5), 4)
     assert [next(ahead), next(ahead)] == [0, 1]
     with pytest.raises(ValueError, match="third"):
         next(ahead)
@@ -59,7 +59,7 @@ def test_an_error_comes_where_its_result_was_due():
 
 
 def test_dropping_the_iterator_ends_the_thread():
-    ahead = Ahead(lambda step: step, range(1000), 2)
+    ahead = Prefetcher(lambda step: step, range(1000), 2)
     next(ahead)
     assert len(threads()) == 1
     del ahead

@@ -72,7 +72,7 @@ def test_coherence_judges_labels_by_an_array_alone():
     rows = ROWS + 4 * np.eye(ROWS.shape[1])[LABELS]  # that tell of the labels
     given = np.where(np.arange(N) == 7, (LABELS + 1) % 3, LABELS)
     one = batches(rows, selector=saln.Coherence(), labels=given)
-    confidence = one.fields["label_confidence"].array
+    confidence = one.fields.rows["label_confidence"].array
     assert confidence.shape == (N,)
     assert int(confidence.argmin()) == 7
     told = batches(rows, selector=saln.Coherence(), labels=given, label_confidence=confidence)
@@ -102,8 +102,8 @@ def test_epochs_and_indices_of_any_number_type():
         ({"selector": saln.Selector}, "selector Selector is a class, which needs"),
         ({"batch_size": 2.5}, "batch_size=2.5 is not allowed"),
         ({"batch_size": "4"}, "batch_size='4' is not allowed"),
-        ({"filter_ratio": "0.5"}, "filter_ratio='0.5' is not allowed"),
-        ({"filter_ratio": None}, "filter_ratio=None is not allowed"),
+        ({"filter_ratio": "0.5"}, "filter ratio '0.5' is not allowed"),
+        ({"filter_ratio": None}, "filter ratio None is not allowed"),
         ({"seed": None}, "seed=None is not allowed; give a whole number"),
         ({"features": ROWS[:, 0]}, r"features are float32 \(60,\); give numbers, \(n, d\)"),
         ({"features": [["a"], ["b"]]}, "features are <U1"),

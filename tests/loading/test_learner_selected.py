@@ -377,7 +377,7 @@ def test_a_learner_that_diverged_is_told_at_the_step():
     learner = network()
     with torch.no_grad():
         learner[4].bias.fill_(float("nan"))
-    with pytest.raises(TrainingError, match="outputs are not finite in epoch 0, step 0"):
+    with pytest.raises(TrainingError, match="outputs are not finite in step 0 of epoch 0"):
         list(selected(learner, HighestLogit()))
 
 
@@ -386,8 +386,8 @@ def test_a_learner_that_diverged_is_told_at_the_step():
     [
         (JEST(), {}, "JEST requires reference_outputs; train a reference model"),
         (RHOLoss(), {}, "RHOLoss requires reference_losses; train a reference"),
-        (Recorder("features"), {}, "Recorder requires features; give one row"),
-        (Coherence(), {}, "Coherence requires label_confidence.*SelectedBatches"),
+        (Recorder("features"), {}, "Recorder requires features; give them to LearnerSelected"),
+        (Coherence(), {}, "Coherence requires label_confidence; give them to LearnerSelected"),
         (
             ImageTextJEST(),
             {"reference": nn.Identity()},

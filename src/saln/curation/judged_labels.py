@@ -71,7 +71,8 @@ def judge(
         )
     codes = np.full(len(given), -1, dtype=np.int64)
     codes[known] = numbers
-    beliefs = store_beliefs(_store(source, workspace, codes), codes)
+    # What is found is kept with the unfinished work; nothing is written beside a user's store.
+    beliefs = store_beliefs(_store(source, workspace, codes), codes, keep=False)
     believed = beliefs.believed.numpy()
     both = np.empty(len(given), dtype=BELIEF)
     both["confidence"] = beliefs.confidence.numpy()

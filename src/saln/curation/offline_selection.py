@@ -26,7 +26,7 @@ from saln.curation.columns import import_pyarrow
 from saln.curation.feature_sources import ParquetSource, StoreSource, open_source
 from saln.curation.judged_labels import belief_array, judge
 from saln.curation.partition import PartitionJob, content_of
-from saln.curation.select_settings import describe, share_to_drop
+from saln.curation.select_settings import describe
 from saln.curation.workspace import Workspace
 from saln.data.arguments import as_path, as_whole
 from saln.errors import InputError
@@ -34,6 +34,7 @@ from saln.features.store import FeatureStore
 from saln.files import check_new_path, read_json, write_json, write_with
 from saln.loading.candidate_fields import as_selector
 from saln.messages import parameter
+from saln.selection.candidates import as_ratio
 from saln.selection.contract import Selector
 
 logger = logging.getLogger(__name__)
@@ -147,7 +148,7 @@ def select(
         id_column=id_column,
     )
     whole = candidates * max(1, partition_rows // candidates)
-    job = PartitionJob(opened, selector, candidates, share_to_drop(filter_ratio), seed, whole)
+    job = PartitionJob(opened, selector, candidates, as_ratio(filter_ratio), seed, whole)
     job.check()
     _check_apart(path, opened)
     judges = "label_confidence" in selector.requires

@@ -13,8 +13,6 @@ import numpy as np
 import torch
 import xxhash
 
-from saln.errors import InputError
-from saln.selection.candidates import exact_ratio
 from saln.selection.contract import Selector
 
 # Stands for what cannot be told apart: work that was done by it is not gone on with.
@@ -22,22 +20,6 @@ UNKNOWN = "<unknown>"
 _DEPTH = 20
 # What every class of selectors has; the others of its values are settings, too.
 _FACTS = frozenset({"requires", "is_joint", "observes_losses", "summary", "_watcher", "_abc_impl"})
-
-
-def share_to_drop(value: Any) -> float | Fraction:
-    """A filter ratio as a number: Python's, NumPy's, or a fraction.
-
-    Raises:
-        InputError: It is no number in [0, 1).
-    """
-    plain = isinstance(value, int | float | np.number | Fraction) and not isinstance(value, bool)
-    if not plain or isinstance(value, np.complexfloating):
-        raise InputError(
-            f"filter ratio {value!r} is not allowed; give the share to drop as a number in [0, 1)"
-        )
-    # float32's 0.8 is 0.800000011920929 as float64: its own shortest decimal is what was meant.
-    exact = exact_ratio(value if isinstance(value, Fraction) else float(str(value)))
-    return float(exact) if exact_ratio(float(exact)) == exact else exact
 
 
 def describe(value: Any, depth: int = 0) -> Any:

@@ -226,6 +226,7 @@ def neighbor_table(
     *,
     rows: npt.NDArray[np.int64] | None = None,
     engine: Engine = "auto",
+    keep: bool = True,
 ) -> NeighborTable:
     """The neighbor table of a feature store, from the store's folder where it is there.
 
@@ -241,6 +242,7 @@ def neighbor_table(
         k: As :func:`nearest_neighbors`.
         rows: int64: search among these rows alone, and number them from 0; all when None.
         engine: As :func:`nearest_neighbors`.
+        keep: Write it where it was not found; else nothing is written.
 
     Raises:
         InputError: As :func:`nearest_neighbors`.
@@ -268,6 +270,8 @@ def neighbor_table(
             return kept
     features = store.features if rows is None else store.features[rows]
     table = nearest_neighbors(features, k, engine=engine)
+    if not keep:
+        return table
     try:
         _keep(beside, table, fits)
         return table

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from saln.loading.prefetch import Ahead
+from saln.loading.prefetch import Prefetcher
 
 if TYPE_CHECKING:
     from saln.loading.selected_batches import SelectedBatches
@@ -26,16 +26,10 @@ class BatchIterator(Iterator[list[int]]):
         self.sampler = sampler
         self.epoch = epoch
         self.step = step
-        self._loaded = False
-        self._rank = sampler.sharing.current()
+        self._loaded = False  # a state, by a loader that keeps its sampler's iterator's
+        self._rank = sampler.batch_rank
         self._batches: Iterator[list[int]] | None = None
-        self._leads()
-
-    def _leads(self) -> None:
-        """Makes this the iteration whose position the sampler's state is."""
-        self.sampler._iteration += 1
-        self._number = self.sampler._iteration
-        self.sampler._named = self.step
+        self._number = sampler.position.lead(step)
 
     def __next__(self) -> list[int]:
         sampler = self.sampler
@@ -46,28 +40,45 @@ class BatchIterator(Iterator[list[int]]):
         if batch is None:
             raise StopIteration
         self.step += 1
-        if self._number == sampler._iteration and self.epoch == sampler.epoch:
-            sampler._named = self.step
+        if self._is_followed() and self.epoch == sampler.epoch:
+            sampler.position.steps_given = self.step
         return list(self._rank.share(batch))
 
+    def _is_followed(self) -> bool:
+        """Whether no iteration has begun since this one."""
+        return self._number == self.sampler.position.iteration
+
     def _open(self) -> Iterator[list[int]]:
+        """Begins to choose, as the first batch is asked for."""
         sampler = self.sampler
-        if self._number == sampler._iteration and not self._loaded:
+        if self._is_followed() and not self._loaded:
             # A loader may make its iterator before the epoch is set, or a position loaded.
-            self.epoch, self.step = sampler.epoch, sampler._start
+            self.epoch, self.step = sampler.epoch, sampler.loaded_step
         epoch = self.epoch
-        sampler._begin(epoch, loaded=self._loaded)
+        if epoch == sampler.epoch:
+            sampler.sampler.note_iteration()
+            # A loader at the end of its state's epoch asks in vain, and then iterates anew: for
+            # that the position stays.
+            if not self._loaded:
+                sampler.position.begin()
+        sampler.begin_epoch(epoch)
+        sampler.weights.begin(epoch)
         order, n = sampler.order(epoch), sampler.candidates_of(epoch)
 
         def kept(step: int) -> list[int]:
-            return sampler._kept(order[step * n : (step + 1) * n], epoch, step)
+            candidates = order[step * n : (step + 1) * n]
+            selection = sampler.choose(candidates, epoch, step)
+            indices = candidates[selection.positions]
+            sampler.weights.keep(indices, selection.weights)
+            chosen: list[int] = indices.tolist()
+            return chosen
 
         steps = range(self.step, sampler.usable // n)
-        return Ahead(kept, steps, sampler.ahead) if sampler.ahead else map(kept, steps)
+        return Prefetcher(kept, steps, sampler.ahead) if sampler.ahead else map(kept, steps)
 
     def state_dict(self) -> dict[str, Any]:
         """As :meth:`SelectedBatches.state_dict`, of this iteration."""
-        return self.sampler._state(self.epoch, self.step)
+        return self.sampler.state_at(self.epoch, self.step)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Goes on from a saved state; raises as :meth:`SelectedBatches.load_state_dict`.
@@ -82,24 +93,24 @@ class BatchIterator(Iterator[list[int]]):
         self.close()
         self._loaded = True
         sampler = self.sampler
-        wanted = sampler._epoch_set if sampler._epoch_set is not None else sampler._overridden
+        requested = sampler.position.requested_epoch
         sampler.load_state_dict(state)
-        if wanted is not None and wanted != sampler.epoch:
-            if sampler._start == len(sampler):
-                sampler.set_epoch(wanted)
+        if requested is not None and requested != sampler.epoch:
+            if sampler.loaded_step == len(sampler):
+                sampler.set_epoch(requested)
             else:
                 warnings.warn(
-                    f"set_epoch({wanted}) was called, but the loaded state is in the middle of "
+                    f"set_epoch({requested}) was called, but the loaded state is in the middle of "
                     f"epoch {sampler.epoch}: that epoch is finished first; set the epoch that the "
                     "state is of",
                     UserWarning,
                     stacklevel=2,
                 )
-        self.epoch, self.step = sampler.epoch, sampler._start
-        self._leads()
+        self.epoch, self.step = sampler.epoch, sampler.loaded_step
+        self._number = sampler.position.lead(self.step)
 
     def close(self) -> None:
         """Ends the background thread, if there is one."""
-        if isinstance(self._batches, Ahead):
+        if isinstance(self._batches, Prefetcher):
             self._batches.close()
         self._batches = None

@@ -1,9 +1,10 @@
-"""What people give to those that choose before loading, as what it plainly means."""
+"""What is known of every example, looked up in one place; and other arguments made plain."""
 
 from __future__ import annotations
 
 import inspect
-import operator
+import warnings
+from collections.abc import Collection
 from fractions import Fraction
 from typing import Any
 
@@ -12,13 +13,16 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from saln.data.arguments import as_array, as_labels, check_finite
+from saln.data.arguments import as_array, as_labels, as_whole, check_finite
 from saln.errors import InputError
 from saln.features.store import FeatureStore
+from saln.labels.beliefs import LabelBeliefs
+from saln.labels.judge import judge_labels
 from saln.loading.filter_schedule import FilterSchedule
 from saln.loading.mmap_rows import MmapRows
-from saln.selection.candidates import exact_ratio
-from saln.selection.coherence import label_confidence as judged_confidence
+from saln.selection.candidates import Candidates, as_ratio
+from saln.selection.coherence import NeighborBeliefs
+from saln.selection.coherence import label_confidence as judged_by_neighbors
 from saln.selection.contract import BEFORE_LOADING, Selector
 from saln.selection.registry import SELECTORS, read_selector
 
@@ -55,64 +59,13 @@ def as_selector(selector: Any) -> Selector:
     )
 
 
-def as_number(value: Any, name: str) -> int:
-    """A whole number, such as a seed or an epoch, from one of any type.
-
-    Numbers of NumPy must become plain: what is derived from them depends on their type.
-
-    Raises:
-        InputError: It is none.
-    """
-    if not isinstance(value, bool | np.bool_):
-        try:
-            return operator.index(value)
-        except TypeError:
-            if isinstance(value, float | np.floating) and float(value).is_integer():
-                return int(value)
-            if isinstance(value, Tensor) and value.numel() == 1:
-                return as_number(value.item(), name)
-    raise InputError(f"{name}={value!r} is not allowed; give a whole number")
-
-
-def as_ratio(value: Any) -> float | FilterSchedule:
+def ratio_or_schedule(value: Any) -> float | Fraction | FilterSchedule:
     """A filter ratio, or a schedule of it.
 
     Raises:
         InputError: It is neither, or outside [0, 1).
     """
-    if isinstance(value, FilterSchedule):
-        return value
-    if isinstance(value, Tensor) and value.numel() == 1:
-        value = value.numpy(force=True).reshape(())[()]
-    if isinstance(value, bool) or not isinstance(value, int | float | np.number | Fraction):
-        raise InputError(
-            f"filter_ratio={value!r} is not allowed; give the share to drop, in [0, 1), or a "
-            "saln.FilterSchedule"
-        )
-    # Shortest decimals: a float32 of 0.8 means 0.8.
-    ratio = float(str(value)) if isinstance(value, np.floating) else float(value)
-    exact_ratio(ratio)
-    return ratio
-
-
-def as_rows(features: Any) -> npt.NDArray[Any] | Any:
-    """Features that somebody gave, (n, d); what lies in a file stays there.
-
-    Raises:
-        InputError: They are no rows of numbers.
-    """
-    held = hasattr(features, "ndim") and hasattr(features, "shape")
-    if not held or isinstance(features, Tensor) or hasattr(features, "to_numpy"):
-        features = as_array(features, "features")
-    kind = getattr(getattr(features, "dtype", None), "kind", "f")
-    if features.ndim != 2 or kind not in "fiub":
-        raise InputError(
-            f"features are {features.dtype} {tuple(features.shape)}; give numbers, (n, d): one row "
-            "an example"
-        )
-    if kind != "f" and isinstance(features, np.ndarray):
-        features = features.astype(np.float32)
-    return features
+    return value if isinstance(value, FilterSchedule) else as_ratio(value)
 
 
 def as_indices(indices: Any) -> Tensor:
@@ -162,75 +115,204 @@ def check_before_loading(selector: Selector) -> None:
         )
 
 
-def known_before_loading(
-    selector: Selector,
-    features: Any,
-    labels: Any,
-    label_confidence: Any,
-    *,
-    owner: str,
-    length: int | None = None,
-) -> tuple[dict[str, MmapRows], int]:
-    """What a selector chooses by, as rows, and how many rows there are.
+class CandidateFields:
+    """What is known of the examples of a data set before they are loaded, checked once.
 
     Args:
-        selector: Reads it.
-        features: A feature store, rows (n, d), or None.
-        labels: (n,) or (n, 1): classes, by number or name; by default the store's.
-        label_confidence: (n,): by default, where there are features and labels, what their
-            neighbors make of the labels.
+        features: A feature store; numbers (N, d) as an array, memory-mapped or not, a tensor on
+            any device, a list of rows or a data frame; N alone, or None, for selectors that need
+            none. What lies in a file is read from there, row by row.
+        labels: (N,) or (N, 1): classes, by number or name; by default the store's.
+        label_confidence: How likely each label is right: numbers (N,), what
+            :func:`saln.judge_labels` or :func:`saln.selection.coherence.store_beliefs` gave, or
+            who is to judge: ``"judge"`` for the first, ``"neighbors"`` for the second, which is
+            also asked where nothing is given, but features and labels are. Nothing is written.
+        selector: Reads them.
         owner: Who asks, for messages.
-        length: How many examples there are, where there are no features.
+        requires: What to hold; by default all that the selector requires of them.
+
+    Attributes:
+        rows: Name of a field -> its rows.
+        skipped: int64, (s,): rows of the store that hold nothing, as they could not be read.
 
     Raises:
-        InputError: Something that the selector requires is missing, of another kind or length,
-            or not finite.
+        InputError: Something that is required is missing, of another kind or length, or not
+            finite.
+
+    Warns:
+        UserWarning: Features and labels tell nothing, so that no label is doubted.
     """
-    store = features if isinstance(features, FeatureStore) else None
-    rows = None
-    if features is not None:
-        rows = as_rows(features if store is None else store.features)
-        length = len(rows)
-    what = "examples" if rows is None else "rows of features"
-    if labels is not None:
-        labels = as_array(labels, "labels")
-        length = _same(length, labels, "labels", what)
-        labels = as_labels(labels, (length,))[0]
-    elif store is not None:
-        labels = store.labels
-    if label_confidence is not None:
-        label_confidence = _numbers(as_array(label_confidence, "label_confidence"))
-        length = _same(length, label_confidence, "label_confidence", what)
-    elif "label_confidence" in selector.requires and rows is not None and labels is not None:
-        if store is None:
-            check_finite(rows, "features")
-        label_confidence = judged_confidence(rows if store is None else store, labels)
-    given = {"features": rows, "labels": labels, "label_confidence": label_confidence}
-    fields: dict[str, MmapRows] = {}
-    for name in sorted(selector.requires):
-        values = given[name]
-        if values is None:
-            also = ""
-            if name == "label_confidence" and rows is not None:
-                also = ", or labels, of which it is made"
+
+    def __init__(
+        self,
+        features: Any = None,
+        labels: Any = None,
+        label_confidence: Any = None,
+        *,
+        selector: Selector,
+        owner: str,
+        requires: Collection[str] | None = None,
+    ) -> None:
+        requires = selector.requires & BEFORE_LOADING if requires is None else requires
+        store = features if isinstance(features, FeatureStore) else None
+        self._length: int | None = None
+        self._counted = "examples"  # what the other fields must have as many of
+        array = None
+        if store is not None:
+            array = store.features
+        elif features is not None and not hasattr(features, "__len__"):
+            self._length = as_whole(features, "features", 1)
+        elif features is not None:
+            array = _as_rows(features)
+        if array is not None:
+            self._length, self._counted = len(array), "rows of features"
+        if labels is not None:
+            labels = as_array(labels, "labels")
+            self._check_length(labels, "labels")
+            labels = as_labels(labels, (len(labels),))[0]
+        elif store is not None:
+            labels = store.labels
+        by_name = {"features": array, "labels": labels}
+        if label_confidence is not None or "label_confidence" in requires:
+            if store is None and array is not None and "label_confidence" in requires:
+                _check_finite("features", MmapRows(array))  # before they are judged by
+            rows = array if store is None else store
+            confidence = _confidence(label_confidence, rows, labels, requires)
+            if confidence is not None:
+                self._check_length(confidence, "label_confidence")
+            by_name["label_confidence"] = confidence
+        self.rows: dict[str, MmapRows] = {}
+        for name in sorted(requires):
+            values = by_name.get(name)
+            if values is None:
+                made_of_labels = name == "label_confidence" and array is not None
+                raise InputError(
+                    f"{type(selector).__name__} requires {name}; give them to {owner}"
+                    + (", or labels, of which it is made" if made_of_labels else "")
+                )
+            self.rows[name] = MmapRows(values)
+            # Rows of a store are finite, but for those that it names as skipped.
+            if store is None or name != "features":
+                _check_finite(name, self.rows[name])
+        skipped = () if store is None else store.skipped
+        self.skipped = torch.tensor([entry.row for entry in skipped], dtype=torch.int64)
+
+    def __len__(self) -> int:
+        """N; 0 where nothing says it."""
+        return self._length or 0
+
+    def readable(self) -> Tensor | None:
+        """The rows that are not skipped, int64 (m,), in order; None where that is all of them."""
+        if not len(self.skipped):
+            return None
+        kept = torch.ones(len(self), dtype=torch.bool)
+        kept[self.skipped] = False
+        return kept.nonzero()[:, 0]
+
+    def candidates(
+        self,
+        rows: Tensor,
+        *,
+        indices: Tensor | None = None,
+        device: torch.device | str = "cpu",
+        **others: Any,
+    ) -> Candidates:
+        """Looks candidates up.
+
+        Args:
+            rows: int64, (n,): which.
+            indices: int64, (n,): their positions in the data set; ``rows`` when None.
+            device: Where the selector is to compute.
+            **others: Fields of :class:`~saln.selection.candidates.Candidates` that are not
+                known before loading.
+
+        Raises:
+            InputError: There is no such row.
+        """
+        known: dict[str, Any] = {}
+        if self.rows and len(rows) and not 0 <= int(rows.min()) <= int(rows.max()) < len(self):
             raise InputError(
-                f"{type(selector).__name__} requires {name}; give them to {owner}{also}"
+                f"the candidates are examples {int(rows.min())} to {int(rows.max())}, but there "
+                f"are {len(self)} {self._counted}; give those of this data set"
             )
-        if store is None or name != "features":  # a store says where it holds others
-            check_finite(values, name)
-        fields[name] = MmapRows(values)
-    return fields, length or 0
+        for name, held in self.rows.items():
+            values = held[rows].to(device)
+            # Whole numbers become floating here, not in a copy of all of them.
+            whole = name == "features" and not values.is_floating_point()
+            known[name] = values.float() if whole else values
+        return Candidates(indices=rows if indices is None else indices, **known | others)
+
+    def _check_length(self, values: Any, name: str) -> None:
+        if values.ndim == 0:
+            raise InputError(f"{name} is one {type(values.item()).__name__}; give one an example")
+        if self._length is not None and len(values) != self._length:
+            raise InputError(
+                f"{self._length} {self._counted} but {len(values)} {name}; give one a row"
+            )
+        self._length = len(values)
 
 
-def _same(length: int | None, values: npt.NDArray[Any], name: str, what: str) -> int:
-    if values.ndim == 0:
-        raise InputError(f"{name} is one {type(values.item()).__name__}; give one an example")
-    if length is not None and len(values) != length:
-        raise InputError(f"{length} {what} but {len(values)} {name}; give one a row")
-    return len(values)
+def _as_rows(features: Any) -> npt.NDArray[Any] | Any:
+    """Features as an array (N, d); what lies in a file stays there.
+
+    Raises:
+        InputError: They are no rows of numbers.
+    """
+    is_array = hasattr(features, "ndim") and hasattr(features, "shape")
+    if not is_array or isinstance(features, Tensor) or hasattr(features, "to_numpy"):
+        features = as_array(features, "features")
+    kind = getattr(getattr(features, "dtype", None), "kind", "f")
+    if features.ndim != 2 or kind not in "fiub":
+        raise InputError(
+            f"features are {features.dtype} {tuple(features.shape)}; give numbers, (n, d): one row "
+            "an example"
+        )
+    return features
 
 
-def _numbers(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def _confidence(
+    value: Any, features: Any, labels: Any, requires: Collection[str]
+) -> npt.NDArray[Any] | None:
+    """How likely each label is right, floating (N,), from whatever says it; None: nothing does."""
+    if isinstance(value, LabelBeliefs | NeighborBeliefs):
+        return _believed(value)
+    if value is not None and not isinstance(value, str):
+        return _as_confidence(as_array(value, "label_confidence"))
+    if value not in (None, "judge", "neighbors"):
+        raise InputError(
+            f"label_confidence={value!r} is not allowed; give 'judge' (saln.judge_labels), "
+            "'neighbors', what one of them gave, or one number an example"
+        )
+    if "label_confidence" not in requires:
+        return None
+    if features is None or labels is None:
+        if value is None:
+            return None
+        raise InputError(
+            f"label_confidence={value!r} judges labels by features; give both, or one number an "
+            "example"
+        )
+    if value == "judge":
+        return _believed(judge_labels(features, labels))
+    if isinstance(features, np.ndarray) and features.dtype.kind != "f":
+        features = features.astype(np.float32)
+    return judged_by_neighbors(features, labels)
+
+
+def _believed(beliefs: LabelBeliefs | NeighborBeliefs) -> npt.NDArray[np.float64]:
+    if isinstance(beliefs, NeighborBeliefs):
+        nothing = beliefs.tells_nothing
+    else:
+        nothing = None if beliefs.informative else beliefs.message
+    if nothing is not None:
+        # At the line that made what chooses: above this are four calls of SALN's own.
+        warnings.warn(f"coherence chooses at random: {nothing}", UserWarning, stacklevel=5)
+    # NaN: there is no label, or there are no features. What has no label is never the better one.
+    confidence: npt.NDArray[np.float64] = beliefs.confidence.nan_to_num(nan=0.0).numpy(force=True)
+    return confidence
+
+
+def _as_confidence(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
     if values.ndim == 2 and values.shape[1] == 1:
         values = values[:, 0]
     if values.ndim != 1 or values.dtype.kind not in "fiub":
@@ -239,3 +321,8 @@ def _numbers(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
             "each label is right"
         )
     return values if values.dtype.kind == "f" else values.astype(np.float32)
+
+
+def _check_finite(name: str, values: MmapRows) -> None:
+    for start, block in values.blocks():
+        check_finite(block, name, rows=range(start, start + len(block)))

@@ -23,22 +23,23 @@ class EpochSetter:
 
     def __init__(self, batches: SelectedBatches) -> None:
         self.batches = batches
-        # What no iteration has used yet: an epoch, and what it took the place of.
-        self._said: int | None = None
-        self._before: tuple[int, int] | None = None
+        # What no iteration has used yet: the epoch, and the epoch and step that it replaced.
+        self._pending: int | None = None
+        self._replaced: tuple[int, int] | None = None
 
-    def heard(self, epoch: int) -> None:
+    def note_epoch(self, epoch: int) -> None:
         """The batch sampler is given an epoch."""
-        self._before = None if self._said is None else (self._said, self.batches._start)
-        self._said = epoch
+        pending = self._pending
+        self._replaced = None if pending is None else (pending, self.batches.loaded_step)
+        self._pending = epoch
 
-    def loaded(self, epoch: int) -> None:
+    def note_load(self, epoch: int) -> None:
         """The batch sampler was given a position in an epoch."""
-        self._said, self._before = epoch, None
+        self._pending, self._replaced = epoch, None
 
-    def used(self) -> None:
-        """Nothing that was given waits for its iteration any more."""
-        self._said = self._before = None
+    def note_iteration(self) -> None:
+        """An iteration uses what was given."""
+        self._pending = self._replaced = None
 
     def set_epoch(self, epoch: int) -> None:
         """Makes the next iteration the given epoch's.
@@ -52,16 +53,17 @@ class EpochSetter:
         batches = self.batches
         refuse_sharing_by_accelerate(batches)
         loader = begun_by_accelerate(batches)
-        told_before = self._said == epoch
-        start = batches._start
-        other = self._said
+        # Accelerate has told the batch sampler just before: then what it took the place of counts.
+        told_before = self._pending == epoch
+        start = batches.loaded_step
+        other = self._pending
         if told_before:
-            other, start = (None, 0) if self._before is None else self._before
+            other, start = (None, 0) if self._replaced is None else self._replaced
         begins = not told_before or loader is not None
         if begins and other is not None and other != epoch:
             # As it was: whoever catches this and goes on must not train on the wrong epoch.
-            batches.epoch, batches._start, batches._named = other, start, start
-            self.loaded(other)
+            batches.position.put(other, start)
+            self.note_load(other)
             raise InputError(
                 f"the batches are to go on in epoch {other}, but the library that trains on them "
                 f"counts epochs itself and is in epoch {epoch}; give the epoch to what it "
@@ -77,7 +79,7 @@ class EpochSetter:
                 "give it saln.integrations.lightning.SelectedDataModule(dataset, batches)"
             )
         batches.set_epoch(epoch)
-        self.used()  # the library's own count is no wish of anybody's
+        self.note_iteration()  # the library's own count replaces nothing that a user asked for
         if loader is not None:
             # Accelerate takes the last batch for the rest of the data set, and
             # gather_for_metrics would cut it; -1 stands for no rest.

@@ -67,6 +67,11 @@ class FilterSchedule:
         """How many epochs filter."""
         return self.epochs - self.full_first - self.full_last
 
+    @property
+    def all_epochs(self) -> range:
+        """The numbers of the epochs of the run."""
+        return range(self.first_epoch, self.first_epoch + self.epochs)
+
     def ratio(self, epoch: int) -> Fraction:
         """The ratio of an epoch; before the run that of its first, after it of its last."""
         place = min(max(epoch - self.first_epoch, 0), self.epochs - 1)
@@ -79,7 +84,7 @@ class FilterSchedule:
 
     def candidates(self, batch_size: int) -> int:
         """The most candidates that any batch of the run is chosen from."""
-        ratios = {self.ratio(self.first_epoch + place) for place in range(self.epochs)}
+        ratios = {self.ratio(epoch) for epoch in self.all_epochs}
         return max(candidates_needed(batch_size, ratio) for ratio in ratios)
 
     def __str__(self) -> str:
@@ -92,5 +97,5 @@ class FilterSchedule:
 
     def steps(self, examples: int, batch_size: int) -> int:
         """Gradient steps of the whole run."""
-        ratios = (self.ratio(self.first_epoch + place) for place in range(self.epochs))
+        ratios = (self.ratio(epoch) for epoch in self.all_epochs)
         return sum(examples // candidates_needed(batch_size, ratio) for ratio in ratios)

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from saln.data.arguments import as_whole
 from saln.errors import DataError, InputError
-from saln.loading.candidate_fields import as_number
 from saln.loading.saved_state import described, refuse_other_settings
 from saln.loading.selected_batches import SelectedBatches
 
@@ -26,7 +26,7 @@ def digest(values: Tensor) -> int:
     return int.from_bytes(hashlib.blake2b(content, digest_size=7).digest(), "big")
 
 
-class Position:
+class LearnerPosition:
     """How far an epoch of :class:`~saln.loading.learner_selected.LearnerSelected` has come.
 
     Attributes:
@@ -42,7 +42,7 @@ class Position:
         self.last = 0  # tells the last candidates from others
         self._loaded: dict[str, Any] | None = None  # until it is gone on from
         self._begun = False
-        self._warned = False
+        self._has_warned = False
 
     def set_epoch(self) -> None:
         """Called when the epoch is set: a position in another is no more."""
@@ -64,8 +64,8 @@ class Position:
             self._begun = True
             return self._continued(state)
         inner = getattr(batches, "batch_sampler", None)
-        if self._begun and not self._warned and not isinstance(inner, SelectedBatches):
-            self._warned = True
+        if self._begun and not self._has_warned and not isinstance(inner, SelectedBatches):
+            self._has_warned = True
             warnings.warn(
                 f"a second iteration of epoch {self.epoch} begins; call set_epoch(epoch) before "
                 "every epoch",
@@ -159,7 +159,7 @@ class Position:
                 "loader that it was saved with"
             )
         numbers = {
-            key: as_number(state[key], f"the state's {key}")
+            key: as_whole(state[key], f"the state's {key}")
             for key in ("epoch", "step", "counted", "last")
         }
         selected.selector.load_state_dict(state["selector_state"])

@@ -1,4 +1,4 @@
-"""What a selector is told of training, and what is said when it is told nothing."""
+"""The losses that a selector observes, and a warning where it is given none."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from saln.loading.candidate_fields import as_indices, as_losses
 from saln.selection.contract import Selector
 
 
-class Observing:
+class LossObserver:
     """Hands losses to a selector that asks for them, those of all ranks on every rank.
 
     Args:
@@ -23,29 +23,30 @@ class Observing:
     def __init__(self, selector: Selector, owner: str) -> None:
         self.selector = selector
         self.owner = owner
-        self._told = False
-        self._begun: int | None = None
+        self._has_losses = False  # or has warned that there are none
+        self._epoch_without_losses: int | None = None
 
-    def begin(self, epoch: int) -> None:
+    def begin_epoch(self, epoch: int) -> None:
         """Called when an epoch begins, before its first choice.
 
         Warns:
             UserWarning: Once, when a second epoch begins and the selector was told nothing.
         """
-        if not self.selector.observes_losses or self._told:
+        if not self.selector.observes_losses or self._has_losses:
             return
-        if self._begun is not None and epoch != self._begun and not self._knows():
-            self._told = True  # said once
+        silent = self._epoch_without_losses
+        if silent is not None and epoch != silent and not self._remembers():
+            self._has_losses = True
             warnings.warn(
                 f"{type(self.selector).__name__} chooses by the losses of training, but was told "
-                f"none in epoch {self._begun}, so it chooses as at the start; call "
+                f"none in epoch {silent}, so it chooses as at the start; call "
                 f"{self.owner}.observe(indices, losses) after every step",
                 UserWarning,
                 stacklevel=4,
             )
-        self._begun = epoch
+        self._epoch_without_losses = epoch
 
-    def tell(self, indices: Any, losses: Any, rank: Rank) -> None:
+    def observe(self, indices: Any, losses: Any, rank: Rank) -> None:
         """Tells the selector the losses of all ranks.
 
         Args:
@@ -56,19 +57,18 @@ class Observing:
         Raises:
             InputError: Not one loss an index, or ranks that are not connected.
         """
-        if not self.selector.observes_losses:
-            return
         where = as_indices(indices)
         values = as_losses(losses, len(where))
+        # Ranks must remember alike to choose alike, so each hands on what all of them trained.
         if rank.count > 1:
             rank.check_connected()
             device = values.device
             where = gather_uneven(where, rank.count, device)
             values = gather_uneven(values, rank.count, device)
-        self._told = True
+        self._has_losses = True
         self.selector.observe(where, values)
 
-    def _knows(self) -> bool:
+    def _remembers(self) -> bool:
         """Whether it remembers anything: told by somebody else, or before a resume."""
         values = self.selector.state_dict().values()
         return any(isinstance(value, Tensor) and value.numel() > 0 for value in values)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap
 import os
 import weakref
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,8 @@ from torch import Tensor
 
 # A smaller file may be resident as a whole; touching its pages is faster than reading.
 _RESIDENT = 256 * 2**20
+# Rows are gone through in blocks of about this size.
+_BLOCK = 16 * 2**20
 
 
 class MmapRows:
@@ -53,22 +56,44 @@ class MmapRows:
             and array.filename is not None
             and array.flags.c_contiguous
         ):
-            return _mapped, (array.filename, array.dtype, array.offset, array.shape)
+            return _map_again, (array.filename, array.dtype, array.offset, array.shape)
         return MmapRows, (array,)
 
     def __getitem__(self, indices: Tensor) -> Tensor:
         """Copies rows: ``indices`` int64 (m,)."""
         if self._file is None or not isinstance(self.array, np.memmap):
             return torch.from_numpy(np.asarray(self.array[indices.numpy()]))
-        rows = np.empty((len(indices), *self.array.shape[1:]), dtype=self.array.dtype)
-        size, start = rows[0].nbytes if len(rows) else 0, self.array.offset
+        size, start = self._row_bytes, self.array.offset
         file, pread = self._file, os.pread
-        found = b"".join([pread(file, size, start + i * size) for i in indices.tolist()])
-        if len(found) != rows.nbytes:
-            raise OSError(f"{self.array.filename} was cut short while it was read")
-        rows.view(np.uint8).reshape(-1)[:] = np.frombuffer(found, dtype=np.uint8)
-        return torch.from_numpy(rows)
+        content = b"".join([pread(file, size, start + i * size) for i in indices.tolist()])
+        return torch.from_numpy(self._decoded(content, len(indices)))
+
+    def blocks(self) -> Iterator[tuple[int, npt.NDArray[Any]]]:
+        """All rows, in order, some MiB at a time: the number of the first, and the rows."""
+        size = max(1, _BLOCK // max(1, self._row_bytes))
+        for start in range(0, len(self), size):
+            yield start, self._block(start, min(start + size, len(self)))
+
+    @property
+    def _row_bytes(self) -> int:
+        return int(np.prod(self.array.shape[1:], dtype=np.int64)) * self.array.dtype.itemsize
+
+    def _block(self, start: int, stop: int) -> npt.NDArray[Any]:
+        if self._file is None or not isinstance(self.array, np.memmap):
+            return np.asarray(self.array[start:stop])
+        size = self._row_bytes
+        content = os.pread(self._file, (stop - start) * size, self.array.offset + start * size)
+        return self._decoded(content, stop - start)
+
+    def _decoded(self, content: bytes, count: int) -> npt.NDArray[Any]:
+        rows = np.empty((count, *self.array.shape[1:]), dtype=self.array.dtype)
+        if len(content) != rows.nbytes:
+            raise OSError(
+                f"{getattr(self.array, 'filename', None)} was cut short while it was read"
+            )
+        rows.view(np.uint8).reshape(-1)[:] = np.frombuffer(content, dtype=np.uint8)
+        return rows
 
 
-def _mapped(file: Any, dtype: Any, offset: int, shape: tuple[int, ...]) -> MmapRows:
+def _map_again(file: Any, dtype: Any, offset: int, shape: tuple[int, ...]) -> MmapRows:
     return MmapRows(np.memmap(file, dtype=dtype, mode="r", offset=offset, shape=shape))

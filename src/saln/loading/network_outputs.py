@@ -42,7 +42,7 @@ def scoring(learner: nn.Module) -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class Reader:
+class BatchReader:
     """Finds a batch's parts and puts it through networks.
 
     The arguments are those of :class:`~saln.loading.learner_selected.LearnerSelected`.
@@ -110,17 +110,19 @@ class Reader:
             "indices lose digits in a float tensor"
         )
 
-    def read(self, network: nn.Module, batch: Any, n: int, wanted: Sequence[str]) -> dict[str, Any]:
+    def read(
+        self, network: nn.Module, batch: Any, n: int, required: Sequence[str]
+    ) -> dict[str, Any]:
         """Puts a batch of ``n`` through a network in eval mode, a part at a time.
 
         Args:
             network: On the batch's device.
             batch: ``n`` examples.
             n: At least 1.
-            wanted: Of ``outputs``, ``losses`` and ``embeddings``.
+            required: Of ``outputs``, ``losses`` and ``embeddings``.
 
         Returns:
-            What was wanted, float32 or float64, (n, ...).
+            What was required, float32 or float64, (n, ...).
 
         Raises:
             InputError: Outputs or losses of another kind or size than expected.
@@ -134,38 +136,38 @@ class Reader:
                 rows = torch.arange(start, min(start + self.score_batch, n))
                 part = batch if len(rows) == n else cut(batch, rows, n)
                 outputs = self._call(network, self._resized(part))
-                parts.append(self.from_outputs(outputs, part, wanted))
-        return {name: _joined([part[name] for part in parts]) for name in wanted}
+                parts.append(self.from_outputs(outputs, part, required))
+        return {name: _joined([part[name] for part in parts]) for name in required}
 
-    def trained(
-        self, network: nn.Module, batch: Any, wanted: Sequence[str]
+    def read_in_training(
+        self, network: nn.Module, batch: Any, required: Sequence[str]
     ) -> tuple[dict[str, Any], Tensor]:
         """Puts a whole batch through a network as training does.
 
         Returns:
-            What was wanted, without its graph, and the logits, with it.
+            What was required, without its graph, and the logits, with it.
         """
         outputs = self._call(network, batch)
         with torch.no_grad():
-            fields = self.from_outputs(outputs, batch, wanted)
+            fields = self.from_outputs(outputs, batch, required)
         return {name: _detached(field) for name, field in fields.items()}, _logits(outputs)
 
-    def from_outputs(self, outputs: Any, batch: Any, wanted: Sequence[str]) -> dict[str, Any]:
-        """What is wanted, from a network's outputs for a batch.
+    def from_outputs(self, outputs: Any, batch: Any, required: Sequence[str]) -> dict[str, Any]:
+        """What is required, from a network's outputs for a batch.
 
         Raises:
             InputError: Outputs or losses of another kind or size than expected.
         """
         fields: dict[str, Any] = {}
-        if "embeddings" in wanted:
+        if "embeddings" in required:
             if not isinstance(outputs, PairEmbeddings):
                 raise InputError(f"forward gave {describe(outputs)}, expected PairEmbeddings")
             fields["embeddings"] = PairEmbeddings(
                 _wide(outputs.image), _wide(outputs.text), outputs.scale, outputs.bias
             )
-        if "outputs" in wanted:
+        if "outputs" in required:
             fields["outputs"] = _wide(_logits(outputs))
-        if "losses" in wanted:
+        if "losses" in required:
             fields["losses"] = self._losses(outputs, batch)
         return fields
 

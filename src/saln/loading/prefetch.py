@@ -18,10 +18,10 @@ class _Failure:
         self.error = error
 
 
-_END = object()
+_EXHAUSTED = object()
 
 
-class Ahead(Generic[T]):
+class Prefetcher(Generic[T]):
     """Iterates over ``work(step)`` for steps in a range, up to ``depth`` of them ahead.
 
     One thread does the work in order, so the results depend on no timing. It starts
@@ -57,7 +57,7 @@ class Ahead(Generic[T]):
             self._finalizer = weakref.finalize(self, _end, self._stop, self._room, self._thread)
             self._thread.start()
         result = self._results.get()
-        if result is _END or isinstance(result, _Failure):
+        if result is _EXHAUSTED or isinstance(result, _Failure):
             self.close()
             if isinstance(result, _Failure):
                 raise result.error
@@ -87,7 +87,7 @@ def _run(
                 if stop.is_set():
                     return
                 results.put(work(step))
-        results.put(_END)
+        results.put(_EXHAUSTED)
     except BaseException as error:
         results.put(_Failure(error))
 

@@ -4,15 +4,30 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from saln.errors import InputError
 from saln.selection.contract import Selector
+
+if TYPE_CHECKING:
+    from saln.loading.batch_choice import ChoiceBeforeLoading
 
 
 def described(selector: Selector) -> str:
     """A selector with its hyperparameters, the same in every process."""
     return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(selector))
+
+
+def state_of(choice: ChoiceBeforeLoading, epoch: int) -> dict[str, Any]:
+    """What the states of all that chooses before loading hold."""
+    return {
+        "epoch": epoch,
+        "seed": choice.seed,
+        "batch_size": choice.batch_size,
+        "candidates": choice.candidates_of(epoch),
+        "selector": described(choice.selector),
+        "selector_state": choice.selector.state_dict(),
+    }
 
 
 def refuse_other_settings(

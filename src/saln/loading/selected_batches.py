@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Mapping
+from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
@@ -14,36 +13,81 @@ from torch.utils.data import Sampler
 
 from saln.data.arguments import as_whole
 from saln.data.items import MapStyle
-from saln.distributed import Sharing
 from saln.errors import InputError
 from saln.features.store import FeatureStore
+from saln.loading.batch_choice import ChoiceBeforeLoading, Phase, no_phase
 from saln.loading.batch_iterator import BatchIterator
-from saln.loading.candidate_fields import (
-    as_indices,
-    as_number,
-    as_ratio,
-    as_selector,
-    check_before_loading,
-    known_before_loading,
-)
+from saln.loading.batch_position import BatchPosition
+from saln.loading.candidate_fields import as_indices
 from saln.loading.epoch_setter import EpochSetter
 from saln.loading.filter_schedule import FilterSchedule
-from saln.loading.loss_observer import Observing
-from saln.loading.saved_state import described, refuse_other_settings
-from saln.randomness import derive_generator, seed_workers
-from saln.selection.candidates import Candidates, Selection, candidates_needed
+from saln.loading.keyword_options import RankOptions, checked_options
+from saln.loading.saved_state import refuse_other_settings, state_of
+from saln.randomness import derive_generator
+from saln.selection.candidates import candidates_needed
 from saln.selection.contract import Selector
 
-# Times a part of a step under a name; see saln.training.cost_ledger.
-Phase = Callable[[str], AbstractContextManager[Any]]
+
+class SelectedBatchesOptions(RankOptions, total=False):
+    """What :class:`SelectedBatches` takes besides."""
+
+    dataset: MapStyle | None
+    """What will be loaded; checked against the store that ``features`` is, or by its length."""
+    ahead: int
+    """How many batches a background thread may choose in advance, by default 2; 0 chooses when
+    asked."""
+    phase: Phase
+    """Times the consumer's wait for a choice, as ``"select"``."""
 
 
-def no_phase(name: str) -> AbstractContextManager[Any]:
-    """Times nothing."""
-    return nullcontext()
+@dataclass(frozen=True)
+class _Options:
+    dataset: MapStyle | None = None
+    rank: int | None = None
+    world_size: int | None = None
+    ahead: int = 2
+    phase: Phase = no_phase
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "ahead", as_whole(self.ahead, "ahead", 0))
+        if self.dataset is not None and not hasattr(self.dataset, "__len__"):
+            raise InputError(
+                f"dataset is a {type(self.dataset).__name__} without a length; give the data set "
+                "that the batches name examples of"
+            )
 
 
-class SelectedBatches(Sampler[list[int]]):
+class EpochWeights:
+    """The loss weights of the examples that one epoch has named."""
+
+    def __init__(self, length: int) -> None:
+        self._length = length
+        self._epoch: int | None = None
+        self._values: Tensor | None = None
+
+    def begin(self, epoch: int) -> None:
+        """Forgets another epoch's; two iterations of an epoch name the same."""
+        if self._epoch != epoch:
+            self._epoch, self._values = epoch, None
+
+    def forget(self) -> None:
+        """What the selector knows may be other than it was when the epoch began."""
+        self._epoch = None
+
+    def keep(self, indices: Tensor, weights: Tensor | None) -> None:
+        """Takes the weights of a chosen batch; None where all weigh the same."""
+        if weights is None:
+            return
+        if self._values is None:
+            self._values = torch.ones(self._length)
+        self._values[indices] = weights.float().cpu()
+
+    def of(self, indices: Any) -> Tensor | None:
+        """See :meth:`SelectedBatches.weights_of`."""
+        return None if self._values is None else self._values[as_indices(indices)]
+
+
+class SelectedBatches(ChoiceBeforeLoading, Sampler[list[int]]):
     """A batch sampler that chooses each batch among candidates before any is loaded.
 
     An epoch goes through the examples in a shuffled order, ``n`` candidates at a time,
@@ -57,8 +101,8 @@ class SelectedBatches(Sampler[list[int]]):
     Give it as ``batch_sampler`` to any DataLoader. Call :meth:`set_epoch` before every epoch.
 
     Args:
-        features: A feature store, (N, d) numbers as an array, tensor, list or data frame,
-            or N itself for a selector that needs no features.
+        features: A feature store; numbers (N, d) as an array, memory-mapped or not, a tensor, a
+            list of rows or a data frame; or N itself for a selector that needs no features.
         selector: Any selector that chooses before loading: an object, or its class or name
             for one with its defaults.
         batch_size: ``k``, the size of every batch, of all ranks together.
@@ -67,21 +111,18 @@ class SelectedBatches(Sampler[list[int]]):
         seed: Decides the order and, with it, every choice.
         labels: (N,) or (N, 1): whole numbers from 0 of any type, or the classes' names; by
             default the store's.
-        label_confidence: floating, (N,): how likely each label is right; by default what the
-            neighbors by the features make of the labels.
-        dataset: What will be loaded; checked against the store that ``features`` is.
-        rank: Which process this is; it gets its equal share of every batch. By default
-            torch.distributed's, read when it is needed; see also :meth:`share_among`.
-        world_size: How many processes train together; both are given, or neither.
-        ahead: How many batches a background thread may choose in advance; 0 chooses
-            when asked.
-        phase: Times the consumer's wait for a choice, as ``"select"``.
+        label_confidence: How likely each label is right: numbers (N,), what
+            :func:`saln.judge_labels` gave, ``"judge"``, which calls it, or ``"neighbors"``, which
+            asks the neighbors by the features, as is done by default where a selector requires
+            it. Nothing is written.
+        **options: See :class:`SelectedBatchesOptions`.
 
     Raises:
         InputError: A selector that needs the learner; features, labels or data set of
             different lengths; fewer examples than candidates for one batch; a feature that
             is not finite; a batch that the ranks cannot share.
         DataError: The store's features are of another data set.
+        TypeError: A keyword that there is not.
     """
 
     def __init__(
@@ -90,96 +131,38 @@ class SelectedBatches(Sampler[list[int]]):
         *,
         selector: Selector | type[Selector] | str,
         batch_size: int,
-        filter_ratio: float | FilterSchedule,
+        filter_ratio: float | Fraction | FilterSchedule,
         seed: int,
         labels: Any = None,
         label_confidence: Any = None,
-        dataset: MapStyle | None = None,
-        rank: int | None = None,
-        world_size: int | None = None,
-        ahead: int = 2,
-        phase: Phase = no_phase,
+        **options: Unpack[SelectedBatchesOptions],
     ) -> None:
-        self.selector = as_selector(selector)
-        self.batch_size = as_whole(batch_size, "batch_size", 1)
-        self.filter_ratio = as_ratio(filter_ratio)
-        self.seed = as_number(seed, "seed")
-        self.sharing = Sharing(self.batch_size, rank, world_size)
-        self.ahead = as_whole(ahead, "ahead", 0)
-        self.phase = phase
-        check_before_loading(self.selector)
-        store = features if isinstance(features, FeatureStore) else None
-        count = None
-        if store is None and not hasattr(features, "__len__"):
-            count, features = as_whole(features, "features", 1), None
-        self.fields, self.length = known_before_loading(
-            self.selector, features, labels, label_confidence, owner="SelectedBatches", length=count
-        )
+        checked = checked_options(_Options, type(self), options)
+        given = {"features": features, "labels": labels, "label_confidence": label_confidence}
+        super().__init__(
+            selector, batch_size, filter_ratio, seed, fields=given,
+            rank=checked.rank, world_size=checked.world_size,
+        )  # fmt: skip
+        self.ahead, self.phase = checked.ahead, checked.phase
+        self.length = len(self.fields)
+        self._readable = self.fields.readable()
         # What could not be read when the features were made is never a candidate.
-        readable = None if store is None else store.readable
-        self._readable = None if readable is None else torch.from_numpy(readable)
-        self.usable = self.length if readable is None else len(readable)
-        self.epoch = 0
-        self._start = 0  # a loaded position, until its first batch is asked for
-        self._named = 0
-        self._iteration = 0
-        self._epoch_set: int | None = None  # since the last load
-        self._overridden: int | None = None  # set before the last load
-        self._begun = False  # an iteration since the epoch was set
-        self._warned = False
-        self._weights: Tensor | None = None
-        self._weights_of: int | None = None
-        self._observing = Observing(self.selector, "batches")
-        self._generator = torch.Generator()
+        self.usable = self.length if self._readable is None else len(self._readable)
+        self.position = BatchPosition()
+        self.weights = EpochWeights(self.length)
         self.sampler = EpochSetter(self)
-        self._check_sizes()
-        self._check_dataset(dataset, store)
+        _check_sizes(self)
+        _check_dataset(checked.dataset, features, self.length)
 
     @property
-    def _name(self) -> str:
-        return type(self.selector).__name__
-
-    def _check_dataset(self, dataset: Any, store: FeatureStore | None) -> None:
-        if dataset is not None and not hasattr(dataset, "__len__"):
-            raise InputError(
-                f"dataset is a {type(dataset).__name__} without a length; give the data set that "
-                "the batches name examples of"
-            )
-        if dataset is not None and store is not None:
-            store.check(dataset)
-        elif dataset is not None and len(dataset) != self.length:
-            raise InputError(
-                f"the data set has {len(dataset)} examples, but {self.length} are chosen from; "
-                "give the features of this data set"
-            )
-
-    def _check_sizes(self) -> None:
-        ratio = self.filter_ratio
-        ratios: set[float | Fraction] = {self._ratio(self.epoch)}
-        if isinstance(ratio, FilterSchedule):
-            ratios = {ratio.ratio(ratio.first_epoch + place) for place in range(ratio.epochs)}
-        for one in ratios:
-            needed = candidates_needed(self.batch_size, one)
-            if needed > self.usable:
-                raise InputError(
-                    f"batch size {self.batch_size} at filter ratio {float(one):g} needs "
-                    f"{needed} candidates, but there are {self.usable} examples; "
-                    "lower the batch size or the filter ratio"
-                )
-
-    def _ratio(self, epoch: int) -> float | Fraction:
-        ratio = self.filter_ratio
-        return ratio.ratio(epoch) if isinstance(ratio, FilterSchedule) else ratio
+    def epoch(self) -> int:
+        """The epoch that the next iteration is of."""
+        return self.position.epoch
 
     @property
-    def rank(self) -> int:
-        """Which process this is: as given, as :meth:`share_among` said, or the group's."""
-        return self.sharing.current().index
-
-    @property
-    def world_size(self) -> int:
-        """Among how many processes each batch is shared out here."""
-        return self.sharing.current().count
+    def loaded_step(self) -> int:
+        """The step of the epoch that the next iteration begins with."""
+        return self.position.start
 
     @property
     def drop_last(self) -> bool:
@@ -198,37 +181,6 @@ class SelectedBatches(Sampler[list[int]]):
             )
         return True
 
-    def share_among(self, rank: int, world_size: int) -> None:
-        """Says which of how many processes this is, whatever torch.distributed says.
-
-        For what trains on the batches: ``share_among(0, 1)`` gives whole batches, to be shared
-        out elsewhere or trained on by every process alike.
-
-        Raises:
-            InputError: Another rank than was given at the start, or a batch that so many
-                processes cannot share.
-        """
-        self.sharing.assign(rank, world_size)
-
-    @property
-    def generator(self) -> torch.Generator:
-        """Give it to the DataLoader: the seeds of its workers come from it.
-
-        In a worker torch, NumPy and ``random`` are seeded by it: from the seed, the epoch, the
-        position in it and the rank.
-        """
-        self._seed_workers()
-        return self._generator
-
-    def candidates_of(self, epoch: int) -> int:
-        """``n``, how many candidates each batch of an epoch is chosen from."""
-        return candidates_needed(self.batch_size, self._ratio(epoch))
-
-    @property
-    def n_candidates(self) -> int:
-        """``n`` in the current epoch."""
-        return self.candidates_of(self.epoch)
-
     def __len__(self) -> int:
         """The number of batches of the current epoch, from its beginning."""
         return self.usable // self.n_candidates
@@ -238,21 +190,14 @@ class SelectedBatches(Sampler[list[int]]):
 
         A position that was loaded stays, where the epoch is the one that it lies in.
         """
-        epoch = as_number(epoch, "epoch")
-        self.sampler.heard(epoch)
-        self._epoch_set, self._overridden = epoch, None
-        self._begun = False
-        if epoch != self.epoch:
-            self.epoch = epoch
-            self._start = self._named = 0
-
-    def _seed_workers(self) -> None:
-        seed_workers(self._generator, self.seed, self.epoch, self._start, self.rank)
+        epoch = as_whole(epoch, "epoch")
+        self.sampler.note_epoch(epoch)
+        self.position.set_epoch(epoch)
 
     def __iter__(self) -> BatchIterator:
         """Iterates over the kept indices of one batch after the other: this rank's share."""
-        self._seed_workers()  # a loader draws their seed right after it asked for this iterator
-        return BatchIterator(self, self.epoch, self._start)
+        self.seed_workers()  # a loader draws their seed right after it asked for this iterator
+        return BatchIterator(self, self.epoch, self.loaded_step)
 
     def state_dict(self, *, steps: int | None = None) -> dict[str, Any]:
         """Where it is: plain numbers and what the selector remembers.
@@ -267,26 +212,18 @@ class SelectedBatches(Sampler[list[int]]):
             InputError: The epoch has not so many.
         """
         if steps is None:
-            return self._state(self.epoch, self._named)
+            return self.state_at(self.epoch, self.position.steps_given)
         steps = as_whole(steps, "steps", 0)
         if steps > len(self):
             raise InputError(
                 f"steps={steps} is not allowed: epoch {self.epoch} has {len(self)}; give how many "
                 "batches of this epoch were trained on"
             )
-        return self._state(self.epoch, steps)
+        return self.state_at(self.epoch, steps)
 
-    def _state(self, epoch: int, step: int) -> dict[str, Any]:
-        return {
-            "epoch": epoch,
-            "step": step,
-            "seed": self.seed,
-            "examples": self.usable,
-            "batch_size": self.batch_size,
-            "candidates": self.candidates_of(epoch),
-            "selector": described(self.selector),
-            "selector_state": self.selector.state_dict(),
-        }
+    def state_at(self, epoch: int, step: int) -> dict[str, Any]:
+        """The state of an iteration that is at a step of an epoch."""
+        return state_of(self, epoch) | {"step": step, "examples": self.usable}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Goes on from a saved state: the next iteration gives the batches that were left.
@@ -296,10 +233,10 @@ class SelectedBatches(Sampler[list[int]]):
         Raises:
             InputError: The state is of a sampler that would give other batches.
         """
-        own = self._state(self.epoch, 0)
+        own = self.state_at(self.epoch, 0)
         settings = ("seed", "examples", "batch_size", "candidates", "selector")
         refuse_other_settings(state, own, settings[:3], "SelectedBatches")
-        epoch, step = (as_number(state[key], f"the state's {key}") for key in ("epoch", "step"))
+        epoch, step = (as_whole(state[key], f"the state's {key}") for key in ("epoch", "step"))
         own["candidates"] = self.candidates_of(epoch)
         refuse_other_settings(state, own, settings, "SelectedBatches")
         if not 0 <= step <= self.usable // own["candidates"]:
@@ -308,33 +245,15 @@ class SelectedBatches(Sampler[list[int]]):
                 f"{self.usable // own['candidates']} steps; the state is damaged"
             )
         self.selector.load_state_dict(state["selector_state"])
-        self.epoch, self._start = epoch, step
-        self._named = self._start
-        self._overridden = self._overridden if self._epoch_set is None else self._epoch_set
-        self._epoch_set, self._begun = None, False
-        self.sampler.loaded(epoch)
-        self._weights_of = None  # what the selector knew may be other than before
+        self.position.load(epoch, step)
+        self.sampler.note_load(epoch)
+        self.weights.forget()
 
     def order(self, epoch: int) -> Tensor:
         """The epoch's order of the examples that can be read: int64 (N,), or fewer."""
         generator = derive_generator(self.seed, "order", epoch)
         order = torch.randperm(self.usable, generator=generator)
         return order if self._readable is None else self._readable[order]
-
-    def choose(self, indices: Tensor, epoch: int, step: int) -> Selection:
-        """Chooses from candidates, as the step of an epoch does; the same on every rank.
-
-        Args:
-            indices: int64, (n,).
-            epoch: As given to :meth:`set_epoch`.
-            step: From 0.
-        """
-        if len(indices) == self.batch_size:  # nothing to drop
-            return Selection(torch.arange(self.batch_size))
-        fields: dict[str, Any] = {name: rows[indices] for name, rows in self.fields.items()}
-        candidates = Candidates(indices=indices, **fields)
-        generator = derive_generator(self.seed, "select", epoch, step)
-        return self.selector(candidates, self.batch_size, generator=generator)
 
     def weights_of(self, indices: Any) -> Tensor | None:
         """Loss weights of examples that this epoch has named: float32, (m,), or None.
@@ -352,55 +271,35 @@ class SelectedBatches(Sampler[list[int]]):
         Args:
             indices: (m,): whole numbers, on any device; the weights are on the CPU.
         """
-        return None if self._weights is None else self._weights[as_indices(indices)]
+        return self.weights.of(indices)
 
-    def observe(self, indices: Any, losses: Any) -> None:
-        """Tells the selector, where it asks for them, the losses of a batch just trained.
 
-        With several ranks each gives its own, and every rank must call this: they are
-        brought together here, so that all choose alike.
+def _check_dataset(dataset: Any, features: Any, length: int) -> None:
+    """Refuses a data set that is not the one that the batches name examples of."""
+    if dataset is None:
+        return
+    if isinstance(features, FeatureStore):
+        features.check(dataset)
+    elif len(dataset) != length:
+        raise InputError(
+            f"the data set has {len(dataset)} examples, but {length} are chosen from; "
+            "give the features of this data set"
+        )
 
-        Args:
-            indices: int64, (m,): this rank's.
-            losses: floating, (m,): one an example, before any weights.
 
-        Raises:
-            InputError: Not one loss an index, or ranks that torch.distributed does not
-                connect.
-        """
-        if self.selector.observes_losses:
-            self._observing.tell(indices, losses, self.sharing.current())
-
-    def _begin(self, epoch: int, *, loaded: bool) -> None:
-        """Called with the first batch of an iteration; ``loaded``: by a loader with a state.
-
-        A loader at the end of its state's epoch asks in vain, and then iterates anew: for that
-        the position stays.
-        """
-        if epoch == self.epoch:
-            self.sampler.used()
-        if epoch == self.epoch and not loaded:
-            self._start = 0  # the position, if any, is used up
-            if self._begun and not self._warned:
-                self._warned = True
-                warnings.warn(
-                    f"a second iteration of epoch {epoch} begins, with the same batches; call "
-                    "set_epoch(epoch) before every epoch",
-                    UserWarning,
-                    stacklevel=4,
-                )
-            self._begun = True
-        self._observing.begin(epoch)
-        self.selector.begin_epoch(epoch)
-        if self._weights_of != epoch:  # two iterations of an epoch name the same
-            self._weights_of, self._weights = epoch, None
-
-    def _kept(self, indices: Tensor, epoch: int, step: int) -> list[int]:
-        selection = self.choose(indices, epoch, step)
-        chosen = indices[selection.positions]
-        if selection.weights is not None:
-            if self._weights is None:
-                self._weights = torch.ones(self.length)
-            self._weights[chosen] = selection.weights.float().cpu()
-        kept: list[int] = chosen.tolist()
-        return kept
+def _check_sizes(batches: SelectedBatches) -> None:
+    """Refuses an epoch that has too few examples for the candidates of one batch."""
+    ratio = batches.filter_ratio
+    ratios: set[float | Fraction] = (
+        {ratio.ratio(epoch) for epoch in ratio.all_epochs}
+        if isinstance(ratio, FilterSchedule)
+        else {ratio}
+    )
+    for one in ratios:
+        needed = candidates_needed(batches.batch_size, one)
+        if needed > batches.usable:
+            raise InputError(
+                f"batch size {batches.batch_size} at filter ratio {float(one):g} needs "
+                f"{needed} candidates, but there are {batches.usable} examples; "
+                "lower the batch size or the filter ratio"
+            )

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
-from saln.distributed import Rank
 from saln.errors import DataError, InputError, SalnError
 from saln.loading.stream_reader import Item, SampleReader, asks_for_worker, tell_epoch
 from saln.randomness import derive_generator
@@ -46,10 +45,8 @@ class StreamPass:
         stream: Whose.
         epoch: Which.
         state: Where it goes on from; None begins.
-        wanted: The epoch to begin where nothing is left of the state's: a loader loads its
-            state after the user has set the epoch.
-        spent: There is nothing to give, as a loader's state was at the epoch's end.
-        counts: Whether this is an iteration of the user's, of which an epoch has one.
+        is_spent: There is nothing to give, as a loader's state was at the epoch's end.
+        is_users: Whether this is an iteration of the user's, of which an epoch has one.
     """
 
     def __init__(
@@ -57,28 +54,30 @@ class StreamPass:
         stream: SelectedStream,
         epoch: int,
         state: dict[str, Any] | None,
-        wanted: int | None = None,
         *,
-        spent: bool = False,
-        counts: bool = True,
+        is_spent: bool,
+        is_users: bool,
     ) -> None:
         self.stream = stream
-        self.spent = spent
-        self.counts = counts
+        self.is_spent = is_spent
+        self.is_users = is_users
         self.epoch = epoch
-        self.loaded = state is not None
-        self.wanted = wanted if wanted != epoch else None
-        self.state = stream._state(epoch) if state is None else dict(state)
+        self.is_resumed = state is not None
+        # To begin where nothing is left of the state's: a loader loads its state only after the
+        # user has set the epoch.
+        overridden = stream.position.overridden_epoch
+        self.next_epoch = overridden if overridden != epoch else None
+        self.state = stream.state_at(epoch) if state is None else dict(state)
         self.reader: SampleReader | None = None
-        self._given: Iterator[Any] | None = None
-        self._first: list[Any] = []
-        self._before: dict[str, Any] | None = None  # the state, before `_first`
+        self._batches: Iterator[Any] | None = None
+        self._made_ahead: list[Any] = []
+        self._state_before: dict[str, Any] | None = None  # that batch was made ahead
 
     def state_dict(self) -> dict[str, Any]:
         """Where it is, and what the selector remembers."""
         remembered = {"selector_state": self.stream.selector.state_dict()}
-        if self._before is not None:
-            return self._before | remembered
+        if self._state_before is not None:
+            return self._state_before | remembered
         state = self.state | remembered
         if self.reader is not None and not state["within"]:
             state["reading"] = self.reader.state_dict()
@@ -86,36 +85,35 @@ class StreamPass:
 
     def look_ahead(self) -> None:
         """Makes the first batch, so that it is known whether anything of the epoch is left."""
-        self._before = dict(self.state)
-        self._given = self._rest()
-        self._first = list(islice(self._given, 1))
+        self._state_before = dict(self.state)
+        self._batches = self._rest()
+        self._made_ahead = list(islice(self._batches, 1))
 
     def run(self) -> Iterator[Any]:
         """The batches, or samples, that are left."""
         stream = self.stream
-        stream._pending = stream._wanted = None
-        stream._loaded_here = False
-        if self.spent:
-            stream._ends.zero_()  # once
+        stream.position.use_up()
+        if self.is_spent:
+            stream.position.shared.clear_ends()  # the next iteration begins the epoch
             return
-        if not self.loaded or self._given is None:
-            self._given = self._rest()
-        rest = chain(self._first, self._given)
-        self._first = []
-        for number, given in enumerate(rest):
-            self._before = None
-            if not number and self.wanted is not None:
+        if not self.is_resumed or self._batches is None:
+            self._batches = self._rest()
+        rest = chain(self._made_ahead, self._batches)
+        self._made_ahead = []
+        for number, batch in enumerate(rest):
+            self._state_before = None
+            if not number and self.next_epoch is not None:
                 self._warn_of_the_middle()
-            yield given
-        self._before = None
-        if self.wanted is not None and stream._nothing_left(self.epoch):
-            self._go_to(self.wanted)
+            yield batch
+        self._state_before = None
+        if self.next_epoch is not None and stream.has_ended(self.epoch):
+            self._go_to(self.next_epoch)
             yield from self._rest()
 
     def _warn_of_the_middle(self) -> None:
         warnings.warn(
-            f"set_epoch({self.wanted}) was called, but the loaded state is in the middle of epoch "
-            f"{self.epoch}: that epoch is finished first; set the epoch that the state is of",
+            f"set_epoch({self.next_epoch}) was called, but the loaded state is in the middle of "
+            f"epoch {self.epoch}: that epoch is finished first; set the epoch that the state is of",
             UserWarning,
             stacklevel=3,
         )
@@ -126,46 +124,34 @@ class StreamPass:
         The loader asks that worker first whose turn it would have been.
         """
         before, self.epoch = self.state, epoch
-        self.state = self.stream._state(epoch)
+        self.state = self.stream.state_at(epoch)
         if before["worker"] is not None:
             self.state["base"] = before["base"] - before["step"]
             self.state["worker"] = before["worker"]
-        self.stream._go_on_in(epoch)
+        self.stream.position.enter(epoch)
         self.reader = None
 
     def _rest(self) -> Iterator[Any]:
         stream, state, epoch = self.stream, self.state, self.epoch
+        shared = stream.position.shared
         info = get_worker_info()
         worker = None if info is None else [info.id, info.num_workers]
-        started = state["step"]
+        first_step = state["step"]
         if state["ended"]:
-            stream._at_end(epoch)
+            shared.mark_end(epoch)
             return
         self._check_worker(worker)
-        lane, lanes = (0, 1) if worker is None or "workers" in stream.split else worker
-        part: list[int | str] = []
-        if "ranks" in stream.split:
-            part += ["rank", stream.rank]
-        if "workers" in stream.split and worker is not None:
-            part += ["worker", worker[0]]
         if state["worker"] is None:  # saved outside workers: the first is next
             state["base"] = state["step"]
         state["worker"] = worker
-        tell_epoch(stream.source, epoch)
+        part = self._part(worker)
+        self.reader = reader = self._open(part)
+        if self.is_users:
+            shared.begin(epoch)
+        stream.begin_epoch(epoch)
+        # Where every worker reads the whole stream, step s is worker (s mod workers)'s.
+        lane, lanes = (0, 1) if worker is None or "workers" in stream.split else worker
         n = stream.candidates_of(epoch)
-        reader = SampleReader(
-            stream.source,
-            keys=stream.keys,
-            rows=stream.rows,
-            skip_unknown=stream.skip_unknown,
-            key_field=stream.key_field,
-            shuffle_buffer=stream.shuffle_buffer,
-            generator=derive_generator(stream.seed, "shuffle", epoch, *part),
-        )
-        reader.load_state_dict(state["reading"] or {"given": state["step"] * n})
-        self.reader = reader
-        stream._begin(epoch, counts=self.counts)
-        watched = not stream.shuffle_buffer and bool(stream.selector.requires)
         while True:
             step = state["step"]
             if not stream.as_batches:
@@ -173,34 +159,65 @@ class StreamPass:
             items = list(islice(reader, n))
             if len(items) < n:
                 state["ended"] = True
-                if self.loaded and step == started and not state["within"]:
-                    stream._at_end(epoch)
+                if self.is_resumed and step == first_step and not state["within"]:
+                    shared.mark_end(epoch)
                 return
-            if watched and step == 0 and n > stream.own_batch_size:
-                stream._look_at_order(epoch, [item.key for item in items])
-            mine = (step - state["base"]) % lanes == lane
-            if not mine:
+            if step == 0:
+                self._compare_order(items)
+            if (step - state["base"]) % lanes != lane:
                 state["step"] += 1
                 continue
             indices = torch.tensor([item.row for item in items])
             selection = stream.choose(indices, epoch, step, *part)
             chosen = [items[place] for place in selection.positions.tolist()]
-            del items
-            rank = Rank(0, 1) if "ranks" in stream.split else stream.sharing.current()
-            own = list(rank.share(chosen))
+            del items  # undecoded samples may be large: no more are held than must be
+            own = list(stream.batch_rank.share(chosen))
             if stream.as_batches:
                 state["step"] += 1
-                yield self._batch(own, selection, rank)
+                yield self._batch(own, selection)
             else:
                 yield from self._singly(own, selection)
 
-    def _batch(self, own: list[Item], selection: Selection, rank: Rank) -> StreamBatch:
+    def _part(self, worker: list[int] | None) -> list[int | str]:
+        """Which part of a source that shares itself out is read here; decides what is drawn."""
+        stream, part = self.stream, list[int | str]()
+        if "ranks" in stream.split:
+            part += ["rank", stream.rank]
+        if "workers" in stream.split and worker is not None:
+            part += ["worker", worker[0]]
+        return part
+
+    def _open(self, part: list[int | str]) -> SampleReader:
+        """The source, at the state's position."""
+        stream, state, epoch = self.stream, self.state, self.epoch
+        tell_epoch(stream.source, epoch)
+        reader = SampleReader(
+            stream.source,
+            keys=stream.keys,
+            rows=len(stream.fields),
+            skip_unknown=stream.options.skip_unknown,
+            key_field=stream.options.key_field,
+            shuffle_buffer=stream.shuffle_buffer,
+            generator=derive_generator(stream.seed, "shuffle", epoch, *part),
+        )
+        used = {"given": state["step"] * stream.candidates_of(epoch)}
+        reader.load_state_dict(state["reading"] or used)
+        return reader
+
+    def _compare_order(self, items: list[Item]) -> None:
+        stream = self.stream
+        drops = len(items) > stream.own_batch_size and bool(stream.selector.requires)
+        if drops and not stream.shuffle_buffer:
+            keys, name = [item.key for item in items], type(stream.selector).__name__
+            stream.position.shared.compare_order(self.epoch, keys, name)
+
+    def _batch(self, own: list[Item], selection: Selection) -> StreamBatch:
         samples: Any = [self._decoded(item) for item in own]
         weights = selection.weights
         if weights is not None:
-            places = rank.share(range(len(weights)))
+            places = self.stream.batch_rank.share(range(len(weights)))
             weights = weights.float().cpu()[list(places)]
-        collate = self.stream.collate
+        collate = self.stream.options.collate
         return StreamBatch(
             samples if collate is None else collate(samples),
             [item.key for item in own],
@@ -223,10 +240,11 @@ class StreamPass:
             yield decoded
 
     def _decoded(self, item: Item) -> Any:
-        if self.stream.decode is None:
+        decode = self.stream.options.decode
+        if decode is None:
             return item.sample
         try:
-            return self.stream.decode(item.sample)
+            return decode(item.sample)
         except SalnError:
             raise
         except Exception as error:
@@ -237,13 +255,13 @@ class StreamPass:
 
     def _check_worker(self, worker: list[int] | None) -> None:
         stream, state = self.stream, self.state
-        if worker is not None and worker[1] > 1:
-            source = type(stream.source).__name__
-            if stream._said is None and not stream.split and asks_for_worker(stream.source):
-                raise InputError(
-                    f"{source}.__iter__ asks which worker it runs in; if it shares its samples "
-                    "out among the workers give already_split=('workers',), else already_split=()"
-                )
+        unknown = stream.options.already_split is None and not stream.split
+        if worker is not None and worker[1] > 1 and unknown and asks_for_worker(stream.source):
+            raise InputError(
+                f"{type(stream.source).__name__}.__iter__ asks which worker it runs in; if it "
+                "shares its samples out among the workers give already_split=('workers',), else "
+                "already_split=()"
+            )
         if worker is not None and type(stream.selector).state_dict is not Selector.state_dict:
             raise InputError(
                 f"{type(stream.selector).__name__} remembers what happened, which a worker's "
@@ -254,12 +272,12 @@ class StreamPass:
         tied = saved is not None or "workers" in stream.split
         if begun and tied and saved != worker:
             raise InputError(
-                f"the position is of {_of(saved)}, but is loaded in {_of(worker)}; load "
+                f"the position is of {_named(saved)}, but is loaded in {_named(worker)}; load "
                 "it with as many workers as it was saved with, by torchdata's StatefulDataLoader"
             )
 
 
-def _of(worker: list[int] | None) -> str:
+def _named(worker: list[int] | None) -> str:
     if worker is None:
         return "a process without workers"
     return f"worker {worker[0]} of {worker[1]}"

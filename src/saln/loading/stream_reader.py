@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from types import CodeType
 from typing import Any, NamedTuple
@@ -52,7 +52,7 @@ def key_of(sample: Any, field: str) -> tuple[str, Any]:
     )
 
 
-def found_split(source: Any) -> frozenset[str] | None:
+def known_split(source: Any) -> frozenset[str] | None:
     """Among whom a source of a known kind shares its samples out by itself.
 
     Known are WebDataset's pipelines and Hugging Face's streams.
@@ -62,18 +62,18 @@ def found_split(source: Any) -> frozenset[str] | None:
     """
     modules = {kind.__module__.split(".")[0] for kind in type(source).__mro__}
     if "webdataset" in modules:
-        found: set[str] = set()
+        split: set[str] = set()
         for stage in getattr(source, "pipeline", ()):
             name = getattr(stage, "__name__", type(stage).__name__)
             if name == "split_by_worker":
-                found.add("workers")
+                split.add("workers")
             elif name == "split_by_node":
-                found.add("ranks")
+                split.add("ranks")
             elif name == "ResampledShards":
-                found |= {"ranks", "workers"}
+                split |= {"ranks", "workers"}
             elif hasattr(stage, "pipeline"):
-                found |= found_split(stage) or set()
-        return frozenset(found)
+                split |= known_split(stage) or set()
+        return frozenset(split)
     if "datasets" in modules:
         ranks = {"ranks"} if getattr(source, "_distributed", None) is not None else set()
         return frozenset({"workers"} | ranks)
@@ -130,7 +130,7 @@ class SampleReader(Iterator[Item]):
         self.size = max(1, shuffle_buffer)
         self.generator = generator
         self._samples: Iterator[Any] | None = None
-        self._read = 0  # samples taken from the source, those left out included
+        self._read = 0  # samples taken from the source, with those that are left out
         self._given = 0
         self._last: str | None = None
         self._known = 0
@@ -231,34 +231,56 @@ class SampleReader(Iterator[Item]):
 
 def _own_state(source: Any) -> Callable[[], Any] | None:
     if hasattr(source, "state_dict") and hasattr(source, "load_state_dict"):
-        if _forgets(getattr(source, "_ex_iterable", None)):
+        if _loses_buffer(getattr(source, "_ex_iterable", None)):
             return None
         own: Callable[[], Any] = source.state_dict
         return own
     return None
 
 
-def _forgets(iterable: Any) -> bool:
+def _loses_buffer(iterable: Any) -> bool:
     """Whether a Hugging Face stream shuffles in a buffer, which its state leaves out."""
     if any(kind.__name__ == "BufferShuffledExamplesIterable" for kind in type(iterable).__mro__):
         return True
     inside = vars(iterable) if hasattr(iterable, "__dict__") else {}
     parts = [inside.get("ex_iterable"), *(inside.get("ex_iterables") or ())]
-    return any(_forgets(part) for part in parts if part is not None)
+    return any(_loses_buffer(part) for part in parts if part is not None)
 
 
-def rows_by_key(keys: Mapping[str, int] | Sequence[str], rows: int) -> Mapping[str, int]:
+def rows_by_key(
+    keys: Mapping[str, int] | Sequence[str] | None, rows: int, skipped: Collection[int] = ()
+) -> Mapping[str, int] | None:
     """Key -> row, of a mapping or of the keys in the order of the rows.
 
+    Args:
+        keys: See :class:`~saln.loading.selected_stream.SelectedStream`.
+        rows: How many there are.
+        skipped: Those that hold nothing, as they could not be read; they have no key.
+
+    Returns:
+        None without rows: then samples are known by their positions.
+
     Raises:
-        InputError: Not one key a row, or a key twice.
+        InputError: No keys, not one a row, or a key twice.
     """
-    if isinstance(keys, Mapping):
-        return keys
-    if len(keys) != rows:
-        raise InputError(f"{rows} rows of features but {len(keys)} keys; give one a row")
-    found = {key: row for row, key in enumerate(keys)}
-    if len(found) != rows:
-        twice = next(key for row, key in enumerate(keys) if found[key] != row)
-        raise InputError(f"the key {twice!r} names more than one row; give every sample its own")
-    return found
+    if not rows:
+        return None
+    if keys is None:
+        raise InputError(
+            "features without keys; give the samples' keys in the order of the rows, or a "
+            "mapping from key to row, with keys=..."
+        )
+    by_key = keys
+    if not isinstance(by_key, Mapping):
+        if len(keys) != rows:
+            raise InputError(f"{rows} rows of features but {len(keys)} keys; give one a row")
+        by_key = {key: row for row, key in enumerate(keys)}
+        if len(by_key) != rows:
+            twice = next(key for row, key in enumerate(keys) if by_key[key] != row)
+            raise InputError(
+                f"the key {twice!r} names more than one row; give every sample its own"
+            )
+    if not skipped:
+        return by_key
+    without = set(skipped)
+    return {key: row for key, row in by_key.items() if row not in without}

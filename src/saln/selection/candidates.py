@@ -204,6 +204,28 @@ def exact_ratio(filter_ratio: float | Fraction) -> Fraction:
     return ratio
 
 
+def as_ratio(value: Any) -> float | Fraction:
+    """A filter ratio that somebody gave: a number of Python or NumPy, a tensor, a fraction.
+
+    Returns:
+        A float where it names the ratio exactly, else the fraction.
+
+    Raises:
+        InputError: It is no number in [0, 1).
+    """
+    number = value
+    if isinstance(value, Tensor) and value.numel() == 1:
+        number = value.numpy(force=True).reshape(())[()]
+    plain = isinstance(number, int | float | np.number | Fraction) and not isinstance(number, bool)
+    if not plain or isinstance(number, np.complexfloating):
+        raise InputError(
+            f"filter ratio {value!r} is not allowed; give the share to drop as a number in [0, 1)"
+        )
+    # float32's 0.8 is 0.800000011920929 as float64: its own shortest decimal is what was meant.
+    exact = exact_ratio(number if isinstance(number, Fraction) else float(str(number)))
+    return float(exact) if exact_ratio(float(exact)) == exact else exact
+
+
 def kept_count(n: int, filter_ratio: float | Fraction) -> int:
     """``k = floor(n (1 - f))``, exactly: n = 10 and f = 0.8 give 2, not the 1 of floats.
 

@@ -239,14 +239,17 @@ def _judge(
     )
 
 
-def store_beliefs(store: FeatureStore | Any, labels: Any = None) -> NeighborBeliefs:
+def store_beliefs(
+    store: FeatureStore | Any, labels: Any = None, *, keep: bool = True
+) -> NeighborBeliefs:
     """:func:`label_beliefs` for features: a feature store, or an array.
 
     Args:
-        store: The features; a store's neighbor table is kept beside it. Of an array (n, d)
-            the neighbors are searched each time.
+        store: The features. Of an array (n, d) the neighbors are searched each time.
         labels: (n,): the labels to judge, as in :func:`label_beliefs`; the store's own when
             None.
+        keep: Write a store's neighbor table beside it, unless it is there; else nothing is
+            written.
 
     Raises:
         InputError: As :func:`label_beliefs`; no labels with an array.
@@ -268,7 +271,7 @@ def store_beliefs(store: FeatureStore | Any, labels: Any = None) -> NeighborBeli
         raise InputError(f"{len(features)} rows of features but {length} labels; give one a row")
     judged, count = _classes(labels if readable is None else labels[readable], None)
     if isinstance(store, FeatureStore):
-        table = neighbor_table(store, NEIGHBORS, rows=readable)
+        table = neighbor_table(store, NEIGHBORS, rows=readable, keep=keep)
     else:
         table = nearest_neighbors(features, NEIGHBORS)
 
@@ -294,6 +297,8 @@ def store_beliefs(store: FeatureStore | Any, labels: Any = None) -> NeighborBeli
 def label_confidence(features: FeatureStore | Any, labels: Any = None) -> npt.NDArray[np.float64]:
     """How likely each label is right, for :class:`Coherence`: what :func:`store_beliefs` finds.
 
+    Nothing is written; a neighbor table that lies beside a store is used.
+
     Args:
         features: A feature store, or (n, d).
         labels: (n,); the store's own when None.
@@ -308,7 +313,7 @@ def label_confidence(features: FeatureStore | Any, labels: Any = None) -> npt.ND
     Warns:
         UserWarning: Features and labels tell nothing: examples are then drawn evenly.
     """
-    beliefs = store_beliefs(features, labels)
+    beliefs = store_beliefs(features, labels, keep=False)
     if beliefs.tells_nothing is not None:
         warnings.warn(f"coherence chooses at random: {beliefs.tells_nothing}", stacklevel=3)
     confidence: npt.NDArray[np.float64] = beliefs.confidence.numpy()

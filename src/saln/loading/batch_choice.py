@@ -1,0 +1,208 @@
+"""What everything that chooses batches has in common: a selector, ranks, and losses it is told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from fractions import Fraction
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from saln.data.arguments import as_whole
+from saln.distributed import Rank, Sharing
+from saln.errors import InputError
+from saln.loading.candidate_fields import CandidateFields, as_selector, ratio_or_schedule
+from saln.loading.filter_schedule import FilterSchedule
+from saln.loading.loss_observer import LossObserver
+from saln.randomness import derive_generator, seed_workers
+from saln.selection.candidates import Selection, candidates_needed
+from saln.selection.contract import BEFORE_LOADING, Selector
+
+# Times a part of a step under a name; see saln.training.cost_ledger.
+Phase = Callable[[str], AbstractContextManager[Any]]
+
+
+def no_phase(name: str) -> AbstractContextManager[Any]:
+    """Times nothing."""
+    return nullcontext()
+
+
+class BatchChoice:
+    """A selector at work on one of several ranks.
+
+    Args:
+        selector: An object, or its class or name for one with its defaults.
+        batch_size: ``k``, of all ranks together.
+        seed: Decides every choice.
+        rank: Which process this is; None takes it from torch.distributed.
+        world_size: How many train together; both are given, or neither.
+    """
+
+    def __init__(
+        self,
+        selector: Selector | type[Selector] | str,
+        batch_size: int,
+        seed: int,
+        rank: int | None,
+        world_size: int | None,
+    ) -> None:
+        self.selector = as_selector(selector)
+        self.batch_size = as_whole(batch_size, "batch_size", 1)
+        self.seed = as_whole(seed, "seed")
+        self.sharing = Sharing(self.batch_size, rank, world_size)
+        self._observer = LossObserver(self.selector, type(self).__name__)
+
+    @property
+    def rank(self) -> int:
+        """Which process this is: as given, as :meth:`share_among` said, or the group's."""
+        return self.sharing.current().index
+
+    @property
+    def world_size(self) -> int:
+        """Among how many processes each batch is shared out here."""
+        return self.sharing.current().count
+
+    @property
+    def batch_rank(self) -> Rank:
+        """Which of those that one chosen batch is shared out among."""
+        return self.sharing.current()
+
+    def share_among(self, rank: int, world_size: int) -> None:
+        """Says which of how many processes this is, whatever torch.distributed says.
+
+        For what trains on the batches: ``share_among(0, 1)`` gives whole batches, to be shared
+        out elsewhere or trained on by every process alike.
+
+        Raises:
+            InputError: Another rank than was given at the start, or a batch that so many
+                processes cannot share.
+        """
+        self.sharing.assign(rank, world_size)
+
+    def observe(self, indices: Any, losses: Any) -> None:
+        """Tells the selector, where it asks for them, the losses of a batch just trained.
+
+        With several ranks each gives its own, and every rank must call this: they are brought
+        together here, so that all choose alike. Only where the source of a stream shares itself
+        out among the ranks does each choose by its own alone.
+
+        Args:
+            indices: int64, (m,): this rank's.
+            losses: floating, (m,): one an example, before any weights.
+
+        Raises:
+            InputError: Not one loss an index, or ranks that torch.distributed does not connect.
+        """
+        if self.selector.observes_losses:
+            self._observer.observe(indices, losses, self.batch_rank)
+
+
+class ChoiceBeforeLoading(BatchChoice):
+    """A choice among candidates of which only what was stored is known.
+
+    Args:
+        selector: As :class:`BatchChoice`; one that needs no learner.
+        batch_size: Likewise.
+        filter_ratio: ``f``, the share of candidates to drop, in [0, 1), or a schedule of it.
+        seed: Likewise.
+        fields: ``features``, ``labels`` and ``label_confidence`` as
+            :class:`~saln.loading.candidate_fields.CandidateFields` takes them.
+        rank: Likewise.
+        world_size: Likewise.
+
+    Raises:
+        InputError: A selector that needs the learner, or whose fields are missing.
+    """
+
+    def __init__(
+        self,
+        selector: Selector | type[Selector] | str,
+        batch_size: int,
+        filter_ratio: float | Fraction | FilterSchedule,
+        seed: int,
+        *,
+        fields: dict[str, Any],
+        rank: int | None,
+        world_size: int | None,
+    ) -> None:
+        super().__init__(selector, batch_size, seed, rank, world_size)
+        self.filter_ratio = ratio_or_schedule(filter_ratio)
+        if not self.selector.chooses_before_loading():
+            needs = ", ".join(sorted(self.selector.requires - BEFORE_LOADING))
+            raise InputError(
+                f"{type(self.selector).__name__} requires {needs}, which only the learner can "
+                "give; use saln.LearnerSelected, which chooses after loading"
+            )
+        owner = type(self).__name__
+        self.fields = CandidateFields(**fields, selector=self.selector, owner=owner)
+        self._generator = torch.Generator()
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that the next iteration is of."""
+        raise NotImplementedError
+
+    @property
+    def loaded_step(self) -> int:
+        """The step of the epoch that the next iteration begins with."""
+        raise NotImplementedError
+
+    @property
+    def generator(self) -> torch.Generator:
+        """Give it to the DataLoader: the seeds of its workers come from it.
+
+        In a worker torch, NumPy and ``random`` are seeded by it: from the seed, the epoch, the
+        position in it and the rank.
+        """
+        self.seed_workers()
+        return self._generator
+
+    def seed_workers(self) -> None:
+        """Seeds :attr:`generator` for the next iteration."""
+        seed_workers(self._generator, self.seed, self.epoch, self.loaded_step, self.rank)
+
+    @property
+    def own_batch_size(self) -> int:
+        """How many examples one choice here keeps."""
+        return self.batch_size
+
+    def candidates_of(self, epoch: int) -> int:
+        """``n``, how many candidates each batch of an epoch is chosen from."""
+        ratio = self.filter_ratio
+        if isinstance(ratio, FilterSchedule):
+            ratio = ratio.ratio(epoch)
+        return candidates_needed(self.own_batch_size, ratio)
+
+    @property
+    def n_candidates(self) -> int:
+        """``n`` in the current epoch."""
+        return self.candidates_of(self.epoch)
+
+    def most_candidates(self) -> int:
+        """The most candidates that any batch of all ranks together is chosen from."""
+        ratio = self.filter_ratio
+        if isinstance(ratio, FilterSchedule):
+            return ratio.candidates(self.batch_size)
+        return candidates_needed(self.batch_size, ratio)
+
+    def choose(self, indices: Tensor, epoch: int, step: int, *stream: int | str) -> Selection:
+        """Chooses from candidates, as the step of an epoch does; the same on every rank.
+
+        Args:
+            indices: int64, (n,).
+            epoch: As given to ``set_epoch``.
+            step: From 0.
+            *stream: Which of the parts of a source that shares itself out.
+        """
+        k = self.own_batch_size
+        if len(indices) == k:  # nothing to drop
+            return Selection(torch.arange(k))
+        generator = derive_generator(self.seed, "select", epoch, step, *stream)
+        return self.selector(self.fields.candidates(indices), k, generator=generator)
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Tells the selector that an epoch begins, before its first choice."""
+        self._observer.begin_epoch(epoch)
+        self.selector.begin_epoch(epoch)

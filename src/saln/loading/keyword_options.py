@@ -1,0 +1,48 @@
+"""Groups of rarely used keywords: typed for editors, checked once, kept as a frozen dataclass."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import inspect
+from collections.abc import Mapping
+from typing import Any, ClassVar, Protocol, TypedDict, TypeVar
+
+
+class RankOptions(TypedDict, total=False):
+    """Which of several processes an object chooses for."""
+
+    rank: int | None
+    """Which process this is; it gets its equal share of every batch. By default
+    torch.distributed's, read when it is needed; see also ``share_among``."""
+    world_size: int | None
+    """How many processes train together; both are given, or neither."""
+
+
+class _Dataclass(Protocol):
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+
+D = TypeVar("D", bound=_Dataclass)
+
+
+def checked_options(kind: type[D], owner: type, options: Mapping[str, Any]) -> D:
+    """The options that a class was given by keyword, with the defaults of the others.
+
+    Args:
+        kind: The dataclass of its options.
+        owner: The class; what its constructor names itself is suggested too.
+        options: As given.
+
+    Raises:
+        TypeError: A keyword that the class does not take; names those that are close to it.
+    """
+    names = [field.name for field in dataclasses.fields(kind)]
+    unknown = next((name for name in options if name not in names), None)
+    if unknown is None:
+        return kind(**options)
+    explicit = inspect.signature(owner).parameters.values()
+    names += [one.name for one in explicit if one.kind is not one.VAR_KEYWORD]
+    close = difflib.get_close_matches(unknown, names, n=3, cutoff=0.5)
+    cure = f"did you mean {' or '.join(close)}?" if close else f"it takes {', '.join(names)}"
+    raise TypeError(f"{owner.__name__} takes no keyword {unknown!r}; {cure}")
