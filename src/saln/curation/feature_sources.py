@@ -36,13 +36,13 @@ class Part(NamedTuple):
     """Some rows.
 
     Attributes:
-        features: floating, (m, d).
+        features: floating, (m, d); None where only the number of rows is known.
         labels: int64, (m,), of named classes their numbers; None where there are none.
         columns: A ``pyarrow.Table`` of m rows: what the output keeps of the input, ``id``, and
             ``label`` where there are labels.
     """
 
-    features: npt.NDArray[Any]
+    features: npt.NDArray[Any] | None
     labels: npt.NDArray[np.int64] | None
     columns: Any
 
@@ -123,7 +123,7 @@ class StoreSource:
 
     def order(self, start: int, stop: int, seed: int) -> npt.NDArray[np.int64]:
         """From everywhere: stores are often sorted by class, and any row is quick to read."""
-        rows = _shuffled(len(self), seed)[start:stop]
+        rows = shuffled_rows(len(self), seed)[start:stop]
         readable = self.store.readable
         return rows if readable is None else readable[rows]
 
@@ -332,7 +332,8 @@ def check_finite(path: Path, rows: npt.NDArray[np.int64], features: npt.NDArray[
 
 
 @functools.lru_cache(maxsize=1)
-def _shuffled(length: int, seed: int) -> npt.NDArray[np.int64]:
+def shuffled_rows(length: int, seed: int) -> npt.NDArray[np.int64]:
+    """All rows, in the random order in which partitions take them."""
     order: npt.NDArray[np.int64] = torch.randperm(
         length, generator=derive_generator(seed, "order")
     ).numpy()

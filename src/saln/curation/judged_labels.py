@@ -124,7 +124,7 @@ class _Table:
 
     def __init__(self, source: Source) -> None:
         self.source = source
-        width = source.read(np.zeros(1, dtype=np.int64)).features.shape[1]
+        width = self[:1].shape[1]
         self.shape = (len(source), width)
         self.ndim = 2
         self.size = len(source) * width
@@ -135,6 +135,7 @@ class _Table:
     def __getitem__(self, part: slice) -> npt.NDArray[Any]:
         rows = np.arange(*part.indices(len(self)))
         features = self.source.read(rows).features
+        assert features is not None  # checked before: no labels are judged without
         check_finite(self.source.path, rows, features)
         return features
 

@@ -21,7 +21,10 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 import saln
+from saln.curation.array_source import ArraySource
 from saln.curation.columns import import_pyarrow
 from saln.curation.feature_sources import ParquetSource, StoreSource, open_source
 from saln.curation.judged_labels import belief_array, judge
@@ -81,7 +84,7 @@ class SelectionResult:
 
 
 def select(
-    source: str | os.PathLike[str] | FeatureStore,
+    source: Any,
     *,
     selector: Selector | type[Selector] | str,
     filter_ratio: float | Fraction,
@@ -102,7 +105,9 @@ def select(
     Memory holds a partition (with Parquet, the row groups it lies in), never the input.
 
     Args:
-        source: A feature store or its folder, a Parquet file, or a folder of Parquet files.
+        source: A feature store or its folder, a Parquet file, or a folder of Parquet files; also
+            features as an array, a tensor, a list of rows or a data frame, or N alone; with
+            labels in a :class:`~saln.curation.array_source.ArraySource`.
         selector: Any that needs features and labels alone; also its class, or its name in
             ``saln list``.
         filter_ratio: ``f``, the share of the candidates to drop, in [0, 1).
@@ -141,12 +146,12 @@ def select(
     check_new_path(path, "out", reserve=_RESERVE)
     if engine not in ("local", "ray"):
         raise InputError(f"{parameter('engine', engine)} is not allowed; give local or ray")
-    opened = open_source(
-        _path_of(source),
-        features_column=features_column,
-        labels_column=labels_column,
-        id_column=id_column,
-    )
+    columns = {
+        "features_column": features_column,
+        "labels_column": labels_column,
+        "id_column": id_column,
+    }
+    opened = _open(source, columns)
     whole = candidates * max(1, partition_rows // candidates)
     job = PartitionJob(opened, selector, candidates, as_ratio(filter_ratio), seed, whole)
     job.check()
@@ -184,18 +189,22 @@ def select(
     )
 
 
-def _path_of(source: Any) -> Any:
+def _open(source: Any, columns: dict[str, Any]) -> StoreSource | ParquetSource | ArraySource:
     if isinstance(source, FeatureStore):
-        return source.path
-    if not isinstance(source, str | os.PathLike):
+        source = source.path
+    if isinstance(source, str | os.PathLike):
+        return open_source(source, **columns)
+    if isinstance(source, ArraySource):
+        return source
+    if not hasattr(source, "__len__") and not isinstance(source, int | np.integer):
         raise InputError(
             f"source is a {type(source).__name__}; give the path of a feature store or of "
-            "Parquet, and write what is in memory there first, with saln.write_store or as Parquet"
+            "Parquet, features (N, d), or N alone"
         )
-    return source
+    return ArraySource(source)
 
 
-def _check_apart(out: Path, source: StoreSource | ParquetSource) -> None:
+def _check_apart(out: Path, source: Any) -> None:
     """Refuses an output that the same command would read as its input when it goes on.
 
     Raises:

@@ -16,9 +16,10 @@ import torch
 from saln.curation.columns import import_pyarrow
 from saln.curation.feature_sources import Source, check_finite
 from saln.errors import InputError
+from saln.loading.candidate_fields import CandidateFields
 from saln.messages import Placeholder, parameter
 from saln.randomness import derive_generator
-from saln.selection.candidates import Candidates, kept_count
+from saln.selection.candidates import kept_count
 from saln.selection.contract import Selector
 from saln.threads import limited_threads
 
@@ -78,17 +79,21 @@ class PartitionJob:
         start, stop = self.bounds(number)
         rows = self.source.order(start, stop, self.seed)
         part = self.source.read(rows)
-        check_finite(self.source.path, rows, part.features)
-        known = {"features": torch.from_numpy(np.array(part.features))}
-        if part.labels is not None:
-            known["labels"] = torch.from_numpy(part.labels)
+        if part.features is not None:
+            check_finite(self.source.path, rows, part.features)
         beliefs = None
         if self.beliefs is not None:
             all_beliefs = self.beliefs
             if isinstance(all_beliefs, Path):
                 all_beliefs = np.load(all_beliefs, mmap_mode="r")
             beliefs = np.array(all_beliefs[rows])
-            known["label_confidence"] = torch.from_numpy(beliefs["confidence"].copy())
+        fields = CandidateFields(
+            part.features,
+            part.labels if "labels" in self.selector.requires else None,
+            None if beliefs is None else beliefs["confidence"].copy(),
+            selector=self.selector,
+            owner="saln.select",
+        )
         selector = copy.deepcopy(self.selector)
         selector.begin_epoch(0)
         first_batch = start // self.candidates
@@ -98,10 +103,9 @@ class PartitionJob:
             k = self.kept(len(positions))
             if k == 0:
                 continue
-            fields: dict[str, Any] = {name: known[name][positions] for name in selector.requires}
             batch = first_batch + step
             chosen = selector(
-                Candidates(indices=numbers[positions], **fields),
+                fields.candidates(positions, indices=numbers[positions]),
                 k,
                 generator=derive_generator(self.seed, "select", batch),
             )
@@ -155,8 +159,11 @@ class PartitionJob:
                 f"{parameter('candidates', self.candidates)} keeps "
                 "nothing; lower the ratio or give more candidates"
             )
+        first = self.source.read(np.zeros(1, dtype=np.int64))
+        if first.features is None and self.selector.requires & {"features", "label_confidence"}:
+            raise InputError(f"{name} requires features; give them, not their number alone")
         needed = self.selector.requires & {"labels", "label_confidence"}
-        if needed and self.source.read(np.zeros(1, dtype=np.int64)).labels is None:
+        if needed and first.labels is None:
             hint = parameter("labels_column", Placeholder("NAME"))
             raise InputError(f"{name} requires labels; give {hint}")
         added = (*ADDED, *(BELIEFS if "label_confidence" in needed else ()))

@@ -101,20 +101,6 @@ def as_losses(losses: Any, n: int) -> Tensor:
     return values
 
 
-def check_before_loading(selector: Selector) -> None:
-    """Raises where a selector needs what only the learner can give.
-
-    Raises:
-        InputError: It does.
-    """
-    if not selector.chooses_before_loading():
-        needs = ", ".join(sorted(selector.requires - BEFORE_LOADING))
-        raise InputError(
-            f"{type(selector).__name__} requires {needs}, which only the learner can give; "
-            "use saln.LearnerSelected, which chooses after loading"
-        )
-
-
 class CandidateFields:
     """What is known of the examples of a data set before they are loaded, checked once.
 
@@ -163,7 +149,7 @@ class CandidateFields:
         elif features is not None and not hasattr(features, "__len__"):
             self._length = as_whole(features, "features", 1)
         elif features is not None:
-            array = _as_rows(features)
+            array = as_rows(features)
         if array is not None:
             self._length, self._counted = len(array), "rows of features"
         if labels is not None:
@@ -252,7 +238,7 @@ class CandidateFields:
         self._length = len(values)
 
 
-def _as_rows(features: Any) -> npt.NDArray[Any] | Any:
+def as_rows(features: Any) -> npt.NDArray[Any] | Any:
     """Features as an array (N, d); what lies in a file stays there.
 
     Raises:

@@ -112,7 +112,7 @@ class SelectedStream(ChoiceBeforeLoading, IterableDataset[Any]):
         filter_ratio: ``f``, the share of candidates to drop, in [0, 1), or a schedule of it.
         seed: Decides every choice, and the shuffling.
         features: A feature store, (N, d) numbers or N, as SelectedBatches takes them; None for a
-            selector that needs none.
+            selector that needs none. Samples that the store lists as skipped are left out.
         keys: The samples' keys in the order of the rows, or any mapping from key to row.
         **options: See :class:`SelectedStreamOptions`.
 
@@ -153,7 +153,7 @@ class SelectedStream(ChoiceBeforeLoading, IterableDataset[Any]):
         self.position = StreamPosition()
         self._pass: StreamPass | None = None
         self._iterator_used = False
-        self.keys = rows_by_key(keys, len(self.fields), self.fields.skipped.tolist())
+        self.keys = rows_by_key(keys, len(self.fields))
         buffered = checked.shuffle_buffer
         if buffered is None:
             buffered = BUFFERED_CHOICES * self.most_candidates()

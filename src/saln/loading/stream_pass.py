@@ -195,6 +195,7 @@ class StreamPass:
             stream.source,
             keys=stream.keys,
             rows=len(stream.fields),
+            skipped=stream.fields.skipped.tolist(),
             skip_unknown=stream.options.skip_unknown,
             key_field=stream.options.key_field,
             shuffle_buffer=stream.shuffle_buffer,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from types import CodeType
 from typing import Any, NamedTuple
@@ -105,6 +105,7 @@ class SampleReader(Iterator[Item]):
             can be put back is, unless it would lose what it holds in a buffer.
         keys: Key -> row; None gives positions.
         rows: How many rows there are.
+        skipped: Those that hold nothing, as they could not be read; their samples are left out.
         skip_unknown: Leave samples out whose key is not in ``keys``.
         key_field: See :func:`key_of`.
         shuffle_buffer: How many samples a draw is from; 0 keeps the order.
@@ -117,6 +118,7 @@ class SampleReader(Iterator[Item]):
         *,
         keys: Mapping[str, int] | None,
         rows: int,
+        skipped: Iterable[int],
         skip_unknown: bool,
         key_field: str,
         shuffle_buffer: int,
@@ -125,6 +127,7 @@ class SampleReader(Iterator[Item]):
         self.source = source
         self.keys = keys
         self.rows = rows
+        self.skipped = frozenset(skipped)
         self.skip_unknown = skip_unknown
         self.key_field = key_field
         self.size = max(1, shuffle_buffer)
@@ -164,6 +167,8 @@ class SampleReader(Iterator[Item]):
             row = self.keys.get(key)
             if row is not None:
                 self._known += 1
+                if row in self.skipped:
+                    continue
                 if not 0 <= row < self.rows:
                     raise InputError(
                         f"keys name row {row} for the sample {key!r}, but there are {self.rows} "
@@ -248,14 +253,13 @@ def _loses_buffer(iterable: Any) -> bool:
 
 
 def rows_by_key(
-    keys: Mapping[str, int] | Sequence[str] | None, rows: int, skipped: Collection[int] = ()
+    keys: Mapping[str, int] | Sequence[str] | None, rows: int
 ) -> Mapping[str, int] | None:
     """Key -> row, of a mapping or of the keys in the order of the rows.
 
     Args:
         keys: See :class:`~saln.loading.selected_stream.SelectedStream`.
         rows: How many there are.
-        skipped: Those that hold nothing, as they could not be read; they have no key.
 
     Returns:
         None without rows: then samples are known by their positions.
@@ -270,17 +274,12 @@ def rows_by_key(
             "features without keys; give the samples' keys in the order of the rows, or a "
             "mapping from key to row, with keys=..."
         )
-    by_key = keys
-    if not isinstance(by_key, Mapping):
-        if len(keys) != rows:
-            raise InputError(f"{rows} rows of features but {len(keys)} keys; give one a row")
-        by_key = {key: row for row, key in enumerate(keys)}
-        if len(by_key) != rows:
-            twice = next(key for row, key in enumerate(keys) if by_key[key] != row)
-            raise InputError(
-                f"the key {twice!r} names more than one row; give every sample its own"
-            )
-    if not skipped:
-        return by_key
-    without = set(skipped)
-    return {key: row for key, row in by_key.items() if row not in without}
+    if isinstance(keys, Mapping):
+        return keys
+    if len(keys) != rows:
+        raise InputError(f"{rows} rows of features but {len(keys)} keys; give one a row")
+    by_key = {key: row for row, key in enumerate(keys)}
+    if len(by_key) != rows:
+        twice = next(key for row, key in enumerate(keys) if by_key[key] != row)
+        raise InputError(f"the key {twice!r} names more than one row; give every sample its own")
+    return by_key
