@@ -47,7 +47,9 @@ PUBLIC = {
     "saln.loading": """
         FilterSchedule LearnerSelected SelectedBatches SelectedStream StreamBatch
     """,
-    "saln.report": "write_joined write_report",
+    "saln.report": """
+        Bars Figure IntervalCurve ReportedRun Table register write_joined write_report
+    """,
     "saln.selection": """
         BatchCoherence Candidates Coherence FacilityLocation ImageTextJEST InfoBatch JEST KCenter
         PairEmbeddings RHOLoss RS2 SALN SELECTORS Selection Selector TopLoss Uniform

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from saln.experiments.rows import METRICS, ArmCost, EpochRow, RunFacts, Summary
@@ -53,6 +54,23 @@ def typed(rows: Sequence[Any] = ROWS) -> list[EpochRow]:
 
 def typed_costs(costs: Mapping[tuple[str, int], Any] = COSTS) -> dict[tuple[str, int], ArmCost]:
     return {key: ArmCost.from_json(cost) for key, cost in costs.items()}
+
+
+def run_of(
+    summary: Summary | None = None, rows: Sequence[Any] = ROWS, chosen: Any = None, **facts: Any
+) -> Any:
+    """A finished run that lies nowhere, for what is drawn of summary, rows and choices."""
+    from saln.report.reported_run import ReportedRun
+
+    run = ReportedRun(Path("nowhere"), summary or summary_of(), typed(rows), **facts)
+    vars(run)["chosen"] = chosen  # as if it had been read
+    return run
+
+
+def made(parts: Sequence[Any], run: Any) -> dict[str, Any]:
+    """Name -> what functions of the report make of a run."""
+    shown = (part(run) for part in parts)
+    return {each.name: each for each in shown if each is not None}
 
 
 def summary_of(

@@ -1,15 +1,21 @@
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
+from helpers.experiments_rows import made, run_of, summary_of
 from PIL import Image
 
 from saln.errors import DataError
 from saln.experiments.kept_examples import ArmChoices, SeedExamples, Shown, sheet_path
-from saln.report.choice_section import Chosen, chosen_figures, chosen_tables, overlap
+from saln.report.catalog import SECTIONS
+from saln.report.choice_section import overlap
 from saln.report.gallery import Candidate, ShownBatch, make_gallery
+from saln.report.reported_run import ReportedRun
+from saln.report.run_contents import Chosen, final_weights
 from saln.report.values import IntervalCurve, Panel, Table
-from saln.report.weight_section import final_weights, weight_figures
+from saln.report.weight_section import weight_distribution, weight_map
 
 EVIL = "<script>alert(1)</script>"
 LABELS = np.array([0, 0, 1, 1], dtype=np.int32)
@@ -37,7 +43,7 @@ def test_overlap_is_within_epochs():
 
 
 def test_what_was_chosen_in_values(chosen):
-    figures = {figure.name: figure for figure in chosen_figures(chosen)}
+    figures = made(SECTIONS[4].parts, run_of(chosen=chosen))
     uniform, saln = figures["times_chosen"].curves
     # saln: two never, one once, one twice.
     assert saln == IntervalCurve("saln", (0, 1, 2), *[(0.5, 0.25, 0.25)] * 3)
@@ -54,9 +60,9 @@ def test_what_was_chosen_in_values(chosen):
         IntervalCurve("saln", (1, 2), (2.0, 4.0), (2.0, 4.0), (2.0, 4.0)),
     )
     assert "eigenvalue_gap" not in figures
-    assert chosen_tables(chosen)[0] == Table(
+    assert figures["chosen"] == Table(
         "chosen",
-        chosen_tables(chosen)[0].title,
+        figures["chosen"].title,
         ("arm", "never", "most often", "wrong labels", "shared with uniform"),
         # uniform kept the wrong label in two of three choices, a quarter of the data.
         (("uniform", "50.0", "2", "+41.7", "–"), ("saln", "50.0", "2", "-25.0", "33.3")),
@@ -93,17 +99,19 @@ def test_the_final_layers_weights(tmp_path):
         "head.bias": torch.zeros(2),
     }  # fmt: skip
     torch.save(state, tmp_path / "checkpoints" / "saln-seed3.pt")
-    summary = {"classes": 2, "seeds": [3, 4], "arms": {"saln": {}, "uniform": {}}}
+    summary = dataclasses.replace(summary_of(), classes=2, seeds=(3, 4))
     weights = final_weights(tmp_path, summary)
     assert list(weights) == ["saln"]
-    heat, spread = weight_figures(weights)
+    run = ReportedRun(tmp_path, summary)
+    heat, spread = weight_map(run), weight_distribution(run)
     assert heat.panels == (Panel("saln", ((1.0, -1.0), (0.5, 0.25))),)
     (curve,) = spread.curves
     assert sum(curve.y) == pytest.approx(1)
     assert [x for x, y in zip(curve.x, curve.y, strict=True) if y] == pytest.approx(
         [-0.98333, 0.25, 0.51667, 0.98333], abs=0.02
     )
-    assert weight_figures({}) == ()
+    assert weight_map(run_of()) is None
+    assert weight_distribution(run_of()) is None
     (tmp_path / "checkpoints" / "uniform-seed3.pt").write_bytes(b"no checkpoint")
     with pytest.raises(DataError, match=r"uniform-seed3\.pt cannot be read"):
         final_weights(tmp_path, summary)

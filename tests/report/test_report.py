@@ -6,13 +6,14 @@ import re
 import xml.etree.ElementTree as ET
 
 import pytest
-from helpers.experiments_rows import COSTS, ROWS, about, summary_of
+from helpers.experiments_rows import COSTS, ROWS, about, made, run_of, summary_of
 
 from saln.errors import DataError, InputError
+from saln.report.catalog import SECTIONS
 from saln.report.drawing import draw, for_page
-from saln.report.figures import run_figures, summary_figures
+from saln.report.figures import CURVES, DIFFERENCES, seconds
 from saln.report.page import write_joined, write_report
-from saln.report.tables import arm_cells, run_tables, to_markdown, verdicts
+from saln.report.tables import accuracy_against_uniform, arm_cells, to_markdown, verdicts
 from saln.report.values import (
     Bars,
     HeatMap,
@@ -27,20 +28,20 @@ from saln.report.values import (
 
 @pytest.fixture
 def summary():
-    return summary_of(about(label_noise=0.4), ROWS, COSTS, {}).to_json()
+    return summary_of(about(label_noise=0.4), ROWS, COSTS, {})
 
 
 @pytest.fixture
 def run_folder(tmp_path, summary):
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "environment.json").write_text(json.dumps({"command": ["saln", "compare"]}))
-    (tmp_path / "summary.json").write_text(json.dumps(summary))
+    (tmp_path / "summary.json").write_text(json.dumps(summary.to_json()))
     (tmp_path / "epochs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
     return tmp_path
 
 
 def test_tables_hold_what_the_summary_says(summary):
-    tables = {table.name: table for table in run_tables(summary)}
+    tables = made(SECTIONS[1].parts, run_of(summary))
     assert tables["accuracy"].columns == ("arm", "train", "validation", "test")
     # Test accuracies 0.4, 0.6: mean 50, half interval t(0.975, 1) * 10 = 127.1 points.
     assert tables["accuracy"].rows[0] == ("uniform", *["50.0 ± 127.1"] * 3)
@@ -61,29 +62,27 @@ def test_verdicts_are_sentences(summary):
     assert lines == (
         "saln against uniform: better (+10.0 points of test accuracy; 95% interval +10.0 to +10.0)",
     )
-    single = summary_of(about(seeds=[0]), [r for r in ROWS if r["seed"] == 0], COSTS, {}).to_json()
+    single = summary_of(about(seeds=[0]), [r for r in ROWS if r["seed"] == 0], COSTS, {})
     assert "one seed has no interval" in verdicts(single)[0]
 
 
 def test_verdicts_compare_the_cost_of_an_epoch_with_standards():
     renamed = [row | {"arm": {"uniform": "standard"}.get(row["arm"], row["arm"])} for row in ROWS]
     costs = {("standard" if a == "uniform" else a, s): c for (a, s), c in COSTS.items()}
-    summary = summary_of(about(methods=["standard", "saln"]), renamed, costs, {}).to_json()
+    summary = summary_of(about(methods=["standard", "saln"]), renamed, costs, {})
     # 5 seconds an epoch against 15
     assert verdicts(summary)[-1].endswith("loading and choosing included: saln 0.3")
 
 
 def test_a_failed_arm_is_said(summary):
-    failed = summary_of(
-        about(), ROWS, COSTS, {("saln", 0): "saln, seed 0: the loss is nan"}
-    ).to_json()
+    failed = summary_of(about(), ROWS, COSTS, {("saln", 0): "saln, seed 0: the loss is nan"})
     assert verdicts(failed) == ("saln was stopped: saln, seed 0: the loss is nan",)
-    assert arm_cells("saln", failed["arms"]["saln"])[1].startswith("stopped")
-    assert [row[0] for row in run_tables(failed)[0].rows] == ["uniform"]
+    assert arm_cells("saln", failed.arms["saln"])[1].startswith("stopped")
+    assert [row[0] for row in accuracy_against_uniform(run_of(failed)).rows] == ["uniform"]
 
 
 def test_curves_are_means_with_their_range():
-    figures = {figure.name: figure for figure in run_figures(ROWS, truth=True)}
+    figures = made(CURVES, run_of())
     uniform, saln = figures["test_accuracy_over_epoch"].curves
     assert uniform == IntervalCurve(
         "uniform", (1, 2), pytest.approx((0.15, 0.5)), (0.1, 0.4), (0.2, 0.6)
@@ -98,7 +97,7 @@ def test_curves_are_means_with_their_range():
 
 
 def test_a_drawing_is_svg_and_repeats():
-    figure = run_figures(ROWS, truth=True)[0]
+    figure = CURVES[0](run_of())
     drawn = draw(figure, ("uniform", "saln"))
     assert ET.fromstring(drawn.svg[drawn.svg.index("<svg") :]).tag.endswith("svg")
     assert draw(figure, ("uniform", "saln")) == drawn
@@ -106,7 +105,7 @@ def test_a_drawing_is_svg_and_repeats():
 
 
 def test_a_figure_on_a_page_has_the_pages_colors_and_its_own_names():
-    figure = run_figures(ROWS, truth=True)[0]
+    figure = CURVES[0](run_of())
     svg = for_page(draw(figure, ("uniform", "saln")), "one")
     root = ET.fromstring(svg)
     names = [e.get("id") for e in root.iter() if e.get("id")]
@@ -122,7 +121,8 @@ def test_a_figure_on_a_page_has_the_pages_colors_and_its_own_names():
 
 
 def test_the_difference_and_the_seconds_are_values(summary):
-    difference, seconds = summary_figures(summary)
+    run = run_of(summary)
+    (difference,) = made(DIFFERENCES, run).values()
     assert difference == Intervals(
         "difference_to_uniform",
         "Test accuracy against uniform after as many epochs",
@@ -133,11 +133,12 @@ def test_the_difference_and_the_seconds_are_values(summary):
         (pytest.approx(10),),
         "Test accuracy against uniform after as many epochs, in points: saln +10.0, better.",
     )
-    assert isinstance(seconds, Bars)
-    assert seconds.arms == ("uniform", "saln")
-    assert seconds.parts == ("features", "save", "load", "score", "select", "train", "evaluate")
-    assert seconds.values[:3] == ((0, 9), (1, 1), (4, 2))
-    assert seconds.description.endswith("In all: uniform 21.0; saln 51.0.")
+    bars = seconds(run)
+    assert isinstance(bars, Bars)
+    assert bars.arms == ("uniform", "saln")
+    assert bars.parts == ("features", "save", "load", "score", "select", "train", "evaluate")
+    assert bars.values[:3] == ((0, 9), (1, 1), (4, 2))
+    assert bars.description.endswith("In all: uniform 21.0; saln 51.0.")
 
 
 def test_the_data_of_every_kind_of_figure_are_rows():
@@ -195,7 +196,7 @@ def test_the_report_is_one_file_that_loads_nothing(run_folder):
 
 
 def test_markup_in_names_is_shown_not_run(run_folder, summary):
-    evil = summary | {"dataset": "folder:<script>alert(1)</script>"}
+    evil = summary.to_json() | {"dataset": "folder:<script>alert(1)</script>"}
     (run_folder / "summary.json").write_text(json.dumps(evil))
     text = write_report(run_folder).read_text()
     assert "<script>alert" not in text
@@ -240,7 +241,7 @@ def test_several_runs_on_one_page(run_folder, tmp_path, summary):
     other.mkdir()
     for name in ("config.json", "environment.json", "epochs.jsonl"):
         (other / name).write_text((run_folder / name).read_text())
-    (other / "summary.json").write_text(json.dumps(summary | {"label_noise": 0.4}))
+    (other / "summary.json").write_text(json.dumps(summary.to_json() | {"label_noise": 0.4}))
     path = write_joined([run_folder, other], tmp_path / "all.html")
     text = path.read_text()
     reader = Reader()

@@ -147,11 +147,11 @@ def print_summary(summary: Summary) -> None:
     )
     for heading, justify in headings:
         table.add_column(heading, justify=justify, no_wrap=heading != headings[-1][0])
-    for arm, entry in summary.to_json()["arms"].items():
+    for arm, entry in summary.arms.items():
         table.add_row(*arm_cells(arm, entry))
     console.print(table)
     sys.stdout.write("\n")
-    for line in verdicts(summary.to_json()):
+    for line in verdicts(summary):
         sys.stdout.write(line + "\n")
 
 

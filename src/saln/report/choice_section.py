@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+import functools
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from saln.errors import DataError
 from saln.experiments.arm import BASELINES, UNIFORM, keeps_all
-from saln.experiments.kept_examples import ArmChoices, SeedExamples, read_choices, read_examples
-from saln.report.known_labels import UNKNOWN, knows_truth
-from saln.report.values import Drawing, Figure, HeatMap, IntervalCurve, Panel, Table
+from saln.report.number_text import NOTHING, UNKNOWN, number_text, percent_text
+from saln.report.reported_run import ReportedRun
+from saln.report.run_contents import Chosen
+from saln.report.values import Figure, HeatMap, IntervalCurve, Panel, Table
 
 # More points a line than this say nothing more on a page.
 POINTS = 120
@@ -27,63 +25,9 @@ _FACTS = {
 }
 
 
-class Chosen(NamedTuple):
-    """All choices of a run.
-
-    Attributes:
-        examples: Seed -> its examples.
-        choices: Seed -> arm -> its choices.
-        truth: Whether it is known which labels are wrong.
-    """
-
-    examples: Mapping[int, SeedExamples]
-    choices: Mapping[int, Mapping[str, ArmChoices]]
-    truth: bool
-
-
-def read_chosen(folder: Path, summary: Mapping[str, Any]) -> Chosen | None:
-    """Reads what a run keeps of its choices; None for a run without.
-
-    Raises:
-        DataError: A file is broken.
-    """
-    examples: dict[int, SeedExamples] = {}
-    choices: dict[int, dict[str, ArmChoices]] = {}
-    for seed in summary["seeds"]:
-        with _named(folder / "choices" / f"examples-seed{seed}.npz"):
-            of_seed = read_examples(folder, seed)
-        if of_seed is None:
-            continue
-        examples[seed] = of_seed
-        choices[seed] = {}
-        for arm, entry in summary["arms"].items():
-            found = None
-            if "error" not in entry:
-                with _named(folder / "choices" / f"{arm}-seed{seed}.npz"):
-                    found = read_choices(folder, arm, seed, len(of_seed.labels))
-            if found is not None:
-                choices[seed][arm] = found
-    return Chosen(examples, choices, knows_truth(summary)) if examples else None
-
-
-@contextlib.contextmanager
-def _named(path: Path) -> Iterator[None]:
-    """Says which file it is that holds something else, of a run that has no checksums."""
-    try:
-        yield
-    except DataError:
-        raise
-    except Exception as error:  # a broken file raises anything from KeyError to struct.error
-        raise DataError(
-            f"{path} cannot be read ({type(error).__name__}); put the file back, or remove the "
-            f"folder {path.parent} to draw the report without what was chosen"
-        ) from error
-
-
-def _arms(chosen: Chosen) -> tuple[str, ...]:
-    """The arms that every seed has."""
-    first, *others = chosen.choices.values()
-    return tuple(arm for arm in first if all(arm in other for other in others))
+def _selecting(chosen: Chosen | None) -> tuple[str, ...]:
+    """The arms that chose anything, with every seed."""
+    return () if chosen is None else tuple(arm for arm in chosen.arms if not keeps_all(arm))
 
 
 def _shares(counts: npt.NDArray[Any], classes: int) -> npt.NDArray[np.float64]:
@@ -98,17 +42,16 @@ def overlap(first: npt.NDArray[np.bool_], second: npt.NDArray[np.bool_]) -> floa
     return float((first & second).sum() / max(first.sum(), 1))
 
 
-def _times_chosen(chosen: Chosen, arms: Sequence[str]) -> Figure:
+def times_chosen(run: ReportedRun) -> Figure | None:
+    """How often the examples were chosen; None where nothing was."""
+    chosen, arms = run.chosen, _selecting(run.chosen)
+    if chosen is None or not arms:
+        return None
     curves = []
     for arm in arms:
-        each = []
-        for seed in chosen.choices:
-            kept = chosen.choices[seed][arm].kept
-            each.append(_shares(kept.sum(axis=0), len(kept) + 1))
-        shares = np.array(each)
-        x = tuple(float(times) for times in range(shares.shape[1]))
-        bounds = shares.mean(axis=0), shares.min(axis=0), shares.max(axis=0)
-        curves.append(IntervalCurve(arm, x, *(tuple(bound.tolist()) for bound in bounds)))
+        kept = [by_arm[arm].kept for by_arm in chosen.choices.values()]
+        shares = np.array([_shares(each.sum(axis=0), len(each) + 1) for each in kept])
+        curves.append(IntervalCurve.over(arm, map(float, range(shares.shape[1])), shares))
     never = "; ".join(f"{curve.arm} never kept {curve.y[0]:.0%}" for curve in curves)
     title = "How often an example was chosen in a run"
     return Figure(
@@ -117,18 +60,26 @@ def _times_chosen(chosen: Chosen, arms: Sequence[str]) -> Figure:
     )  # fmt: skip
 
 
-def _class_mix(chosen: Chosen, arms: Sequence[str]) -> HeatMap:
+def _class_ratios(chosen: Chosen, arm: str, classes: int) -> npt.NDArray[np.float64]:
+    """The share of each class among the chosen, over its share of the data."""
+    ratios = []
+    for seed, examples in chosen.examples.items():
+        times = chosen.choices[seed][arm].kept.sum(axis=0)
+        kept = _shares(np.repeat(examples.true_labels, times), classes)
+        data = _shares(examples.true_labels, classes)
+        # A class that the data lacks has no ratio.
+        with np.errstate(invalid="ignore", divide="ignore"):
+            ratios.append(np.where(data > 0, kept / data, np.nan))
+    return np.asarray(np.mean(ratios, axis=0))
+
+
+def class_mix(run: ReportedRun) -> HeatMap | None:
+    """Which classes the arms favor; None where nothing was chosen."""
+    chosen, arms = run.chosen, _selecting(run.chosen)
+    if chosen is None or not arms:
+        return None
     names = next(iter(chosen.examples.values())).class_names
-    rows = []
-    for arm in arms:
-        ratios = []
-        for seed, examples in chosen.examples.items():
-            times = chosen.choices[seed][arm].kept.sum(axis=0)
-            kept = _shares(np.repeat(examples.true_labels, times), len(names))
-            data = _shares(examples.true_labels, len(names))
-            with np.errstate(invalid="ignore", divide="ignore"):
-                ratios.append(np.where(data > 0, kept / data, np.nan))
-        rows.append(np.mean(ratios, axis=0))
+    rows = [_class_ratios(chosen, arm, len(names)) for arm in arms]
     extremes = "; ".join(
         f"{arm} {names[int(np.nanargmax(row))]} {np.nanmax(row):.2f}, "
         f"{names[int(np.nanargmin(row))]} {np.nanmin(row):.2f}"
@@ -137,13 +88,17 @@ def _class_mix(chosen: Chosen, arms: Sequence[str]) -> HeatMap:
     title = "Class mix of the chosen against the data's (1: the same share)"
     label = "true class" if chosen.truth else "class as labeled"
     return HeatMap(
-        "class_mix", title, label, "", tuple(arms), names,
+        "class_mix", title, label, "", arms, names,
         (Panel("", tuple(tuple(row.tolist()) for row in rows)),), 1.0,
         f"{title}. Most and least favored: {extremes}.",
     )  # fmt: skip
 
 
-def _overlaps(chosen: Chosen, arms: Sequence[str]) -> HeatMap:
+def overlaps(run: ReportedRun) -> HeatMap | None:
+    """How alike the arms choose; None for fewer than two."""
+    chosen, arms = run.chosen, _selecting(run.chosen)
+    if chosen is None or len(arms) < 2:
+        return None
     values = tuple(
         tuple(
             float(np.mean([overlap(by[one].kept, by[two].kept) for by in chosen.choices.values()]))
@@ -152,79 +107,74 @@ def _overlaps(chosen: Chosen, arms: Sequence[str]) -> HeatMap:
         for one in arms
     )
     title = "Overlap: the share of a row's choices that the column chooses too"
-    pairs = [
+    pairs = (
         (values[i][j], arms[i], arms[j]) for i in range(len(arms)) for j in range(i + 1, len(arms))
-    ]
-    most = max(pairs, default=None)
-    said = "" if most is None else f" Most alike: {most[1]} and {most[2]}, {most[0]:.2f}."
+    )
+    share, one, two = max(pairs)
     return HeatMap(
-        "overlap", title, "also chosen by", "", tuple(arms), tuple(arms), (Panel("", values),),
-        None, f"{title}, from the same candidates.{said}",
+        "overlap", title, "also chosen by", "", arms, arms, (Panel("", values),), None,
+        f"{title}, from the same candidates. Most alike: {one} and {two}, {share:.2f}.",
     )  # fmt: skip
 
 
-def _facts(chosen: Chosen, arms: Sequence[str]) -> list[Figure]:
-    figures = []
-    for name, (title, label) in _FACTS.items():
-        curves = []
-        for arm in arms:
-            found = [by[arm].facts[name] for by in chosen.choices.values() if name in by[arm].facts]
-            if not found or len(found[0]) == 0:
-                continue
-            values = np.array([fact[: min(map(len, found))] for fact in found], dtype=float)
-            parts = np.array_split(np.arange(values.shape[1]), min(POINTS, values.shape[1]))
-            points = np.array([values[:, part].mean(axis=1) for part in parts])
-            x = tuple(float(part.mean() + 1) for part in parts)
-            bounds = points.mean(axis=1), points.min(axis=1), points.max(axis=1)
-            curves.append(IntervalCurve(arm, x, *(tuple(bound.tolist()) for bound in bounds)))
-        if curves:
-            means = "; ".join(f"{curve.arm} {np.mean(curve.y):.3g}" for curve in curves)
-            said = f"{title} over steps, mean over seeds with their range. Means: {means}."
-            figures.append(Figure(name, f"{title} over steps", "step", label, tuple(curves), said))
-    return figures
+def fact(run: ReportedRun, name: str) -> Figure | None:
+    """A number that selectors give with each choice; None where no arm gives it."""
+    if run.chosen is None:
+        return None
+    curves = []
+    for arm in _selecting(run.chosen):
+        facts = [by_arm[arm].facts for by_arm in run.chosen.choices.values()]
+        found = [each[name] for each in facts if name in each]
+        if not found or len(found[0]) == 0:
+            continue
+        values = np.array([each[: min(map(len, found))] for each in found], dtype=float)
+        # Neighboring steps are averaged where they are more than a line can show.
+        parts = np.array_split(np.arange(values.shape[1]), min(POINTS, values.shape[1]))
+        means = np.stack([values[:, part].mean(axis=1) for part in parts], axis=1)
+        steps = (float(part.mean() + 1) for part in parts)
+        curves.append(IntervalCurve.over(arm, steps, means))
+    if not curves:
+        return None
+    title, label = _FACTS[name]
+    said = "; ".join(f"{curve.arm} {np.mean(curve.y):.3g}" for curve in curves)
+    return Figure(
+        name, f"{title} over steps", "step", label, tuple(curves),
+        f"{title} over steps, mean over seeds with their range. Means: {said}.",
+    )  # fmt: skip
 
 
-def chosen_figures(chosen: Chosen) -> tuple[Drawing, ...]:
-    """How often, class mix, overlap, and the spectral arms' facts."""
-    arms = _arms(chosen)
-    selecting = [arm for arm in arms if not keeps_all(arm)]
-    if not selecting:
-        return ()
-    figures: list[Drawing] = [_times_chosen(chosen, selecting), _class_mix(chosen, selecting)]
-    if len(selecting) > 1:
-        figures.append(_overlaps(chosen, selecting))
-    return (*figures, *_facts(chosen, selecting))
+FACTS = tuple(functools.partial(fact, name=name) for name in _FACTS)
 
 
-def chosen_tables(chosen: Chosen) -> tuple[Table, ...]:
-    """What was chosen, in numbers."""
-    rows = []
-    for arm in _arms(chosen):
-        never, most, wrong, alike = [], [], [], []
-        for seed, examples in chosen.examples.items():
-            kept = chosen.choices[seed][arm].kept
-            times = kept.sum(axis=0)
-            never.append((times == 0).mean())
-            most.append(times.max())
-            bad = examples.labels != examples.true_labels
-            wrong.append(times[bad].sum() / max(times.sum(), 1) - bad.mean())
-            if UNIFORM.label in chosen.choices[seed] and arm not in BASELINES:
-                alike.append(overlap(kept, chosen.choices[seed][UNIFORM.label].kept))
-        rows.append(
-            (
-                arm,
-                f"{100 * np.mean(never):.1f}",
-                f"{np.max(most):,}",
-                f"{100 * np.mean(wrong):+.1f}" if chosen.truth else UNKNOWN,
-                f"{100 * np.mean(alike):.1f}" if alike else "–",
-            )
-        )
+def chosen_table(run: ReportedRun) -> Table | None:
+    """What was chosen, in numbers; None where nothing was kept of it."""
+    chosen = run.chosen
+    if chosen is None:
+        return None
+    return Table(
+        "chosen",
+        "What was chosen: never chosen (% of the examples), most often, wrong labels against "
+        "the data's (points), shared with uniform (% of the choices)",
+        ("arm", "never", "most often", "wrong labels", "shared with uniform"),
+        tuple((arm, *_cells(chosen, arm)) for arm in chosen.arms),
+    )
+
+
+def _cells(chosen: Chosen, arm: str) -> tuple[str, ...]:
+    never, most, wrong, alike = [], [], [], []
+    for seed, examples in chosen.examples.items():
+        kept = chosen.choices[seed][arm].kept
+        times = kept.sum(axis=0)
+        never.append((times == 0).mean())
+        most.append(times.max())
+        bad = examples.labels != examples.true_labels
+        wrong.append(times[bad].sum() / max(times.sum(), 1) - bad.mean())
+        control = chosen.choices[seed].get(UNIFORM.label)
+        if control is not None and arm not in BASELINES:
+            alike.append(overlap(kept, control.kept))
     return (
-        Table(
-            "chosen",
-            "What was chosen: never chosen (% of the examples), most often, wrong labels against "
-            "the data's (points), shared with uniform (% of the choices)",
-            ("arm", "never", "most often", "wrong labels", "shared with uniform"),
-            tuple(rows),
-        ),
+        percent_text(float(np.mean(never))),
+        f"{np.max(most):,}",
+        number_text(100 * float(np.mean(wrong)), sign=True) if chosen.truth else UNKNOWN,
+        percent_text(float(np.mean(alike))) if alike else NOTHING,
     )

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 from saln.experiments.arm import BASELINES, keeps_all
-from saln.report.paper_claims import UNREAD, claims_for
+from saln.experiments.rows import SPLITS, ArmSummary, BreakEven, Summary
+from saln.report.number_text import NOTHING, interval_text, number_text, verdict_text
+from saln.report.paper_claims import UNREAD, Claim, claims_for
+from saln.report.reported_run import ReportedRun
 from saln.report.values import Table
 
 
-def _finished(summary: dict[str, Any]) -> dict[str, Any]:
-    return {arm: entry for arm, entry in summary["arms"].items() if "error" not in entry}
-
-
-def headline(summary: dict[str, Any]) -> str:
+def headline(summary: Summary) -> str:
     """The run in a sentence: who was better than the control, who was worse."""
     found: dict[str, list[str]] = {"better": [], "worse": [], "no difference shown": []}
-    for arm, entry in _finished(summary).items():
-        if entry["versus_uniform"] is not None and not keeps_all(arm):
-            found[entry["versus_uniform"]["verdict"]].append(arm)
+    for arm, entry in summary.finished.items():
+        if entry.versus_uniform is not None and not keeps_all(arm):
+            found.setdefault(entry.versus_uniform.verdict, []).append(arm)
     if not any(found.values()):
         return "No selector was compared with a uniform choice in this run."
     parts = [
@@ -35,166 +34,157 @@ def headline(summary: dict[str, Any]) -> str:
     return " ".join(parts)
 
 
-def _points(found: dict[str, Any] | None) -> str:
-    """A difference of accuracies with its interval and what that shows."""
-    if found is None:
-        return "–"
-    text = f"{100 * found['difference']:+.1f}"
-    if found["ci95"] is not None:
-        low, high = (100 * bound for bound in found["ci95"])
-        text += f" [{low:+.1f}, {high:+.1f}]"
-    return f"{text} {found['verdict']}"
+def _table(
+    name: str, title: str, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]
+) -> Table | None:
+    return Table(name, title, columns, tuple(rows)) if rows else None
 
 
-def _seconds(found: dict[str, Any] | None, sign: str = "") -> str:
-    """Seconds with half their interval, from a mean or a difference."""
-    if found is None:
-        return "–"
-    value = found.get("mean", found.get("difference"))
-    if value is None:
-        return "not reached"
-    text = f"{value:{sign},.1f}"
-    if found["ci95"] is not None:
-        text += f" ± {found['ci95'][1] - value:,.1f}"
-    return text
-
-
-def comparison_tables(summary: dict[str, Any]) -> tuple[Table, ...]:
-    """Equal epochs, steps and seconds; the time to standard's accuracy; break-even; memory."""
-    arms = _finished(summary)
-    equal, reached, even, memory = [], [], [], []
-    for arm, entry in arms.items():
-        for baseline in BASELINES:
-            if entry[f"versus_{baseline}"] is not None:
-                equal.append(
-                    (
-                        arm,
-                        baseline,
-                        _points(entry[f"versus_{baseline}"]),
-                        _points(entry["at_equal_steps"][baseline]),
-                        _points(entry["at_equal_seconds"][baseline]),
-                    )
-                )
-            found = entry["break_even"][baseline]
-            if found is not None:
-                needed = [
-                    "never" if share is None else f"{100 * share:.0f}"
-                    for share in found["needed_share_per_seed"]
-                ]
-                allowed = f"{100 * found['steps_share']:.0f}"
-                even.append((arm, baseline, allowed, ", ".join(needed), found["verdict"]))
-        time = entry["seconds_to_standard"]
-        if time is not None:
-            share = f"{100 * time['share_reached']:.0f}"
-            target = f"{100 * time['target']:.1f}"
-            reached.append(
-                (arm, target, share, _seconds(time), _seconds(time["seconds_saved"], "+"))
-            )
-        once, peaks = entry["one_off_examples"], entry["peak_bytes"]
-        memory.append(
-            (
-                arm,
-                *(
-                    "–" if peaks[name] is None else f"{peaks[name] / 2**20:,.0f}"
-                    for name in ("rss", "cuda")
-                ),
-                f"{once['features_forward']:,}",
-                f"{once['reference_forward']:,}",
-                f"{once['reference_backward']:,}",
-            )
+def equal_costs(run: ReportedRun) -> Table | None:
+    """What is gained after as many epochs, steps and seconds."""
+    rows = [
+        (
+            arm,
+            baseline,
+            verdict_text(entry.versus(baseline)),
+            verdict_text(entry.at_equal_steps.get(baseline)),
+            verdict_text(entry.at_equal_seconds.get(baseline)),
         )
-    tables = (
-        Table(
-            "equal_costs",
-            "Difference of test accuracy (points, 95% interval) at an equal cost",
-            ("arm", "against", "equal epochs", "equal steps", "equal seconds"),
-            tuple(equal),
-        ),
-        Table(
-            "time_to_standard",
-            "Seconds to the test accuracy (%) that standard ends at; share of it reached (%)",
-            ("arm", "accuracy", "share reached", "seconds", "seconds saved"),
-            tuple(reached),
-        ),
-        Table(
-            "break_even",
-            "Break-even: steps that an arm may make to cost no more (% of the other's), and "
-            "steps that it needed to be as accurate (%, by seed)",
-            ("arm", "against", "may make", "needed", "verdict"),
-            tuple(even),
-        ),
-        Table(
-            "one_off",
-            "Peak memory (MiB) and examples of the one-off work",
-            ("arm", "process", "GPU", "features", "reference", "reference, with a gradient"),
-            tuple(memory),
-        ),
+        for arm, entry in run.summary.finished.items()
+        for baseline in BASELINES
+        if entry.versus(baseline) is not None
+    ]
+    return _table(
+        "equal_costs",
+        "Difference of test accuracy (points, 95% interval) at an equal cost",
+        ("arm", "against", "equal epochs", "equal steps", "equal seconds"),
+        rows,
     )
-    return tuple(table for table in tables if table.rows)
 
 
-def break_even_lines(summary: dict[str, Any]) -> tuple[str, ...]:
+def time_to_standard(run: ReportedRun) -> Table | None:
+    """How long it took to be as accurate as training on everything."""
+    rows = []
+    for arm, entry in run.summary.finished.items():
+        time = entry.seconds_to_standard
+        if time is None:
+            continue
+        saved, seconds = NOTHING, "not reached"
+        if time.mean is not None:
+            seconds = interval_text(time.mean, time.ci95)
+        if time.seconds_saved is not None:
+            gain = time.seconds_saved
+            saved = interval_text(gain.difference, gain.ci95, sign=True)
+        share = f"{100 * time.share_reached:.0f}"
+        rows.append((arm, number_text(100 * time.target), share, seconds, saved))
+    return _table(
+        "time_to_standard",
+        "Seconds to the test accuracy (%) that standard ends at; share of it reached (%)",
+        ("arm", "accuracy", "share reached", "seconds", "seconds saved"),
+        rows,
+    )
+
+
+def _break_evens(summary: Summary) -> Iterator[tuple[str, str, BreakEven]]:
+    for arm, entry in summary.finished.items():
+        for baseline in BASELINES:
+            found = entry.break_even.get(baseline)
+            if found is not None:
+                yield arm, baseline, found
+
+
+def break_even(run: ReportedRun) -> Table | None:
+    """How many steps an arm may make to cost no more, and how many it needed."""
+    rows = []
+    for arm, baseline, found in _break_evens(run.summary):
+        needed = [
+            "never" if share is None else f"{100 * share:.0f}"
+            for share in found.needed_share_per_seed
+        ]
+        allowed = f"{100 * found.steps_share:.0f}"
+        rows.append((arm, baseline, allowed, ", ".join(needed), found.verdict))
+    return _table(
+        "break_even",
+        "Break-even: steps that an arm may make to cost no more (% of the other's), and "
+        "steps that it needed to be as accurate (%, by seed)",
+        ("arm", "against", "may make", "needed", "verdict"),
+        rows,
+    )
+
+
+def one_off(run: ReportedRun) -> Table | None:
+    """Memory, and the work before the first epoch."""
+    rows = []
+    for arm, entry in run.summary.finished.items():
+        once, peaks = entry.one_off_examples, (entry.peak_bytes.rss, entry.peak_bytes.cuda)
+        if once is None:
+            continue
+        memory = (NOTHING if peak is None else f"{peak / 2**20:,.0f}" for peak in peaks)
+        counts = (once.features_forward, once.reference_forward, once.reference_backward)
+        rows.append((arm, *memory, *(f"{count:,}" for count in counts)))
+    return _table(
+        "one_off",
+        "Peak memory (MiB) and examples of the one-off work",
+        ("arm", "process", "GPU", "features", "reference", "reference, with a gradient"),
+        rows,
+    )
+
+
+def break_even_lines(summary: Summary) -> tuple[str, ...]:
     """How many fewer steps each arm must need to pay for its choosing, in words."""
     lines = []
-    for arm, entry in _finished(summary).items():
-        for baseline in BASELINES:
-            found = entry["break_even"][baseline]
-            if found is None or arm in BASELINES:
-                continue
-            share = found["steps_share"]
-            if share <= 0:
-                need = f"cannot pay: its one-off work alone costs more than {baseline}'s whole run"
-            elif share < 1:
-                need = f"must need {100 * (1 - share):.0f}% fewer steps than {baseline} to pay"
-            else:
-                need = f"may make {100 * (share - 1):.0f}% more steps than {baseline} and still pay"
-            lines.append(f"{arm} {need}. Here: {found['verdict']}.")
+    for arm, baseline, found in _break_evens(summary):
+        if arm in BASELINES:
+            continue
+        share = found.steps_share
+        if share <= 0:
+            need = f"cannot pay: its one-off work alone costs more than {baseline}'s whole run"
+        elif share < 1:
+            need = f"must need {100 * (1 - share):.0f}% fewer steps than {baseline} to pay"
+        else:
+            need = f"may make {100 * (share - 1):.0f}% more steps than {baseline} and still pay"
+        lines.append(f"{arm} {need}. Here: {found.verdict}.")
     return tuple(lines)
 
 
-def paper_table(summary: dict[str, Any], preset: str | None) -> tuple[Table, str] | None:
-    """Our results beside the paper's printed ones, and what to know; None for other presets."""
-    claims = claims_for(preset)
-    if not claims or preset is None:
+def _beside(claim: Claim, entry: ArmSummary | None) -> tuple[str, ...]:
+    """The paper's printed values of an arm, each with ours."""
+
+    def ours(name: str, scale: float, digits: int) -> str:
+        return NOTHING if entry is None else f"{scale * entry.metric(name).mean:.{digits}f}"
+
+    pairs = [
+        (f"{value:g}", ours(f"{split}_accuracy", 100, 1))
+        for split, value in zip(SPLITS, claim.accuracy, strict=True)
+    ]
+    pairs += [
+        (f"{value:g}", ours(f"{split}_loss", 1, 3))
+        for split, value in zip(SPLITS[:2], claim.loss, strict=True)
+    ]
+    minutes = NOTHING if claim.minutes is None else f"{claim.minutes:g}"
+    pairs.append((minutes, NOTHING if entry is None else f"{entry.seconds.total / 60:.2f}"))
+    return tuple(f"{theirs} | {mine}" for theirs, mine in pairs)
+
+
+def paper_table(run: ReportedRun) -> Table | None:
+    """Our results beside the paper's printed ones; None for presets that are not the paper's."""
+    claims, summary = claims_for(run.preset), run.summary
+    if not claims or run.preset is None:
         return None
-    arms = _finished(summary)
-    rows = []
-    for claim in claims:
-        entry = arms.get(claim.arm)
-
-        def ours(name: str, entry: Any = entry) -> str:
-            if entry is None:
-                return "–"
-            value = entry[name]["mean"]
-            return f"{100 * value:.1f}" if name.endswith("accuracy") else f"{value:.3f}"
-
-        names = ("train", "validation", "test")
-        pairs = [
-            (f"{value:g}", ours(f"{split}_accuracy"))
-            for split, value in zip(names, claim.accuracy, strict=True)
-        ]
-        pairs += [
-            (f"{value:g}", ours(f"{split}_loss"))
-            for split, value in zip(names[:2], claim.loss, strict=True)
-        ]
-        minutes = "–" if claim.minutes is None else f"{claim.minutes:g}"
-        pairs.append((minutes, "–" if entry is None else f"{entry['seconds']['total'] / 60:.2f}"))
-        rows.append((claim.arm, *(f"{theirs} | {mine}" for theirs, mine in pairs)))
-    about = (
+    note = (
         "The paper's numbers are its claims, from one run of ResNet-18 over 25 epochs on a T4 "
-        f"with no interval; ours are means over {len(summary['seeds'])} seed(s) of "
-        f"{summary['learner']} over {summary['epochs']} epochs on this machine. "
-        f"Not in the paper's text: {UNREAD[preset]}."
+        f"with no interval; ours are means over {len(summary.seeds)} seed(s) of "
+        f"{summary.learner} over {summary.epochs} epochs on this machine. "
+        f"Not in the paper's text: {UNREAD[run.preset]}."
     )
-    table = Table(
+    printed = "; ".join(f"{claim.arm}: {claim.tables}" for claim in claims)
+    return Table(
         "paper",
-        "The paper's claim | ours: accuracy (%), cross-entropy and minutes (tables "
-        + "; ".join(f"{claim.arm}: {claim.tables}" for claim in claims)
-        + ")",
+        f"The paper's claim | ours: accuracy (%), cross-entropy and minutes (tables {printed})",
         (
             "arm", "train accuracy", "validation accuracy", "test accuracy", "train loss",
             "validation loss", "minutes",
         ),
-        tuple(rows),
+        tuple((claim.arm, *_beside(claim, summary.finished.get(claim.arm))) for claim in claims),
+        note,
     )  # fmt: skip
-    return table, about

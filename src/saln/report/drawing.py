@@ -212,6 +212,12 @@ def _alone(matplotlib: Any, style: dict[str, Any]) -> Iterator[None]:
 
 def draw(figure: Drawing, arms: tuple[str, ...]) -> Drawn:
     """Draws a figure. ``arms`` fixes each arm's color across figures."""
+    if isinstance(figure, Figure):
+        shown = [curve.arm for curve in figure.curves]
+    else:
+        shown = [] if isinstance(figure, HeatMap) else list(figure.arms)
+    # What is no arm of the run, in a figure from elsewhere, gets the colors behind theirs.
+    arms = tuple(dict.fromkeys((*arms, *shown)))
     with _silently():
         return _draw(figure, arms)
 

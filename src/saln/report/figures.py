@@ -2,147 +2,128 @@
 
 from __future__ import annotations
 
-from typing import Any
+import functools
 
 import numpy as np
 
 from saln.experiments.arm import BASELINES
-from saln.report.values import Bars, Drawing, Figure, IntervalCurve, Intervals
+from saln.experiments.rows import SPLITS, rows_of_arm
+from saln.report.number_text import number_text
+from saln.report.reported_run import ReportedRun
+from saln.report.values import Bars, Figure, IntervalCurve, Intervals
 from saln.training.cost_ledger import ONCE, PHASES
 
-SPLITS = ("train", "validation", "test")
+_X_LABELS = {
+    "epoch": "epoch",
+    "seconds": "seconds of load, score, select and train",
+    "steps": "gradient steps",
+    "examples_backward": "examples with a gradient",
+}
+# A name of a file for people, where a row's is another.
+_FILES = {"examples_backward": "gradients"}
 
 
-def _series(rows: list[dict[str, Any]], metric: str, x: str) -> tuple[IntervalCurve, ...]:
-    arms = list(dict.fromkeys(row["arm"] for row in rows))
+def _series(run: ReportedRun, metric: str, x: str) -> tuple[IntervalCurve, ...]:
     curves = []
-    for arm in arms:
-        by_seed: dict[int, list[dict[str, Any]]] = {}
-        for row in rows:
-            if row["arm"] == arm:
-                by_seed.setdefault(row["seed"], []).append(row)
-        length = min(len(epochs) for epochs in by_seed.values())
+    for arm in dict.fromkeys(row.arm for row in run.rows):
+        seeds = list(rows_of_arm(run.rows, arm).values())
+        # A seed that was stopped has fewer epochs than the others.
+        seeds = [epochs[: min(map(len, seeds))] for epochs in seeds]
         values = np.array(
-            [[row[metric] for row in e[:length]] for e in by_seed.values()], dtype=np.float64
+            [[getattr(row, metric) for row in epochs] for epochs in seeds], dtype=np.float64
         )
-        # --evaluate-every leaves epochs out: None, which is NaN here.
+        # Epochs that were not evaluated have None, which is NaN here.
         measured = ~np.isnan(values).any(axis=0)
         if not measured.any():
             continue
         if x == "seconds":
-            spent = [
-                [sum(row["seconds"][p] for p in PHASES if p != "evaluate") for row in e[:length]]
-                for e in by_seed.values()
-            ]
+            spent = [[row.seconds.spent for row in epochs] for epochs in seeds]
             places = np.cumsum(np.array(spent), axis=1).mean(axis=0)
         else:
-            places = np.array([row[x] for row in next(iter(by_seed.values()))[:length]])
-        values, places = values[:, measured], places[measured]
-        curves.append(
-            IntervalCurve(
-                arm,
-                tuple(places.tolist()),
-                tuple(values.mean(axis=0).tolist()),
-                tuple(values.min(axis=0).tolist()),
-                tuple(values.max(axis=0).tolist()),
-            )
-        )
+            places = np.array([getattr(row, x) for row in seeds[0]])
+        curves.append(IntervalCurve.over(arm, places[measured].tolist(), values[:, measured]))
     return tuple(curves)
 
 
-# A name for people, where a row's is another.
-_FILES = {"examples_backward": "gradients"}
+def curve(run: ReportedRun, split: str, what: str, x: str) -> Figure | None:
+    """A metric of a split over what it cost; None for a run without rows."""
+    if not run.rows:
+        return None
+    curves = _series(run, f"{split}_{what}", x)
+    ends = "; ".join(f"{c.arm} ends at {c.y[-1]:.3f}" for c in curves)
+    title = f"{split.capitalize()} {what} over {_X_LABELS[x].split(' of ')[0]}"
+    return Figure(
+        f"{split}_{what}_over_{_FILES.get(x, x)}",
+        title,
+        _X_LABELS[x],
+        "accuracy" if what == "accuracy" else "cross-entropy",
+        curves,
+        f"{title}: one line an arm, mean over seeds with their range. {ends}.",
+    )
 
 
-def run_figures(rows: list[dict[str, Any]], *, truth: bool) -> tuple[Figure, ...]:
-    """The curves of a run, from the rows of ``epochs.jsonl``.
-
-    Args:
-        rows: Of all arms and seeds.
-        truth: Whether it is known which labels are wrong.
-    """
-    if not rows:
-        return ()
-    figures = []
-    axes = {
-        "epoch": "epoch",
-        "seconds": "seconds of load, score, select and train",
-        "steps": "gradient steps",
-        "examples_backward": "examples with a gradient",
-    }
-    plans = [("test", "accuracy", x) for x in ("seconds", "steps", "examples_backward")]
-    plans += [(split, what, "epoch") for what in ("accuracy", "loss") for split in SPLITS]
-    for split, what, x in plans:
-        curves = _series(rows, f"{split}_{what}", x)
-        ends = "; ".join(f"{c.arm} ends at {c.y[-1]:.3f}" for c in curves)
-        title = f"{split.capitalize()} {what} over {axes[x].split(' of ')[0]}"
-        figures.append(
-            Figure(
-                f"{split}_{what}_over_{_FILES.get(x, x)}",
-                title,
-                axes[x],
-                "accuracy" if what == "accuracy" else "cross-entropy",
-                curves,
-                f"{title}: one line an arm, mean over seeds with their range. {ends}.",
-            )
-        )
-    if truth:
-        figures.append(
-            Figure(
-                "wrong_labels_over_epoch",
-                "Wrong labels among the kept over epoch",
-                "epoch",
-                "share of wrong labels",
-                _series(rows, "wrong_label_share_kept", "epoch"),
-                "Share of wrong labels among the examples that got a gradient: one line an arm.",
-            )
-        )
-    return tuple(figures)
+def wrong_labels(run: ReportedRun) -> Figure | None:
+    """How many of the kept have wrong labels; None where nobody knows."""
+    if not run.rows or not run.summary.knows_truth:
+        return None
+    return Figure(
+        "wrong_labels_over_epoch",
+        "Wrong labels among the kept over epoch",
+        "epoch",
+        "share of wrong labels",
+        _series(run, "wrong_label_share_kept", "epoch"),
+        "Share of wrong labels among the examples that got a gradient: one line an arm.",
+    )
 
 
-def summary_figures(summary: dict[str, Any]) -> tuple[Drawing, ...]:
-    """The difference to the control with its interval, and where the seconds went."""
-    arms = {arm: entry for arm, entry in summary["arms"].items() if "error" not in entry}
-    figures: list[Drawing] = []
-    for baseline in BASELINES:
-        against = {arm: e[f"versus_{baseline}"] for arm, e in arms.items()}
-        against = {arm: found for arm, found in against.items() if found is not None}
-        if not against:
-            continue
-        ends = [
-            (100 * v["ci95"][0], 100 * v["ci95"][1]) if v["ci95"] else (None, None)
-            for v in against.values()
-        ]
-        said = "; ".join(
-            f"{arm} {100 * v['difference']:+.1f}, {v['verdict']}" for arm, v in against.items()
-        )
-        title = f"Test accuracy against {baseline} after as many epochs"
-        figures.append(
-            Intervals(
-                f"difference_to_{baseline}",
-                title,
-                "points of test accuracy, with 95% interval over seeds",
-                tuple(against),
-                tuple(100 * v["difference"] for v in against.values()),
-                tuple(low for low, _ in ends),
-                tuple(high for _, high in ends),
-                f"{title}, in points: {said}.",
-            )
-        )
-    if arms:
-        parts = [
-            name for name in (*ONCE, *PHASES) if any(e["seconds"][name] > 0 for e in arms.values())
-        ]
-        totals = "; ".join(f"{arm} {e['seconds']['total']:.1f}" for arm, e in arms.items())
-        figures.append(
-            Bars(
-                "seconds",
-                "Where the seconds of a run went",
-                "seconds, mean over seeds",
-                tuple(arms),
-                tuple(parts),
-                tuple(tuple(e["seconds"][name] for e in arms.values()) for name in parts),
-                f"Seconds by phase, one stacked bar an arm. In all: {totals}.",
-            )
-        )
-    return tuple(figures)
+def difference(run: ReportedRun, baseline: str) -> Intervals | None:
+    """The difference of every arm to a baseline; None where that was not run."""
+    compared = ((arm, each.versus(baseline)) for arm, each in run.summary.finished.items())
+    against = {arm: found for arm, found in compared if found is not None}
+    if not against:
+        return None
+    ends = [(None, None) if v.ci95 is None else v.ci95 for v in against.values()]
+    title = f"Test accuracy against {baseline} after as many epochs"
+    said = "; ".join(
+        f"{arm} {number_text(100 * v.difference, sign=True)}, {v.verdict}"
+        for arm, v in against.items()
+    )
+    return Intervals(
+        f"difference_to_{baseline}",
+        title,
+        "points of test accuracy, with 95% interval over seeds",
+        tuple(against),
+        tuple(100 * v.difference for v in against.values()),
+        tuple(None if low is None else 100 * low for low, _ in ends),
+        tuple(None if high is None else 100 * high for _, high in ends),
+        f"{title}, in points: {said}.",
+    )
+
+
+def seconds(run: ReportedRun) -> Bars | None:
+    """Where the seconds of every arm went; None where every arm was stopped."""
+    spent = {arm: entry.seconds for arm, entry in run.summary.finished.items()}
+    if not spent:
+        return None
+    parts = [name for name in (*ONCE, *PHASES) if any(each.of(name) > 0 for each in spent.values())]
+    totals = "; ".join(f"{arm} {each.total:.1f}" for arm, each in spent.items())
+    return Bars(
+        "seconds",
+        "Where the seconds of a run went",
+        "seconds, mean over seeds",
+        tuple(spent),
+        tuple(parts),
+        tuple(tuple(each.of(name) for each in spent.values()) for name in parts),
+        f"Seconds by phase, one stacked bar an arm. In all: {totals}.",
+    )
+
+
+# Against the control first: it is what the page begins with.
+DIFFERENCES = tuple(functools.partial(difference, baseline=label) for label in BASELINES)
+CURVES = tuple(
+    functools.partial(curve, split=split, what=what, x=x)
+    for split, what, x in (
+        *(("test", "accuracy", x) for x in ("seconds", "steps", "examples_backward")),
+        *((split, what, "epoch") for what in ("accuracy", "loss") for split in SPLITS),
+    )
+)

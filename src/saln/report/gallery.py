@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from PIL import Image
 
 from saln.experiments.kept_examples import SHEET_COLUMNS, SHOWN_CANDIDATES, Shown, sheet_path
-from saln.report.choice_section import Chosen
+from saln.report.run_contents import Chosen
 
 # Tiles of fewer pixels are shown as squares, not as a blur.
 SMALL_TILE = 24

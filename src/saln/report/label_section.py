@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-import json
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from saln.errors import DataError
+from saln.experiments.json_record import FieldError, JsonRecord
+from saln.files import read_json
+from saln.report.number_text import percent_text
 from saln.report.values import Table
 from saln.selection.neighbor_votes import TRANSITION_SMOOTHING
 
@@ -14,6 +17,34 @@ SHOWN_LABELS = 20
 SHOWN_CONFUSIONS = 10
 # Shares that are less than this above the matrix's smoothing are no finding.
 SMALLEST_SHARE = 0.005
+_CURE = "remove it to leave the labels out of the report, or run again"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DoubtedLabel(JsonRecord):
+    """A training label that is believed little; ``wrong`` is None where nobody knows."""
+
+    example: int
+    image: str
+    given: int
+    believed: int
+    confidence: float
+    wrong: bool | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelDoubts(JsonRecord):
+    """The content of ``labels.json``; rates are None where there is none."""
+
+    seed: int
+    classes: tuple[str, ...]
+    training_labels: int
+    estimated_noise_rate: float | None
+    tells_nothing: str | None = None
+    true_noise_rate: float | None
+    doubted: int
+    transition: tuple[tuple[float, ...], ...]
+    labels: tuple[DoubtedLabel, ...]
 
 
 class LabelSection(NamedTuple):
@@ -38,90 +69,76 @@ def label_section(folder: Path) -> LabelSection | None:
     if not path.exists():
         return None
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        return LabelSection(_sentences(found), tuple(_tables(found)))
-    except (
-        OSError,
-        ValueError,
-        TypeError,
-        LookupError,
-        AttributeError,
-        ArithmeticError,
-        RecursionError,
-    ) as error:
-        raise DataError(
-            f"{path} cannot be read ({type(error).__name__}); remove it to leave the "
-            "labels out of the report, or run again"
-        ) from error
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f}"
+        doubts = LabelDoubts.from_json(read_json(path, _CURE))
+        tables = (_confusions(doubts), _doubted(doubts))
+    except FieldError as error:
+        raise DataError(f"{path}: {error}, or {_CURE}") from error
+    except (LookupError, ArithmeticError) as error:  # a class that has no name
+        raise DataError(f"{path} cannot be read ({type(error).__name__}); {_CURE}") from error
+    return LabelSection(_sentences(doubts), tuple(table for table in tables if table))
 
 
 def _probability(share: float) -> str:
-    return "< 0.1" if share < 0.001 else _percent(share)
+    return "< 0.1" if share < 0.001 else percent_text(share)
 
 
-def _sentences(found: dict[str, Any]) -> tuple[str, ...]:
-    if found["estimated_noise_rate"] is None:
-        reason = found.get("tells_nothing") or "nothing is known of the labels"
-        return (f"{reason[:1].upper()}{reason[1:]} (seed {found['seed']}).",)
-    rate = f"About {_percent(found['estimated_noise_rate'])}% of the training labels look wrong"
-    if found["true_noise_rate"] is not None:
-        rate += f"; {_percent(found['true_noise_rate'])}% were replaced on purpose"
-    labels = found["labels"]
-    count = f"The neighbors believe another class for {found['doubted']:,} of "
-    count += f"{found['training_labels']:,} labels"
-    if labels:
-        count += f"; labels.json lists the {len(labels):,} that they believe least"
-    known = [label["wrong"] for label in labels if label["wrong"] is not None]
+def _sentences(doubts: LabelDoubts) -> tuple[str, ...]:
+    if doubts.estimated_noise_rate is None:
+        reason = doubts.tells_nothing or "nothing is known of the labels"
+        return (f"{reason[:1].upper()}{reason[1:]} (seed {doubts.seed}).",)
+    rate = f"About {percent_text(doubts.estimated_noise_rate)}% of the training labels look wrong"
+    if doubts.true_noise_rate is not None:
+        rate += f"; {percent_text(doubts.true_noise_rate)}% were replaced on purpose"
+    count = f"The neighbors believe another class for {doubts.doubted:,} of "
+    count += f"{doubts.training_labels:,} labels"
+    if doubts.labels:
+        count += f"; labels.json lists the {len(doubts.labels):,} that they believe least"
+    known = [label.wrong for label in doubts.labels if label.wrong is not None]
     if known:
         count += f", of which {sum(known):,} were replaced on purpose"
-    return (f"{rate} (seed {found['seed']}).", f"{count}.")
+    return (f"{rate} (seed {doubts.seed}).", f"{count}.")
 
 
-def _tables(found: dict[str, Any]) -> list[Table]:
-    names = found["classes"]
+def _confusions(doubts: LabelDoubts) -> Table | None:
+    names = doubts.classes
     smallest = SMALLEST_SHARE + TRANSITION_SMOOTHING / len(names)
     pairs = [
         (share, true, given)
-        for true, row in enumerate(found["transition"])
+        for true, row in enumerate(doubts.transition)
         for given, share in enumerate(row)
         if given != true and share >= smallest
     ]
     pairs.sort(key=lambda pair: (-pair[0], *pair[1:]))
-    tables = []
-    if pairs:
-        tables.append(
-            Table(
-                "label_confusions",
-                "The likeliest wrong labels: of a class, the share (%) that carries another's",
-                ("class", "labeled as", "share"),
-                tuple((names[t], names[g], _percent(s)) for s, t, g in pairs[:SHOWN_CONFUSIONS]),
-            )
+    if not pairs:
+        return None
+    return Table(
+        "label_confusions",
+        "The likeliest wrong labels: of a class, the share (%) that carries another's",
+        ("class", "labeled as", "share"),
+        tuple((names[t], names[g], percent_text(s)) for s, t, g in pairs[:SHOWN_CONFUSIONS]),
+    )
+
+
+def _doubted(doubts: LabelDoubts) -> Table | None:
+    labels, names = doubts.labels[:SHOWN_LABELS], doubts.classes
+    if not labels:
+        return None
+    known = labels[0].wrong is not None
+    columns = ("image", "training example", "label", "believed class", "label is right (%)")
+    rows = (
+        (
+            label.image,
+            f"{label.example:,}",
+            names[label.given],
+            names[label.believed],
+            _probability(label.confidence),
+            *(("yes" if label.wrong else "no",) if known else ()),
         )
-    labels = found["labels"][:SHOWN_LABELS]
-    if labels:
-        replaced = {True: "yes", False: "no"}
-        known = labels[0]["wrong"] is not None
-        columns = ("image", "training example", "label", "believed class", "label is right (%)")
-        tables.append(
-            Table(
-                "doubted_labels",
-                f"The {len(labels)} training labels that are believed least",
-                (*columns, "replaced on purpose") if known else columns,
-                tuple(
-                    (
-                        label["image"],
-                        f"{label['example']:,}",
-                        names[label["given"]],
-                        names[label["believed"]],
-                        _probability(label["confidence"]),
-                        *((replaced[label["wrong"]],) if known else ()),
-                    )
-                    for label in labels
-                ),
-            )
-        )
-    return tables
+        for label in labels
+    )
+    return Table(
+        "doubted_labels",
+        f"The {len(labels)} training labels that are believed least",
+        (*columns, "replaced on purpose") if known else columns,
+        tuple(rows),
+    )

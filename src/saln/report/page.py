@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import os
-import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,98 +12,41 @@ import jinja2
 import xxhash
 
 from saln.errors import DataError, InputError
-from saln.experiments.finished_run import FinishedRun, read_finished
-from saln.experiments.run_folder import ANEW, held, read_settings
-from saln.files import file_checksum, read_json, read_signed, write_bytes, write_json, write_text
+from saln.files import file_checksum, read_json, write_bytes, write_json, write_text
 from saln.messages import parameter
-from saln.report.choice_section import Chosen, chosen_figures, chosen_tables, read_chosen
-from saln.report.comparisons import break_even_lines, comparison_tables, headline, paper_table
+from saln.report.catalog import SECTIONS, Section, make, sections
+from saln.report.comparisons import break_even_lines, headline
 from saln.report.drawing import draw, for_page, page_colors
-from saln.report.figures import run_figures, summary_figures
 from saln.report.gallery import make_gallery
-from saln.report.known_labels import knows_truth, noise_text
 from saln.report.label_section import label_section
-from saln.report.tables import joined_table, run_tables, to_markdown, verdicts
+from saln.report.number_text import noise_text
+from saln.report.reported_run import ReportedRun, read_run
+from saln.report.tables import joined_table, to_markdown, verdicts
 from saln.report.values import Drawing, Table, data_of, to_csv
-from saln.report.weight_section import final_weights, weight_figures
 
 # The checksums of what a report wrote, and of the summary that it is of.
 _STAMP = ".report.json"
 
 
-class _ReportedRun(NamedTuple):
-    """A finished run's files, read."""
-
-    folder: Path
-    preset: str | None
-    found: FinishedRun
-    environment: dict[str, Any]
-
-    @property
-    def summary(self) -> dict[str, Any]:
-        return self.found.summary.to_json()
-
-    @property
-    def rows(self) -> list[dict[str, Any]]:
-        return [row.to_json() for row in self.found.rows]
-
-    @property
-    def command(self) -> str:
-        """How it was called, as far as that is known."""
-        command = self.environment.get("command")
-        if isinstance(command, list) and all(isinstance(part, str) for part in command):
-            return shlex.join(command)
-        return "environment.json, which says it, is damaged; the settings are in config.json"
-
-    @property
-    def facts(self) -> dict[str, Any]:
-        """What it ran on."""
-        return {name: value for name, value in self.environment.items() if name != "command"}
-
-
-class _Shown(NamedTuple):
+class _DrawnFigure(NamedTuple):
     """A figure and its SVG for the page."""
 
     figure: Drawing
     svg: str
 
 
-def _read(folder: Path) -> _ReportedRun:
-    if not any((folder / name).exists() for name in ("config.json", "progress.json")):
-        raise InputError(f"{folder} holds no run; give a folder that 'saln compare' wrote")
-    found = read_finished(folder)
-    if found is None:
-        raise InputError(
-            f"{folder} holds a run that was not finished, for it has no summary.json; finish it "
-            f"with 'saln compare --resume --out {shlex.quote(str(folder))}'"
-        )
-    settings = read_settings(folder)
-    if not found.is_whole(folder):
-        with held(folder):
-            found.mend(folder)
-    try:
-        environment = read_signed(folder / "environment.json", ANEW, must=False)
-    except DataError:  # nothing but what the run ran on is lost, and the page says so
-        environment = {}
-    return _ReportedRun(folder, settings.preset, found, environment)
+class _DrawnSection(NamedTuple):
+    """What the page shows of a section."""
+
+    name: str
+    title: str
+    tables: list[Table]
+    figures: list[_DrawnFigure]
 
 
-@contextlib.contextmanager
-def _explained(run: _ReportedRun) -> Iterator[None]:
-    """Says which file is at fault where nothing could check it before."""
-    try:
-        yield
-    except (LookupError, TypeError, ValueError, AttributeError, jinja2.UndefinedError) as error:
-        if isinstance(error, InputError) or run.found.record is not None:
-            raise
-        source = run.folder / "summary.json"
-        raise DataError(
-            f"{source} holds no summary of a run ({type(error).__name__}: {error}); delete it, "
-            f"and 'saln compare --resume --out {shlex.quote(str(run.folder))}' makes it anew"
-        ) from error
-
-
+@functools.cache
 def _templates() -> jinja2.Environment:
+    """The pages' templates; what is put into them is escaped."""
     return jinja2.Environment(
         loader=jinja2.PackageLoader("saln.report", "templates"),
         autoescape=True,
@@ -114,38 +56,54 @@ def _templates() -> jinja2.Environment:
     )
 
 
-class _Drawn:
+class _ReportFiles:
     """Files of a report, all made before the first is written: a failure leaves the old ones."""
 
-    def __init__(self, folder: Path, arms: tuple[str, ...]) -> None:
-        self.folder = folder
-        self.arms = arms
+    def __init__(self, run: ReportedRun) -> None:
+        self.run = run
         self.files: dict[str, bytes] = {}
 
-    def add(self, name: str, text: str) -> None:
-        """A text; parts of file names in it that are no UTF-8 become question marks."""
-        self.files[name] = text.encode("utf-8", errors="replace")
+    def add(self, name: str, content: str | bytes) -> None:
+        """A file; parts of file names in a text that are no UTF-8 become question marks."""
+        if name in self.files:
+            raise InputError(f"two parts of the report are named {Path(name).stem}; rename one")
+        if isinstance(content, str):
+            content = content.encode("utf-8", errors="replace")
+        self.files[name] = content
 
-    def table(self, table: Table) -> None:
+    def section(self, section: Section) -> _DrawnSection:
+        """What a section shows of the run."""
+        drawn = _DrawnSection(section.name, section.title, [], [])
+        for part in section.parts:
+            shown = make(part, self.run)
+            if isinstance(shown, Table):
+                drawn.tables.append(self._table(shown))
+            elif shown is not None:
+                drawn.figures.append(self._figure(shown))
+        return drawn
+
+    def _table(self, table: Table) -> Table:
         """A table as Markdown and as CSV."""
         self.add(f"tables/{table.name}.md", to_markdown(table))
         self.add(f"tables/{table.name}.csv", to_csv(table.columns, table.rows))
+        return table
 
-    def figure(self, figure: Drawing) -> _Shown:
+    def _figure(self, figure: Drawing) -> _DrawnFigure:
         """A figure as SVG and PDF, and what it shows as CSV."""
-        drawn = draw(figure, self.arms)
+        drawn = draw(figure, tuple(self.run.summary.arms))
         self.add(f"figures/{figure.name}.svg", drawn.svg)
-        self.files[f"figures/{figure.name}.pdf"] = drawn.pdf
+        self.add(f"figures/{figure.name}.pdf", drawn.pdf)
         self.add(f"figures/{figure.name}.csv", to_csv(*data_of(figure)))
-        return _Shown(figure, for_page(drawn, figure.name))
+        return _DrawnFigure(figure, for_page(drawn, figure.name))
 
     def write(self) -> None:
         """Writes everything, and last what :func:`is_current` looks at."""
+        folder = self.run.folder
         for name, content in self.files.items():
-            write_bytes(self.folder / name, content)
+            write_bytes(folder / name, content)
         checksums = {n: xxhash.xxh3_128_hexdigest(content) for n, content in self.files.items()}
-        summary = self.folder / "summary.json"
-        write_json(self.folder / _STAMP, checksums | {"summary.json": file_checksum(summary)})
+        summary = file_checksum(folder / "summary.json")
+        write_json(folder / _STAMP, checksums | {"summary.json": summary})
 
 
 def is_current(folder: Path) -> bool:
@@ -173,85 +131,40 @@ def write_report(folder: Path) -> Path:
         InputError: The folder holds no finished run.
         DataError: Its files are broken, or the disk cannot be written to.
     """
-    folder = folder.expanduser()
-    run = _read(folder)
-    left_out = _check_files(run)
-    with _explained(run):
-        drawn = _draw_report(run, left_out)
-    drawn.write()
-    return folder / "report.html"
+    run = read_run(folder)
+    files = _ReportFiles(run)
+    files.add("report.html", _page(run, files))
+    files.write()
+    return run.folder / "report.html"
 
 
-# What is not what was written, and what to do; names are relative to the run folder.
-_CURES = {
-    "checkpoints": "put the file back, or remove it to draw the report without its weights",
-    "choices": "put the file back, or remove the folder choices to draw the report without it",
-    "labels.json": "put the file back, or remove it to leave the labels out of the report",
-}
+def _about(run: ReportedRun) -> dict[str, Any]:
+    """What every page says of a run."""
+    return {
+        "summary": run.summary,
+        "noise": noise_text(run.summary),
+        "command": run.command,
+        "headline": headline(run.summary),
+        "verdicts": verdicts(run.summary),
+    }
 
 
-def _check_files(run: _ReportedRun) -> tuple[str, ...]:
-    """Compares what a report is drawn from with its checksums; gives what is left out of it."""
-    record = run.found.record
-    if record is None:
-        return ()
-    left_out = []
-    for name in record.files:
-        kind = name.split("/")[0]
-        unread = kind == "checkpoints" and not name.endswith(f"-seed{run.summary['seeds'][0]}.pt")
-        if unread or kind not in _CURES:
-            continue
-        damaged, image = record.is_damaged(name), name.endswith(".webp")
-        if damaged and not image:
-            raise DataError(f"{run.folder / name} is not what was written; {_CURES[kind]}")
-        if damaged or not (run.folder / name).exists():
-            left_out.append(name)
-    return tuple(left_out)
-
-
-def _draw_report(run: _ReportedRun, left_out: tuple[str, ...]) -> _Drawn:
-    folder, summary = run.folder, run.summary
-    drawn = _Drawn(folder, tuple(summary["arms"]))
-    chosen: Chosen | None = read_chosen(folder, summary)
-    gallery = None if chosen is None else make_gallery(folder, chosen, left_out)
-    tables = (*run_tables(summary), *comparison_tables(summary))
-    of_chosen = () if chosen is None else chosen_tables(chosen)
-    paper = paper_table(summary, run.preset)
-    for table in (*tables, *of_chosen, *([paper[0]] if paper else [])):
-        drawn.table(table)
-
-    def shown(figures: Sequence[Drawing]) -> list[_Shown]:
-        return [drawn.figure(figure) for figure in figures]
-
-    sums = shown(summary_figures(summary))
-    curves = shown(run_figures(run.rows, truth=knows_truth(summary)))
-    page = (
-        _templates()
-        .get_template("page.html.j2")
-        .render(
-            summary=summary,
-            noise=noise_text(summary),
-            environment=run.facts,
-            command=run.command,
-            headline=headline(summary),
-            verdicts=verdicts(summary),
-            even=break_even_lines(summary),
-            paper=paper,
-            tables=tables,
-            first=[*sums[:1], *curves[:1]],
-            curves=[*sums[1:], *curves[1:]],
-            gallery=None if gallery is None else gallery.to_json(),
-            truth=knows_truth(summary),
-            left_out=left_out if gallery is None else gallery.left_out,
-            chosen_tables=of_chosen,
-            chosen_figures=[] if chosen is None else shown(chosen_figures(chosen)),
-            weight_figures=shown(weight_figures(final_weights(folder, summary))),
-            colors=page_colors(),
-            labels=label_section(folder),
-        )
-    )
-    drawn.add("report.html", page)
-    return drawn
+def _page(run: ReportedRun, files: _ReportFiles) -> str:
+    left_out: Sequence[str] = run.left_out  # first: a damaged file is named before all else
+    gallery = None if run.chosen is None else make_gallery(run.folder, run.chosen, left_out)
+    drawn = [files.section(section) for section in sections()]
+    values = {
+        "environment": run.facts,
+        "even": break_even_lines(run.summary),
+        "sections": {section.name: section for section in drawn},
+        "gallery": None if gallery is None else gallery.to_json(),
+        "truth": run.summary.knows_truth,
+        "left_out": left_out if gallery is None else gallery.left_out,
+        "colors": page_colors(),
+        "labels": label_section(run.folder),
+    }
+    page: str = _templates().get_template("page.html.j2").render(_about(run) | values)
+    return page
 
 
 def write_joined(folders: Sequence[Path], path: Path) -> Path:
@@ -268,18 +181,11 @@ def write_joined(folders: Sequence[Path], path: Path) -> Path:
         raise InputError(
             f"{parameter('path')} {path} is a folder; give the name of a file, such as joined.html"
         )
-    runs = [_read(folder.expanduser()) for folder in folders]
-    parts = []
-    for number, run in enumerate(runs, start=1):
-        with _explained(run):
-            parts.append(_part(run, f"run{number}-"))
+    runs = [read_run(folder) for folder in folders]
+    parts = [_part(run, f"run{number}-") for number, run in enumerate(runs, start=1)]
     table = joined_table([(_shown(run.folder), run.summary) for run in runs])
-    page = (
-        _templates()
-        .get_template("joined.html.j2")
-        .render(table=table, runs=parts, colors=page_colors())
-    )
-    write_text(path, page)
+    template = _templates().get_template("joined.html.j2")
+    write_text(path, template.render(table=table, runs=parts, colors=page_colors()))
     return path
 
 
@@ -287,20 +193,13 @@ def _shown(folder: Path) -> str:
     return os.fsencode(folder).decode(errors="replace")
 
 
-def _part(run: _ReportedRun, scope: str) -> dict[str, Any]:
-    """What the joined page says of one run."""
-    arms = tuple(run.summary["arms"])
-    figures = [*summary_figures(run.summary)[:1], *run_figures(run.rows, truth=False)[:1]]
-    return {
-        "scope": scope,
-        "folder": _shown(run.folder),
-        "summary": run.summary,
-        "noise": noise_text(run.summary),
-        "command": run.command,
-        "headline": headline(run.summary),
-        "verdicts": verdicts(run.summary),
-        "figures": [
-            _Shown(figure, for_page(draw(figure, arms), f"{scope}{figure.name}"))
-            for figure in figures
-        ],
-    }
+def _part(run: ReportedRun, scope: str) -> dict[str, Any]:
+    """What the joined page says of one run: its answer, as its own page begins."""
+    found = [make(part, run) for part in SECTIONS[0].parts]
+    arms = tuple(run.summary.arms)
+    figures = [
+        _DrawnFigure(figure, for_page(draw(figure, arms), f"{scope}{figure.name}"))
+        for figure in found
+        if isinstance(figure, Drawing)
+    ]
+    return _about(run) | {"scope": scope, "folder": _shown(run.folder), "figures": figures}

@@ -1,150 +1,143 @@
-"""A run's tables: values first, formats after."""
+"""The tables of a run's results, and the same in sentences."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 from saln.experiments.arm import keeps_all
-from saln.report.known_labels import UNKNOWN, knows_truth
+from saln.experiments.rows import SPLITS, ArmSummary, StoppedArm, Summary
+from saln.report.number_text import (
+    NOTHING,
+    UNKNOWN,
+    metric_text,
+    number_text,
+    percent_text,
+    points_text,
+)
+from saln.report.reported_run import ReportedRun
 from saln.report.values import Table
 from saln.training.cost_ledger import ONCE, PHASES
 
-SPLITS = ("train", "validation", "test")
 SECONDS = ("total", *ONCE, *PHASES)
 
 
-def _percent(metric: dict[str, Any]) -> str:
-    text = f"{100 * metric['mean']:.1f}"
-    if metric["ci95"] is not None:
-        text += f" ± {100 * (metric['ci95'][1] - metric['mean']):.1f}"
-    return text
+def _against(entry: ArmSummary) -> tuple[str, str]:
+    """The difference to the control in points with its interval, and the verdict."""
+    versus = entry.versus_uniform
+    return (NOTHING, "") if versus is None else (points_text(versus), versus.verdict)
 
 
-def _number(metric: dict[str, Any]) -> str:
-    text = f"{metric['mean']:.3f}"
-    if metric["ci95"] is not None:
-        text += f" ± {metric['ci95'][1] - metric['mean']:.3f}"
-    return text
-
-
-def _against(entry: dict[str, Any]) -> tuple[str, str]:
-    """The difference in points with its interval, and the verdict."""
-    versus = entry["versus_uniform"]
-    if versus is None:
-        return "–", ""
-    text = f"{100 * versus['difference']:+.1f}"
-    if versus["ci95"] is not None:
-        low, high = (100 * bound for bound in versus["ci95"])
-        text += f" [{low:+.1f}, {high:+.1f}]"
-    return text, versus["verdict"]
-
-
-def arm_cells(arm: str, entry: dict[str, Any]) -> tuple[str, ...]:
+def arm_cells(arm: str, entry: ArmSummary | StoppedArm) -> tuple[str, ...]:
     """One arm's row in the terminal's table, two lines a cell."""
-    if "error" in entry:
+    if isinstance(entry, StoppedArm):
         return (arm, "stopped: see the error below", "", "", "", "", "")
-    accuracy = " / ".join(f"{100 * entry[f'{s}_accuracy']['mean']:.1f}" for s in SPLITS)
-    loss = " / ".join(f"{entry[f'{s}_loss']['mean']:.2f}" for s in SPLITS)
-    seconds = entry["seconds"]
-    once = [f"{name} {seconds[name]:,.1f}" for name in ("features", "reference") if seconds[name]]
+    accuracy = " / ".join(percent_text(entry.metric(f"{s}_accuracy").mean) for s in SPLITS)
+    loss = " / ".join(f"{entry.metric(f'{s}_loss').mean:.2f}" for s in SPLITS)
+    seconds = entry.seconds
+    once = [(name, seconds.of(name)) for name in ("features", "reference")]
     difference, verdict = _against(entry)
     return (
         arm,
         f"{accuracy} %\n{loss} loss",
-        f"{seconds['per_epoch']:.3f}",
-        f"{seconds['total']:,.1f}" + "".join(f"\n{text}" for text in once),
-        f"{entry['steps']:,}",
-        f"{entry['examples_backward']:,}",
+        f"{seconds.per_epoch:.3f}",
+        number_text(seconds.total)
+        + "".join(f"\n{name} {number_text(spent)}" for name, spent in once if spent),
+        f"{entry.steps:,}",
+        f"{entry.examples_backward:,}",
         "\n".join([*difference.split(" ", 1), verdict]).rstrip(),
     )
 
 
-def _wrong_kept(summary: dict[str, Any], entry: dict[str, Any]) -> str:
-    share = entry["wrong_label_share_kept"]
-    known = knows_truth(summary) and share is not None
-    return f"{100 * share:.1f}" if known else UNKNOWN
+def _table(
+    run: ReportedRun,
+    name: str,
+    title: str,
+    columns: Sequence[str],
+    cells: Callable[[ArmSummary], Sequence[str]],
+) -> Table:
+    """A row an arm that was not stopped."""
+    rows = tuple((arm, *cells(entry)) for arm, entry in run.summary.finished.items())
+    return Table(name, title, ("arm", *columns), rows)
 
 
-def _finished(summary: dict[str, Any]) -> dict[str, Any]:
-    return {arm: entry for arm, entry in summary["arms"].items() if "error" not in entry}
+def accuracy_against_uniform(run: ReportedRun) -> Table:
+    """Test accuracy beside the control's."""
+    return _table(
+        run,
+        "test_accuracy",
+        "Test accuracy (%) and its difference to uniform (points)",
+        ("test", "difference to uniform", "verdict"),
+        lambda entry: (metric_text(entry.test_accuracy, percent=True), *_against(entry)),
+    )
 
 
-def run_tables(summary: dict[str, Any]) -> tuple[Table, ...]:
-    """The tables of a run: accuracy, loss, test accuracy, time (the paper's four), costs."""
-    arms = _finished(summary)
+def accuracy(run: ReportedRun) -> Table:
+    """Accuracy of every split; the paper's first table."""
+    return _table(
+        run,
+        "accuracy",
+        "Accuracy (%) after the last epoch",
+        SPLITS,
+        lambda entry: [metric_text(entry.metric(f"{s}_accuracy"), percent=True) for s in SPLITS],
+    )
 
-    def table(name: str, title: str, columns: Sequence[str], rows: Any) -> Table:
-        return Table(name, title, ("arm", *columns), tuple((arm, *row) for arm, row in rows))
 
-    return (
-        table(
-            "test_accuracy",
-            "Test accuracy (%) and its difference to uniform (points)",
-            ("test", "difference to uniform", "verdict"),
-            [(a, (_percent(e["test_accuracy"]), *_against(e))) for a, e in arms.items()],
-        ),
-        table(
-            "accuracy",
-            "Accuracy (%) after the last epoch",
-            SPLITS,
-            [(a, [_percent(e[f"{s}_accuracy"]) for s in SPLITS]) for a, e in arms.items()],
-        ),
-        table(
-            "loss",
-            "Cross-entropy after the last epoch",
-            SPLITS,
-            [(a, [_number(e[f"{s}_loss"]) for s in SPLITS]) for a, e in arms.items()],
-        ),
-        table(
-            "time",
-            "Seconds; an epoch's leave out evaluation and one-off work",
-            ("an epoch", *SECONDS),
-            [
-                (
-                    a,
-                    [f"{e['seconds']['per_epoch']:.3f}"]
-                    + [f"{e['seconds'][name]:.1f}" for name in SECONDS],
-                )
-                for a, e in arms.items()
-            ],
-        ),
-        table(
-            "counts",
-            "Steps and examples of a run, and wrong labels among the kept (%; known only of "
-            "labels that were replaced on purpose)",
-            ("steps", "examples forward", "examples with a gradient", "wrong labels kept"),
-            [
-                (
-                    a,
-                    (
-                        f"{e['steps']:,}",
-                        f"{e['examples_forward']:,}",
-                        f"{e['examples_backward']:,}",
-                        _wrong_kept(summary, e),
-                    ),
-                )
-                for a, e in arms.items()
-            ],
+def loss(run: ReportedRun) -> Table:
+    """Cross-entropy of every split."""
+    return _table(
+        run,
+        "loss",
+        "Cross-entropy after the last epoch",
+        SPLITS,
+        lambda entry: [metric_text(entry.metric(f"{s}_loss"), percent=False) for s in SPLITS],
+    )
+
+
+def time(run: ReportedRun) -> Table:
+    """Where the seconds went."""
+    return _table(
+        run,
+        "time",
+        "Seconds; an epoch's leave out evaluation and one-off work",
+        ("an epoch", *SECONDS),
+        lambda entry: (
+            f"{entry.seconds.per_epoch:.3f}",
+            *(f"{entry.seconds.of(name):.1f}" for name in SECONDS),
         ),
     )
 
 
-def joined_table(runs: Sequence[tuple[str, dict[str, Any]]]) -> Table:
+def counts(run: ReportedRun) -> Table:
+    """How much work it was, and how much of it was on wrong labels."""
+
+    def wrong(entry: ArmSummary) -> str:
+        share = entry.wrong_label_share_kept
+        return UNKNOWN if share is None or not run.summary.knows_truth else percent_text(share)
+
+    return _table(
+        run,
+        "counts",
+        "Steps and examples of a run, and wrong labels among the kept (%; known only of "
+        "labels that were replaced on purpose)",
+        ("steps", "examples forward", "examples with a gradient", "wrong labels kept"),
+        lambda entry: (
+            f"{entry.steps:,}",
+            f"{entry.examples_forward:,}",
+            f"{entry.examples_backward:,}",
+            wrong(entry),
+        ),
+    )
+
+
+def joined_table(runs: Sequence[tuple[str, Summary]]) -> Table:
     """All arms of several runs, a row each; the run's folder first."""
-    rows = [
-        (
-            folder,
-            summary["dataset"],
-            f"{100 * summary['label_noise']:.0f}" if knows_truth(summary) else UNKNOWN,
-            arm,
-            _percent(entry["test_accuracy"]),
-            *_against(entry),
-            f"{entry['seconds']['per_epoch']:.3f}",
-        )
-        for folder, summary in runs
-        for arm, entry in _finished(summary).items()
-    ]
+    rows = []
+    for folder, summary in runs:
+        noise = f"{100 * summary.label_noise:.0f}" if summary.knows_truth else UNKNOWN
+        for arm, entry in summary.finished.items():
+            accuracy = metric_text(entry.test_accuracy, percent=True)
+            epoch = f"{entry.seconds.per_epoch:.3f}"
+            rows.append((folder, summary.dataset, noise, arm, accuracy, *_against(entry), epoch))
     columns = (
         "run", "data set", "wrong labels (%)", "arm", "test accuracy (%)",
         "difference to uniform", "verdict", "seconds an epoch",
@@ -163,30 +156,29 @@ def to_markdown(table: Table) -> str:
     return "\n".join(lines) + "\n"
 
 
-def verdicts(summary: dict[str, Any]) -> tuple[str, ...]:
+def verdicts(summary: Summary) -> tuple[str, ...]:
     """Plain sentences: which arm was better than uniform, and what an epoch cost."""
-    arms = _finished(summary)
     lines = []
-    for arm, entry in summary["arms"].items():
-        if "error" in entry:
-            lines.append(f"{arm} was stopped: {entry['error']}")
-            continue
-        versus = entry["versus_uniform"]
-        if versus is not None:
-            points = f"{100 * versus['difference']:+.1f} points of test accuracy"
-            why = (
-                "one seed has no interval; run more seeds"
-                if versus["ci95"] is None
-                else f"95% interval {100 * versus['ci95'][0]:+.1f} to "
-                f"{100 * versus['ci95'][1]:+.1f}"
+    for arm, entry in summary.arms.items():
+        if isinstance(entry, StoppedArm):
+            lines.append(f"{arm} was stopped: {entry.error}")
+        elif entry.versus_uniform is not None:
+            versus = entry.versus_uniform
+            points = number_text(100 * versus.difference, sign=True)
+            why = "one seed has no interval; run more seeds"
+            if versus.ci95 is not None:
+                low, high = (number_text(100 * end, sign=True) for end in versus.ci95)
+                why = f"95% interval {low} to {high}"
+            lines.append(
+                f"{arm} against uniform: {versus.verdict} ({points} points of test accuracy; {why})"
             )
-            lines.append(f"{arm} against uniform: {versus['verdict']} ({points}; {why})")
+    arms = summary.finished
     base = next((entry for arm, entry in arms.items() if keeps_all(arm)), None)
     if base is not None:
         cheaper = [
-            f"{arm} {base['seconds']['per_epoch'] / entry['seconds']['per_epoch']:.1f}"
+            f"{arm} {number_text(base.seconds.per_epoch / entry.seconds.per_epoch)}"
             for arm, entry in arms.items()
-            if not keeps_all(arm) and entry["seconds"]["per_epoch"] > 0
+            if not keeps_all(arm) and entry.seconds.per_epoch > 0
         ]
         if cheaper:
             lines.append(

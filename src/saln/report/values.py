@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
 
 
 class Table(NamedTuple):
@@ -16,12 +19,14 @@ class Table(NamedTuple):
         title: What it shows, with units.
         columns: Headings.
         rows: One tuple of texts a row, the arm's name first.
+        note: What one has to know to read it; shown above it.
     """
 
     name: str
     title: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+    note: str = ""
 
 
 class IntervalCurve(NamedTuple):
@@ -32,6 +37,14 @@ class IntervalCurve(NamedTuple):
     y: tuple[float, ...]
     low: tuple[float, ...]
     high: tuple[float, ...]
+
+    @classmethod
+    def over(
+        cls, arm: str, x: Iterable[float], values: npt.NDArray[np.floating[Any]]
+    ) -> IntervalCurve:
+        """The line of an arm whose values are a row a seed: float, (seeds, points)."""
+        bounds = values.mean(axis=0), values.min(axis=0), values.max(axis=0)
+        return cls(arm, tuple(x), *(tuple(each.tolist()) for each in bounds))
 
 
 class Figure(NamedTuple):
@@ -130,19 +143,18 @@ def data_of(drawing: Drawing) -> tuple[tuple[str, ...], list[tuple[object, ...]]
         return ("arm", drawing.x_label, "lower end", "upper end"), [
             tuple("" if value is None else value for value in point) for point in points
         ]
-    cells: list[tuple[object, ...]] = []
-    for panel in drawing.panels:
-        for row, values in enumerate(panel.values):
-            for column, value in enumerate(values):
-                cells.append(
-                    (
-                        panel.title,
-                        drawing.rows[row] if drawing.rows else row,
-                        drawing.columns[column] if drawing.columns else column,
-                        value,
-                    )
-                )
-    return ("panel", drawing.y_label, drawing.x_label, "value"), cells
+    cells = [
+        (
+            panel.title,
+            drawing.rows[row] if drawing.rows else row,
+            drawing.columns[column] if drawing.columns else column,
+            value,
+        )
+        for panel in drawing.panels
+        for row, values in enumerate(panel.values)
+        for column, value in enumerate(values)
+    ]
+    return ("panel", drawing.y_label, drawing.x_label, "value"), list(cells)
 
 
 def to_csv(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

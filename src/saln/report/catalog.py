@@ -1,0 +1,131 @@
+"""What a report is made of: sections, each a list of functions that make a table or a figure.
+
+A function takes a :class:`~saln.report.ReportedRun` and gives a table, a figure, or None where
+the run has nothing to show. Yours joins the report with::
+
+    @saln.report.register(section="Energy")
+    def joules(run):
+        return saln.report.Figure("joules", ...)
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import NamedTuple
+
+from saln.errors import InputError
+from saln.report import choice_section, comparisons, figures, tables, weight_section
+from saln.report.reported_run import ReportedRun
+from saln.report.values import Drawing, Table
+
+Part = Callable[[ReportedRun], Table | Drawing | None]
+
+
+class Section(NamedTuple):
+    """A part of the page.
+
+    Attributes:
+        name: Of its place on the page.
+        title: Its heading.
+        parts: What it shows, in order.
+    """
+
+    name: str
+    title: str
+    parts: tuple[Part, ...]
+
+
+SECTIONS = (
+    # The answer, before everything else; it has no heading.
+    Section("answer", "", (figures.DIFFERENCES[0], figures.CURVES[0])),
+    Section(
+        "tables",
+        "Tables",
+        (
+            tables.accuracy_against_uniform,
+            tables.accuracy,
+            tables.loss,
+            tables.time,
+            tables.counts,
+            comparisons.equal_costs,
+            comparisons.time_to_standard,
+            comparisons.break_even,
+            comparisons.one_off,
+        ),
+    ),
+    Section("paper", "Beside the paper's claims", (comparisons.paper_table,)),
+    Section(
+        "curves",
+        "Curves",
+        (*figures.DIFFERENCES[1:], figures.seconds, *figures.CURVES[1:], figures.wrong_labels),
+    ),
+    Section(
+        "chosen",
+        "What was chosen",
+        (
+            choice_section.chosen_table,
+            choice_section.times_chosen,
+            choice_section.class_mix,
+            choice_section.overlaps,
+            *choice_section.FACTS,
+        ),
+    ),
+    Section(
+        "weights",
+        "The final layer",
+        (weight_section.weight_map, weight_section.weight_distribution),
+    ),
+)
+_added: list[tuple[str, Part]] = []
+
+
+def register(section: str = "Curves") -> Callable[[Part], Part]:
+    """Lets a function of yours join every report that this process writes.
+
+    Args:
+        section: The heading below which the table or figure is shown: one of the report's, or
+            one of your own, which comes last.
+
+    Returns:
+        A decorator, which gives the function back. A function that is registered twice is
+        shown once, where it was put last.
+    """
+
+    def add(part: Part) -> Part:
+        _added[:] = [(title, other) for title, other in _added if other is not part]
+        _added.append((section, part))
+        return part
+
+    return add
+
+
+def sections() -> tuple[Section, ...]:
+    """The report's sections, those of registered functions behind them."""
+    found = {section.title: section for section in SECTIONS}
+    for title, part in _added:
+        place = "section-" + re.sub(r"\W+", "-", title.lower())
+        section = found.get(title, Section(place, title, ()))
+        found[title] = section._replace(parts=(*section.parts, part))
+    return tuple(found.values())
+
+
+def make(part: Part, run: ReportedRun) -> Table | Drawing | None:
+    """What a function makes of a run.
+
+    Raises:
+        InputError: It is neither a table nor a figure, or its name is no name of a file.
+    """
+    shown = part(run)
+    source = getattr(part, "__name__", repr(part))
+    if shown is not None and not isinstance(shown, Table | Drawing):
+        raise InputError(
+            f"{source} gave a {type(shown).__name__} for the report; give a Table, a Figure, Bars, "
+            "Intervals, a HeatMap, or None for nothing to show"
+        )
+    if shown is not None and not re.fullmatch(r"[\w-]+", shown.name):
+        raise InputError(
+            f"{source} names what it shows {shown.name!r}; give a name of letters, digits, '_' "
+            "and '-', for it is that of a file"
+        )
+    return shown

@@ -1,0 +1,121 @@
+"""A finished run as its report is drawn from it: read once, checked once."""
+
+from __future__ import annotations
+
+import functools
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from saln.errors import DataError, InputError
+from saln.experiments.finished_run import read_finished
+from saln.experiments.progress_file import Record
+from saln.experiments.rows import EpochRow, Summary
+from saln.experiments.run_folder import ANEW, held, read_settings
+from saln.files import read_signed
+from saln.report.run_contents import Chosen, final_weights, read_chosen
+
+# What is not what was written, and what to do; names are relative to the run folder.
+_CURES = {
+    "checkpoints": "put the file back, or remove it to draw the report without its weights",
+    "choices": "put the file back, or remove the folder choices to draw the report without it",
+    "labels.json": "put the file back, or remove it to leave the labels out of the report",
+}
+
+
+@dataclass(frozen=True)
+class ReportedRun:
+    """What figures and tables are made of.
+
+    Attributes:
+        folder: The run folder.
+        summary: What ``summary.json`` holds.
+        rows: Those of ``epochs.jsonl``, in their order.
+        preset: The named settings that the run began from.
+        environment: What it ran on, with its command.
+        record: The checksums of its files; None where nobody can check them.
+    """
+
+    folder: Path
+    summary: Summary
+    rows: Sequence[EpochRow] = ()
+    preset: str | None = None
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    record: Record | None = None
+
+    @property
+    def command(self) -> str:
+        """How it was called, as far as that is known."""
+        command = self.environment.get("command")
+        if isinstance(command, list) and all(isinstance(part, str) for part in command):
+            return shlex.join(command)
+        return "environment.json, which says it, is damaged; the settings are in config.json"
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What it ran on."""
+        return {name: value for name, value in self.environment.items() if name != "command"}
+
+    @functools.cached_property
+    def chosen(self) -> Chosen | None:
+        """What the arms chose; None for a run that keeps none of it."""
+        return read_chosen(self.folder, self.summary)
+
+    @functools.cached_property
+    def final_weights(self) -> dict[str, npt.NDArray[np.float32]]:
+        """Arm -> float32, (classes, d): the final layer's weights of the first seed."""
+        return final_weights(self.folder, self.summary)
+
+    @functools.cached_property
+    def left_out(self) -> tuple[str, ...]:
+        """The files that are missing, and the images that are damaged.
+
+        Raises:
+            DataError: Another file is not what was written.
+        """
+        found = []
+        for name in () if self.record is None else self.record.files:
+            kind = name.split("/")[0]
+            unread = kind == "checkpoints" and not name.endswith(f"-seed{self.summary.seeds[0]}.pt")
+            if self.record is None or unread or kind not in _CURES:
+                continue
+            damaged, image = self.record.is_damaged(name), name.endswith(".webp")
+            if damaged and not image:
+                raise DataError(f"{self.folder / name} is not what was written; {_CURES[kind]}")
+            if damaged or not (self.folder / name).exists():
+                found.append(name)
+        return tuple(found)
+
+
+def read_run(folder: Path) -> ReportedRun:
+    """Reads a run; rows and summary that are damaged are made anew first.
+
+    Raises:
+        InputError: The folder holds no finished run.
+        DataError: Its files are broken.
+    """
+    folder = folder.expanduser()
+    if not any((folder / name).exists() for name in ("config.json", "progress.json")):
+        raise InputError(f"{folder} holds no run; give a folder that 'saln compare' wrote")
+    found = read_finished(folder)
+    if found is None:
+        raise InputError(
+            f"{folder} holds a run that was not finished, for it has no summary.json; finish it "
+            f"with 'saln compare --resume --out {shlex.quote(str(folder))}'"
+        )
+    settings = read_settings(folder)
+    if not found.is_whole(folder):
+        with held(folder):
+            found.mend(folder)
+    try:
+        environment = read_signed(folder / "environment.json", ANEW, must=False)
+    except DataError:  # nothing but what the run ran on is lost, and the page says so
+        environment = {}
+    return ReportedRun(
+        folder, found.summary, found.rows, settings.preset, environment, found.record
+    )
