@@ -39,6 +39,7 @@ from saln.experiments.environment import environment
 from saln.experiments.statistics import Interval, mean_interval, paired_difference
 from saln.loading.epoch_batches import LoadedBatches, evaluation_batches
 from saln.loading.selected_batches import SelectedBatches
+from saln.report.number_text import interval_text
 from saln.selection import SELECTORS, Coherence, Uniform
 from saln.training.cost_ledger import Ledger
 from saln.training.learner_networks import build_learner
@@ -202,10 +203,7 @@ def train_from_scratch(
 
 
 def _points(found: Interval) -> str:
-    text = f"{100 * found.mean:.1f}"
-    if found.ci95 is not None:
-        text += f" ± {100 * (found.ci95[1] - found.mean):.1f}"
-    return text
+    return interval_text(100 * found.mean, found.ci95 and [100 * end for end in found.ci95])
 
 
 def scratch_table(rows: list[Row]) -> str:

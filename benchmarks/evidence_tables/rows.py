@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from saln.experiments import mean_interval, paired_difference
+from saln.report.number_text import NOTHING, interval_text
 
 __all__ = [
+    "NOTHING",
     "RESULTS",
     "Row",
     "grouped",
@@ -25,7 +27,6 @@ __all__ = [
 ]
 
 RESULTS = Path(__file__).resolve().parents[2] / "results"
-NOTHING = "–"
 
 Row = dict[str, Any]
 
@@ -69,16 +70,6 @@ def paired(rows: Sequence[Row], baseline: Sequence[Row], key: str) -> Paired:
     mine, other = ({row["seed"]: row[key] for row in group} for group in (rows, baseline))
     seeds = [seed for seed in mine if seed in other]
     return Paired([mine[seed] for seed in seeds], [other[seed] for seed in seeds])
-
-
-def interval_text(
-    mean: float, ci95: Sequence[float] | None, digits: int = 1, sign: bool = False
-) -> str:
-    """``mean ± half of the interval``; the mean alone where there is no interval."""
-    # -0.04 is shown as 0.0: the sign of a rounded nothing says nothing.
-    shown = round(mean, digits) + 0.0
-    text = f"{shown:+.{digits}f}" if sign else f"{shown:.{digits}f}"
-    return text if ci95 is None else f"{text} ± {(ci95[1] - ci95[0]) / 2:.{digits}f}"
 
 
 def percent(values: Sequence[float], digits: int = 1) -> str:

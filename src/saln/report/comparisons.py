@@ -71,10 +71,10 @@ def time_to_standard(run: ReportedRun) -> Table | None:
             continue
         saved, seconds = NOTHING, "not reached"
         if time.mean is not None:
-            seconds = interval_text(time.mean, time.ci95)
+            seconds = interval_text(time.mean, time.ci95, comma=True)
         if time.seconds_saved is not None:
             gain = time.seconds_saved
-            saved = interval_text(gain.difference, gain.ci95, sign=True)
+            saved = interval_text(gain.difference, gain.ci95, sign=True, comma=True)
         share = f"{100 * time.share_reached:.0f}"
         rows.append((arm, number_text(100 * time.target), share, seconds, saved))
     return _table(

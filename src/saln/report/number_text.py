@@ -11,19 +11,26 @@ NOTHING = "–"
 UNKNOWN = "unknown"
 
 
-def number_text(value: float, digits: int = 1, *, sign: bool = False) -> str:
-    """A number with commas between thousands."""
+def number_text(value: float, digits: int = 1, *, sign: bool = False, comma: bool = False) -> str:
+    """A number; ``comma`` puts commas between thousands."""
     # -0.04 is shown as 0.0: the sign of a rounded nothing says nothing.
     shown = round(value, digits) + 0.0
-    return f"{shown:+,.{digits}f}" if sign else f"{shown:,.{digits}f}"
+    return f"{shown:{'+' if sign else ''}{',' if comma else ''}.{digits}f}"
 
 
 def interval_text(
-    mean: float, ci95: Sequence[float] | None, digits: int = 1, *, sign: bool = False
+    mean: float,
+    ci95: Sequence[float] | None,
+    digits: int = 1,
+    *,
+    sign: bool = False,
+    comma: bool = False,
 ) -> str:
     """``mean ± half of the interval``; the mean alone where there is no interval."""
-    text = number_text(mean, digits, sign=sign)
-    return text if ci95 is None else f"{text} ± {number_text((ci95[1] - ci95[0]) / 2, digits)}"
+    text = number_text(mean, digits, sign=sign, comma=comma)
+    if ci95 is None:
+        return text
+    return f"{text} ± {number_text((ci95[1] - ci95[0]) / 2, digits, comma=comma)}"
 
 
 def percent_text(share: float) -> str:

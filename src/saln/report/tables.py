@@ -40,8 +40,8 @@ def arm_cells(arm: str, entry: ArmSummary | StoppedArm) -> tuple[str, ...]:
         arm,
         f"{accuracy} %\n{loss} loss",
         f"{seconds.per_epoch:.3f}",
-        number_text(seconds.total)
-        + "".join(f"\n{name} {number_text(spent)}" for name, spent in once if spent),
+        number_text(seconds.total, comma=True)
+        + "".join(f"\n{name} {number_text(spent, comma=True)}" for name, spent in once if spent),
         f"{entry.steps:,}",
         f"{entry.examples_backward:,}",
         "\n".join([*difference.split(" ", 1), verdict]).rstrip(),
