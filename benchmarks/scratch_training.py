@@ -181,7 +181,7 @@ def train_from_scratch(
     wrong = labels != loaded.train.true_labels
     steps = kept = kept_wrong = 0
     started = time.perf_counter()
-    for result in train(learner, batches, settings, device=where, ledger=ledger):
+    for result in train(learner, batches, settings, ledger=ledger):
         steps += result.steps
         kept += len(result.indices)
         kept_wrong += int(wrong[result.indices.numpy()].sum())

@@ -57,7 +57,7 @@ def linear():
 
 def run(learner, batches, settings, **options):
     ledger = Ledger()
-    return list(train(learner, Fixed(batches), settings, device=CPU, ledger=ledger, **options))
+    return list(train(learner, Fixed(batches), settings, ledger=ledger, **options))
 
 
 def test_two_steps_agree_with_sgd_by_hand():
@@ -92,7 +92,7 @@ def test_the_losses_of_what_was_trained_are_reported_without_weights():
     learner, fixed = linear(), Fixed([batch])
     expected = nn.functional.cross_entropy(learner(batch.images), batch.labels, reduction="none")
     settings = TrainSettings(epochs=1, learning_rate=0.1)
-    list(train(learner, fixed, settings, device=CPU, ledger=Ledger()))
+    list(train(learner, fixed, settings, ledger=Ledger()))
     ((indices, losses),) = fixed.observed
     assert torch.equal(indices, batch.indices)
     assert not losses.requires_grad
@@ -107,7 +107,6 @@ def test_epochs_steps_and_indices_are_reported():
             linear(),
             fixed,
             TrainSettings(epochs=2),
-            device=CPU,
             ledger=Ledger(),
             measure=lambda: {"test": Measure(1.0, 0.5)},
             on_step=lambda examples, step: steps.append((examples, step)),

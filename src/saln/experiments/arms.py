@@ -384,7 +384,6 @@ class Comparison:
             learner,
             batches,
             self.settings(shared.seed),
-            device=self.device,
             ledger=ledger,
             measure=measure,
             on_step=on_step,

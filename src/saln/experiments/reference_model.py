@@ -102,7 +102,6 @@ def train_reference(
         model,
         LoadedBatches(view, sampler, workers, through),
         dataclasses.replace(settings, epochs=epochs),
-        device=device,
         ledger=ledger,
         on_step=on_step,
     ):

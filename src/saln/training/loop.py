@@ -15,7 +15,6 @@ from saln.data.torch_datasets import Batch
 from saln.errors import TrainingError
 from saln.loading.epoch_batches import EpochBatches
 from saln.loading.network_outputs import scoring
-from saln.messages import parameter
 from saln.randomness import seeded_globally
 from saln.training.cost_ledger import Ledger
 from saln.training.distributed_layers import SharedDraws
@@ -139,12 +138,66 @@ def _steps(batches: EpochBatches, epochs: int) -> int:
     return count
 
 
+class _Steps:
+    """What a gradient step needs: learner, optimizer, learning rate, the other processes."""
+
+    def __init__(
+        self, learner: nn.Module, settings: TrainSettings, steps: int, processes: Processes
+    ) -> None:
+        self.learner, self.processes = learner, processes
+        self.device = next(learner.parameters()).device
+        self.optimizer = torch.optim.SGD(
+            learner.parameters(),
+            lr=settings.learning_rate,
+            momentum=settings.momentum,
+            weight_decay=settings.weight_decay,
+        )
+        self.scheduler = _schedule(self.optimizer, settings, steps)
+
+    def state(self, epoch: int) -> TrainState:
+        """What training goes on from after an epoch."""
+        parts = (self.learner, self.optimizer, self.scheduler)
+        return TrainState(epoch, *(part.state_dict() for part in parts))
+
+    def load(self, state: TrainState) -> None:
+        """Goes on from there."""
+        self.learner.load_state_dict(state.learner)
+        self.optimizer.load_state_dict(state.optimizer)
+        self.scheduler.load_state_dict(state.scheduler)
+
+    def take(self, batch: Batch, where: str) -> Tensor:
+        """One step; gives the examples' losses before it, without their weights.
+
+        Raises:
+            TrainingError: The loss is not finite; the message says where.
+        """
+        images, labels = batch.images.to(self.device), batch.labels.to(self.device)
+        with SharedDraws(self.processes, len(images)):
+            outputs = self.learner(images)
+        losses = cross_entropy(outputs, labels, reduction="none")
+        weighted = losses if batch.weights is None else losses * batch.weights.to(self.device)
+        loss = weighted.mean()
+        # Of all ranks, so that all of them stop, or none.
+        total = self.processes.total(loss.detach().clone()).item()
+        mean = total / self.processes.world_size
+        if not math.isfinite(mean):
+            raise TrainingError(
+                f"the loss is {mean} in {where}, at learning rate "
+                f"{self.scheduler.get_last_lr()[0]:g}; lower --learning-rate"
+            )
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.processes.average_gradients(self.learner)
+        self.optimizer.step()
+        self.scheduler.step()
+        return losses.detach()
+
+
 def train(
     learner: nn.Module,
     batches: EpochBatches,
     settings: TrainSettings,
     *,
-    device: torch.device,
     ledger: Ledger,
     measure: Callable[[], dict[str, Measure]] = dict,
     on_step: Callable[[int, int], None] = lambda examples, step: None,
@@ -157,10 +210,9 @@ def train(
     training without a break would have done.
 
     Args:
-        learner: On ``device``; changed in place.
+        learner: On the device where it trains; changed in place.
         batches: What gets a gradient, epoch by epoch.
         settings: How to train.
-        device: Where the learner is.
         ledger: Books load, score, select, train and evaluate.
         measure: Evaluates the learner after an epoch; booked as evaluate.
         on_step: Called with (examples of the step, step in the epoch) after each.
@@ -172,17 +224,9 @@ def train(
         DataError: A broken image.
     """
     with ledger.phase("train"):
-        optimizer = torch.optim.SGD(
-            learner.parameters(),
-            lr=settings.learning_rate,
-            momentum=settings.momentum,
-            weight_decay=settings.weight_decay,
-        )
-        scheduler = _schedule(optimizer, settings, _steps(batches, settings.epochs))
+        steps = _Steps(learner, settings, _steps(batches, settings.epochs), processes)
         if state is not None:
-            learner.load_state_dict(state.learner)
-            optimizer.load_state_dict(state.optimizer)
-            scheduler.load_state_dict(state.scheduler)
+            steps.load(state)
     done = 0 if state is None else state.epoch
     for epoch in range(done + 1, settings.epochs + 1):
         batches.set_epoch(epoch)
@@ -198,43 +242,23 @@ def train(
                 if batch is None:
                     break
                 with ledger.phase("train"):
-                    images, labels = batch.images.to(device), batch.labels.to(device)
-                    with SharedDraws(processes, len(images)):
-                        outputs = learner(images)
-                    losses = cross_entropy(outputs, labels, reduction="none")
-                    observed = losses.detach()
-                    if batch.weights is not None:
-                        losses = losses * batch.weights.to(device)
-                    loss = losses.mean()
-                    # Of all ranks, so that all of them stop, or none.
-                    mean = processes.total(loss.detach().clone()).item() / processes.world_size
-                    if not math.isfinite(mean):
-                        raise TrainingError(
-                            f"the loss is {mean} in epoch {epoch}, step {len(kept)}, at "
-                            f"learning rate {scheduler.get_last_lr()[0]:g}; lower "
-                            f"{parameter('learning_rate')}"
-                        )
-                    optimizer.zero_grad(set_to_none=True)
-                    loss.backward()
-                    processes.average_gradients(learner)
-                    optimizer.step()
-                    scheduler.step()
+                    losses = steps.take(batch, f"epoch {epoch}, step {len(kept)}")
                     kept.append(batch.indices)
-                    batches.observe(batch.indices, observed)
+                    batches.observe(batch.indices, losses)
                 on_step(len(batch.indices), len(kept))
         measures: dict[str, Measure] = {}
         if epoch % settings.evaluate_every == 0 or epoch == settings.epochs:
             with ledger.phase("evaluate"):
                 measures = measure()
-            # Its last step went too far: no loss in training has shown it yet.
-            for split, value in measures.items():
-                if not math.isfinite(value.loss):
-                    raise TrainingError(
-                        f"the {split} loss is {value.loss} after epoch {epoch}; lower "
-                        f"{parameter('learning_rate')}"
-                    )
-        reached = TrainState(
-            epoch, learner.state_dict(), optimizer.state_dict(), scheduler.state_dict()
-        )
-        indices = processes.joined(torch.cat(kept), len(kept), device)
-        yield EpochResult(epoch, len(kept), indices, measures, reached)
+            _check_losses(measures, epoch)
+        indices = processes.joined(torch.cat(kept), len(kept), steps.device)
+        yield EpochResult(epoch, len(kept), indices, measures, steps.state(epoch))
+
+
+def _check_losses(measures: dict[str, Measure], epoch: int) -> None:
+    # The epoch's last step may have gone too far: no loss in training has shown it yet.
+    for split, value in measures.items():
+        if not math.isfinite(value.loss):
+            raise TrainingError(
+                f"the {split} loss is {value.loss} after epoch {epoch}; lower --learning-rate"
+            )

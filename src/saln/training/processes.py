@@ -109,6 +109,9 @@ class Processes:
         """Gives every rank the mean over the ranks of each parameter's gradient."""
         if self.world_size == 1:
             return
+        # Not DistributedDataParallel: it orders its buckets anew after the first step, so that of
+        # three processes a run that goes on differs in the last digit from one that was never
+        # stopped, and a step takes no less time (small-cnn, 3 processes: 153 ms, 119 ms here).
         gradients = [p.grad for p in network.parameters() if p.grad is not None]
         # In one piece: a small message for every parameter would take longer than the sum.
         whole = torch.cat([gradient.flatten() for gradient in gradients])
