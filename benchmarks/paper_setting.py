@@ -37,12 +37,14 @@ from saln.data.torch_datasets import Batch, collate, raise_broken
 from saln.data.transforms import Normalization
 from saln.errors import SalnError
 from saln.experiments import Config, compare, load_preset
-from saln.experiments.arms import Comparison, SharedBySeed
+from saln.experiments.arm import Arm
+from saln.experiments.comparison import Comparison, SharedBySeed
 from saln.experiments.evaluation import Measuring
 from saln.experiments.reference_model import Reference
 from saln.experiments.reporter import Reporter
 from saln.experiments.rows import EpochRow
 from saln.experiments.run_folder import read_settings
+from saln.experiments.shared_inputs import SharedInputs
 from saln.files import write_with
 from saln.loading.epoch_batches import EpochBatches, LoadedBatches, ScoredBatches
 from saln.randomness import derive_seed
@@ -220,7 +222,11 @@ class StoredComparison(Comparison):
         return StoredView(made, rows, examples.labels, self._count_before)
 
     def seed(
-        self, seed: int, reference: Reference | None = None, arms: Sequence[str] | None = None
+        self,
+        seed: int,
+        inputs: SharedInputs,
+        reference: Reference | None = None,
+        arms: Sequence[Arm] | None = None,
     ) -> SharedBySeed:
         """As of the base class; a reference model is charged for the images that it reads."""
         # Whatever the frozen layers have to do is done before any clock runs.
@@ -233,7 +239,7 @@ class StoredComparison(Comparison):
             self.reporter.note(f"outputs of the frozen layers: seed {seed}, epoch {epoch}")
             self._epoch(seed, epoch)
         self.before = 0.0
-        shared = super().seed(seed, reference, arms)
+        shared = super().seed(seed, inputs, reference, arms)
         if reference is None and shared.reference is not None:
             seconds = shared.reference.seconds + self.before
             shared = dataclasses.replace(
@@ -242,10 +248,10 @@ class StoredComparison(Comparison):
         return shared
 
     def batches(
-        self, arm: str, shared: SharedBySeed, learner: nn.Module, features: Any, ledger: Ledger
+        self, arm: Arm, shared: SharedBySeed, learner: nn.Module, ledger: Ledger
     ) -> EpochBatches:
         """As of the base class; the arm is charged for the images that it reads."""
-        batches = super().batches(arm, shared, learner, features, ledger)
+        batches = super().batches(arm, shared, learner, ledger)
         use, loaded = "train", batches
         if isinstance(batches, ScoredBatches):
             use, loaded = "score", batches.selected.batches  # type: ignore[assignment]

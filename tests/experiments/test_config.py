@@ -77,7 +77,7 @@ def test_a_missing_toml_file_is_refused(tmp_path):
     [
         ({"dataset": "mnist"}, "dataset='mnist' is not allowed; give one of digits"),
         ({"dataset": "folder:"}, "dataset='folder:' is not allowed"),
-        ({"methods": ("best",)}, "methods='best' is not allowed; give some of standard, uniform"),
+        ({"methods": ("best",)}, "methods best is not allowed; give one of standard, uniform"),
         ({"methods": ()}, r"methods=\(\) is not allowed; give at least one"),
         ({"methods": ("saln", "saln")}, "none of them twice"),
         ({"seeds": (1, 1)}, r"seeds=\(1, 1\) is not allowed"),

@@ -9,8 +9,9 @@ import torch
 from helpers.comparisons import Quiet, rows_of
 
 from saln.errors import ConvergenceError
-from saln.experiments import arms as arms_module
+from saln.experiments import comparison as comparison_module
 from saln.experiments import reference_model as reference_module
+from saln.experiments import run as run_module
 from saln.experiments.config import load_preset
 from saln.experiments.run import compare
 from saln.selection import SALN
@@ -79,7 +80,7 @@ def test_a_reference_model_that_diverges_stops_the_arms_that_need_it(
 
 def test_going_on_trains_no_reference_model_for_arms_that_were_stopped(config, monkeypatch):
     trained = []
-    original = arms_module.train_reference
+    original = comparison_module.train_reference
 
     class Stops(Quiet):
         def epoch(self, row, epochs):
@@ -89,7 +90,7 @@ def test_going_on_trains_no_reference_model_for_arms_that_were_stopped(config, m
         trained.append(arguments)
         return original(*arguments, **options)
 
-    monkeypatch.setattr(arms_module, "train_reference", counted)
+    monkeypatch.setattr(comparison_module, "train_reference", counted)
     monkeypatch.setattr(reference_module, "train", diverging(reference_module.train, 0, "before"))
     one = dataclasses.replace(config, seeds=(0,), methods=("jest", "rho-loss", "uniform"))
     with pytest.raises(KeyboardInterrupt):
@@ -103,21 +104,21 @@ def test_going_on_trains_no_reference_model_for_arms_that_were_stopped(config, m
 
 def test_a_learner_that_its_last_step_ruins_is_stopped_alone(config, monkeypatch):
     """No loss in training shows it; a row with NaN would be no JSON."""
-    original = arms_module.Comparison.arm
+    original = run_module.train_arm
 
-    def arm(self, name, shared, features, save_epoch, saved=None):
-        measure = self.measuring.measure
+    def train_arm(comparison, arm, *rest):
+        measure = comparison.measuring.measure
 
         def ruined(learner, splits, body):
-            if name == "uniform":
+            if arm.label == "uniform":
                 ruin(learner)
             return measure(learner, splits, body)
 
         with monkeypatch.context() as patch:
-            patch.setattr(self.measuring, "measure", ruined)
-            return original(self, name, shared, features, save_epoch, saved)
+            patch.setattr(comparison.measuring, "measure", ruined)
+            return original(comparison, arm, *rest)
 
-    monkeypatch.setattr(arms_module.Comparison, "arm", arm)
+    monkeypatch.setattr(run_module, "train_arm", train_arm)
     one = dataclasses.replace(config, seeds=(0,), methods=("standard", "uniform", "rho-loss"))
     outcome = compare(one, Quiet())
     assert outcome.failures == (

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from saln.cli.display import print_summary
 from saln.errors import InputError
-from saln.experiments.config import ARMS, Config, load_preset, load_toml
+from saln.experiments.arm import known_arms
+from saln.experiments.config import Config, load_preset, load_toml
 from saln.experiments.rows import METRICS, Summary
 from saln.experiments.run import compare
 from saln.loading.epoch_batches import CandidateBatches
@@ -65,12 +66,12 @@ RATIOS = (0.0, 0.8, 0.65, 0.5, 0.0)
 
 def test_every_arm_makes_the_steps_of_the_schedule(config):
     """Literal lists: 8 of 8, 40, 23, 16 and 8 candidates a step."""
-    every = dataclasses.replace(config, methods=tuple(ARMS))
+    every = dataclasses.replace(config, methods=tuple(known_arms()))
     reporter = Quiet()
     summary = compare(every, reporter).summary.to_json()
     per_epoch = [30, 6, 10, 15, 30]
     assert [EXAMPLES // n for n in (8, 40, 23, 16, 8)] == per_epoch
-    for arm in ARMS:
+    for arm in known_arms():
         rows = [row for row in rows_of(config.out) if row["arm"] == arm]
         done = [row["steps"] for row in rows]
         plan = [30] * 5 if arm == "standard" else per_epoch

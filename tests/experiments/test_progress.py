@@ -23,7 +23,6 @@ from helpers.stopped_runs import (
 
 from saln import files
 from saln.errors import InputError
-from saln.experiments import arms as arms_module
 from saln.experiments import progress as progress_module
 from saln.experiments import state_files
 from saln.experiments.config import Config
@@ -31,7 +30,7 @@ from saln.experiments.progress import RunProgress
 from saln.experiments.run import compare
 from saln.experiments.run_folder import read_settings
 from saln.files import signed
-from saln.selection import SALN
+from saln.selection import SALN, SELECTORS
 from saln.selection.candidates import Selection
 from saln.training.cost_ledger import PHASES
 
@@ -213,7 +212,7 @@ def test_what_a_selector_remembers_goes_on(config, tmp_path, monkeypatch):
         def load_state_dict(self, state):
             self.asked = state["asked"]
 
-    monkeypatch.setitem(arms_module.SELECTORS, "saln", Remembering)
+    monkeypatch.setitem(SELECTORS, "saln", Remembering)
     one = dataclasses.replace(config, methods=("saln",), seeds=(0,))
     whole = dataclasses.replace(one, out=tmp_path / "whole")
     compare(whole, Quiet())

@@ -11,8 +11,9 @@ import torch
 from helpers.comparisons import Quiet, rows_of
 
 from saln.errors import DataError, InputError
-from saln.experiments import arms as arms_module
-from saln.experiments.config import ARMS, Config, load_preset
+from saln.experiments import train_arm as training_module
+from saln.experiments.arm import known_arms
+from saln.experiments.config import Config, load_preset
 from saln.experiments.run import compare
 from saln.features.store import FeatureStore
 from saln.loading.epoch_batches import LoadedBatches
@@ -97,7 +98,7 @@ def test_the_parts_add_up_to_the_total_of_every_arm_and_seed(finished):
 
 
 def test_every_arm_counts_its_own_work(config):
-    every = tuple(ARMS)
+    every = tuple(known_arms())
     arms = compare(dataclasses.replace(config, methods=every, seeds=(0,)), Quiet()).summary["arms"]
     examples = 324  # 400, less a tenth for validation, less a tenth of that for the reference
     standard, kept = 2 * (examples // 8), 2 * (examples // 40)
@@ -225,7 +226,7 @@ def test_label_noise_is_counted_among_the_kept(config):
 
 
 def test_a_diverging_arm_stops_alone_and_keeps_its_rows(config, monkeypatch):
-    original = arms_module.train
+    original = training_module.train
 
     def bursting(learner, batches, settings, **options):
         """Ruins saln's weights after its first epoch; leaves the other arms alone."""
@@ -237,7 +238,7 @@ def test_a_diverging_arm_stops_alone_and_keeps_its_rows(config, monkeypatch):
                     for parameter in learner.parameters():
                         parameter.fill_(float("nan"))
 
-    monkeypatch.setattr(arms_module, "train", bursting)
+    monkeypatch.setattr(training_module, "train", bursting)
     outcome = compare(dataclasses.replace(config, seeds=(0,)), Quiet())
     assert len(outcome.failures) == 1
     assert "saln, seed 0: the loss is nan in epoch 2, step 0" in outcome.failures[0]

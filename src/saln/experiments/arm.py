@@ -12,7 +12,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from torch import Tensor
@@ -20,9 +20,11 @@ from torch import Tensor
 from saln.converter import split_commas
 from saln.data.arguments import as_array
 from saln.errors import InputError
-from saln.messages import shown
+from saln.messages import parameter, shown
 from saln.selection import Selector, Uniform
 from saln.selection.hyperparameters import (
+    DIGEST,
+    REQUIRED,
     Hyperparameter,
     hyperparameters,
     is_text,
@@ -56,11 +58,11 @@ def _label_of(value: Any) -> str:
         if re.fullmatch(r"[\w.+-]{1,40}", text):
             return text
         content = text.encode("utf-8", "surrogatepass")
-    return hashlib.blake2b(content, digest_size=4).hexdigest()
+    return DIGEST + hashlib.blake2b(content, digest_size=4).hexdigest()
 
 
 def _safe(label: str) -> str:
-    label = re.sub(r"[^\w.+=(),-]", ".", label)
+    label = re.sub(r"[^\w.+=(),~-]", ".", label)
     if label in _FILES:
         return f"{label}()"
     if len(label) <= LONGEST_LABEL:
@@ -114,6 +116,11 @@ class Arm:
         return f"{self.name}({said})" if said else self.name
 
     @property
+    def summary(self) -> str:
+        """What gets a gradient and what that costs, in a line for ``saln list``."""
+        return "every example, every epoch; no selection" if self.keeps_all else self.kind.summary
+
+    @property
     def hyperparameters(self) -> tuple[Hyperparameter, ...]:
         """Those that may be set, with types, defaults and bounds."""
         return () if self.keeps_all else hyperparameters(self.kind)
@@ -139,11 +146,19 @@ class Arm:
         Raises:
             InputError: A hyperparameter that is not allowed.
         """
+        if any(each.default is REQUIRED for each in hyperparameters(self.kind)):
+            return make_selector(self.kind, self.name, self.values)
         planned = self.kind.for_run(epochs=epochs)
         if not self.values:
             return planned
         # What the selector plans by the length of the run holds where nothing else is said.
-        return make_selector(self.kind, self.name, {**kept_values(planned), **self.values})
+        usual = kept_values(self.kind())
+        plan = {
+            name: value
+            for name, value in kept_values(planned).items()
+            if _label_of(value) != _label_of(usual[name])
+        }
+        return make_selector(self.kind, self.name, {**plan, **self.values})
 
 
 STANDARD = Arm("standard", Uniform, keeps_all=True, is_baseline=True)
@@ -167,15 +182,16 @@ def known_arms() -> dict[str, Arm]:
 
 def listed_arms() -> Iterator[tuple[str, str]]:
     """Name -> what ``saln list`` says of an arm; its package where it is not ours."""
-    yield STANDARD.name, "every example, every epoch; no selection"
-    for name, summary, package in listed_selectors():
-        yield name, f"{summary}; of the package {package}" if package else summary
+    yield STANDARD.name, STANDARD.summary
+    for name, text, package in listed_selectors():
+        yield name, f"{text}\nof the package {package}" if package else text
 
 
-_NO_METHODS = (
-    "--methods {} is not allowed; give names such as jest:chunks=4, with commas between; in Python "
-    "selectors or their classes, too"
-)
+def _refuse(methods: object) -> NoReturn:
+    raise InputError(
+        f"{parameter('methods', methods)} is not allowed; give names such as jest:chunks=4, with "
+        "commas between; in Python selectors or their classes, too"
+    )
 
 
 def as_methods(methods: Any) -> tuple[str | Arm, ...]:
@@ -193,7 +209,7 @@ def as_methods(methods: Any) -> tuple[str | Arm, ...]:
     # The order of a set would be nobody's: arms are trained in the order that they are given in.
     ordered = isinstance(methods, Iterable) and not isinstance(methods, Mapping | Set | bytes)
     if not (one or ordered):
-        raise InputError(_NO_METHODS.format(shown(methods)))
+        _refuse(methods)
     found: list[str | Arm] = []
     for method in [methods] if one else methods:
         if isinstance(method, str):
@@ -221,12 +237,12 @@ def read_arm(method: Method) -> Arm:
         written = split_selector(method)
         if written.name == STANDARD.name:
             if written.values:
-                raise InputError(f"{shown(method)} is not allowed; {STANDARD} has none to set")
+                raise InputError(f"{shown(method)} is not allowed; it has no hyperparameters")
             return STANDARD
         kind = find_selector(written.name, also=(STANDARD.name,))
         name, values = name_of(kind), read_values(kind, written.name, written.values)
     else:
-        raise InputError(_NO_METHODS.format(shown(method)))
+        _refuse(method)
     make_selector(kind, name, values)  # it alone knows all that is not allowed
     differing = {
         each.name: values[each.name]
@@ -236,7 +252,7 @@ def read_arm(method: Method) -> Arm:
     return _arm_of(kind, name, differing)
 
 
-def label_of(method: str | Arm) -> str:
+def label_of(method: Method) -> str:
     """The label of an arm; the text itself where no such arm is known here."""
     try:
         return read_arm(method).label

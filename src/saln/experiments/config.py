@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-import os
 import tomllib
 import typing
 from collections.abc import Mapping
@@ -14,24 +13,24 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
-from saln.converter import options_of, taken, unusable
+from saln.converter import taken, unusable
 from saln.data.dataset_registry import DATASETS
 from saln.errors import InputError
+from saln.experiments.arm import Arm, Method, as_methods, label_of, read_arm
+from saln.features.dataset_features import default_cache_dir
 from saln.features.network_registry import NETWORKS
 from saln.files import check_new_path
 from saln.loading.filter_schedule import FilterSchedule
 from saln.messages import Placeholder, parameter
-from saln.selection import SELECTORS, candidates_needed
+from saln.selection import candidates_needed
 
 # Of epochs and of a batch: more is a slip of the pen, and would take for ever to plan.
 MOST = 1_000_000
-# `standard` keeps everything; every other arm is a selector.
-ARMS = ("standard", *SELECTORS)
 
-
-def _default_cache() -> Path:
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(root) / "saln" / "features"
+if typing.TYPE_CHECKING:
+    Methods = tuple[Method, ...]
+else:
+    Methods = tuple[str, ...]  # what flags and files hold
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,10 +47,11 @@ class Config:
     """Where cifar10 and oxford-pet are, in torchvision's layout."""
     download: bool = False
     """Fetch a data set that is not there."""
-    methods: tuple[str, ...] = (
+    methods: Methods = (
         "standard", "uniform", "saln", "jest", "rho-loss", "top-loss", "coherence",
     )  # fmt: skip
-    """The arms to train, with commas between."""
+    """The arms to train, with commas between: NAME, NAME:KEY=VALUE, NAME(KEY=VALUE, KEY=VALUE) or
+    MODULE:CLASS; in Python selectors and their classes, too."""
     learner: str = dataclasses.field(default="resnet18", metadata={"names": NETWORKS})
     """The network to train."""
     backbone: str = dataclasses.field(default="resnet50", metadata={"names": NETWORKS})
@@ -100,7 +100,7 @@ class Config:
     """Processes that load images; 0 loads in the training process."""
     threads: int | None = None
     """CPU threads that torch may use; torch's own choice when not given."""
-    cache_dir: Path = dataclasses.field(default_factory=_default_cache)
+    cache_dir: Path = dataclasses.field(default_factory=default_cache_dir)
     """Where features are kept for the next run."""
     split_seed: int = 0
     """Decides which examples are for training, validation and test."""
@@ -121,12 +121,35 @@ class Config:
         """
         for name, kind in _kinds().items():
             value = getattr(self, name)
-            if name == "methods":
-                value = _names_of(value)
             try:
-                object.__setattr__(self, name, taken(value, kind))  # frozen from here on
+                value = as_methods(value) if name == "methods" else taken(value, kind)
             except ValueError as error:
-                _refuse(name, value, str(error))
+                refuse(name, value, str(error))
+            object.__setattr__(self, name, value)  # frozen from here on
+
+    @functools.cached_property
+    def arms(self) -> tuple[Arm, ...]:
+        """The arms to train.
+
+        Raises:
+            InputError: One that is not known or given twice, or none at all.
+        """
+        arms = []
+        for method in self.methods:
+            try:
+                arms.append(read_arm(method))
+            except InputError as error:
+                raise InputError(f"{parameter('methods')} {error}") from error
+        # Their files would be the same, too, where a disk knows no capital letters.
+        labels = [arm.label.casefold() for arm in arms]
+        if not arms or len(set(labels)) < len(labels):
+            refuse("methods", tuple(map(str, arms)), "at least one, none of them twice")
+        return tuple(arms)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """What the arms are called; also of those that are not known here."""
+        return tuple(label_of(method) for method in self.methods)
 
     def check(self) -> None:
         """Refuses what cannot work, before anything is read or written.
@@ -134,48 +157,14 @@ class Config:
         Raises:
             InputError: A setting that is not allowed; the message names it.
         """
-        if self.preset is not None and self.preset not in preset_names():
-            _refuse("preset", self.preset, f"one of {', '.join(preset_names())}")
+        _check_fields(self)
+        _ = self.arms
         if self.resume and self.out is None:
             hint = parameter("out", Placeholder("DIR"))
             raise InputError(
                 f"{parameter('resume')} needs the folder of the run to go on with; give {hint}"
             )
-        if self.dataset not in DATASETS:
-            _refuse("dataset", self.dataset, DATASETS.choices(self.dataset))
-        for name in self.methods:
-            if name not in ARMS:
-                _refuse("methods", name, f"some of {', '.join(ARMS)}, with commas between")
-        for field in ("learner", "backbone"):
-            if (name := getattr(self, field)) not in NETWORKS:
-                _refuse(field, name, NETWORKS.choices(name))
-        for field in ("methods", "seeds"):
-            values = getattr(self, field)
-            if not values or len(set(values)) != len(values):
-                _refuse(field, values, "at least one, none of them twice")
-        for field, low, high in (
-            ("epochs", 1, MOST),
-            ("evaluate_every", 1, None),
-            ("full_first_epochs", 0, MOST),
-            ("full_last_epochs", 0, MOST),
-            ("workers", 0, 1000),
-            ("limit", 1, None),
-            ("threads", 1, 10_000),
-            ("reference_epochs", 1, MOST),
-            ("batch_size", 1, MOST),
-        ):
-            value = getattr(self, field)
-            if value is not None and value < low:
-                _refuse(field, value, f"a whole number of at least {low}")
-            if value is not None and high is not None and value > high:
-                _refuse(field, value, f"a whole number of at most {high:,}")
         candidates_needed(self.batch_size, self.filter_ratio)  # raises for itself
-        if self.filter_ratio_end is not None and not 0 <= self.filter_ratio_end < 1:
-            _refuse("filter_ratio_end", self.filter_ratio_end, "a share in [0, 1), e.g. 0.5")
-        for field, seeds in (("seeds", self.seeds), ("split_seed", (self.split_seed,))):
-            for seed in seeds:
-                if not -(2**63) <= seed < 2**63:
-                    _refuse(field, seed, "a whole number of at most 64 bits")
         full = self.full_first_epochs + self.full_last_epochs
         if full >= self.epochs and full > 0:
             raise InputError(
@@ -184,20 +173,6 @@ class Config:
                 f"{self.epochs} epochs to choose in; "
                 "lower one of them"
             )
-        for field in ("image_size", "feature_size"):
-            value = getattr(self, field)
-            if value is not None and not 8 <= value <= 2048:
-                _refuse(field, value, "8 to 2048 pixels")
-        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
-            _refuse("learning_rate", self.learning_rate, "a number above 0, e.g. 0.001")
-        if not 0 <= self.label_noise < 1:
-            _refuse("label_noise", self.label_noise, "a share in [0, 1), e.g. 0.4")
-        paths = [name for name, holds in _kinds().items() if Path in options_of(holds)]
-        for field in paths:
-            if getattr(self, field) is not None:
-                _check_path(field, getattr(self, field))
-        if self.dataset.startswith(("folder:", "hf:")):
-            _check_path("dataset", Path(self.dataset.partition(":")[2]))
         if self.out is not None:
             check_new_path(self.out.absolute(), "out")
             if self.tensorboard and _has_bytes(self.out):
@@ -219,9 +194,10 @@ class Config:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, paths as text."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        values["methods"] = tuple(map(str, self.methods))
         return {
-            name: str(value) if isinstance(value, Path) else value
-            for name, value in dataclasses.asdict(self).items()
+            name: str(value) if isinstance(value, Path) else value for name, value in values.items()
         }
 
 
@@ -230,31 +206,79 @@ def _has_bytes(path: Path) -> bool:
     return any("\ud800" <= sign <= "\udfff" for sign in str(path))
 
 
-def _names_of(methods: object) -> object:
-    """Arms given as the selectors' classes, by their names."""
-    names = {selector: name for name, selector in SELECTORS.items()}
-    if isinstance(methods, type):
-        methods = (methods,)
-    if isinstance(methods, list | tuple):
-        return [names.get(arm, arm) if isinstance(arm, type) else arm for arm in methods]
-    return methods
-
-
 @functools.cache
 def _kinds() -> dict[str, Any]:
     """What each setting holds."""
     return typing.get_type_hints(Config)
 
 
-def _refuse(name: str, value: object, allowed: str) -> typing.NoReturn:
+def refuse(name: str, value: object, allowed: str) -> typing.NoReturn:
+    """Raises that a setting's value is not allowed, and says what is."""
     raise InputError(f"{parameter(name, value)} is not allowed; give {allowed}")
+
+
+# Field -> the least and the most that is allowed.
+_RANGES: dict[str, tuple[int, int | None]] = {
+    "epochs": (1, MOST),
+    "evaluate_every": (1, None),
+    "full_first_epochs": (0, MOST),
+    "full_last_epochs": (0, MOST),
+    "workers": (0, 1000),
+    "limit": (1, None),
+    "threads": (1, 10_000),
+    "reference_epochs": (1, MOST),
+    "batch_size": (1, MOST),
+}
+_SHARES = {"filter_ratio_end": "e.g. 0.5", "label_noise": "e.g. 0.4"}
+
+
+def _check_fields(config: Config) -> None:
+    """Refuses what a field may not hold by itself; None is always allowed."""
+    for field in dataclasses.fields(config):
+        name, value = field.name, getattr(config, field.name)
+        if value is None:
+            continue
+        if isinstance(value, Path):
+            _check_path(name, value)
+        elif name in _RANGES:
+            _check_range(name, value)
+        elif name in _SHARES and not 0 <= value < 1:
+            refuse(name, value, f"a share in [0, 1), {_SHARES[name]}")
+        elif name in ("image_size", "feature_size") and not 8 <= value <= 2048:
+            refuse(name, value, "8 to 2048 pixels")
+        elif name == "learning_rate" and not (math.isfinite(value) and value > 0):
+            refuse(name, value, "a number above 0, e.g. 0.001")
+        elif name in ("seeds", "split_seed"):
+            _check_seeds(name, value if name == "seeds" else (value,))
+        elif name == "preset" and value not in preset_names():
+            refuse(name, value, f"one of {', '.join(preset_names())}")
+        elif "names" in field.metadata and value not in (names := field.metadata["names"]):
+            refuse(name, value, names.choices(value))
+        if name == "dataset" and value.startswith(("folder:", "hf:")):
+            _check_path(name, Path(value.partition(":")[2]))
+
+
+def _check_range(name: str, value: int) -> None:
+    low, high = _RANGES[name]
+    if value < low:
+        refuse(name, value, f"a whole number of at least {low}")
+    if high is not None and value > high:
+        refuse(name, value, f"a whole number of at most {high:,}")
+
+
+def _check_seeds(name: str, seeds: tuple[int, ...]) -> None:
+    if not seeds or len(set(seeds)) != len(seeds):
+        refuse(name, seeds, "at least one, none of them twice")
+    for seed in seeds:
+        if not -(2**63) <= seed < 2**63:
+            refuse(name, seed, "a whole number of at most 64 bits")
 
 
 def _check_path(name: str, path: Path) -> None:
     """Refuses a path that no system can look at, such as one with too long a name."""
     why = unusable(path)
     if why is not None:
-        _refuse(name, path, f"a path that can be looked at ({why})")
+        refuse(name, path, f"a path that can be looked at ({why})")
 
 
 def from_mapping(values: Mapping[str, object], source: str, base: Config | None = None) -> Config:
@@ -312,6 +336,6 @@ def load_preset(name: str) -> Config:
         InputError: There is none of that name.
     """
     if name not in preset_names():
-        _refuse("preset", name, f"one of {', '.join(preset_names())}")
+        refuse("preset", name, f"one of {', '.join(preset_names())}")
     text = (_presets() / f"{name}.toml").read_text(encoding="utf-8")
     return from_mapping({"preset": name, **tomllib.loads(text)}, f"preset {name}")

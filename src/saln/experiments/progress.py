@@ -80,7 +80,7 @@ class RunProgress(contextlib.AbstractContextManager["RunProgress"]):
     def __init__(self, path: Path, config: Config, record: Record) -> None:
         self.path = path
         self.epochs = config.epochs
-        self.order = [(arm, seed) for seed in config.seeds for arm in config.methods]
+        self.order = [(arm, seed) for seed in config.seeds for arm in config.labels]
         self.record = record
         self.rows: list[EpochRow] = []
         self.damaged: list[str] = []

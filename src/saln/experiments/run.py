@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ from typing import Any
 import torch
 
 from saln.errors import ConvergenceError, InputError, TrainingError
-from saln.experiments.arms import Comparison, SharedBySeed
+from saln.experiments.arm import Arm
+from saln.experiments.comparison import Comparison, SharedBySeed
 from saln.experiments.config import Config
 from saln.experiments.environment import find_device
 from saln.experiments.event_log import EventLog
@@ -24,6 +26,8 @@ from saln.experiments.reference_model import Reference, cost_of
 from saln.experiments.reporter import Reporter
 from saln.experiments.rows import EpochRow, RunFacts, Summary
 from saln.experiments.run_folder import ANEW, claimed
+from saln.experiments.shared_inputs import SharedInputs, candidates_of_step, make_inputs
+from saln.experiments.train_arm import train_arm
 from saln.messages import parameter
 from saln.threads import limited_threads
 from saln.training.processes import Processes
@@ -56,7 +60,7 @@ def compare(config: Config, reporter: Reporter, parts: type[Comparison] = Compar
 
     Args:
         config: The settings.
-        reporter: Told what happens.
+        reporter: Shows what happens.
         parts: What the arms are made of; another class may, for one, read its images elsewhere.
 
     Raises:
@@ -111,139 +115,175 @@ def _finished_summary(path: Path, config: Config) -> Summary | None:
 
 
 def _compare(comparison: Comparison, path: Path) -> Outcome:
-    config, data = comparison.config, comparison.data
-    reporter, device, processes = comparison.reporter, comparison.device, comparison.processes
+    config, reporter, processes = comparison.config, comparison.reporter, comparison.processes
     facts = {
-        "data set's fingerprint": data.fingerprint,
-        "device": device.type,
+        "data set's fingerprint": comparison.data.fingerprint,
+        "device": comparison.device.type,
         "number of processes": processes.world_size,
     }
     log = EventLog(path / "tensorboard") if config.tensorboard and processes.first else None
     with contextlib.ExitStack() as stack:
         if log is not None:
             stack.callback(log.close)
-        progress: RunProgress | None = None
-        if processes.first and config.resume:
-            progress = stack.enter_context(RunProgress.resume(path, config, device, facts))
-            stack.enter_context(_hinting(reporter, path))
-            _say_damage(comparison, progress)
-        features, feature_seconds = comparison.features()
-        if processes.first and progress is None:
-            progress = stack.enter_context(RunProgress.start(path, config, device, facts))
-            stack.enter_context(_hinting(reporter, path))
-        parts = {name: len(getattr(data, name)) for name in ("train", "reference", "validation")}
-        counts = {**parts, "test": len(data.test)}
-        reporter.note(
-            f"{config.dataset}: {sum(parts.values()):,} training images ("
-            + ", ".join(f"{count:,} {name}" for name, count in parts.items() if count)
-            + f"), {len(data.test):,} test images, {len(data.class_names)} classes"
+        begins = functools.partial(_begun, stack, reporter, path, config, comparison.device, facts)
+        progress = begins(RunProgress.resume) if processes.first and config.resume else None
+        if progress is not None:
+            _report_damage(reporter, progress)
+        inputs = make_inputs(
+            config, comparison.data, comparison.image_size, comparison.device, reporter
         )
+        if processes.first and progress is None:
+            progress = begins(RunProgress.start)
+        about = _about(comparison)
+        reporter.note(_sizes(about))
         comparison.warm_up()
-        _train_arms(comparison, progress, log, features, feature_seconds)
+        _Run(comparison, inputs, progress, log).train_all()
         if progress is None:  # the first process has the rows
             return Outcome(path, None, ())
-        about = RunFacts(
-            dataset=config.dataset,
-            classes=len(data.class_names),
-            class_names=tuple(data.class_names),
-            examples=counts,
-            methods=config.methods,
-            learner=config.learner,
-            head_only=config.head_only,
-            backbone=config.backbone,
-            image_size=comparison.image_size,
-            epochs=config.epochs,
-            batch_size=config.batch_size,
-            candidates=comparison.n_candidates,
-            filter_ratio=config.filter_ratio,
-            filter_schedule=str(comparison.filter_schedule),
-            label_noise=config.label_noise,
-            seeds=config.seeds,
-        )
         summary = progress.finish_run(about)
     return Outcome(path, summary, tuple(progress.failures.values()))
 
 
-def _say_damage(comparison: Comparison, progress: RunProgress) -> None:
+def _begun(
+    stack: contextlib.ExitStack,
+    reporter: Reporter,
+    path: Path,
+    config: Config,
+    device: torch.device,
+    facts: dict[str, Any],
+    begin: Callable[[Path, Config, torch.device, dict[str, Any]], RunProgress],
+) -> RunProgress:
+    """The run folder, opened until the stack is closed; whoever stops it learns how to go on."""
+    progress = stack.enter_context(begin(path, config, device, facts))
+    stack.enter_context(_hinting(reporter, path))
+    return progress
+
+
+def _about(comparison: Comparison) -> RunFacts:
+    """What the summary says of the run as a whole."""
+    config, data = comparison.config, comparison.data
+    parts = {"train": data.train, "reference": data.reference, "validation": data.validation}
+    return RunFacts(
+        dataset=config.dataset,
+        classes=len(data.class_names),
+        class_names=tuple(data.class_names),
+        examples={name: len(part) for name, part in {**parts, "test": data.test}.items()},
+        methods=config.labels,
+        learner=config.learner,
+        head_only=config.head_only,
+        backbone=config.backbone,
+        image_size=comparison.image_size,
+        epochs=config.epochs,
+        batch_size=config.batch_size,
+        candidates=candidates_of_step(config),
+        filter_ratio=config.filter_ratio,
+        filter_schedule=str(comparison.filter_schedule),
+        label_noise=config.label_noise,
+        seeds=config.seeds,
+    )
+
+
+def _sizes(about: RunFacts) -> str:
+    """How many images there are, in a line."""
+    *parts, test = about.examples.items()
+    listed = ", ".join(f"{count:,} {name}" for name, count in parts if count)
+    return (
+        f"{about.dataset}: {sum(count for _, count in parts):,} training images ({listed}), "
+        f"{test[1]:,} test images, {about.classes} classes"
+    )
+
+
+def _report_damage(reporter: Reporter, progress: RunProgress) -> None:
     """Says once what was found damaged and is made anew."""
     for line in progress.damaged:
-        comparison.reporter.note(line)
+        reporter.note(line)
     progress.damaged.clear()
 
 
-def _train_arms(
-    comparison: Comparison,
-    progress: RunProgress | None,
-    log: EventLog | None,
-    features: Any,
-    feature_seconds: float,
-) -> None:
+@dataclass(frozen=True)
+class _Run:
     """Trains every arm of every seed that is not done yet.
 
     Every process does; the first alone has the ``progress`` and writes, and what it reads
     there goes to all.
     """
-    config, device, processes = comparison.config, comparison.device, comparison.processes
 
-    def save_epoch(row: EpochRow, state: dict[str, Any]) -> None:
-        if progress is not None:
-            progress.save_epoch(row, state)
-            if log is not None:
-                log.add(row, progress.rows)
+    comparison: Comparison
+    inputs: SharedInputs
+    progress: RunProgress | None
+    log: EventLog | None
 
-    # What is sent to other processes goes through memory that all of them have.
-    place = device if processes.world_size == 1 else torch.device("cpu")
-    for seed in config.seeds:
-        waiting = [arm for arm in config.methods if progress and not progress.done(arm, seed)]
-        waiting = processes.same(waiting, device)
-        if not waiting:
-            continue
-        saved = processes.same(progress.reference(seed) if progress else None, device)
+    def train_all(self) -> None:
+        comparison, progress = self.comparison, self.progress
+        for seed in comparison.config.seeds:
+            waiting = [
+                arm
+                for arm in comparison.config.arms
+                if progress is not None and not progress.done(arm.label, seed)
+            ]
+            labels = self._same([arm.label for arm in waiting])
+            waiting = [arm for arm in comparison.config.arms if arm.label in labels]
+            if not waiting:
+                continue
+            shared = self._seed(seed, waiting)
+            for arm in waiting:
+                self._train(arm, shared)
+            if progress is not None:
+                progress.drop_reference(seed)
+
+    def _same(self, value: Any) -> Any:
+        """What the first process has, in all of them."""
+        return self.comparison.processes.same(value, self.comparison.device)
+
+    def _seed(self, seed: int, waiting: Sequence[Arm]) -> SharedBySeed:
+        """What the arms of a seed share; what must outlive a kill is kept."""
+        comparison, progress = self.comparison, self.progress
+        saved = self._same(None if progress is None else progress.reference(seed))
         if progress is not None:
-            _say_damage(comparison, progress)
+            _report_damage(comparison.reporter, progress)
         reference = None if saved is None else Reference.from_state(saved)
-        shared = comparison.seed(seed, reference, waiting)
-        if progress is not None:
-            _save_seed(comparison, progress, shared, new_reference=saved is None)
-        for arm in waiting:
-            requires = comparison.selectors[arm].requires if arm != "standard" else frozenset()
-            state = progress.state(arm, seed, device=place) if progress else None
-            state = processes.same(state, device)
-            try:
-                learner, ledger, record = comparison.arm(arm, shared, features, save_epoch, state)
-            except (TrainingError, ConvergenceError) as error:
-                failure = f"{arm}, seed {seed}: {error}"
-                if progress is not None:
-                    progress.fail(arm, seed, failure)
-                comparison.reporter.note(f"stopped {failure}")
-                continue
-            if progress is None:
-                continue
-            weights = {name: value.cpu() for name, value in shared.whole(learner).items()}
-            needs = any(name.startswith("reference_") for name in requires)
-            once = (0.0, 0)
-            if requires & {"features", "label_confidence"}:
-                once = (feature_seconds, len(comparison.data.train_and_reference))
-            if "label_confidence" in requires and shared.confidence is not None:
-                once = (once[0] + shared.confidence.seconds, once[1])
-            cost = cost_of(ledger, once, shared.reference if needs else None)
-            record.save(progress.path, arm, seed)
-            save_sheets(progress.path, shared.data.train, record.shown)
-            progress.finish(arm, seed, weights, cost)
-        if progress is not None:
-            progress.drop_reference(seed)
+        shared = comparison.seed(seed, self.inputs, reference, waiting)
+        if progress is None:
+            return shared
+        if saved is None and shared.reference is not None:
+            progress.save_reference(seed, shared.reference.to_state())
+        config, confidence = comparison.config, shared.confidence
+        if seed == config.seeds[0] and confidence is not None:
+            noise = config.label_noise
+            progress.save_labels(
+                doubted_labels(confidence.beliefs, shared.data, seed=seed, noise_share=noise)
+            )
+        progress.drop_damaged_choices(seed)
+        save_examples(progress.path, seed, shared.data.train, comparison.data.class_names)
+        return shared
 
+    def _train(self, arm: Arm, shared: SharedBySeed) -> None:
+        progress, seed, processes = self.progress, shared.seed, self.comparison.processes
+        # What is sent to other processes goes through memory that all of them have.
+        place = self.comparison.device if processes.world_size == 1 else torch.device("cpu")
+        state = None if progress is None else progress.state(arm.label, seed, device=place)
+        try:
+            trained = train_arm(self.comparison, arm, shared, self._save_epoch, self._same(state))
+        except (TrainingError, ConvergenceError) as error:
+            failure = f"{arm}, seed {seed}: {error}"
+            if progress is not None:
+                progress.fail(arm.label, seed, failure)
+            self.comparison.reporter.note(f"stopped {failure}")
+            return
+        if progress is None:
+            return
+        weights = {name: value.cpu() for name, value in shared.whole(trained.learner).items()}
+        seconds, examples = self.inputs.cost(arm)
+        if "label_confidence" in arm.requires and shared.confidence is not None:
+            seconds += shared.confidence.seconds
+        reference = shared.reference if arm.needs_reference else None
+        cost = cost_of(trained.ledger, (seconds, examples), reference)
+        trained.record.save(progress.path, arm.label, seed)
+        save_sheets(progress.path, shared.data.train, trained.record.shown)
+        progress.finish(arm.label, seed, weights, cost)
 
-def _save_seed(
-    comparison: Comparison, progress: RunProgress, shared: SharedBySeed, *, new_reference: bool
-) -> None:
-    """Keeps what the arms of a seed share."""
-    config, seed = comparison.config, shared.seed
-    if new_reference and shared.reference is not None:
-        progress.save_reference(seed, shared.reference.to_state())
-    if seed == config.seeds[0] and shared.confidence is not None:
-        beliefs, noise = shared.confidence.beliefs, config.label_noise
-        found = doubted_labels(beliefs, shared.data, seed=seed, noise_share=noise)
-        progress.save_labels(found)
-    progress.drop_damaged_choices(seed)
-    save_examples(progress.path, seed, shared.data.train, comparison.data.class_names)
+    def _save_epoch(self, row: EpochRow, state: dict[str, Any]) -> None:
+        if self.progress is not None:
+            self.progress.save_epoch(row, state)
+            if self.log is not None:
+                self.log.add(row, self.progress.rows)

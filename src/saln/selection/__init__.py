@@ -1,8 +1,7 @@
 """Selectors: rules from candidates to kept positions.
 
-``SELECTORS`` names each as on the command line; ``registry.py`` also finds those of other
-packages. :class:`ImageTextJEST` has no name there, as
-the command line trains classifiers.
+``SELECTORS`` names each as on the command line; ``registry.py`` finds those of other packages,
+too. :class:`ImageTextJEST` has no name there, as the command line trains classifiers.
 
 What is not here, and why: BatchBALD (arXiv 1906.08158). It asks which *unlabeled*
 examples to label next, by the mutual information between their unknown labels and the
@@ -25,6 +24,7 @@ from saln.selection.candidates import (
 from saln.selection.coherence import BatchCoherence, Coherence
 from saln.selection.contract import Selector
 from saln.selection.facility_location import FacilityLocation
+from saln.selection.hyperparameters import Bounds
 from saln.selection.infobatch import InfoBatch
 from saln.selection.jest import JEST, ImageTextJEST, sigmoid_losses, softmax_losses
 from saln.selection.k_center import KCenter
@@ -41,6 +41,7 @@ __all__ = [
     "SALN",
     "SELECTORS",
     "BatchCoherence",
+    "Bounds",
     "Candidates",
     "Coherence",
     "FacilityLocation",

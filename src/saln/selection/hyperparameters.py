@@ -18,6 +18,8 @@ from saln.messages import shown
 from saln.selection.contract import Selector
 
 REQUIRED = inspect.Parameter.empty
+# Before the digest of a value that is longer than a label may hold; no text says such a value.
+DIGEST = "~"
 _WORDS = {"true": True, "false": False, "none": None}
 
 
@@ -109,6 +111,8 @@ class Hyperparameter:
             ValueError: As of :meth:`convert`.
         """
         value: Any = text
+        if text.startswith(DIGEST):
+            raise ValueError(f"the value itself, of which this is a digest: {self.allowed()}")
         if text.lower() in _WORDS and self.kind is not str:
             value = _WORDS[text.lower()]
         elif text[:1] in ("'", '"') or not self._is_known():

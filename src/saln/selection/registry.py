@@ -30,7 +30,7 @@ from saln.messages import shown
 from saln.selection.coherence import BatchCoherence, Coherence
 from saln.selection.contract import Selector
 from saln.selection.facility_location import FacilityLocation
-from saln.selection.hyperparameters import make_selector, read_values
+from saln.selection.hyperparameters import hyperparameters, make_selector, read_values
 from saln.selection.infobatch import InfoBatch
 from saln.selection.jest import JEST
 from saln.selection.k_center import KCenter
@@ -147,7 +147,7 @@ def split_selector(text: str) -> WrittenSelector:
         if not (key.isidentifier() and equals and value) or key in found:
             name = ""
         found[key] = value
-    if not re.fullmatch(r"[^\W\d][\w.:-]*", name):
+    if not re.fullmatch(r"[^\W\d][\w.-]*(:[^\W\d][\w.]*)?", name):
         raise InputError(
             f"{shown(text)} is no selector; write a NAME, NAME:KEY=VALUE, or with several "
             "hyperparameters NAME(KEY=VALUE, KEY=VALUE), each once"
@@ -233,22 +233,22 @@ def read_selector(text: str) -> Selector:
 
 
 def described(kind: type[Selector]) -> str:
-    """What ``saln list`` says of a kind of selector beside its summary."""
+    """What ``saln list`` says of a kind of selector: its summary, needs and hyperparameters."""
     needs = ", ".join(sorted(kind.requires)) or "nothing"
     when = "before" if kind.chooses_before_loading() else "after"
-    return f"requires {needs}; chooses {when} loading"
+    lines = [kind.summary, f"requires {needs}; chooses {when} loading"]
+    return "\n".join([*lines, *map(str, hyperparameters(kind))])
 
 
 def listed_selectors() -> Iterator[tuple[str, str, str]]:
-    """Name, summary and package ("" for ours) of every selector, installed ones among them.
+    """Name, description and package ("" for ours) of every selector, installed ones among them.
 
-    One that cannot be loaded has the reason in its summary's place.
+    One that cannot be loaded has the reason in the place of its description.
     """
     for name, kind in SELECTORS.items():
-        yield name, f"{kind.summary}\n{described(kind)}", ""
+        yield name, described(kind), ""
     for name, entry in installed_selectors().items():
         try:
-            kind = entry.load()
-            yield name, f"{kind.summary}\n{described(kind)}", entry.package
+            yield name, described(entry.load()), entry.package
         except InputError as error:
-            yield name, str(error), entry.package
+            yield name, str(error), ""

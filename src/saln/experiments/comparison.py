@@ -1,0 +1,253 @@
+"""The parts of a comparison that every arm is made of, from one place."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from saln.data.datasets import DataSet, Examples
+from saln.data.torch_datasets import EvaluationView, TrainingView, inference_batch_size
+from saln.data.transforms import EvaluationTransform, Normalization
+from saln.errors import TrainingError
+from saln.experiments.arm import Arm
+from saln.experiments.config import Config
+from saln.experiments.evaluation import Measuring
+from saln.experiments.label_confidence import LabelConfidence, judge_labels
+from saln.experiments.reference_model import Reference, train_reference
+from saln.experiments.reporter import Reporter
+from saln.experiments.shared_inputs import SharedInputs, load_data
+from saln.loading.epoch_batches import CandidateBatches, EpochBatches, LoadedBatches, ScoredBatches
+from saln.loading.learner_selected import LearnerSelected
+from saln.loading.network_outputs import scoring
+from saln.loading.selected_batches import SelectedBatches
+from saln.randomness import seeded_globally
+from saln.training.cost_ledger import Ledger
+from saln.training.learner_networks import FrozenBody, build_head, build_learner
+from saln.training.loop import TrainSettings
+from saln.training.processes import Processes
+
+
+@dataclass(frozen=True)
+class SharedBySeed:
+    """What all arms of one seed share.
+
+    Attributes:
+        seed: Which.
+        data: With the seed's label noise.
+        inputs: What is the same for every seed.
+        learner: What is trained, with its initial weights: a network, or the head of one.
+        body: What the head is on.
+        reference: For the arms that need it.
+        confidence: How likely the labels are right, for the arms that ask.
+        without_reference: Why there is no reference model for the arms that need it.
+    """
+
+    seed: int
+    data: DataSet
+    inputs: SharedInputs
+    learner: nn.Module
+    body: FrozenBody | None
+    reference: Reference | None
+    confidence: LabelConfidence | None
+    without_reference: str | None = None
+
+    @property
+    def reference_outputs(self) -> Tensor | None:
+        """The reference model's logits for every training example."""
+        return None if self.reference is None else self.reference.outputs
+
+    def whole(self, learner: nn.Module) -> dict[str, Tensor]:
+        """The state dict of the whole network with what was trained."""
+        network = learner if self.body is None else self.body.with_head(learner)
+        state: dict[str, Tensor] = network.state_dict()
+        return state
+
+
+class Comparison:
+    """Makes what the arms are trained with; a subclass may, for one, read its images elsewhere.
+
+    Raises:
+        InputError: The data set is not there, or weights or sizes do not fit.
+    """
+
+    def __init__(
+        self, config: Config, reporter: Reporter, device: torch.device, processes: Processes
+    ) -> None:
+        self.config = config
+        self.reporter = reporter
+        self.device = device
+        self.processes = processes
+        self.data = load_data(config)
+        self.image_size = config.image_size or self.data.default_image_size
+        self.filter_schedule = config.filter_schedule()
+        # Fails here, before the run folder is made, when weights or size do not fit.
+        self.first_learner, self.normalization, self.first_body = self._build_learner(
+            config.seeds[0]
+        )
+        self.measuring = Measuring(
+            self.evaluation_view, config.split_seed, device, config.workers, processes
+        )
+
+    def _build_learner(self, seed: int) -> tuple[nn.Module, Normalization, FrozenBody | None]:
+        """What is trained, the normalization of images, and what is below where it is frozen."""
+        config = self.config
+        options: dict[str, Any] = {
+            "image_size": self.image_size,
+            "pretrained": config.pretrained,
+            "weights": config.weights,
+            "seed": seed,
+        }
+        classes = len(self.data.class_names)
+        if not config.head_only:
+            return *build_learner(config.learner, classes, **options), None
+        head, body = build_head(config.learner, classes, **options)
+        return head, body.network.normalization, body.to(self.device)
+
+    def warm_up(self) -> None:
+        """One pass of every batch shape, so that the first arm does not pay for the kernels."""
+        learner = copy.deepcopy(self.first_learner).to(self.device)
+        body, size = self.first_body, self.image_size
+        labels = torch.zeros(self.config.batch_size, dtype=torch.int64, device=self.device)
+        images = torch.zeros(self.config.batch_size, 3, size, size, device=self.device)
+        if body is not None:
+            images = body(images)
+        with seeded_globally("warm up"):
+            learner.train()
+            torch.nn.functional.cross_entropy(learner(images), labels).backward()
+            torch.optim.SGD(learner.parameters(), lr=0.1).step()
+            with scoring(learner):
+                learner(images[: inference_batch_size(self.device)])
+
+    def settings(self, seed: int) -> TrainSettings:
+        """How every arm of a seed trains."""
+        config = self.config
+        return TrainSettings(
+            epochs=config.epochs,
+            learning_rate=config.learning_rate,
+            schedule=config.schedule,
+            seed=seed,
+            evaluate_every=config.evaluate_every,
+        )
+
+    def training_view(self, examples: Examples, seed: int) -> TrainingView:
+        """Examples as the learner trains on them."""
+        augmentation = self.data.augmentation(self.image_size, self.normalization)
+        return TrainingView(examples, augmentation, seed)
+
+    def evaluation_view(self, examples: Examples) -> EvaluationView:
+        """Examples as they are evaluated."""
+        return EvaluationView(examples, EvaluationTransform(self.image_size, self.normalization))
+
+    def seed(
+        self,
+        seed: int,
+        inputs: SharedInputs,
+        reference: Reference | None = None,
+        arms: Sequence[Arm] | None = None,
+    ) -> SharedBySeed:
+        """Labels, initial weights and, where an arm needs it, the trained reference model.
+
+        A reference model that diverges stops the arms that need it and no others: the reporter
+        has a note of it, and training such an arm raises it.
+
+        Args:
+            seed: Which.
+            inputs: What is the same for every seed.
+            reference: What was trained before, in the place of training it again.
+            arms: Those that are still to be trained; all when None.
+        """
+        config = self.config
+        data = self.data.with_label_noise(config.label_noise, seed)
+        learner, body = self.first_learner, self.first_body
+        if seed != config.seeds[0]:
+            learner, _, body = self._build_learner(seed)
+        first_body = self.first_body
+        if body and first_body and body.network.identity() == first_body.network.identity():
+            body = first_body  # what is kept of its outputs serves every seed
+        why = None
+        if reference is None and any(
+            arm.needs_reference for arm in (config.arms if arms is None else arms)
+        ):
+            try:
+                reference = self._train_reference(seed, data, learner, body)
+            except TrainingError as error:
+                why = f"its reference model diverged: {error}"
+                self.reporter.note(f"reference model, seed {seed}: {error}")
+            # Every process trained it; the first one's outputs hold, to the last digit.
+            reference, why = self.processes.same((reference, why), self.device)
+        confidence = None
+        if inputs.neighbors is not None:
+            confidence = judge_labels(inputs.neighbors, data, seed, self.reporter)
+        return SharedBySeed(seed, data, inputs, learner, body, reference, confidence, why)
+
+    def _train_reference(
+        self, seed: int, data: DataSet, learner: nn.Module, body: FrozenBody | None
+    ) -> Reference:
+        config = self.config
+        return train_reference(
+            copy.deepcopy(learner).to(self.device),
+            self.training_view(data.reference, seed),
+            self.evaluation_view(data.train),
+            self.settings(seed),
+            epochs=config.reference_epochs,
+            steps=self.filter_schedule.steps(len(data.train), config.batch_size),
+            batch_size=min(config.batch_size, len(data.reference)),
+            device=self.device,
+            workers=config.workers,
+            reporter=self.reporter,
+            through=None if body is None else lambda images: body(images.to(self.device)),
+        )
+
+    def batches(
+        self, arm: Arm, shared: SharedBySeed, learner: nn.Module, ledger: Ledger
+    ) -> EpochBatches:
+        """What gets a gradient in an arm. Every arm sees the same candidates in the same order."""
+        view = self.training_view(shared.data.train, shared.seed)
+        # A fresh one each time: some remember, and arms and seeds share nothing.
+        selector = arm.selector(epochs=self.config.epochs)
+        before_loading = selector.chooses_before_loading()
+        body, use = shared.body, "train" if before_loading else "score"
+
+        def through(images: Tensor) -> Tensor:
+            with ledger.phase(use):
+                return images if body is None else body(images.to(self.device))
+
+        options: dict[str, Any] = {
+            "selector": selector,
+            "batch_size": self.config.batch_size,
+            "seed": shared.seed,
+            "rank": self.processes.rank,
+            "world_size": self.processes.world_size,
+            "phase": ledger.phase,
+        }
+        features, workers = shared.inputs.features, self.config.workers
+        if before_loading:
+            sampler = SelectedBatches(
+                len(view) if features is None else features,
+                labels=shared.data.train.labels,
+                label_confidence=None if shared.confidence is None else shared.confidence.values,
+                filter_ratio=0.0 if arm.keeps_all else self.filter_schedule,
+                ahead=0,  # every second of choosing counts, none is hidden behind training
+                **options,
+            )
+            return LoadedBatches(view, sampler, workers, through)
+        candidates = CandidateBatches(
+            len(view), self.config.batch_size, self.filter_schedule, shared.seed
+        )
+        selected = LearnerSelected(
+            LoadedBatches(view, candidates, workers, through),
+            learner=learner,
+            inputs="images",
+            labels="labels",
+            indices="indices",
+            reference_outputs=shared.reference_outputs,
+            features=features,
+            device=self.device,
+            **options,
+        )
+        return ScoredBatches(selected)

@@ -1,0 +1,145 @@
+"""The set-up of a comparison: the data set, and the features that its arms choose by."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from saln.data.datasets import DataSet, load_dataset
+from saln.data.headers import check_headers
+from saln.errors import InputError
+from saln.experiments.arm import Arm
+from saln.experiments.config import Config
+from saln.experiments.reporter import FeatureProgress, Reporter
+from saln.features.dataset_features import named_backbone
+from saln.features.extraction import extract_features
+from saln.features.neighbors import NeighborTable, neighbor_table
+from saln.features.store import FeatureStore
+from saln.loading.mmap_rows import MmapRows
+from saln.messages import parameter
+from saln.selection.coherence import NEIGHBORS
+
+# The share of the training data that trains reference models, when any arm needs one.
+REFERENCE_SHARE = 0.1
+
+
+class StoredRows:
+    """Some rows of a feature store, read when they are asked for: memory never holds them all.
+
+    Args:
+        store: Whose file they are in.
+        rows: int64, (n,): which.
+    """
+
+    ndim = 2
+
+    def __init__(self, store: FeatureStore, rows: npt.NDArray[np.int64]) -> None:
+        self.rows = rows
+        self.shape = (len(rows), store.features.shape[1])
+        self.size = self.shape[0] * self.shape[1]
+        self.dtype = store.features.dtype
+        self._stored = MmapRows(store.features)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: Any) -> npt.NDArray[Any]:
+        """Copies rows: ``index`` is a slice, or int64 (m,)."""
+        return self._stored[torch.from_numpy(self.rows[index])].numpy()
+
+
+@dataclass(frozen=True)
+class SharedInputs:
+    """What all seeds and arms share, made once.
+
+    Attributes:
+        data: Without label noise.
+        features: The training examples' rows, where an arm chooses by them.
+        neighbors: Of the training examples, where an arm asks how likely their labels are right.
+        seconds: What the features took when they were made.
+    """
+
+    data: DataSet
+    features: StoredRows | None = None
+    neighbors: NeighborTable | None = None
+    seconds: float = 0.0
+
+    def cost(self, arm: Arm) -> tuple[float, int]:
+        """Seconds and examples of what an arm needs of it."""
+        if not arm.needs_features:
+            return 0.0, 0
+        return self.seconds, len(self.data.train_and_reference)
+
+
+def load_data(config: Config) -> DataSet:
+    """The data set, with a part for reference models where any arm needs one.
+
+    Raises:
+        InputError: It is not there, or too small for one step's candidates.
+        DataError: It is damaged.
+    """
+    data = load_dataset(
+        config.dataset,
+        config.data_root.expanduser(),
+        limit=config.limit,
+        reference_share=REFERENCE_SHARE if any(arm.needs_reference for arm in config.arms) else 0.0,
+        split_seed=config.split_seed,
+        download=config.download,
+    )
+    check_headers(data)
+    n = candidates_of_step(config)
+    if n > len(data.train):
+        raise InputError(
+            f"{parameter('batch_size', config.batch_size)} at {parameter('filter_ratio')} "
+            f"{config.filter_schedule()} needs {n} candidates for a step, but {config.dataset} has "
+            f"{len(data.train)} training images here; lower one of the two"
+        )
+    return data
+
+
+def candidates_of_step(config: Config) -> int:
+    """The most candidates that a step has."""
+    k = config.batch_size
+    return (
+        k if all(arm.keeps_all for arm in config.arms) else config.filter_schedule().candidates(k)
+    )
+
+
+def make_inputs(
+    config: Config, data: DataSet, image_size: int, device: torch.device, reporter: Reporter
+) -> SharedInputs:
+    """Computes, or finds in the cache, what the arms choose by.
+
+    Raises:
+        InputError: The backbone's weights are not there.
+        DataError: A broken image, or a disk that is full.
+    """
+    required = {name for arm in config.arms for name in arm.requires}
+    if not any(arm.needs_features for arm in config.arms):
+        return SharedInputs(data)
+    network = named_backbone(
+        config.backbone, image_size, size=config.feature_size, weights=config.backbone_weights
+    )
+    # The reference part too, so that the store serves comparisons with and without it.
+    pool = data.train_and_reference
+    computed = FeatureProgress(reporter, f"features: {config.backbone} at {network.image_size} px")
+    store = extract_features(
+        pool,
+        network,
+        name=config.dataset,
+        cache_dir=config.cache_dir.expanduser(),
+        device=device,
+        workers=config.workers,
+        progress=computed,
+    )
+    if computed.rows == 0:
+        reporter.note(f"features: reused {store.path}")
+    rows = np.searchsorted(pool.rows, data.train.rows)
+    neighbors = None
+    if "label_confidence" in required:
+        neighbors = neighbor_table(store, NEIGHBORS, rows=rows if len(rows) < len(pool) else None)
+    return SharedInputs(data, StoredRows(store, rows), neighbors, store.seconds)

@@ -1,0 +1,203 @@
+"""Training of one arm with one seed."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from saln.errors import TrainingError
+from saln.experiments.arm import Arm
+from saln.experiments.comparison import Comparison, SharedBySeed
+from saln.experiments.kept_examples import ChoiceRecord
+from saln.experiments.rows import EpochRow, PhaseSeconds
+from saln.loading.epoch_batches import EpochBatches, LoadedBatches, ScoredBatches
+from saln.loading.selected_batches import SelectedBatches
+from saln.selection import Selector, candidates_needed
+from saln.training.cost_ledger import Ledger
+from saln.training.distributed_layers import synchronize
+from saln.training.loop import EpochResult, Measure, TrainState, train
+
+# Takes an epoch's row, and the state that training goes on from.
+SaveEpoch = Callable[[EpochRow, dict[str, Any]], None]
+
+
+class TrainedArm(NamedTuple):
+    """The learner, what it cost and what was chosen for it."""
+
+    learner: nn.Module
+    ledger: Ledger
+    record: ChoiceRecord
+
+
+class _Plan(NamedTuple):
+    """Of every epoch: its steps, the candidates of a step, and the images loaded for one."""
+
+    steps: list[int]
+    candidates: list[int]
+    loaded: list[int]
+
+
+def train_arm(
+    comparison: Comparison,
+    arm: Arm,
+    shared: SharedBySeed,
+    save_epoch: SaveEpoch,
+    saved: Mapping[str, Any] | None = None,
+) -> TrainedArm:
+    """Trains one arm with one seed.
+
+    Args:
+        comparison: What its parts are made by.
+        arm: Which.
+        shared: What all arms of the seed share.
+        save_epoch: Called after every epoch.
+        saved: A state that it was called with, to go on from.
+
+    Raises:
+        TrainingError: A loss that is not finite, or the reference model that the arm needs
+            diverged.
+        DataError: A broken image.
+    """
+    if shared.without_reference is not None and arm.needs_reference:
+        raise TrainingError(shared.without_reference)
+    config, reporter = comparison.config, comparison.reporter
+    run = _ArmRun(comparison, arm, shared)
+    with run.ledger.phase("evaluate"):
+        splits = comparison.measuring.splits(shared.data)
+
+    def measure() -> dict[str, Measure]:
+        return comparison.measuring.measure(run.learner, splits, shared.body)
+
+    state = None if saved is None else run.restore(saved)
+    epoch = state.epoch if state else 0
+    if epoch < config.epochs:  # else it was ended between its last epoch and its checkpoint
+        name = f"{arm}, seed {shared.seed}" + (f", from epoch {epoch + 1}" if state else "")
+        left = zip(run.plan.steps[epoch:], run.plan.loaded[epoch:], strict=True)
+        reporter.begin(name, sum(count * size for count, size in left))
+
+    def on_step(examples: int, step: int) -> None:
+        reporter.advance(run.plan.loaded[epoch])
+
+    for result in train(
+        run.learner,
+        run.batches,
+        comparison.settings(shared.seed),
+        ledger=run.ledger,
+        measure=measure,
+        on_step=on_step,
+        state=state,
+        processes=comparison.processes,
+    ):
+        row = run.row(result)
+        with run.ledger.phase("save"):
+            save_epoch(row, run.state_after(result))
+        reporter.epoch(row, config.epochs)
+        epoch = result.epoch
+    return TrainedArm(run.learner, run.ledger, run.record)
+
+
+class _ArmRun:
+    """What changes while an arm trains, and what an epoch leaves of it."""
+
+    def __init__(self, comparison: Comparison, arm: Arm, shared: SharedBySeed) -> None:
+        self.comparison, self.arm, self.shared = comparison, arm, shared
+        self.ledger = Ledger(comparison.device)
+        with self.ledger.phase("load"):
+            learner = copy.deepcopy(shared.learner).to(comparison.device)
+            self.learner = synchronize(learner, comparison.processes)
+            self.batches = comparison.batches(arm, shared, self.learner, self.ledger)
+        self.plan = self._plan()
+        k, seeds = comparison.config.batch_size, comparison.config.seeds
+        # Nothing is chosen where nothing is dropped.
+        choices = [
+            steps if size > k else 0
+            for steps, size in zip(self.plan.steps, self.plan.candidates, strict=True)
+        ]
+        show = not arm.keeps_all and shared.seed == seeds[0]
+        self.record = ChoiceRecord(len(shared.data.train), choices, show=show)
+        self.selector = _selector_of(self.batches)
+        self.selector.watch(self.record.choice)
+        self.scored = 0
+
+    def _plan(self) -> _Plan:
+        k, schedule = self.comparison.config.batch_size, self.comparison.filter_schedule
+        epochs = range(1, self.comparison.config.epochs + 1)
+        steps = []
+        for epoch in epochs:
+            self.batches.set_epoch(epoch)
+            steps.append(len(self.batches))
+        ratios = [0.0 if self.arm.keeps_all else schedule.ratio(epoch) for epoch in epochs]
+        sizes = [candidates_needed(k, ratio) for ratio in ratios]
+        # What is chosen before loading is all that is loaded.
+        loaded = sizes if isinstance(self.batches, ScoredBatches) else [k] * len(sizes)
+        return _Plan(steps, sizes, loaded)
+
+    def restore(self, saved: Mapping[str, Any]) -> TrainState:
+        """Goes on from what :meth:`state_after` gave."""
+        self.ledger.load_state_dict(saved["ledger"])
+        self.record.load_state_dict(saved["choices"])
+        if "selector" in saved:
+            self.selector.load_state_dict(saved["selector"])
+        return TrainState(**saved["training"])
+
+    def row(self, result: EpochResult) -> EpochRow:
+        """An epoch's row of ``epochs.jsonl``."""
+        data, ledger, kept = self.shared.data.train, self.ledger, result.indices.numpy()
+        ledger.count(
+            steps=result.steps, forward=len(kept) + self._newly_scored(), backward=len(kept)
+        )
+        wrong = data.labels[kept] != data.true_labels[kept]
+        # Known only of labels that were replaced here: as it came, a data set may hold some.
+        known = self.comparison.config.label_noise > 0
+        seconds: dict[str, Any] = {name: round(t, 6) for name, t in ledger.take().items()}
+        return EpochRow(
+            arm=self.arm.label,
+            seed=self.shared.seed,
+            epoch=result.epoch,
+            steps=ledger.counts.steps,
+            examples_forward=ledger.counts.forward,
+            examples_backward=ledger.counts.backward,
+            **_metrics(result.measures),
+            wrong_label_share_kept=float(wrong.mean()) if known else None,
+            seconds=PhaseSeconds(**seconds),
+        )
+
+    def _newly_scored(self) -> int:
+        """Candidates that went through the learner in the epoch, in all processes together."""
+        if not isinstance(self.batches, ScoredBatches):
+            return 0
+        before, self.scored = self.scored, self.batches.selected.examples_scored
+        newly = torch.tensor([self.scored - before], device=self.comparison.device)
+        return int(self.comparison.processes.total(newly))
+
+    def state_after(self, result: EpochResult) -> dict[str, Any]:
+        """What training goes on from after an epoch; notes what was kept in it, too."""
+        self.record.end_epoch(result.epoch, result.indices.numpy())
+        return {
+            "training": result.state._asdict(),
+            "ledger": self.ledger.state_dict(),
+            "choices": self.record.state_dict(),
+            "selector": self.selector.state_dict(),
+        }
+
+
+def _metrics(measures: Mapping[str, Measure]) -> dict[str, Any]:
+    """The metrics of a row; none where --evaluate-every leaves the epoch out."""
+    return {
+        f"{split}_{name}": value
+        for split, measure in measures.items()
+        for name, value in measure._asdict().items()
+    }
+
+
+def _selector_of(batches: EpochBatches) -> Selector:
+    """The selector at work in an arm."""
+    if isinstance(batches, ScoredBatches):
+        return batches.selected.selector
+    if isinstance(batches, LoadedBatches) and isinstance(batches.batches, SelectedBatches):
+        return batches.batches.selector
+    raise TypeError(f"{type(batches).__name__} are chosen by no selector")
