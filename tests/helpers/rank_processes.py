@@ -221,3 +221,70 @@ def fine_tune(rank, world_size, meeting, results):
     if world_size > 1:
         torch.distributed.destroy_process_group()
     torch.set_num_threads(threads)
+
+
+class Observes(Uniform):
+    """Remembers the losses that it is told."""
+
+    observes_losses = True
+
+    def __init__(self):
+        self.observed = []
+
+    def observe(self, indices, losses):
+        self.observed.append((indices.tolist(), losses.tolist()))
+
+
+def owners_of_observe(**ranks):
+    """Everything with an ``observe``, around a selector of its own: name -> (it, the selector)."""
+    from saln.integrations.step_counter import CountingLoader
+    from saln.loading.epoch_batches import LoadedBatches, ScoredBatches
+    from saln.loading.selected_stream import SelectedStream
+
+    def batches():
+        selector = Observes()
+        settings = {"selector": selector, "batch_size": 8, "seed": 0, **ranks}
+        return SelectedBatches(43, filter_ratio=0.5, **settings), settings
+
+    owners = {}
+    chosen, settings = batches()
+    owners["SelectedBatches"] = chosen, settings["selector"]
+    chosen, settings = batches()
+    loader = torch.utils.data.DataLoader(examples(), batch_sampler=chosen)
+    owners["CountingLoader"] = CountingLoader(loader, chosen), settings["selector"]
+    chosen, settings = batches()
+    view = torch.utils.data.TensorDataset(torch.arange(43))
+    owners["LoadedBatches"] = LoadedBatches(view, chosen), settings["selector"]
+    _, settings = batches()
+    stream = SelectedStream([], filter_ratio=0.5, **settings)
+    owners["SelectedStream"] = stream, settings["selector"]
+    for name, wrap in (("LearnerSelected", lambda one: one), ("ScoredBatches", ScoredBatches)):
+        _, settings = batches()
+        loader = torch.utils.data.DataLoader(examples(), batch_size=16, drop_last=True)
+        selected = LearnerSelected(loader, learner=network(0), indices=2, **settings)
+        owners[name] = wrap(selected), settings["selector"]
+    return owners
+
+
+def observe_in_every_owner(rank, world_size, meeting, explicit):
+    """What each selector was told, where every rank hands on losses of its own."""
+    torch.set_num_threads(1)
+    if world_size > 1:
+        torch.distributed.init_process_group(
+            "gloo", init_method=f"file://{meeting}", rank=rank, world_size=world_size
+        )
+    try:
+        ranks = {"rank": rank, "world_size": world_size} if explicit else {}
+        seen = {}
+        for name, (owner, selector) in owners_of_observe(**ranks).items():
+            # Two batches of other lengths on each rank; the last rank's second is empty.
+            for indices in (
+                torch.arange(rank, 10, world_size),
+                torch.arange(world_size - 1 - rank),
+            ):
+                owner.observe(indices, indices / 4 + rank)
+            seen[name] = selector.observed
+        return seen
+    finally:
+        if world_size > 1:
+            torch.distributed.destroy_process_group()
