@@ -13,8 +13,8 @@ from torch import Tensor
 from saln.data.arguments import as_whole
 from saln.distributed import Rank, Sharing
 from saln.errors import InputError
-from saln.loading.candidate_fields import CandidateFields, as_selector, ratio_or_schedule
-from saln.loading.filter_schedule import FilterSchedule
+from saln.loading.candidate_fields import CandidateFields, as_selector
+from saln.loading.filter_schedule import FilterSchedule, as_schedule
 from saln.loading.loss_observer import LossObserver
 from saln.randomness import derive_generator, seed_workers
 from saln.selection.candidates import Selection, candidates_needed
@@ -128,7 +128,9 @@ class ChoiceBeforeLoading(BatchChoice):
         world_size: int | None,
     ) -> None:
         super().__init__(selector, batch_size, seed, rank, world_size)
-        self.filter_ratio = ratio_or_schedule(filter_ratio)
+        self.schedule = as_schedule(filter_ratio)
+        scheduled = isinstance(filter_ratio, FilterSchedule)
+        self.filter_ratio = self.schedule if scheduled else self.schedule.start
         if not self.selector.chooses_before_loading():
             needs = ", ".join(sorted(self.selector.requires - BEFORE_LOADING))
             raise InputError(
@@ -170,22 +172,12 @@ class ChoiceBeforeLoading(BatchChoice):
 
     def candidates_of(self, epoch: int) -> int:
         """``n``, how many candidates each batch of an epoch is chosen from."""
-        ratio = self.filter_ratio
-        if isinstance(ratio, FilterSchedule):
-            ratio = ratio.ratio(epoch)
-        return candidates_needed(self.own_batch_size, ratio)
+        return candidates_needed(self.own_batch_size, self.schedule.ratio(epoch))
 
     @property
     def n_candidates(self) -> int:
         """``n`` in the current epoch."""
         return self.candidates_of(self.epoch)
-
-    def most_candidates(self) -> int:
-        """The most candidates that any batch of all ranks together is chosen from."""
-        ratio = self.filter_ratio
-        if isinstance(ratio, FilterSchedule):
-            return ratio.candidates(self.batch_size)
-        return candidates_needed(self.batch_size, ratio)
 
     def choose(self, indices: Tensor, epoch: int, step: int, *stream: int | str) -> Selection:
         """Chooses from candidates, as the step of an epoch does; the same on every rank.

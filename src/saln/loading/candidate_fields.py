@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Collection
-from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -18,9 +17,8 @@ from saln.errors import InputError
 from saln.features.store import FeatureStore
 from saln.labels.beliefs import LabelBeliefs
 from saln.labels.judge import judge_labels
-from saln.loading.filter_schedule import FilterSchedule
 from saln.loading.mmap_rows import MmapRows
-from saln.selection.candidates import Candidates, as_ratio
+from saln.selection.candidates import Candidates
 from saln.selection.coherence import NeighborBeliefs
 from saln.selection.coherence import label_confidence as judged_by_neighbors
 from saln.selection.contract import BEFORE_LOADING, Selector
@@ -57,15 +55,6 @@ def as_selector(selector: Any) -> Selector:
         f"selector {selector!r} is not allowed; give a saln.Selector, such as saln.SALN(), or the "
         f"name of one: {', '.join(SELECTORS)}"
     )
-
-
-def ratio_or_schedule(value: Any) -> float | Fraction | FilterSchedule:
-    """A filter ratio, or a schedule of it.
-
-    Raises:
-        InputError: It is neither, or outside [0, 1).
-    """
-    return value if isinstance(value, FilterSchedule) else as_ratio(value)
 
 
 def as_indices(indices: Any) -> Tensor:

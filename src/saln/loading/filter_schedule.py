@@ -5,11 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 
-import numpy as np
-
 from saln.data.arguments import as_whole
 from saln.errors import InputError
-from saln.selection.candidates import candidates_needed, exact_ratio
+from saln.selection.candidates import as_ratio, candidates_needed, exact_ratio
 
 
 @dataclass(frozen=True)
@@ -32,8 +30,8 @@ class FilterSchedule:
         InputError: A ratio outside [0, 1), or more full epochs than there are.
     """
 
-    start: float
-    end: float | None = None
+    start: float | Fraction
+    end: float | Fraction | None = None
     epochs: int = 1
     full_first: int = 0
     full_last: int = 0
@@ -43,14 +41,9 @@ class FilterSchedule:
         # Plain numbers, whatever was given: NumPy's make other fractions.
         for name, low in (("epochs", 1), ("full_first", 0), ("full_last", 0)):
             object.__setattr__(self, name, as_whole(getattr(self, name), name, low))
-        for name in ("start", "end"):
-            value = getattr(self, name)
-            if isinstance(value, np.floating):
-                object.__setattr__(self, name, float(str(value)))
-            elif value is not None and not isinstance(value, int | float):
-                raise InputError(f"{name}={value!r} is not allowed; give a ratio in [0, 1)")
-        for ratio in (self.start, self.last):
-            exact_ratio(ratio)
+        object.__setattr__(self, "start", as_ratio(self.start))
+        if self.end is not None:
+            object.__setattr__(self, "end", as_ratio(self.end))
         if self.ramp < 0:
             raise InputError(
                 f"full_first={self.full_first} and full_last={self.full_last} do not fit into "
@@ -58,7 +51,7 @@ class FilterSchedule:
             )
 
     @property
-    def last(self) -> float:
+    def last(self) -> float | Fraction:
         """The ratio at the end of the ramp."""
         return self.start if self.end is None else self.end
 
@@ -89,7 +82,8 @@ class FilterSchedule:
 
     def __str__(self) -> str:
         """In words, such as ``0.8 to 0.5, all data in the last 2 epochs``."""
-        parts = [f"{self.start:g}" + (f" to {self.last:g}" if self.last != self.start else "")]
+        start, last = float(self.start), float(self.last)
+        parts = [f"{start:g}" + (f" to {last:g}" if last != start else "")]
         for where, epochs in (("first", self.full_first), ("last", self.full_last)):
             if epochs:
                 parts.append(f"all data in the {where} {epochs} epoch{'s' * (epochs > 1)}")
@@ -99,3 +93,14 @@ class FilterSchedule:
         """Gradient steps of the whole run."""
         ratios = (self.ratio(epoch) for epoch in self.all_epochs)
         return sum(examples // candidates_needed(batch_size, ratio) for ratio in ratios)
+
+
+def as_schedule(filter_ratio: float | Fraction | FilterSchedule) -> FilterSchedule:
+    """A schedule as it is, or one of a single ratio.
+
+    Raises:
+        InputError: A ratio that is none, or outside [0, 1).
+    """
+    if isinstance(filter_ratio, FilterSchedule):
+        return filter_ratio
+    return FilterSchedule(filter_ratio)

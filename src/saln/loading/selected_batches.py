@@ -289,13 +289,7 @@ def _check_dataset(dataset: Any, features: Any, length: int) -> None:
 
 def _check_sizes(batches: SelectedBatches) -> None:
     """Refuses an epoch that has too few examples for the candidates of one batch."""
-    ratio = batches.filter_ratio
-    ratios: set[float | Fraction] = (
-        {ratio.ratio(epoch) for epoch in ratio.all_epochs}
-        if isinstance(ratio, FilterSchedule)
-        else {ratio}
-    )
-    for one in ratios:
+    for one in {batches.schedule.ratio(epoch) for epoch in batches.schedule.all_epochs}:
         needed = candidates_needed(batches.batch_size, one)
         if needed > batches.usable:
             raise InputError(

@@ -156,7 +156,7 @@ class SelectedStream(ChoiceBeforeLoading, IterableDataset[Any]):
         self.keys = rows_by_key(keys, len(self.fields))
         buffered = checked.shuffle_buffer
         if buffered is None:
-            buffered = BUFFERED_CHOICES * self.most_candidates()
+            buffered = BUFFERED_CHOICES * self.schedule.candidates(self.batch_size)
         self.shuffle_buffer = as_whole(buffered, "shuffle_buffer", 0)
         self.candidates_of(0)  # raises for itself
 

@@ -79,6 +79,8 @@ class StreamPass:
         if self._state_before is not None:
             return self._state_before | remembered
         state = self.state | remembered
+        # In the middle of a choice its candidates must be read again: then the reader's position
+        # is that from before it, which the state holds already.
         if self.reader is not None and not state["within"]:
             state["reading"] = self.reader.state_dict()
         return state
@@ -92,6 +94,7 @@ class StreamPass:
     def run(self) -> Iterator[Any]:
         """The batches, or samples, that are left."""
         stream = self.stream
+        # Here, not when the iterator is made: loaders make some that they never ask.
         stream.position.use_up()
         if self.is_spent:
             stream.position.shared.clear_ends()  # the next iteration begins the epoch
@@ -103,6 +106,7 @@ class StreamPass:
         for number, batch in enumerate(rest):
             self._state_before = None
             if not number and self.next_epoch is not None:
+                # Something is left of the state's epoch, although another was set.
                 self._warn_of_the_middle()
             yield batch
         self._state_before = None
@@ -119,13 +123,12 @@ class StreamPass:
         )
 
     def _go_to(self, epoch: int) -> None:
-        """Begins another epoch, after one of which nothing was left.
-
-        The loader asks that worker first whose turn it would have been.
-        """
+        """Begins another epoch, after one of which nothing was left."""
         before, self.epoch = self.state, epoch
         self.state = self.stream.state_at(epoch)
         if before["worker"] is not None:
+            # Steps go round among the workers from "base" on: step 0 is the worker's whose turn it
+            # would have been, had the state's epoch gone on.
             self.state["base"] = before["base"] - before["step"]
             self.state["worker"] = before["worker"]
         self.stream.position.enter(epoch)
@@ -138,13 +141,14 @@ class StreamPass:
         worker = None if info is None else [info.id, info.num_workers]
         first_step = state["step"]
         if state["ended"]:
+            # Loaded at the end: the next iteration, which is the user's, must know of it.
             shared.mark_end(epoch)
             return
-        self._check_worker(worker)
+        _check_worker(stream, state, worker)
         if state["worker"] is None:  # saved outside workers: the first is next
             state["base"] = state["step"]
         state["worker"] = worker
-        part = self._part(worker)
+        part = _part_of(stream, worker)
         self.reader = reader = self._open(part)
         if self.is_users:
             shared.begin(epoch)
@@ -157,15 +161,16 @@ class StreamPass:
             if not stream.as_batches:
                 state["reading"] = reader.state_dict()  # a stop may be in the middle
             items = list(islice(reader, n))
-            if len(items) < n:
+            if len(items) < n:  # the last samples, too few for a choice, are left out
                 state["ended"] = True
+                # A position after the last whole choice is at the end, too.
                 if self.is_resumed and step == first_step and not state["within"]:
                     shared.mark_end(epoch)
                 return
             if step == 0:
-                self._compare_order(items)
+                _compare_order(stream, epoch, items)
             if (step - state["base"]) % lanes != lane:
-                state["step"] += 1
+                state["step"] += 1  # read, as the next step needs, but neither chosen nor decoded
                 continue
             indices = torch.tensor([item.row for item in items])
             selection = stream.choose(indices, epoch, step, *part)
@@ -177,15 +182,6 @@ class StreamPass:
                 yield self._batch(own, selection)
             else:
                 yield from self._singly(own, selection)
-
-    def _part(self, worker: list[int] | None) -> list[int | str]:
-        """Which part of a source that shares itself out is read here; decides what is drawn."""
-        stream, part = self.stream, list[int | str]()
-        if "ranks" in stream.split:
-            part += ["rank", stream.rank]
-        if "workers" in stream.split and worker is not None:
-            part += ["worker", worker[0]]
-        return part
 
     def _open(self, part: list[int | str]) -> SampleReader:
         """The source, at the state's position."""
@@ -204,13 +200,6 @@ class StreamPass:
         used = {"given": state["step"] * stream.candidates_of(epoch)}
         reader.load_state_dict(state["reading"] or used)
         return reader
-
-    def _compare_order(self, items: list[Item]) -> None:
-        stream = self.stream
-        drops = len(items) > stream.own_batch_size and bool(stream.selector.requires)
-        if drops and not stream.shuffle_buffer:
-            keys, name = [item.key for item in items], type(stream.selector).__name__
-            stream.position.shared.compare_order(self.epoch, keys, name)
 
     def _batch(self, own: list[Item], selection: Selection) -> StreamBatch:
         samples: Any = [self._decoded(item) for item in own]
@@ -254,28 +243,49 @@ class StreamPass:
                 "repair it or take it out of the stream"
             ) from error
 
-    def _check_worker(self, worker: list[int] | None) -> None:
-        stream, state = self.stream, self.state
-        unknown = stream.options.already_split is None and not stream.split
-        if worker is not None and worker[1] > 1 and unknown and asks_for_worker(stream.source):
-            raise InputError(
-                f"{type(stream.source).__name__}.__iter__ asks which worker it runs in; if it "
-                "shares its samples out among the workers give already_split=('workers',), else "
-                "already_split=()"
-            )
-        if worker is not None and type(stream.selector).state_dict is not Selector.state_dict:
-            raise InputError(
-                f"{type(stream.selector).__name__} remembers what happened, which a worker's "
-                "copy of it would not; give the loader num_workers=0"
-            )
-        begun = bool(state["step"] or state["within"])
-        saved = state["worker"]
-        tied = saved is not None or "workers" in stream.split
-        if begun and tied and saved != worker:
-            raise InputError(
-                f"the position is of {_named(saved)}, but is loaded in {_named(worker)}; load "
-                "it with as many workers as it was saved with, by torchdata's StatefulDataLoader"
-            )
+
+def _part_of(stream: SelectedStream, worker: list[int] | None) -> list[int | str]:
+    """Which part of a source that shares itself out is read here; decides what is drawn."""
+    part: list[int | str] = []
+    if "ranks" in stream.split:
+        part += ["rank", stream.rank]
+    if "workers" in stream.split and worker is not None:
+        part += ["worker", worker[0]]
+    return part
+
+
+def _check_worker(stream: SelectedStream, state: dict[str, Any], worker: list[int] | None) -> None:
+    """Refuses a worker in which the stream cannot be read, or not from the state's position."""
+    unknown = stream.options.already_split is None and not stream.split
+    if worker is not None and worker[1] > 1 and unknown and asks_for_worker(stream.source):
+        raise InputError(
+            f"{type(stream.source).__name__}.__iter__ asks which worker it runs in; if it "
+            "shares its samples out among the workers give already_split=('workers',), else "
+            "already_split=()"
+        )
+    if worker is not None and type(stream.selector).state_dict is not Selector.state_dict:
+        raise InputError(
+            f"{type(stream.selector).__name__} remembers what happened, which a worker's "
+            "copy of it would not; give the loader num_workers=0"
+        )
+    begun = bool(state["step"] or state["within"])
+    saved = state["worker"]
+    # A position that was saved outside workers, by counting steps, is that of any number of them,
+    # unless each reads a part of its own.
+    tied = saved is not None or "workers" in stream.split
+    if begun and tied and saved != worker:
+        raise InputError(
+            f"the position is of {_named(saved)}, but is loaded in {_named(worker)}; load "
+            "it with as many workers as it was saved with, by torchdata's StatefulDataLoader"
+        )
+
+
+def _compare_order(stream: SelectedStream, epoch: int, items: list[Item]) -> None:
+    """Looks whether epochs begin alike, where that matters: something is dropped, by a rule."""
+    drops = len(items) > stream.own_batch_size and bool(stream.selector.requires)
+    if drops and not stream.shuffle_buffer:
+        keys, name = [item.key for item in items], type(stream.selector).__name__
+        stream.position.shared.compare_order(epoch, keys, name)
 
 
 def _named(worker: list[int] | None) -> str:
