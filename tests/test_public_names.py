@@ -26,7 +26,7 @@ PUBLIC = {
         label_sums select suspicious_labels testing write_store
     """,
     "saln.cli": "main",
-    "saln.curation": "SelectionResult select",
+    "saln.curation": "ArraySource SelectOptions SelectionResult select",
     "saln.data": """
         ArrayImages DataSet EvaluationView Examples ImageSplit LoadedSplits TrainingView
         flip_labels load_dataset register_dataset stratified_part

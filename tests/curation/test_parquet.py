@@ -40,7 +40,7 @@ def test_a_file_without_checksums_is_said(tmp_path, caplog, version, dictionary,
         choose(path, tmp_path / "kept.parquet")
     said = f"{path} carries no checksums, so that damage to it may go unnoticed"
     assert [said in record.getMessage() for record in caplog.records] == [True] * (not checksum)
-    assert open_source(tmp_path / "kept.parquet").has_checksums
+    assert open_source(tmp_path / "kept.parquet").groups.has_checksums
 
 
 def test_row_groups_are_read_alone(tmp_path):

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import saln
+from saln.curation.checked_files import CheckedFiles
 from saln.curation.partition import PartitionJob
 from saln.curation.workspace import Workspace
 from saln.errors import DataError, InputError
@@ -169,7 +170,7 @@ def test_unfinished_work_of_a_version_before_is_made_anew(store, tmp_path):
 
 def test_a_part_that_is_damaged_before_all_are_joined(store, tmp_path, monkeypatch):
     out = tmp_path / "kept.parquet"
-    read = Workspace.read
+    read = CheckedFiles.read
 
     def flipped(self, path):
         if path.name.startswith("part-000001"):
@@ -179,7 +180,7 @@ def test_a_part_that_is_damaged_before_all_are_joined(store, tmp_path, monkeypat
         return read(self, path)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Workspace, "read", flipped)
+        patch.setattr(CheckedFiles, "read", flipped)
         with pytest.raises(DataError, match=r"part-000001-.* was damaged; run the same command"):
             choose(store, out)
     assert not out.exists()

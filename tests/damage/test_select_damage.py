@@ -5,6 +5,7 @@ The same rows as undamaged, or one line that names what is damaged and what to d
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import signal
@@ -18,8 +19,10 @@ import pytest
 from helpers.damages import KINDS, damage, damage_file, files_of
 
 import saln
+from saln import curation
 from saln.cli import main
-from saln.curation import select as select_module
+from saln.curation import offline_selection
+from saln.curation.checked_files import CheckedFiles
 from saln.curation.partition import PartitionJob
 from saln.curation.workspace import Workspace
 
@@ -64,9 +67,15 @@ def command(source, out, selector="coherence"):
     ]  # fmt: skip
 
 
+def in_small_partitions(patch):
+    """Lets the command line choose from partitions of two batches."""
+    small = functools.partial(offline_selection.select, partition_rows=2 * SIZE)
+    patch.setattr(curation, "select", small)
+
+
 @pytest.fixture(autouse=True)
 def small_partitions(monkeypatch):
-    monkeypatch.setitem(select_module.select.__kwdefaults__, "partition_rows", 2 * SIZE)
+    in_small_partitions(monkeypatch)
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +83,7 @@ def whole(tmp_path_factory):
     """The input, undamaged, and what is made of it: name -> bytes."""
     folder = tmp_path_factory.mktemp("whole")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(select_module.select.__kwdefaults__, "partition_rows", 2 * SIZE)
+        in_small_partitions(patch)
         write_rows(folder / "rows.parquet")
         assert main(command(folder / "rows.parquet", folder / "kept.parquet")) == 0
     assert files_of(folder) == ["kept.labels.json", "kept.parquet", "rows.parquet"]
@@ -123,14 +132,14 @@ def stopped_after(folder, arguments, monkeypatch, parts):
     return content(folder)
 
 
-def stopped_at(folder, arguments, monkeypatch, method):
-    """Runs until a step of the workspace, and stops as by a kill."""
+def stopped_at(folder, arguments, monkeypatch, owner, method):
+    """Runs until a step of the unfinished work, and stops as by a kill."""
 
     def stops(*_):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(Workspace, method, stops)
+        patch.setattr(owner, method, stops)
         assert main(arguments) == 130
     return content(folder)
 
@@ -181,12 +190,12 @@ def test_damages_of_unfinished_work(whole, tmp_path, monkeypatch, capsys):
     source, out = tmp_path / "rows.parquet", tmp_path / "kept.parquet"
     random, seen = random_of(3), set()
     states = []
-    for step in (1, "publish", "keep"):
+    for step in (None, (Workspace, "publish"), (CheckedFiles, "write")):
         put(tmp_path, {"rows.parquet": whole["rows.parquet"]})
-        if step == 1:
+        if step is None:
             states.append(stopped_after(tmp_path, command(source, out), monkeypatch, 2))
         else:
-            states.append(stopped_at(tmp_path, command(source, out), monkeypatch, step))
+            states.append(stopped_at(tmp_path, command(source, out), monkeypatch, *step))
     for number in range(150):
         put(tmp_path, states[number % len(states)])
         done = damage(tmp_path / "kept.parquet.parts", random)
@@ -201,7 +210,7 @@ def test_damages_of_unfinished_work(whole, tmp_path, monkeypatch, capsys):
 def test_damages_between_the_output_and_the_end(whole, tmp_path, monkeypatch, capsys):
     source, out = tmp_path / "rows.parquet", tmp_path / "kept.parquet"
     put(tmp_path, {"rows.parquet": whole["rows.parquet"]})
-    ended = stopped_at(tmp_path, command(source, out), monkeypatch, "clear")
+    ended = stopped_at(tmp_path, command(source, out), monkeypatch, Workspace, "clear")
     names = ["kept.parquet", "kept.labels.json", "kept.parquet.parts/manifest.json"]
     assert set(names) < set(ended)
     random, outcomes = random_of(4), Counter()

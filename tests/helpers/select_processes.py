@@ -16,9 +16,9 @@ SOURCE = Path(__file__).parents[2] / "src"
 def command(store, out, *more):
     return [
         sys.executable, "-c",
-        "from saln.curation import select; select.PARTITION_ROWS = 400; "
-        "import sys; from saln.cli import main; "
-        "select.select.__kwdefaults__['partition_rows'] = 400; sys.exit(main(sys.argv[1:]))",
+        "import functools, sys; from saln import curation; from saln.cli import main; "
+        "curation.select = functools.partial(curation.select, partition_rows=400); "
+        "sys.exit(main(sys.argv[1:]))",
         "select", str(store), "--selector", "saln", "--candidates", "100", "--out", str(out), *more,
     ]  # fmt: skip
 

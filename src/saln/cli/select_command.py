@@ -81,7 +81,7 @@ def _select(settings: SelectSettings) -> int:
     command, and gives the same file.
     """
     from saln.cli.display import open_reporter
-    from saln.curation.offline_selection import select
+    from saln.curation import select
 
     own = ("source", "distrusted", "json")
     options = {name: value for name, value in vars(settings).items() if name not in own}

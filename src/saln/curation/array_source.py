@@ -52,9 +52,9 @@ class ArraySource:
         """The number of rows, and checksums of all that decides."""
         features, labels = xxhash.xxh3_128(), xxhash.xxh3_128()
         for _, block in () if self._rows is None else self._rows.blocks():
-            features.update(np.ascontiguousarray(block).view(np.uint8))
+            features.update(np.ascontiguousarray(block).data)
         if self._labels is not None:
-            labels.update(self._labels.view(np.uint8))
+            labels.update(self._labels.data)
         digests = {"features": features.hexdigest(), "labels": labels.hexdigest()}
         return {"rows": len(self), **digests, "class_names": self.class_names}
 

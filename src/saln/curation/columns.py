@@ -1,9 +1,11 @@
-"""Columns of Parquet as arrays: which kinds are taken, and what is said of the others."""
+"""Columns of Parquet as arrays: which are asked for, and which types are taken."""
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,8 +15,8 @@ from saln._extras import optional_import
 from saln.errors import DataError, InputError
 from saln.messages import parameter
 
-# Gives the error for a row, counted from the column's first, and what is wrong with it.
-Bad = Callable[[int, str], DataError]
+# Makes the error for a row, counted from the column's first, and what is wrong with it.
+RowError = Callable[[int, str], DataError]
 
 
 def import_pyarrow() -> tuple[Any, Any]:
@@ -27,61 +29,97 @@ def import_pyarrow() -> tuple[Any, Any]:
         return importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")
 
 
-def _plain(kind: Any) -> Any:
-    """What an extension type, such as a tensor of fixed shape, is stored as."""
+@dataclass(frozen=True)
+class InputColumns:
+    """Which columns of Parquet hold what.
+
+    Attributes:
+        features: Lists of numbers, all of one length.
+        labels: Whole numbers, or the classes' names; None where there are none.
+        id: Kept as ``id``. When None, that is the input's own column of this name, or the number
+            of the row where it has none.
+    """
+
+    features: str = "features"
+    labels: str | None = None
+    id: str | None = None
+
+    def check(self, path: Path, schema: Any) -> None:
+        """Refuses columns that are not there, hold something else, or would be there twice.
+
+        Args:
+            path: The input, for messages.
+            schema: Its ``pyarrow.Schema``.
+
+        Raises:
+            InputError: Names the option, its value and what is allowed.
+        """
+        for option, name, needed in (
+            ("features_column", self.features, True),
+            ("labels_column", self.labels, False),
+            ("id_column", self.id, False),
+        ):
+            if not isinstance(name, str) and (name is not None or needed):
+                raise InputError(
+                    f"{parameter(option)} {name!r} is not allowed; give the name of a column"
+                )
+            if name is not None and name not in schema.names:
+                raise InputError(
+                    f"{parameter(option, name)}: {path} has no such column; choose among "
+                    f"{', '.join(schema.names)}"
+                )
+        if not _holds_numbers(kind := schema.field(self.features).type):
+            raise InputError(
+                f"{parameter('features_column', self.features)} holds {kind}; give a column of "
+                "lists of floats, one list a row"
+            )
+        if self.labels is not None and not _holds_labels(kind := schema.field(self.labels).type):
+            raise InputError(
+                f"{parameter('labels_column', self.labels)} holds {kind}; give a column of whole "
+                "numbers or of names"
+            )
+        # The output adds both names: beside a column of that name it would have two, or lose one.
+        for added, name, option in (
+            ("id", self.id, "id_column"),
+            ("label", self.labels, "labels_column"),
+        ):
+            if name not in (None, added) and added in schema.names:
+                raise InputError(
+                    f"{path} has a column named {added}, which {parameter(option, name)} would "
+                    f"write too; rename it, or give {parameter(option, added)}"
+                )
+
+
+def _holds_numbers(kind: Any) -> bool:
+    """Whether a column's type is lists of numbers, also as tensors of a fixed shape."""
     arrow, _ = import_pyarrow()
-    return kind.storage_type if isinstance(kind, arrow.BaseExtensionType) else kind
+    types = arrow.types
+    plain = kind.storage_type if isinstance(kind, arrow.BaseExtensionType) else kind
+    lists = types.is_list(plain) or types.is_large_list(plain) or types.is_fixed_size_list(plain)
+    if not lists:
+        return False
+    return bool(types.is_floating(plain.value_type) or types.is_integer(plain.value_type))
 
 
-def check_features(name: str, kind: Any) -> None:
-    """Refuses a column of features that holds no lists of numbers.
-
-    Raises:
-        InputError: Names the column, its type and what is allowed.
-    """
+def _holds_labels(kind: Any) -> bool:
     types = import_pyarrow()[0].types
-    plain = _plain(kind)
-    if types.is_list(plain) or types.is_large_list(plain) or types.is_fixed_size_list(plain):
-        inside = plain.value_type
-        if types.is_floating(inside) or types.is_integer(inside):
-            return
-    raise InputError(
-        f"{parameter('features_column', name)} holds {kind}; give a column of lists of floats, one "
-        "list a row"
-    )
+    plain = kind.value_type if types.is_dictionary(kind) else kind
+    numbers = types.is_integer(plain) or types.is_floating(plain) or types.is_boolean(plain)
+    return bool(numbers or holds_names(plain))
 
 
-def check_labels(name: str, kind: Any) -> None:
-    """Refuses a column of labels that holds neither whole numbers nor names.
-
-    Raises:
-        InputError: Names the column, its type and what is allowed.
-    """
-    types = import_pyarrow()[0].types
-    if types.is_dictionary(kind):
-        kind = kind.value_type
-    if not (
-        types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind) or named(kind)
-    ):
-        raise InputError(
-            f"{parameter('labels_column', name)} holds {kind}; give a column of whole numbers or "
-            "of names"
-        )
-
-
-def named(kind: Any) -> bool:
+def holds_names(kind: Any) -> bool:
     """Whether labels of a type are the classes' names."""
     types = import_pyarrow()[0].types
-    if types.is_dictionary(kind):
-        kind = kind.value_type
-    return bool(types.is_string(kind) or types.is_large_string(kind))
+    plain = kind.value_type if types.is_dictionary(kind) else kind
+    return bool(types.is_string(plain) or types.is_large_string(plain))
 
 
-def features_of(column: Any, name: str, width: int | None, bad: Bad) -> npt.NDArray[Any]:
+def feature_rows(column: Any, name: str, width: int | None, bad: RowError) -> npt.NDArray[Any]:
     """Rows of features from a column of lists.
 
     Args:
-        column: A ``pyarrow.ChunkedArray`` of a type that :func:`check_features` took.
+        column: A ``pyarrow.ChunkedArray`` of a type that :class:`InputColumns` allows.
         name: The column's, for messages.
         width: How many numbers each row must have; as many as the first when None.
         bad: Makes the error for a row.
@@ -95,14 +133,14 @@ def features_of(column: Any, name: str, width: int | None, bad: Bad) -> npt.NDAr
     arrow, _ = import_pyarrow()
     array = arrow.concat_arrays(column.chunks) if column.num_chunks != 1 else column.chunk(0)
     if isinstance(array.type, arrow.BaseExtensionType):
-        array = array.storage
+        array = array.storage  # a tensor of a fixed shape is a list of its numbers
     missing = np.flatnonzero(array.is_null().to_numpy(zero_copy_only=False))
     if len(missing):
         raise bad(int(missing[0]), f"{name} is missing")
     if arrow.types.is_fixed_size_list(array.type):
         lengths = np.full(len(array), array.type.list_size)
     else:
-        lengths = np.diff(array.offsets.to_numpy())
+        lengths = np.diff(array.offsets.to_numpy())  # also where the array starts in the middle
     width = int(lengths[0]) if width is None and len(lengths) else width or 0
     other = np.flatnonzero(lengths != width)
     if len(other):
@@ -110,21 +148,23 @@ def features_of(column: Any, name: str, width: int | None, bad: Bad) -> npt.NDAr
         raise bad(row, f"{name} has {lengths[row]} numbers where others have {width}")
     if width == 0 and len(array):
         raise bad(0, f"{name} is an empty list")
+    # Only now that every list is there and equally long is row i at i * width.
     values = array.flatten()
     if values.null_count:
         row = int(np.flatnonzero(values.is_null().to_numpy(zero_copy_only=False))[0])
         raise bad(row // width, f"{name} lacks a number")
     features: npt.NDArray[Any] = values.to_numpy(zero_copy_only=False)
     if features.dtype.kind != "f":
+        # float32 holds whole numbers up to 2**24 exactly.
         features = features.astype(np.float32 if features.itemsize <= 2 else np.float64)
     return features.reshape(len(array), width)
 
 
-def label_column(column: Any, name: str, bad: Bad) -> Any:
+def label_column(column: Any, name: str, bad: RowError) -> Any:
     """Labels as int64, or as strings where they are names; a ``pyarrow.Array``.
 
     Args:
-        column: A ``pyarrow.ChunkedArray`` of a type that :func:`check_labels` took.
+        column: A ``pyarrow.ChunkedArray`` of a type that :class:`InputColumns` allows.
         name: The column's, for messages.
         bad: Makes the error for a row.
 
@@ -133,14 +173,15 @@ def label_column(column: Any, name: str, bad: Bad) -> Any:
     """
     arrow, _ = import_pyarrow()
     if arrow.types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
+        column = column.cast(column.type.value_type)  # of pandas' categories
     if column.null_count:
         missing = np.flatnonzero(column.is_null().to_numpy())
         raise bad(int(missing[0]), f"{name} is missing")
-    if named(column.type):
+    if holds_names(column.type):
         return column.cast(arrow.string()).combine_chunks()
     values = column.to_numpy()
     if values.dtype.kind == "f":
+        # Pandas makes floats of whole numbers where one is missing; above 2**53 floats skip some.
         wide = values.astype(np.float64)
         whole = np.isfinite(wide) & (wide == np.floor(wide)) & (np.abs(wide) <= 2.0**53)
         if not whole.all():
@@ -151,20 +192,3 @@ def label_column(column: Any, name: str, bad: Bad) -> Any:
         row = int(large.argmax())
         raise bad(row, f"{name} is {values[row]}, which is beyond int64")
     return arrow.array(values.astype(np.int64))
-
-
-def class_codes(names: Any, classes: Any) -> npt.NDArray[np.int64]:
-    """The position of each name among the classes' names."""
-    compute = importlib.import_module("pyarrow.compute")
-    found: npt.NDArray[np.int64] = (
-        compute.index_in(names, value_set=classes).to_numpy(zero_copy_only=False).astype(np.int64)
-    )
-    return found
-
-
-def label_numbers(labels: Any, classes: Any) -> npt.NDArray[np.int64]:
-    """Labels as int64: themselves, or the position among the classes' names where there are."""
-    if classes is not None:
-        return class_codes(labels, classes)
-    numbers: npt.NDArray[np.int64] = labels.to_numpy(zero_copy_only=False)
-    return numbers

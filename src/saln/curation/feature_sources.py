@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import importlib
 import itertools
+import os
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -15,20 +17,17 @@ import numpy.typing as npt
 import torch
 
 from saln.curation.columns import (
-    check_features,
-    check_labels,
-    features_of,
+    InputColumns,
+    feature_rows,
+    holds_names,
     import_pyarrow,
     label_column,
-    label_numbers,
-    named,
 )
 from saln.curation.parquet import RowGroups
-from saln.data.arguments import as_path
+from saln.data.arguments import as_path, first_nonfinite
 from saln.errors import DataError, InputError
 from saln.features.store import FeatureStore
 from saln.loading.mmap_rows import MmapRows
-from saln.messages import parameter
 from saln.randomness import derive_generator
 
 
@@ -108,10 +107,10 @@ class StoreSource:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.store = FeatureStore.open(path)
-        self._rows = MmapRows(self.store.features)
+        self._rows = MmapRows(self.store.features)  # stays out of this process's memory
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return StoreSource, (self.path,)
+        return StoreSource, (self.path,)  # each process maps the file itself
 
     def __len__(self) -> int:
         """Rows to choose from: what could not be read is not among them."""
@@ -124,7 +123,7 @@ class StoreSource:
     def order(self, start: int, stop: int, seed: int) -> npt.NDArray[np.int64]:
         """From everywhere: stores are often sorted by class, and any row is quick to read."""
         rows = shuffled_rows(len(self), seed)[start:stop]
-        readable = self.store.readable
+        readable = self.store.readable  # the order is of these, and not of all rows
         return rows if readable is None else readable[rows]
 
     def read(self, rows: npt.NDArray[np.int64]) -> Part:
@@ -155,6 +154,52 @@ class StoreSource:
         return None
 
 
+class LabelColumn:
+    """The labels of Parquet: whole numbers, or names that count as their place among all of them.
+
+    Args:
+        groups: The rows.
+        name: The column.
+        class_names: All names in order, where they are known already.
+    """
+
+    def __init__(self, groups: RowGroups, name: str, class_names: list[str] | None) -> None:
+        self._groups = groups
+        self._name = name
+        self._named = holds_names(groups.schema.field(name).type)
+        self._class_names = class_names
+
+    @property
+    def class_names(self) -> list[str] | None:
+        """All names in order; None where labels are numbers. Reads all labels when first asked."""
+        if self._named and self._class_names is None:
+            unique = importlib.import_module("pyarrow.compute").unique
+            names = {name for part in self._parts() for name in unique(part).to_pylist()}
+            self._class_names = sorted(names)
+        return self._class_names
+
+    def numbers(self, labels: Any) -> npt.NDArray[np.int64]:
+        """Labels of some rows, a ``pyarrow.Array``, as int64."""
+        if self._named:
+            classes = import_pyarrow()[0].array(self.class_names)
+            labels = importlib.import_module("pyarrow.compute").index_in(labels, value_set=classes)
+        numbers: npt.NDArray[Any] = labels.to_numpy(zero_copy_only=False)
+        return numbers.astype(np.int64)
+
+    def all_numbers(self) -> npt.NDArray[np.int64]:
+        """The labels of all rows, int64 (n,)."""
+        return np.concatenate([self.numbers(part) for part in self._parts()])
+
+    def column(self, table: Any, start: int) -> Any:
+        """The labels of a table whose first row is ``start``: int64 or strings."""
+        bad = functools.partial(bad_row, self._groups.path, start)
+        return label_column(table[self._name], self._name, bad)
+
+    def _parts(self) -> Iterator[Any]:
+        for number, start in enumerate(self._groups.starts[:-1]):
+            yield self.column(self._groups.read(number, [self._name]), start)
+
+
 class ParquetSource:
     """The rows of a Parquet file, or of a folder's, in the order of the files' names.
 
@@ -162,12 +207,12 @@ class ParquetSource:
 
     Args:
         path: A file or a folder with ``*.parquet``.
-        features_column: Lists of numbers, all of one length.
-        labels_column: Whole numbers, or the classes' names; None where there are none.
-        id_column: Kept as ``id``. When None, that is the input's own column of this name, or
-            the number of the row where it has none.
-        known: The numbers in a row of features and all names of classes in order, where a
-            source of the same files has found them already.
+        asked: Which columns hold what.
+        width: How many numbers a row of features has, where it is known already.
+        class_names: Likewise, all names of classes in order.
+
+    Attributes:
+        groups: The files' row groups.
 
     Raises:
         InputError: No such file, column or type; a column whose name the output needs.
@@ -177,60 +222,36 @@ class ParquetSource:
     def __init__(
         self,
         path: Path,
-        features_column: str = "features",
-        labels_column: str | None = None,
-        id_column: str | None = None,
-        known: tuple[int | None, list[str] | None] = (None, None),
+        asked: InputColumns,
+        width: int | None = None,
+        class_names: list[str] | None = None,
     ) -> None:
         self.path = path
-        self._asked = (features_column, labels_column, id_column)
-        self._groups = RowGroups(path)
-        self._width, self._names = known
-        schema = self._groups.schema
-        self.columns: Sequence[str] = list(schema.names)
-        names = ("features_column", "labels_column", "id_column")
-        for option, name in zip(names, self._asked, strict=True):
-            if not isinstance(name, str) and (name is not None or option == names[0]):
-                raise InputError(
-                    f"{parameter(option)} {name!r} is not allowed; give the name of a column"
-                )
-            if name is not None and name not in self.columns:
-                raise InputError(
-                    f"{parameter(option, name)}: {path} has no such column; choose among "
-                    f"{', '.join(self.columns)}"
-                )
+        self.groups = RowGroups(path)
         if len(self) == 0:
             raise InputError(f"{path} holds no rows; give files that do")
-        check_features(features_column, schema.field(features_column).type)
-        if labels_column is not None:
-            check_labels(labels_column, schema.field(labels_column).type)
-        # What is added under a name that is there would be there twice, or not at all.
-        for added, asked, option in (
-            ("id", id_column, names[2]),
-            ("label", labels_column, names[1]),
-        ):
-            if asked not in (None, added) and added in self.columns:
-                raise InputError(
-                    f"{path} has a column named {added}, which {parameter(option, asked)} would "
-                    f"write too; rename it, or give {parameter(option, added)}"
-                )
-        if self._width is None:
-            self._width = self._read(0, 1).features.shape[1]
+        asked.check(path, self.groups.schema)
+        self.columns: Sequence[str] = list(self.groups.schema.names)
+        self._asked = asked
+        self._labels: LabelColumn | None = None
+        if asked.labels is not None:
+            self._labels = LabelColumn(self.groups, asked.labels, class_names)
+        self._width = width
+        if width is None:
+            # The first row says what every other must have.
+            self._width = self._read(0, 1)[0].shape[1]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return ParquetSource, (self.path, *self._asked, (self._width, self._names))
+        # Workers are told the names of classes, and need not read all labels for them.
+        return ParquetSource, (self.path, self._asked, self._width, self.class_names)
 
     def __len__(self) -> int:
-        return len(self._groups)
-
-    @property
-    def has_checksums(self) -> bool:
-        """Whether its pages carry checksums, as those of the first row group tell."""
-        return self._groups.has_checksums
+        return len(self.groups)
 
     def identity(self) -> dict[str, Any]:
         """Names, sizes and checksums of the files, and which columns are asked for."""
-        return {"files": self._groups.checksums(), "columns": list(self._asked)}
+        columns = list(dataclasses.astuple(self._asked))
+        return {"files": self.groups.checksums(), "columns": columns}
 
     def order(self, start: int, stop: int, seed: int) -> npt.NDArray[np.int64]:
         """Rows that lie together: reading single rows would read whole row groups."""
@@ -239,85 +260,66 @@ class ParquetSource:
 
     def read(self, rows: npt.NDArray[np.int64]) -> Part:
         """See :class:`Source`; reads all that lies between the first and the last."""
-        part = self._read(int(rows.min()), int(rows.max()) + 1)
-        places = rows - rows.min()
-        labels = None if part.labels is None else part.labels[places]
-        return Part(part.features[places], labels, part.columns.take(places))
+        features, labels, columns = self._read(int(rows.min()), int(rows.max()) + 1)
+        places = rows - rows.min()  # a partition's rows lie together, so little is read in vain
+        labels = None if labels is None else labels[places]
+        return Part(features[places], labels, columns.take(places))
 
-    def _read(self, start: int, stop: int) -> Part:
+    def _read(
+        self, start: int, stop: int
+    ) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64] | None, Any]:
         arrow, _ = import_pyarrow()
-        starts, parts, at = self._groups.starts, [], start
+        starts, parts, at = self.groups.starts, [], start
         while at < stop:
-            number = bisect_right(starts, at) - 1
+            number = bisect_right(starts, at) - 1  # the row group that holds this row
             first, last = starts[number], min(stop, starts[number + 1])
-            parts.append(self._groups.read(number).slice(at - first, last - at))
+            parts.append(self.groups.read(number).slice(at - first, last - at))
             at = last
+        # Row groups may hold different dictionaries for the same names.
         table = arrow.concat_tables(parts).unify_dictionaries()
-        features_column, labels_column, id_column = self._asked
-        bad = functools.partial(self._bad, start)
-        features = features_of(table[features_column], features_column, self._width, bad)
-        labels = None
+        name = self._asked.features
+        bad = functools.partial(bad_row, self.path, start)
+        features = feature_rows(table[name], name, self._width, bad)
         if "id" not in self.columns:
+            # Every row of the output can be traced, also where nothing was asked for.
             numbers = arrow.array(np.arange(start, stop))
-            table = table.append_column("id", table[id_column] if id_column else numbers)
-        if labels_column is not None:
-            given = label_column(table[labels_column], labels_column, bad)
-            labels = label_numbers(given, self._classes)
-            if "label" not in self.columns:
-                table = table.append_column("label", given)
-        return Part(features, labels, table)
-
-    @property
-    def _classes(self) -> Any:
-        return None if self.class_names is None else import_pyarrow()[0].array(self.class_names)
+            table = table.append_column("id", table[self._asked.id] if self._asked.id else numbers)
+        if self._labels is None:
+            return features, None, table
+        labels = self._labels.column(table, start)
+        if "label" not in self.columns:
+            table = table.append_column("label", labels)
+        return features, self._labels.numbers(labels), table
 
     @property
     def class_names(self) -> list[str] | None:
         """See :class:`Source`; found by reading all labels once."""
-        name = self._asked[1]
-        if name is None or not named(self._groups.schema.field(name).type):
-            return None
-        if self._names is None:
-            unique = importlib.import_module("pyarrow.compute").unique
-            self._names = sorted({name for part in self._labels(name) for name in
-                                  unique(part).to_pylist()})  # fmt: skip
-        return self._names
-
-    def _labels(self, name: str) -> Any:
-        """The labels of each row group."""
-        for number, start in enumerate(self._groups.starts[:-1]):
-            column = self._groups.read(number, [name])[name]
-            yield label_column(column, name, functools.partial(self._bad, start))
-
-    def _bad(self, start: int, row: int, said: str) -> DataError:
-        return bad_row(self.path, start + row, said)
-
-    def check_unchanged(self) -> None:
-        """See :class:`Source`."""
-        self._groups.check_unchanged()
-
-    def ids(self, rows: Sequence[int]) -> list[Any] | None:
-        """See :class:`Source`."""
-        name = self._asked[2] or ("id" if "id" in self.columns else None)
-        if name is None:
-            return None
-        starts, found = self._groups.starts, {}
-        for number, group in itertools.groupby(sorted(rows), lambda row: bisect_right(starts, row)):
-            column = self._groups.read(number - 1, [name])[name]
-            found.update({row: column[row - starts[number - 1]].as_py() for row in group})
-        return [found[row] for row in rows]
+        return None if self._labels is None else self._labels.class_names
 
     def labels(self) -> npt.NDArray[np.int64] | None:
         """See :class:`Source`."""
-        name = self._asked[1]
+        return None if self._labels is None else self._labels.all_numbers()
+
+    def check_unchanged(self) -> None:
+        """See :class:`Source`."""
+        self.groups.check_unchanged()
+
+    def ids(self, rows: Sequence[int]) -> list[Any] | None:
+        """See :class:`Source`."""
+        name = self._asked.id or ("id" if "id" in self.columns else None)
         if name is None:
             return None
-        return np.concatenate([label_numbers(part, self._classes) for part in self._labels(name)])
+        starts, found = self.groups.starts, {}
+        # Each row group is read once, whatever the order of the rows.
+        for number, group in itertools.groupby(sorted(rows), lambda row: bisect_right(starts, row)):
+            column = self.groups.read(number - 1, [name])[name]
+            found.update({row: column[row - starts[number - 1]].as_py() for row in group})
+        return [found[row] for row in rows]
 
 
-def bad_row(path: Path, row: int, said: str) -> DataError:
-    """The error for a row that cannot be chosen from."""
-    return DataError(f"row {row:,} of {path}: {said}; repair that row or leave it out")
+def bad_row(path: Path, start: int, row: int, said: str) -> DataError:
+    """The error for a row that cannot be chosen from, counted from ``start``."""
+    return DataError(f"row {start + row:,} of {path}: {said}; repair that row or leave it out")
 
 
 def check_finite(path: Path, rows: npt.NDArray[np.int64], features: npt.NDArray[Any]) -> None:
@@ -326,12 +328,12 @@ def check_finite(path: Path, rows: npt.NDArray[np.int64], features: npt.NDArray[
     Raises:
         DataError: Names the first row.
     """
-    finite = np.isfinite(features).all(axis=1)
-    if not finite.all():
-        raise bad_row(path, int(rows[~finite].min()), "its features are NaN or infinite")
+    row = first_nonfinite(features)
+    if row is not None:
+        raise bad_row(path, 0, int(rows[row]), "its features are NaN or infinite")
 
 
-@functools.lru_cache(maxsize=1)
+@functools.lru_cache(maxsize=1)  # every partition asks for the same order
 def shuffled_rows(length: int, seed: int) -> npt.NDArray[np.int64]:
     """All rows, in the random order in which partitions take them."""
     order: npt.NDArray[np.int64] = torch.randperm(
@@ -340,14 +342,12 @@ def shuffled_rows(length: int, seed: int) -> npt.NDArray[np.int64]:
     return order
 
 
-def open_source(
-    path: str | Path,
-    *,
-    features_column: str = "features",
-    labels_column: str | None = None,
-    id_column: str | None = None,
-) -> StoreSource | ParquetSource:
+def open_source(path: str | os.PathLike[str], columns: InputColumns | None = None) -> Source:
     """A feature store where ``path`` is a folder with a manifest, else Parquet.
+
+    Args:
+        path: Where it is.
+        columns: Which columns of Parquet hold what; of a store, none are read.
 
     Raises:
         InputError: There is nothing there, or a column or type is not allowed.
@@ -367,4 +367,4 @@ def open_source(
     of_store = (path / name for name in ("features.npy", "labels.npy"))
     if path.is_dir() and (any(map(Path.exists, of_store)) or not any(path.glob("*.parquet"))):
         return StoreSource(path)
-    return ParquetSource(path, features_column, labels_column, id_column)
+    return ParquetSource(path, columns or InputColumns())

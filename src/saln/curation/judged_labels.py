@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from saln.curation.checked_files import CheckedFiles
 from saln.curation.feature_sources import Source, StoreSource, bad_row, check_finite
 from saln.curation.partition import BELIEF
-from saln.curation.workspace import Workspace
 from saln.errors import DataError, InputError
 from saln.features.from_arrays import write_store
 from saln.features.store import FeatureStore
@@ -31,13 +31,13 @@ def belief_array(content: bytes) -> npt.NDArray[Any]:
 
 
 def judge(
-    source: Source, workspace: Workspace, kept: dict[str, Path]
+    source: Source, files: CheckedFiles, kept: dict[str, Path]
 ) -> tuple[Path, dict[str, Any]]:
     """Forms beliefs about all labels, or takes those that a run before has formed.
 
     Args:
         source: The rows.
-        workspace: Where they are kept.
+        files: Where they are kept.
         kept: What is whole there. Parts that were chosen by beliefs which are lost are taken
             out of it: beliefs that are formed anew may differ in a last digit.
 
@@ -49,9 +49,10 @@ def judge(
         DataError: A label or a row of features that is none.
     """
     if "beliefs" in kept and "labels" in kept:
-        labels: dict[str, Any] = json.loads(workspace.read(kept["labels"]))
+        labels: dict[str, Any] = json.loads(files.read(kept["labels"]))
         return kept["beliefs"], labels
-    workspace.drop(*kept.values())
+    # Beliefs that are formed anew may differ in a last digit: no part may mix both.
+    files.drop(*kept.values())
     kept.clear()
     given = source.labels()
     if given is None:
@@ -60,7 +61,7 @@ def judge(
         )
     if not isinstance(source, StoreSource) and source.class_names is None and given.min() < 0:
         row = int((given < 0).argmax())
-        raise bad_row(source.path, row, f"its label is {given[row]}, which is no class")
+        raise bad_row(source.path, 0, row, f"its label is {given[row]}, which is no class")
     # The classes that are there, numbered anew: a number of a million asks for no such matrix.
     known = np.flatnonzero(given >= 0)
     classes, numbers = np.unique(given[known], return_inverse=True)
@@ -69,24 +70,24 @@ def judge(
             f"every row of {source.path} has a label of its own, so that none tells anything about "
             f"another; give {parameter('labels_column', Placeholder('NAME'))} of one with classes"
         )
-    codes = np.full(len(given), -1, dtype=np.int64)
+    codes = np.full(len(given), -1, dtype=np.int64)  # -1 stays where there is no label
     codes[known] = numbers
-    # What is found is kept with the unfinished work; nothing is written beside a user's store.
-    beliefs = store_beliefs(_store(source, workspace, codes), codes, keep=False)
+    # What is learned is kept with the unfinished work; nothing is written beside a user's store.
+    beliefs = store_beliefs(_store(source, files, codes), codes, keep=False)
     believed = beliefs.believed.numpy()
     both = np.empty(len(given), dtype=BELIEF)
     both["confidence"] = beliefs.confidence.numpy()
-    both["believed"] = np.where(believed < 0, -1, classes[believed])
+    both["believed"] = np.where(believed < 0, -1, classes[believed])  # in the input's numbers
     content = io.BytesIO()
     np.save(content, both, allow_pickle=False)
     names = classes.tolist()
     if source.class_names is not None:
         names = [source.class_names[number] for number in names]
     labels = _listing(source, beliefs, codes, names)
-    text = json.dumps(labels, default=str)
-    file = workspace.keep("beliefs", "npy", content.getvalue())
-    workspace.keep("labels", "json", text.encode())
-    return file, json.loads(text)
+    text = json.dumps(labels, default=str)  # ids may be dates, decimals or bytes
+    file = files.write("beliefs", "npy", content.getvalue())
+    files.write("labels", "json", text.encode())
+    return file, json.loads(text)  # as a later run reads it, so that both write the same
 
 
 def _listing(
@@ -135,18 +136,19 @@ class _Table:
     def __getitem__(self, part: slice) -> npt.NDArray[Any]:
         rows = np.arange(*part.indices(len(self)))
         features = self.source.read(rows).features
-        assert features is not None  # checked before: no labels are judged without
+        if features is None:
+            raise InputError("labels are judged by features; give them, not their number alone")
         check_finite(self.source.path, rows, features)
         return features
 
 
-def _store(source: Source, workspace: Workspace, codes: npt.NDArray[np.int64]) -> FeatureStore:
+def _store(source: Source, files: CheckedFiles, codes: npt.NDArray[np.int64]) -> FeatureStore:
     """A source's own store, or one of its features among the unfinished work."""
     if isinstance(source, StoreSource):
         return source.store
-    folder, table = workspace.path / "features", _Table(source)
+    folder, table = files.folder / "features", _Table(source)
     try:
         return write_store(folder, table, codes, name=source.path.name)
     except DataError:  # a damaged one; what else is wrong is so the second time, too
-        workspace.drop(folder)
+        files.drop(folder)
         return write_store(folder, table, codes, name=source.path.name)

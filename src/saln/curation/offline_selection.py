@@ -19,14 +19,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict, Unpack
 
 import numpy as np
 
 import saln
 from saln.curation.array_source import ArraySource
-from saln.curation.columns import import_pyarrow
-from saln.curation.feature_sources import ParquetSource, StoreSource, open_source
+from saln.curation.checked_files import CURE, CheckedFiles
+from saln.curation.columns import InputColumns, import_pyarrow
+from saln.curation.feature_sources import ParquetSource, Source, open_source
 from saln.curation.judged_labels import belief_array, judge
 from saln.curation.partition import PartitionJob, content_of
 from saln.curation.select_settings import describe
@@ -83,6 +84,53 @@ class SelectionResult:
     tells_nothing: str | None = None
 
 
+class SelectOptions(TypedDict, total=False):
+    """The keywords of :func:`select` that have defaults, but for the seed."""
+
+    features_column: str
+    """Of Parquet: lists of floats; ``features`` by default."""
+    labels_column: str | None
+    """Of Parquet: whole numbers, or the classes' names; becomes ``label``."""
+    id_column: str | None
+    """Of Parquet: becomes ``id``, which is else the input's own column of that name, or the
+    row's number."""
+    engine: Engine
+    """``local`` or ``ray``; both give the same bytes."""
+    ray_address: str | None
+    """Of a cluster whose machines see the source at the same path; one on this machine when not
+    given."""
+    ray_workers: int | None
+    """How many partitions are chosen from at once."""
+    partition_rows: int
+    """About how many rows are chosen from and made durable at a time."""
+    progress: Callable[[int, int], object]
+    """Called with (rows done, rows of all)."""
+
+
+@dataclass(frozen=True)
+class _Options:
+    """The options of one selection, checked; see :class:`SelectOptions`."""
+
+    features_column: str = "features"
+    labels_column: str | None = None
+    id_column: str | None = None
+    engine: Engine = "local"
+    ray_address: str | None = None
+    ray_workers: int | None = None
+    partition_rows: int = PARTITION_ROWS
+    progress: Callable[[int, int], object] = lambda done, rows: None
+
+    def __post_init__(self) -> None:
+        rows = as_whole(self.partition_rows, "partition_rows", 1)
+        object.__setattr__(self, "partition_rows", rows)  # frozen for all but its own checks
+        if self.ray_workers is not None:
+            object.__setattr__(self, "ray_workers", as_whole(self.ray_workers, "ray_workers", 1))
+        if self.engine not in ("local", "ray"):
+            raise InputError(
+                f"{parameter('engine', self.engine)} is not allowed; give local or ray"
+            )
+
+
 def select(
     source: Any,
     *,
@@ -91,14 +139,7 @@ def select(
     candidates: int,
     out: str | os.PathLike[str],
     seed: int = 0,
-    features_column: str = "features",
-    labels_column: str | None = None,
-    id_column: str | None = None,
-    engine: Engine = "local",
-    ray_address: str | None = None,
-    ray_workers: int | None = None,
-    partition_rows: int = PARTITION_ROWS,
-    progress: Callable[[int, int], object] = lambda done, rows: None,
+    **options: Unpack[SelectOptions],
 ) -> SelectionResult:
     """Chooses from a feature store or from Parquet, and writes the kept rows.
 
@@ -107,7 +148,7 @@ def select(
     Args:
         source: A feature store or its folder, a Parquet file, or a folder of Parquet files; also
             features as an array, a tensor, a list of rows or a data frame, or N alone; with
-            labels in a :class:`~saln.curation.array_source.ArraySource`.
+            labels in a :class:`saln.curation.ArraySource`.
         selector: Any that needs features and labels alone; also its class, or its name in
             ``saln list``.
         filter_ratio: ``f``, the share of the candidates to drop, in [0, 1).
@@ -116,16 +157,7 @@ def select(
             ``score``, ``weight`` and ``batch`` (the number of the candidates' batch); with
             ``coherence`` also ``label_confidence`` and ``believed_label``.
         seed: Decides every random choice.
-        features_column: Of Parquet: lists of floats.
-        labels_column: Of Parquet: whole numbers, or the classes' names; becomes ``label``.
-        id_column: Of Parquet: becomes ``id``, which is else the input's own column of that
-            name, or the row's number.
-        engine: ``local`` or ``ray``; both give the same bytes.
-        ray_address: Of a cluster whose machines see ``source`` at the same path; one on
-            this machine when not given.
-        ray_workers: How many partitions are chosen from at once.
-        partition_rows: About how many rows are chosen from and made durable at a time.
-        progress: Called with (rows done, rows of all).
+        **options: The columns of Parquet, the engine and what else :class:`SelectOptions` says.
 
     Raises:
         InputError: Settings that cannot work, or another process that writes the same
@@ -136,42 +168,34 @@ def select(
     """
     started = time.perf_counter()
     import_pyarrow()
+    asked = _Options(**options)
     selector = as_selector(selector)
     candidates = as_whole(candidates, "candidates", 1)
     seed = as_whole(seed, "seed")
-    partition_rows = as_whole(partition_rows, "partition_rows", 1)
-    if ray_workers is not None:
-        ray_workers = as_whole(ray_workers, "ray_workers", 1)
     path = as_path(out, "out")
     check_new_path(path, "out", reserve=_RESERVE)
-    if engine not in ("local", "ray"):
-        raise InputError(f"{parameter('engine', engine)} is not allowed; give local or ray")
-    columns = {
-        "features_column": features_column,
-        "labels_column": labels_column,
-        "id_column": id_column,
-    }
+    columns = InputColumns(asked.features_column, asked.labels_column, asked.id_column)
     opened = _open(source, columns)
-    whole = candidates * max(1, partition_rows // candidates)
+    # Whole batches: only the last partition has one with fewer candidates.
+    whole = candidates * max(1, asked.partition_rows // candidates)
     job = PartitionJob(opened, selector, candidates, as_ratio(filter_ratio), seed, whole)
-    job.check()
+    job.check()  # before anything is written
     _check_apart(path, opened)
-    judges = "label_confidence" in selector.requires
-    listing = path.with_name(f"{path.stem}.labels.json")
-    workspace = Workspace(path, (listing,) if judges else ())
+    listing = None
+    if "label_confidence" in selector.requires:
+        listing = path.with_name(f"{path.stem}.labels.json")
+    workspace = Workspace(path, () if listing is None else (listing,))
     with workspace.held():
         computed = 0
+        # A run that was killed after its last move has left its result, and nothing to do.
         found = workspace.begin(_settings(job))
         if found is None:
-            found, computed = _work(
-                job, workspace, listing if judges else None, engine, ray_address, ray_workers,
-                progress,
-            )  # fmt: skip
+            found, computed = _work(job, workspace, listing, asked)
         else:
-            progress(len(opened), len(opened))
-        listed = read_json(listing, "run the same command again")["labels"] if judges else []
+            asked.progress(len(opened), len(opened))
+        listed = [] if listing is None else read_json(listing, CURE)["labels"]
         workspace.clear()
-    if isinstance(opened, ParquetSource) and not opened.has_checksums:
+    if isinstance(opened, ParquetSource) and not opened.groups.has_checksums:
         logger.warning(
             "%s carries no checksums, so that damage to it may go unnoticed; Parquet can be "
             "written with them (pyarrow: write_page_checksum=True)",
@@ -183,17 +207,17 @@ def select(
         left_over=len(opened) % candidates,
         computed=computed,
         seconds=time.perf_counter() - started,
-        labels=listing if judges else None,
+        labels=listing,
         listed=listed,
         **found,
     )
 
 
-def _open(source: Any, columns: dict[str, Any]) -> StoreSource | ParquetSource | ArraySource:
+def _open(source: Any, columns: InputColumns) -> Source:
     if isinstance(source, FeatureStore):
         source = source.path
     if isinstance(source, str | os.PathLike):
-        return open_source(source, **columns)
+        return open_source(source, columns)
     if isinstance(source, ArraySource):
         return source
     if not hasattr(source, "__len__") and not isinstance(source, int | np.integer):
@@ -204,7 +228,7 @@ def _open(source: Any, columns: dict[str, Any]) -> StoreSource | ParquetSource |
     return ArraySource(source)
 
 
-def _check_apart(out: Path, source: Any) -> None:
+def _check_apart(out: Path, source: Source) -> None:
     """Refuses an output that the same command would read as its input when it goes on.
 
     Raises:
@@ -228,7 +252,7 @@ def _settings(job: PartitionJob) -> dict[str, Any]:
         "format_version": FORMAT_VERSION,
         "saln": saln.__version__,
         "source": str(job.source.path),
-        "selector": describe(job.selector),
+        "selector": describe(job.selector),  # its repr need not name every hyperparameter
         "candidates": job.candidates,
         "filter_ratio": describe(job.filter_ratio),
         "seed": job.seed,
@@ -238,27 +262,22 @@ def _settings(job: PartitionJob) -> dict[str, Any]:
 
 
 def _work(
-    job: PartitionJob,
-    workspace: Workspace,
-    listing: Path | None,
-    engine: Engine,
-    ray_address: str | None,
-    ray_workers: int | None,
-    progress: Callable[[int, int], object],
+    job: PartitionJob, workspace: Workspace, listing: Path | None, asked: _Options
 ) -> tuple[dict[str, Any], int]:
     """Chooses from the partitions that are left, and moves the output to its place.
 
     Returns:
         What is known of the output, and the rows of partitions that were chosen from now.
     """
-    kept = workspace.kept()
+    kept = workspace.files.whole()
     facts: dict[str, Any] = {}
     files: dict[Path, Path] = {}
     if listing is not None:
-        beliefs, labels = judge(job.source, workspace, kept)
+        beliefs, labels = judge(job.source, workspace.files, kept)
         facts = {"noise_rate": labels["estimated_noise_rate"], "doubted": labels["doubted"]}
         facts["tells_nothing"] = labels.get("tells_nothing")
-        remote = belief_array(workspace.read(beliefs)) if engine == "ray" else beliefs
+        # Other machines do not see the file; here a memory map of it is enough.
+        remote = belief_array(workspace.files.read(beliefs)) if asked.engine == "ray" else beliefs
         job = dataclasses.replace(job, beliefs=remote)
         files[workspace.path / "labels.json"] = listing
         write_json(workspace.path / "labels.json", labels, durable=True)
@@ -267,20 +286,21 @@ def _work(
     rows = len(job.source)
     sizes = [stop - start for start, stop in map(job.bounds, range(len(job)))]
     before = done = rows - sum(sizes[number] for number in left)
-    progress(done, rows)
+    asked.progress(done, rows)
     parts = _local(job, left)
-    if engine == "ray":
+    if asked.engine == "ray":
         from saln.curation.ray_engine import contents_on_ray
 
-        parts = contents_on_ray(job, left, ray_address, ray_workers)
+        parts = contents_on_ray(job, left, asked.ray_address, asked.ray_workers)
     for number, content in parts:
-        kept[names[number]] = workspace.keep(names[number], "parquet", content)
+        kept[names[number]] = workspace.files.write(names[number], "parquet", content)
         done += sizes[number]
-        progress(done, rows)
+        asked.progress(done, rows)
     output = workspace.path / "output.parquet"
-    facts["kept"] = _join(workspace, [kept[name] for name in names], output)
+    facts["kept"] = _join(workspace.files, [kept[name] for name in names], output)
+    # Last, when nothing more is read: rows of two versions of the input must not be mixed.
     job.source.check_unchanged()
-    files[output] = workspace.out
+    files[output] = workspace.out  # last: where it is, everything is
     workspace.publish(files, facts)
     return facts, done - before
 
@@ -290,7 +310,7 @@ def _local(job: PartitionJob, left: list[int]) -> Iterator[tuple[int, bytes]]:
         yield number, content_of(job, number)
 
 
-def _join(workspace: Workspace, names: list[Path], output: Path) -> int:
+def _join(files: CheckedFiles, parts: list[Path], output: Path) -> int:
     """Writes all parts into one file, one after the other; gives the number of rows.
 
     Raises:
@@ -304,9 +324,9 @@ def _join(workspace: Workspace, names: list[Path], output: Path) -> int:
         # A stream: pyarrow takes no name that is not UTF-8.
         with beside.open("wb") as stream, contextlib.ExitStack() as stack:
             writer = None
-            for name in names:
-                table = parquet.read_table(arrow.BufferReader(workspace.read(name)))
-                if writer is None:
+            for part in parts:
+                table = parquet.read_table(arrow.BufferReader(files.read(part)))
+                if writer is None:  # the first part says which columns there are
                     writer = parquet.ParquetWriter(stream, table.schema, write_page_checksum=True)
                     stack.enter_context(writer)
                 if len(table):

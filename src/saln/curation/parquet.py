@@ -55,6 +55,7 @@ class _Opened:
             self.schema = self.file.schema_arrow
             metadata = self.file.metadata
             self.sizes = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
+            # A footer carries no checksum: what it says twice has to agree.
             if sum(self.sizes) != metadata.num_rows or min(self.sizes, default=0) < 0:
                 raise ValueError("its footer counts other rows than its row groups have")
             if _written_names(metadata) not in (None, self.schema.names):
@@ -103,7 +104,7 @@ class RowGroups:
         self.has_checksums = False
         self._groups: list[tuple[int, int]] = []
         self._open: tuple[int, _Opened] | None = None
-        self._cached: tuple[int, Any] | None = None
+        self._cached: tuple[int, Any] | None = None  # partitions often share a row group
         self._looked = False
         self._stamps: dict[Path, tuple[int, int]] = {}
         first: Path | None = None
@@ -163,7 +164,7 @@ class RowGroups:
 
     def _compare_stamp(self, file: Path) -> None:
         stat = file.stat()
-        now = (stat.st_size, stat.st_mtime_ns)
+        now = (stat.st_size, stat.st_mtime_ns)  # as of when the file was first opened
         if self._stamps.setdefault(file, now) != now:
             raise DataError(
                 f"{file} was changed while it was read; run the same command again when it is whole"
@@ -200,7 +201,7 @@ class RowGroups:
         opened = self._file(place)
         try:
             table = opened.file.read_row_group(group, columns=columns)
-            table.validate(full=True)
+            table.validate(full=True)  # offsets and UTF-8, which pyarrow else trusts
             if len(table) != rows:
                 raise ValueError(f"it has {len(table):,} rows and not {rows:,}")
             _compare_statistics(opened.file.metadata, group, table)

@@ -28,6 +28,10 @@ ADDED = ("score", "weight", "batch")
 BELIEFS = ("label_confidence", "believed_label")
 # A row of the file of beliefs: how likely the label is right, and the label that is believed.
 BELIEF = np.dtype([("confidence", np.float64), ("believed", np.int64)])
+# What the choice says of a kept row; its place is the one in the partition's random order.
+_KEPT = np.dtype(
+    [("place", np.int64), ("score", np.float64), ("weight", np.float64), ("batch", np.int64)]
+)
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,7 @@ class PartitionJob:
 
     def kept(self, rows: int) -> int:
         """How many of so many candidates stay; 0 of a few left-over ones."""
-        return int(kept_count(rows, self.filter_ratio)) if rows else 0
+        return int(kept_count(rows, self.filter_ratio)) if rows else 0  # exact, in fractions
 
     def choose(self, number: int) -> Any:
         """The kept rows of a partition, a ``pyarrow.Table``, batch by batch.
@@ -75,18 +79,12 @@ class PartitionJob:
         Raises:
             DataError: A row that cannot be read, or features that are not finite.
         """
-        arrow, _ = import_pyarrow()
         start, stop = self.bounds(number)
         rows = self.source.order(start, stop, self.seed)
         part = self.source.read(rows)
         if part.features is not None:
             check_finite(self.source.path, rows, part.features)
-        beliefs = None
-        if self.beliefs is not None:
-            all_beliefs = self.beliefs
-            if isinstance(all_beliefs, Path):
-                all_beliefs = np.load(all_beliefs, mmap_mode="r")
-            beliefs = np.array(all_beliefs[rows])
+        beliefs = self._beliefs_of(rows)
         fields = CandidateFields(
             part.features,
             part.labels if "labels" in self.selector.requires else None,
@@ -94,46 +92,59 @@ class PartitionJob:
             selector=self.selector,
             owner="saln.select",
         )
+        # A copy that remembers nothing: what it keeps of one partition tells nothing of another's.
         selector = copy.deepcopy(self.selector)
         selector.begin_epoch(0)
-        first_batch = start // self.candidates
-        places, scores, weights, batches = [], [], [], []
-        numbers = torch.from_numpy(rows)
-        for step, positions in enumerate(torch.arange(len(rows)).split(self.candidates)):
-            k = self.kept(len(positions))
+        batches = torch.arange(len(rows)).split(self.candidates)
+        kept = np.zeros(sum(self.kept(len(places)) for places in batches), dtype=_KEPT)
+        numbers, done = torch.from_numpy(rows), 0
+        for batch, places in enumerate(batches, start // self.candidates):
+            k = self.kept(len(places))
             if k == 0:
                 continue
-            batch = first_batch + step
             chosen = selector(
-                fields.candidates(positions, indices=numbers[positions]),
+                fields.candidates(places, indices=numbers[places]),
                 k,
+                # By the batch's number among all, which no engine and no stop changes.
                 generator=derive_generator(self.seed, "select", batch),
             )
-            places.append(positions[chosen.positions])
-            nothing = torch.full((len(positions),), torch.nan)
-            found = nothing if chosen.scores is None else chosen.scores.cpu()
-            scores.append(found[chosen.positions].double())
-            given = torch.ones(k) if chosen.weights is None else chosen.weights.cpu()
-            weights.append(given.double())
-            batches.append(torch.full((k,), batch))
-        empty = torch.empty(0)
-        kept = torch.cat(places or [empty.long()])
-        table = part.columns.take(arrow.array(kept.numpy()))
-        scored = torch.cat(scores or [empty.double()]).numpy()
-        table = table.append_column("score", arrow.array(scored, mask=np.isnan(scored)))
-        table = table.append_column(
-            "weight", arrow.array(torch.cat(weights or [empty.double()]).numpy())
-        )
-        table = table.append_column(
-            "batch", arrow.array(torch.cat(batches or [empty.long()]).numpy())
-        )
+            mine = kept[done : done + k]
+            mine["place"] = places[chosen.positions].numpy()
+            mine["score"] = np.nan
+            if chosen.scores is not None:
+                mine["score"] = chosen.scores.cpu()[chosen.positions].double().numpy()
+            mine["weight"] = 1 if chosen.weights is None else chosen.weights.cpu().double().numpy()
+            mine["batch"] = batch
+            done += k
+        return self._table(part.columns, kept, beliefs)
+
+    def _beliefs_of(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[Any] | None:
+        """Beliefs about some rows, of ``BELIEF``."""
+        if self.beliefs is None:
+            return None
+        if isinstance(self.beliefs, Path):
+            return np.array(np.load(self.beliefs, mmap_mode="r")[rows])  # reads these alone
+        return np.array(self.beliefs[rows])
+
+    def _table(self, columns: Any, kept: npt.NDArray[Any], beliefs: npt.NDArray[Any] | None) -> Any:
+        """The output's columns: the input's, of the kept rows, and what the choice adds."""
+        arrow, _ = import_pyarrow()
+        scores = kept["score"].copy()
+        added = {
+            "score": arrow.array(scores, mask=np.isnan(scores)),  # null: it gives no scores
+            "weight": arrow.array(kept["weight"].copy()),
+            "batch": arrow.array(kept["batch"].copy()),
+        }
         if beliefs is not None:
-            mine = beliefs[kept.numpy()]
-            believed = arrow.array(mine["believed"])
+            mine = beliefs[kept["place"]]
+            believed = arrow.array(mine["believed"].copy())
             if self.source.class_names is not None:
                 believed = arrow.array(self.source.class_names).take(believed)
-            table = table.append_column("label_confidence", arrow.array(mine["confidence"]))
-            table = table.append_column("believed_label", believed)
+            added["label_confidence"] = arrow.array(mine["confidence"].copy())
+            added["believed_label"] = believed
+        table = columns.take(arrow.array(kept["place"].copy()))
+        for name, values in added.items():
+            table = table.append_column(name, values)
         return table
 
     def check(self) -> None:

@@ -46,11 +46,12 @@ def contents_on_ray(
 
         # Beliefs go to each machine once, and not with every partition.
         held = None if job.beliefs is None else ray.put(job.beliefs)
-        plain = dataclasses.replace(job, beliefs=None)
+        plain = dataclasses.replace(job, beliefs=None)  # what is sent with every task
 
         def choose(batch: dict[str, Any]) -> dict[str, Any]:
             mine = plain if held is None else dataclasses.replace(plain, beliefs=ray.get(held))
             numbers = [int(number) for number in batch["number"]]
+            # Arrays of objects: NumPy's own arrays of bytes lose zeros at the end.
             contents, errors = (np.empty(len(numbers), dtype=object) for _ in range(2))
             for place, number in enumerate(numbers):
                 contents[place], errors[place] = b"", ""
@@ -60,6 +61,7 @@ def contents_on_ray(
                     errors[place] = str(error)
             return {"number": batch["number"], "content": contents, "error": errors}
 
+        # One block a partition: Ray gives work out, and again after a death, by the block.
         numbers = from_items([{"number": number} for number in left], override_num_blocks=len(left))
         options: dict[str, Any] = {}
         if workers is not None:

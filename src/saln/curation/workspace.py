@@ -23,21 +23,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import xxhash
-
+from saln.curation.checked_files import CURE, CheckedFiles, has_checksum
 from saln.curation.select_settings import UNKNOWN
 from saln.errors import DataError, InputError
-from saln.files import (
-    file_checksum,
-    locked,
-    move,
-    read_json,
-    remove,
-    signed,
-    unwritable,
-    write_bytes,
-    write_json,
-)
+from saln.files import file_checksum, locked, move, read_json, remove, signed, write_json
 from saln.messages import parameter
 
 # What this version and those before it have made there; hidden names are of files half written.
@@ -46,8 +35,6 @@ _OURS = re.compile(
     r"|(part-\d+|beliefs|labels)(-[0-9a-f]{32})?\.(parquet|npy|json)"
     r"|\.(manifest|output|labels|part-|beliefs|features).*"
 )
-_KEPT = re.compile(r"(?P<name>part-\d+|beliefs|labels)-(?P<checksum>[0-9a-f]{32})\.\w+")
-_CURE = "run the same command again: it is made anew"
 
 
 class Workspace:
@@ -59,12 +46,14 @@ class Workspace:
 
     Attributes:
         path: The folder.
+        files: What is kept there of the work that is done.
     """
 
     def __init__(self, out: Path, beside: tuple[Path, ...] = ()) -> None:
         self.out = out
         self.beside = beside
         self.path = out.with_name(f"{out.name}.parts")
+        self.files = CheckedFiles(self.path)
         self._settings: dict[str, Any] = {}
         self._begun = False
 
@@ -106,38 +95,39 @@ class Workspace:
                 output that is not of these settings.
             DataError: The folder cannot be written to.
         """
+        # As JSON gives them back: a tuple would differ from the list that was written.
         self._settings = settings = json.loads(json.dumps(settings))
         saved = self._manifest()
         if UNKNOWN in json.dumps(settings["selector"]):
-            saved = None  # it may have been another one
+            saved = None  # that selector may have been another one
         finished: dict[str, Any] = {}
         if saved is not None:
             for name, now in settings.items():
                 if saved["settings"].get(name) != now:
                     raise self._other(name, saved["settings"].get(name))
             finished = saved["finished"] or {}
-        checksums = finished.get("files", {})
+        checksums = finished.get("files", {})  # of what a kill left half moved
         if _there(self.out):
             places = [self.out, *self.beside]
-            if finished and all(_is(place, checksums.get(place.name)) for place in places):
+            if finished and all(has_checksum(place, checksums.get(place.name)) for place in places):
                 result: dict[str, Any] = finished["result"]
                 return result
             raise _exists(self.out)
         for place in self.beside:
-            if _there(place) and not _is(place, checksums.get(place.name)):
+            if _there(place) and not has_checksum(place, checksums.get(place.name)):
                 raise InputError(
                     f"{place} exists, and is written beside {parameter('out', self.out)}; remove "
                     f"it, or give another {parameter('out')}"
                 )
         if saved is None:
             self._start_anew()
-        self._begun = True
+        self._begun = True  # from here on the folder is ours to remove
         return None
 
     def _manifest(self) -> dict[str, Any] | None:
         """The manifest; None where there is none, or a damaged one."""
         try:
-            saved = read_json(self.path / "manifest.json", _CURE)
+            saved = read_json(self.path / "manifest.json", CURE)
         except DataError:
             return None
         whole = signed(saved, bits=128) == saved and isinstance(saved.get("settings"), dict)
@@ -163,65 +153,12 @@ class Workspace:
                 f" and unfinished work of {parameter('out', self.out)} goes there; remove it, or "
                 f"give another {parameter('out')}"
             )
-        try:
-            for path in found:
-                remove(path)
-        except OSError as error:
-            raise unwritable(self.path, error) from error
+        self.files.drop(*found)
         self._write_manifest(None)
 
     def _write_manifest(self, finished: dict[str, Any] | None) -> None:
         values = json.loads(json.dumps({"settings": self._settings, "finished": finished}))
         write_json(self.path / "manifest.json", signed(values, bits=128), durable=True)
-
-    def keep(self, name: str, suffix: str, content: bytes) -> Path:
-        """Writes a file whose name carries its checksum.
-
-        Raises:
-            DataError: The disk is full or cannot be written to.
-        """
-        path = self.path / f"{name}-{xxhash.xxh3_128_hexdigest(content)}.{suffix}"
-        write_bytes(path, content, durable=True)
-        return path
-
-    def kept(self) -> dict[str, Path]:
-        """The files that :meth:`keep` wrote and that are whole; damaged ones are removed."""
-        whole = {}
-        for path in sorted(self.path.iterdir()):
-            named = _KEPT.fullmatch(path.name)
-            if named is None:
-                continue
-            if _is(path, named["checksum"]):
-                whole[named["name"]] = path
-            else:
-                self.drop(path)
-        return whole
-
-    def drop(self, *paths: Path) -> None:
-        """Removes files or folders that cannot be gone on with.
-
-        Raises:
-            DataError: The system does not let it.
-        """
-        for path in paths:
-            try:
-                remove(path)
-            except OSError as error:
-                raise unwritable(path, error) from error
-
-    def read(self, path: Path) -> bytes:
-        """The content of a file that :meth:`keep` wrote.
-
-        Raises:
-            DataError: It is gone or damaged since.
-        """
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise DataError(f"{path} cannot be read ({error.strerror}); {_CURE}") from error
-        if xxhash.xxh3_128_hexdigest(content) != path.stem.rpartition("-")[2]:
-            raise DataError(f"{path} was damaged; {_CURE}")
-        return content
 
     def publish(self, files: dict[Path, Path], result: dict[str, Any]) -> None:
         """Moves finished files to their places, the output last.
@@ -241,7 +178,8 @@ class Workspace:
             try:
                 checksums[place.name] = file_checksum(path)
             except OSError as error:
-                raise DataError(f"{path} cannot be read ({error.strerror}); {_CURE}") from error
+                raise DataError(f"{path} cannot be read ({error.strerror}); {CURE}") from error
+        # Before any move: a run that comes after a kill knows by it which files are its own.
         self._write_manifest({"files": checksums, "result": result})
         for path, place in files.items():
             move(path, place)
@@ -274,11 +212,3 @@ def _there(path: Path) -> bool:
 
 def _exists(out: Path) -> InputError:
     return InputError(f"{parameter('out', out)} exists; give a new name, or remove it first")
-
-
-def _is(path: Path, checksum: str | None) -> bool:
-    """Whether a file has a checksum."""
-    try:
-        return checksum is not None and file_checksum(path) == checksum
-    except OSError:
-        return False
