@@ -9,7 +9,8 @@ on a CPU a look after every epoch would cost several times the training.
                                           --device cuda --processes 6       trains, then the table
 
 ``coherence`` chooses by the neighbors' votes, ``judged`` by ``saln.judge_labels`` in the same
-way, and ``oracle`` among right labels alone, which nobody can do who does not know them.
+way, ``judged-4`` by the fourth power of what it says (or another power), and ``oracle`` among
+right labels alone, which takes true labels.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ FILTER_RATIO = 0.8
 LEARNING_RATE = 0.05
 TEST_IMAGES = 5_000
 # Arms that choose by how likely a label is right, and which finder says so.
-JUDGES = {"coherence": "coherence", "judged": "ours"}
+FINDER_OF = {"coherence": "coherence", "judged": "ours"}
 KEY = ("noise", "asked_rate", "seed", "epochs", "selector")
 
 Row = dict[str, Any]
@@ -120,10 +121,11 @@ def _confidence(
     """What an arm chooses by, and the seconds that it took."""
     if name == "oracle":
         return (labels == loaded.train.true_labels).astype(np.float64), 0.0
-    if name not in JUDGES:
+    judge, _, power = name.partition("-")
+    if judge not in FINDER_OF or not (power or "1").isdigit():
         return None, 0.0
-    findings = FINDERS[JUDGES[name]](loaded.features, labels)
-    return findings.quality, findings.seconds
+    findings = FINDERS[FINDER_OF[judge]](loaded.features, labels)
+    return findings.quality ** int(power or 1), findings.seconds
 
 
 def train_from_scratch(
@@ -141,7 +143,7 @@ def train_from_scratch(
     Args:
         loaded: Images and features.
         labels: int64, (n,): the labels to train on.
-        name: ``standard``, which keeps all; ``judged`` or ``oracle``; or a selector that
+        name: ``standard``, which keeps all; ``judged``, ``oracle``; or a selector that
             chooses before loading.
         about: What the row is about; its ``seed`` and ``filter_ratio`` count.
         epochs: Passes over the candidates.

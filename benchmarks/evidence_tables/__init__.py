@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from evidence_tables import claims, criteria, methods, scale, speed, study
+from evidence_tables import claims, criteria, label_finding, methods, scale, speed, study
 from evidence_tables.claims import eigenvector_svg
 from evidence_tables.rows import RESULTS
 
@@ -22,6 +22,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     **scale.TABLES,
     **claims.TABLES,
     **methods.TABLES,
+    **label_finding.TABLES,
 }
 
 # Pictures by their file, made of rows too; None while there are none.

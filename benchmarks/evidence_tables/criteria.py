@@ -1,4 +1,4 @@
-"""Tables of `criteria.py`: probes, from random weights, finders of wrong labels, a step's cost."""
+"""Tables of `criteria.py`: probes, from random weights, a step's cost."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from evidence_tables.rows import (
     versus,
     wrong_kept,
 )
-from saln.experiments import mean_interval
 
 __all__ = ["TABLES"]
 
@@ -134,45 +133,6 @@ def scratch_seeds(results: Path) -> str:
     return f"On wrong labels, `coherence` less `uniform` is {shown} points in the seeds."
 
 
-def finders(results: Path) -> str:
-    """How well wrong labels are found, each finder at its best, best AUROC first."""
-    rows = [row for row in read_rows(results, "label-finders") if "finder" in row]
-    lines = []
-    for (dataset, noise, _), cell in sorted(
-        grouped(rows, "dataset", "noise", "asked_rate").items(),
-        key=lambda item: (item[0][0] == "cifar10", list(NOISES).index(item[0][1]), item[0][2]),
-    ):
-        found = grouped(cell, "finder")
-        order = sorted(found, key=lambda name: -sum(r["auroc"] or 0 for r in found[name]))
-        for (name,) in order:
-            own = found[name,]
-
-            def told(key: str, scale: float, digits: int, own: list[Row] = own) -> str:
-                values = [scale * row[key] for row in own if row[key] is not None]
-                return interval_text(*mean_interval(values), digits) if values else NOTHING
-
-            share = 100 * sum(row["noise_rate"] for row in own) / len(own)
-            lines.append(
-                [
-                    DATASETS[dataset],
-                    f"{NOISES[noise]}, {share:.0f}",
-                    f"`{name}`" if name == "coherence" else name,
-                    str(len(own)),
-                    told("auroc", 1, 4),
-                    told("f1", 1, 3),
-                    told("called_wrong", 100, 1),
-                    told("estimated_noise_rate", 100, 1),
-                    # Beside one another only where all were timed in one session.
-                    told("seconds", 1, 0) if len({r["session"] for r in cell}) == 1 else NOTHING,
-                ]
-            )
-    columns = (
-        *("data", "wrong labels (%)", "finder", "seeds", "AUROC", "F1", "called wrong (%)"),
-        *("estimated (%)", "seconds"),
-    )
-    return markdown(columns, lines, left=3) if lines else ""
-
-
 def spectral(results: Path) -> str:
     """Changed forms of the published criterion, as far as they were run."""
     rows = [row for row in read_rows(results, "criteria-spectral") if "selector" in row]
@@ -233,7 +193,6 @@ TABLES = {
     "probe-ratios": probe_ratios,
     "scratch": scratch,
     "scratch-seeds": scratch_seeds,
-    "finders": finders,
     "spectral": spectral,
     "cost": cost,
 }

@@ -1,0 +1,141 @@
+"""Tables of `label_finders.py` and of what training gains by judged labels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from evidence_tables.rows import (
+    NOTHING,
+    Row,
+    grouped,
+    interval_text,
+    markdown,
+    paired,
+    percent,
+    read_rows,
+    versus,
+    wrong_kept,
+)
+from saln.experiments import mean_interval, paired_difference
+
+__all__ = ["TABLES"]
+
+DATASETS = {"pets": "pets", "cifar10": "CIFAR-10"}
+NOISES = {
+    "clean": "clean",
+    "symmetric": "random",
+    "pair-flips": "next class",
+    "weak-model": "by image",
+}
+# Ours without neighbors is no rival of ours.
+OWN = ("ours", "filter")
+
+Cell = tuple[str, str, dict[tuple[str, ...], list[Row]]]
+
+
+def _cells(results: Path) -> list[Cell]:
+    """Of each cell the data set, the labels in words, and the rows by finder."""
+    rows = [row for row in read_rows(results, "label-finders") if "finder" in row]
+    cells = []
+    for (dataset, noise, _), cell in sorted(
+        grouped(rows, "dataset", "noise", "asked_rate").items(),
+        key=lambda item: (item[0][0] == "cifar10", list(NOISES).index(item[0][1]), item[0][2]),
+    ):
+        share = 100 * sum(row["noise_rate"] for row in cell) / len(cell)
+        by_finder = grouped(sorted(cell, key=lambda row: row["seed"]), "finder")
+        cells.append((DATASETS[dataset], f"{NOISES[noise]}, {share:.0f}", by_finder))
+    return cells
+
+
+def _mean(rows: list[Row], key: str) -> float:
+    return sum(row[key] or 0.0 for row in rows) / len(rows)
+
+
+def finders(results: Path) -> str:
+    """How well wrong labels are found, each finder at its best, best AUROC first."""
+    lines = []
+    for dataset, labels, by_finder in _cells(results):
+        for (name,) in sorted(by_finder, key=lambda key: -_mean(by_finder[key], "auroc")):
+            own = by_finder[name,]
+
+            def shown(key: str, scale: float, digits: int, own: list[Row] = own) -> str:
+                values = [scale * row[key] for row in own if row[key] is not None]
+                return interval_text(*mean_interval(values), digits) if values else NOTHING
+
+            lines.append(
+                [
+                    dataset,
+                    labels,
+                    f"`{name}`" if name == "coherence" else name,
+                    str(len(own)),
+                    shown("auroc", 1, 4),
+                    shown("f1", 1, 3),
+                    shown("called_wrong", 100, 1),
+                    shown("estimated_noise_rate", 100, 1),
+                ]
+            )
+    columns = (
+        *("data", "wrong labels (%)", "finder", "seeds", "AUROC", "F1", "called wrong (%)"),
+        "estimated (%)",
+    )
+    return markdown(columns, lines, left=3) if lines else ""
+
+
+def finders_against_best(results: Path) -> str:
+    """Ours less the best rival of each cell and measure, seed by seed."""
+    lines = []
+    for dataset, labels, by_finder in _cells(results):
+        rivals = [key for key in by_finder if key[0] not in OWN]
+        if ("ours",) not in by_finder or not rivals or by_finder["ours",][0]["auroc"] is None:
+            continue
+        line = [dataset, labels]
+        for key, digits in (("auroc", 4), ("f1", 3)):
+            best = max(rivals, key=lambda rival: _mean(by_finder[rival], key))
+            pair = paired(by_finder["ours",], by_finder[best], key)
+            difference = paired_difference(*pair)
+            text = interval_text(difference.difference, difference.ci95, digits, sign=True)
+            verdict = difference.verdict
+            line += [f"`{best[0]}`" if best[0] == "coherence" else best[0]]
+            line += [f"{text} ({verdict})" if verdict in ("better", "worse") else text]
+        lines.append(line)
+    columns = (
+        "data",
+        "wrong labels (%)",
+        "best AUROC",
+        "ours less that",
+        "best F1",
+        "ours less it",
+    )
+    return markdown(columns, lines, left=2) if lines else ""
+
+
+def judged_scratch(results: Path) -> str:
+    """From random weights on labels of which 40% are wrong: by whom labels are judged."""
+    arms = grouped(read_rows(results, "judged-scratch"), "selector")
+    lines = []
+    for (name,), rows in sorted(arms.items(), key=lambda arm: -_mean(arm[1], "test_accuracy")):
+        pair = paired(rows, arms["oracle",], "test_accuracy")
+        shares = [100 * own / best for own, best in zip(*pair, strict=True)]
+        against = paired(rows, arms["uniform",], "test_accuracy")
+        lines.append(
+            [
+                f"`{name}`",
+                str(len(rows)),
+                percent([row["test_accuracy"] for row in rows]),
+                NOTHING if name == "uniform" else versus(against),
+                NOTHING if name == "oracle" else interval_text(*mean_interval(shares)),
+                wrong_kept(rows, rows[0]["asked_rate"]),
+            ]
+        )
+    columns = (
+        *("chosen by", "seeds", "test accuracy (%)", "against uniform (points)"),
+        *("of the oracle's (%)", "wrong labels kept (%)"),
+    )
+    return markdown(columns, lines) if lines else ""
+
+
+TABLES = {
+    "finders": finders,
+    "finders-against-best": finders_against_best,
+    "judged-scratch": judged_scratch,
+}
