@@ -102,7 +102,7 @@ def finders_against_best(results: Path) -> str:
         "data",
         "wrong labels (%)",
         "best AUROC",
-        "ours less that",
+        "ours less it",
         "best F1",
         "ours less it",
     )
