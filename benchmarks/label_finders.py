@@ -42,7 +42,7 @@ from saln.experiments.statistics import mean_interval
 from saln.features.backbones import build_backbone
 from saln.features.extraction import extract_features
 from saln.features.neighbors import NeighborTable, nearest_neighbors, neighbor_table
-from saln.selection.coherence import NEIGHBORS, NeighborBeliefs, label_beliefs
+from saln.selection.neighbor_beliefs import NEIGHBORS, NeighborBeliefs, label_beliefs
 
 __all__ = ["CELLS", "FINDERS", "Findings", "beliefs_about", "finder_row"]
 

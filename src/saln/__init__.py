@@ -48,7 +48,7 @@ if TYPE_CHECKING:
         TopLoss,
         Uniform,
     )
-    from saln.selection.coherence import label_beliefs, suspicious_labels
+    from saln.selection.neighbor_beliefs import label_beliefs, suspicious_labels
     from saln.spectral import FiedlerResult, fiedler
 else:
     _HOMES = {
@@ -64,7 +64,7 @@ else:
             *("FacilityLocation", "ImageTextJEST", "InfoBatch", "KCenter", "PairEmbeddings"),
             *("RHOLoss", "Selection", "Selector", "TopLoss", "Uniform"),
         ),
-        "saln.selection.coherence": ("label_beliefs", "suspicious_labels"),
+        "saln.selection.neighbor_beliefs": ("label_beliefs", "suspicious_labels"),
         "saln.spectral": ("FiedlerResult", "fiedler"),
         "saln.testing": ("testing",),
     }

@@ -224,7 +224,7 @@ def test_more_candidates_than_can_be_read_are_refused(store):
 
 
 def test_beliefs_are_of_what_can_be_read(store, tmp_path):
-    from saln.selection.coherence import store_beliefs
+    from saln.selection.neighbor_beliefs import store_beliefs
 
     beliefs = store_beliefs(store)
     rows = store.readable

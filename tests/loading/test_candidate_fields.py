@@ -21,7 +21,7 @@ from saln.errors import InputError
 from saln.loading import mmap_rows
 from saln.loading.candidate_fields import CandidateFields
 from saln.randomness import derive_generator
-from saln.selection.coherence import store_beliefs
+from saln.selection.neighbor_beliefs import store_beliefs
 
 N, WIDTH, K, CANDIDATES, SEED = 60, 5, 4, 8, 3
 # Eighths: float16 and bfloat16 hold them exactly, so every kind means the same numbers.

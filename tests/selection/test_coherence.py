@@ -13,9 +13,9 @@ from saln.errors import InputError
 from saln.features.from_arrays import write_store
 from saln.randomness import derive_generator, derive_seed
 from saln.selection import Candidates, Coherence
-from saln.selection.coherence import (
+from saln.selection.coherence import candidate_neighbors
+from saln.selection.neighbor_beliefs import (
     NeighborBeliefs,
-    candidate_neighbors,
     label_beliefs,
     store_beliefs,
     suspicious_labels,

@@ -15,7 +15,7 @@ from saln.errors import InputError
 from saln.features.neighbors import nearest_neighbors
 from saln.randomness import derive_generator
 from saln.selection import BatchCoherence, Candidates
-from saln.selection.coherence import (
+from saln.selection.neighbor_beliefs import (
     label_beliefs,
     label_confidence,
     store_beliefs,
@@ -234,7 +234,7 @@ def test_many_classes_take_no_matrix_of_examples_and_classes(monkeypatch):
             return original(shape, *arguments, **options)
 
         monkeypatch.setattr(np, name, record)
-    monkeypatch.setattr("saln.selection.coherence.MOST_CLASSES", 100)
+    monkeypatch.setattr("saln.selection.neighbor_beliefs.MOST_CLASSES", 100)
     beliefs = label_beliefs(indices, similarities, given)
     assert max(made) < n * 20
     confidence = beliefs.confidence.numpy()

@@ -126,7 +126,7 @@ def test_an_interrupted_run_goes_on_with_two_processes(tmp_path):
         "save = RunProgress.save_epoch\n"
         "def dies(self, row, state):\n"
         "    save(self, row, state)\n"
-        "    if (row['arm'], row['epoch']) == ('jest', 1):\n"
+        "    if (row.arm, row.epoch) == ('jest', 1):\n"
         "        os._exit(9)\n"  # as a kill: nothing is tidied up
         "RunProgress.save_epoch = dies\n"
         "sys.exit(main(sys.argv[1:]))\n"

@@ -18,7 +18,7 @@ from saln.errors import DataError, InputError
 from saln.features.from_arrays import write_store
 from saln.features.store import FeatureStore
 from saln.messages import Placeholder, parameter
-from saln.selection.coherence import NeighborBeliefs, store_beliefs, suspicious_labels
+from saln.selection.neighbor_beliefs import NeighborBeliefs, store_beliefs, suspicious_labels
 
 # How many labels ``OUT.labels.json`` lists at most.
 LISTED = 1000

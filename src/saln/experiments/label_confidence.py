@@ -12,7 +12,7 @@ import torch
 from saln.data.datasets import DataSet
 from saln.experiments.reporter import Reporter
 from saln.features.neighbors import NeighborTable
-from saln.selection.coherence import NeighborBeliefs, label_beliefs, suspicious_labels
+from saln.selection.neighbor_beliefs import NeighborBeliefs, label_beliefs, suspicious_labels
 
 # So many doubted labels are listed at most.
 LISTED = 100

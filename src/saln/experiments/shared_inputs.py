@@ -21,7 +21,7 @@ from saln.features.neighbors import NeighborTable, neighbor_table
 from saln.features.store import FeatureStore
 from saln.loading.mmap_rows import MmapRows
 from saln.messages import parameter
-from saln.selection.coherence import NEIGHBORS
+from saln.selection.neighbor_beliefs import NEIGHBORS
 
 # The share of the training data that trains reference models, when any arm needs one.
 REFERENCE_SHARE = 0.1

@@ -19,9 +19,9 @@ from saln.labels.beliefs import LabelBeliefs
 from saln.labels.judge import judge_labels
 from saln.loading.mmap_rows import MmapRows
 from saln.selection.candidates import Candidates
-from saln.selection.coherence import NeighborBeliefs
-from saln.selection.coherence import label_confidence as judged_by_neighbors
 from saln.selection.contract import BEFORE_LOADING, Selector
+from saln.selection.neighbor_beliefs import NeighborBeliefs
+from saln.selection.neighbor_beliefs import label_confidence as judged_by_neighbors
 from saln.selection.registry import SELECTORS, read_selector
 
 
@@ -99,9 +99,9 @@ class CandidateFields:
             none. What lies in a file is read from there, row by row.
         labels: (N,) or (N, 1): classes, by number or name; by default the store's.
         label_confidence: How likely each label is right: numbers (N,), what
-            :func:`saln.judge_labels` or :func:`saln.selection.coherence.store_beliefs` gave, or
-            who is to judge: ``"judge"`` for the first, ``"neighbors"`` for the second, which is
-            also asked where nothing is given, but features and labels are. Nothing is written.
+            :func:`saln.judge_labels` or ``neighbor_beliefs.store_beliefs`` gave, or who is to
+            judge: ``"judge"`` for the first, ``"neighbors"`` for the second, which is also asked
+            where nothing is given, but features and labels are. Nothing is written.
         selector: Reads them.
         owner: Who asks, for messages.
         requires: What to hold; by default all that the selector requires of them.

@@ -169,7 +169,7 @@ def _first(values: Floats, votes: _Votes) -> tuple[Floats, Ints]:
 
 
 def _first_two(votes: _Votes) -> tuple[Ints, Floats]:
-    """The class with the most votes, and how far it is ahead of the second."""
+    """The class with the most votes, and by how much it leads the second."""
     # Equal but for rounding is equal: then the lowest class comes first, on every machine.
     shares = votes.shares.round(DECIMALS)
     first, place = _first(shares, votes)
@@ -305,6 +305,71 @@ def _posterior(
     return posterior
 
 
+class _Beliefs(NamedTuple):
+    """What is believed after a round.
+
+    Attributes:
+        shares: (m, C) sparse: the belief in each class, where it is not next to nothing.
+        confidence: (m,): in the label.
+        rival: (m,): the likeliest of the other classes.
+        rival_belief: (m,): in that one.
+    """
+
+    shares: Any
+    confidence: Floats
+    rival: Ints
+    rival_belief: Floats
+
+
+class _Electorate:
+    """Pictures that vote on each other's classes, in blocks: memory goes with a block's entries.
+
+    Args:
+        graph: Neighbors and labels.
+        classes: C.
+    """
+
+    def __init__(self, graph: Graph, classes: int) -> None:
+        m = len(graph.labels)
+        self.weights, self.labels = graph.weights, graph.labels
+        self.own = sparse.csr_array((np.ones(m), self.labels, np.arange(m + 1)), shape=(m, classes))
+        self.total: Floats = self.weights.sum(axis=1)
+        everyone = np.arange(m)
+        self.blocks = [everyone[start : start + BLOCK_ROWS] for start in range(0, m, BLOCK_ROWS)]
+
+    def _votes(self, block: Ints, shares: Any) -> _Votes:
+        return _votes(self.weights[block], shares, self.own[block], self.total[block])
+
+    def majorities(self, shares: Any) -> tuple[Ints, Floats]:
+        """The class with the most votes of each, and its margin."""
+        m = len(self.labels)
+        majority, margin = np.empty(m, dtype=np.int64), np.empty(m)
+        for block in self.blocks:
+            majority[block], margin[block] = _first_two(self._votes(block, shares))
+        return majority, margin
+
+    def believe(self, shares: Any, strange: Floats, alone: Floats, noise: Noise) -> _Beliefs:
+        """The next round's beliefs, from the votes, the labels and how labels come about."""
+        m, into = len(self.labels), noise.into()
+        confidence, rival, rival_belief = np.empty(m), self.labels.copy(), np.zeros(m)
+        after = []
+        for block in self.blocks:
+            votes = self._votes(block, shares)
+            labels = self.labels[block]
+            is_own = votes.classes == labels[votes.rows]
+            posterior = _posterior(votes, labels, strange[block], alone[block], noise, into)
+            confidence[block] = posterior[is_own]
+            rival_belief[block], place = _first(np.where(is_own, -1.0, posterior), votes)
+            rival[block] = votes.classes[place]
+            # Where each row of what is kept begins: how many entries are kept before it.
+            kept = posterior >= LEAST_BELIEF
+            starts = np.concatenate([[0], np.cumsum(kept)])[[*votes.starts, len(kept)]]
+            rows = (posterior[kept], votes.classes[kept], starts)
+            after.append(sparse.csr_array(rows, shape=(len(block), noise.classes)))
+        found = sparse.csr_array(sparse.vstack(after, format="csr"))
+        return _Beliefs(found, confidence, rival, rival_belief)
+
+
 def judge(graph: Graph, classes: int, *, shared_noise: float, calibrated: bool) -> Judgement:
     """Judges the label of each picture; see :func:`saln.label_beliefs`.
 
@@ -314,64 +379,52 @@ def judge(graph: Graph, classes: int, *, shared_noise: float, calibrated: bool) 
         shared_noise: As in :func:`saln.label_beliefs`.
         calibrated: Likewise.
     """
-    weights, labels = graph.weights, graph.labels
-    m = len(labels)
-    everyone = np.arange(m)
-    own = sparse.csr_array((np.ones(m), labels, np.arange(m + 1)), shape=(m, classes))
-    total: Floats = weights.sum(axis=1)
+    labels = graph.labels
+    voters = _Electorate(graph, classes)
+    heard = np.flatnonzero(voters.total > 0)
+    if not len(heard):  # then every label is believed
+        return Judgement(
+            np.ones(len(labels)), labels.copy(), Noise(voters.own.T @ voters.own, 0.0, 0.0), 0.0
+        )
     members = np.bincount(labels, minlength=classes)
     benefit = IN_DATA_SET if calibrated else IN_BATCH
     strange = _strangeness(graph, members, benefit.reach)
     strange_if_clean = _strangeness(graph, members, IN_CLEAN_BATCH.reach)
     alone: Floats = np.power(MISSED, members[labels] - 1, dtype=np.float64)
-    blocks = [everyone[start : start + BLOCK_ROWS] for start in range(0, m, BLOCK_ROWS)]
-    beliefs = own
-    confidence, rival, rival_belief = np.empty(m), labels.copy(), np.zeros(m)
-    noise, noise_rate = Noise(own.T @ own, 0.0, 0.0), 0.0
-    majority, margin = np.empty(m, dtype=np.int64), np.empty(m)
-    heard = np.flatnonzero(total > 0)
-    for _ in range(ROUNDS if len(heard) else 0):
-        for block in blocks:
-            votes = _votes(weights[block], beliefs, own[block], total[block])
-            majority[block], margin[block] = _first_two(votes)
-        # Strangers tell how far away they are, and nothing about the noise.
+    shares = voters.own
+    for _ in range(ROUNDS):
+        majority, margin = voters.majorities(shares)
+        # Strangers say how far away they are, and nothing about the noise.
         margin *= 1.0 - strange
-        counts = _confident_counts(majority[heard], margin[heard], labels[heard], classes)
+        heard_of = majority[heard], margin[heard], labels[heard]
+        counts = _confident_counts(*heard_of, classes)
         noise_rate = 1.0 - float(counts.tocsr().diagonal().sum() / counts.sum())
         noise = Noise(counts, noise_rate, shared_noise)
-        into = noise.into()
         clean = 0.0
         if not calibrated:
-            share = _widest_disagree(majority[heard], margin[heard], labels[heard], CLEAN_SHARE)
-            clean = max(0.0, 1.0 - share[0] / share[1] / CLEAN)
+            disagree, widest = _widest_disagree(*heard_of, CLEAN_SHARE)
+            clean = max(0.0, 1.0 - disagree / widest / CLEAN)
         far = strange + clean * (strange_if_clean - strange)
-        least: Floats = alone * (benefit.alone + clean * (IN_CLEAN_BATCH.alone - benefit.alone))
-        after = []
-        for block in blocks:
-            votes = _votes(weights[block], beliefs, own[block], total[block])
-            is_own = votes.classes == labels[block][votes.rows]
-            posterior = _posterior(votes, labels[block], far[block], least[block], noise, into)
-            confidence[block] = posterior[is_own]
-            others = np.where(is_own, -1.0, posterior)
-            rival_belief[block], place = _first(others, votes)
-            rival[block] = votes.classes[place]
-            kept = posterior >= LEAST_BELIEF
-            starts = np.concatenate([[0], np.cumsum(kept)])[[*votes.starts, len(kept)]]
-            shape = (len(block), classes)
-            after.append(
-                sparse.csr_array((posterior[kept], votes.classes[kept], starts), shape=shape)
-            )
-        beliefs = sparse.csr_array(sparse.vstack(after, format="csr"))
-    if not len(heard):
-        confidence[:] = 1.0
-    believed = np.where(confidence >= rival_belief, labels, rival)
-    if calibrated and len(heard):
-        disagree, widest = _widest_disagree(majority[heard], margin[heard], labels[heard])
-        noise_rate = disagree / widest
-        logits = logit(confidence.clip(1e-15, 1 - 1e-15))
-        log_odds = _odds_for_doubt(logits, _wilson_upper(disagree, widest))
-        if log_odds > 0:
-            raised = confidence * math.exp(log_odds)
-            believed = np.where(raised >= rival_belief, labels, rival)
-            confidence = expit(logits + log_odds)
+        least = alone * (benefit.alone + clean * (IN_CLEAN_BATCH.alone - benefit.alone))
+        beliefs = voters.believe(shares, far, least, noise)
+        shares = beliefs.shares
+    if not calibrated:
+        believed = np.where(beliefs.confidence >= beliefs.rival_belief, labels, beliefs.rival)
+        return Judgement(beliefs.confidence, believed, noise, noise_rate)
+    confidence, believed, noise_rate = _calibrated(beliefs, labels, *_widest_disagree(*heard_of))
     return Judgement(confidence, believed, noise, noise_rate)
+
+
+def _calibrated(
+    beliefs: _Beliefs, labels: Ints, disagree: int, widest: int
+) -> tuple[Floats, Ints, float]:
+    """Confidence and believed classes at the noise that the widest margins show, and that rate."""
+    confidence, rival_belief = beliefs.confidence, beliefs.rival_belief
+    believed = np.where(confidence >= rival_belief, labels, beliefs.rival)
+    logits = logit(confidence.clip(1e-15, 1 - 1e-15))
+    log_odds = _odds_for_doubt(logits, _wilson_upper(disagree, widest))
+    if log_odds > 0:
+        raised = confidence * math.exp(log_odds)
+        believed = np.where(raised >= rival_belief, labels, beliefs.rival)
+        confidence = expit(logits + log_odds)
+    return confidence, believed, disagree / widest
