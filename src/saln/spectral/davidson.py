@@ -71,6 +71,13 @@ class LowestPairs:
     certified: Tensor
     products: int
 
+    def single(self, item: int) -> LowestPairs:
+        """Those of one batch of several, with b = 1."""
+        one = slice(item, item + 1)
+        values, vectors, residuals = self.values[one], self.vectors[one], self.residuals[one]
+        known = self.converged[one], self.certified[one]
+        return LowestPairs(values, vectors, residuals, *known, self.products)
+
 
 def lowest_pairs(
     graph: SimilarityGraph,
@@ -87,8 +94,8 @@ def lowest_pairs(
         wanted: How many pairs, at least 1; n must be at least ``wanted + 2``.
         start: float64 (b, p, n) start rows in place of the low-degree corner's; p is at
             least ``wanted + 1``.
-        rounds: At most so many outer rounds.
-        inner_steps: At most so many inner steps a round.
+        rounds: The most outer rounds.
+        inner_steps: The most inner steps a round.
 
     Returns:
         The pairs found, with what is known about them; never raises for want of

@@ -15,22 +15,20 @@ from saln.threads import one_linear_algebra_thread
 _ONE_THREAD_BELOW = 512
 
 
-def dense_pairs(graph: SimilarityGraph, item: int, count: int) -> tuple[Tensor, Tensor]:
+def dense_pairs(graph: SimilarityGraph, count: int) -> tuple[Tensor, Tensor]:
     """The lowest eigenpairs of the graph's operator beside its kernel, by LAPACK.
 
     The kernel is moved above the spectrum, so what is left at the bottom is exact
     beside it even where 0 is repeated.
 
     Args:
-        graph: The operator; n is at most ``DENSE_LIMIT``.
-        item: Which batch of it.
+        graph: The operator of one batch; n is at most ``DENSE_LIMIT``.
         count: How many pairs, at most n - 1.
 
     Returns:
         Values float64 (count,), ascending, and unit vectors as rows (count, n).
     """
-    similarity = graph.dense()[item]
-    diagonal, kernel = graph.diagonal[item], graph.kernel[item]
+    similarity, diagonal, kernel = graph.dense()[0], graph.diagonal[0], graph.kernel[0]
     above = float((diagonal.abs() + similarity.abs().sum(-1)).amax()) + 1.0
     matrix = (above * kernel)[:, None] * kernel - (similarity + similarity.mT) / 2
     matrix.diagonal().add_(diagonal)

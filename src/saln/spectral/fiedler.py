@@ -10,9 +10,8 @@ proportional to the features, and is known to be the right one:
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -168,7 +167,7 @@ def fiedler(
         features: Floating (n, d), or (b, n, d) for b batches solved together.
         centered: Beyond the paper: subtract the mean row first.
         nonnegative: Beyond the paper: cut similarities at 0.
-        neighbors: Beyond the paper: keep so many nearest neighbors of each example.
+        neighbors: Beyond the paper: keep this many nearest neighbors of each example.
         normalization: Beyond the paper: ``"symmetric"`` or ``"random-walk"``.
         solver: ``"auto"``: dense for small n, else Davidson with dense as the fallback
             up to n = 4,096. ``"dense"`` and ``"davidson"`` insist on one; a Davidson
@@ -200,86 +199,116 @@ def fiedler(
             )
         answers = _solve(graph, solver)
         if normalization == "random-walk":
-            answers = [_random_walk(graph, i, one) for i, one in enumerate(answers)]
+            answers = list(map(_random_walk, _singles(graph), answers))
     # Copied here, the vectors are tensors like any other, not inference mode's.
     if features.ndim == 2:
         return replace(answers[0], vector=answers[0].vector.clone())
     return _stacked(answers)
 
 
+class _Pair(NamedTuple):
+    """An eigenpair, and how far apart its eigenspace is from the rest of the spectrum.
+
+    ``gap`` is the distance to the nearest other eigenvalue, 0 where repeated; ``apart`` to the
+    nearest that is not numerically equal. ``residual`` is None where it is not known yet.
+    """
+
+    value: float
+    vector: Tensor
+    gap: float
+    apart: float
+    degenerate: bool
+    residual: float | None = None
+
+
+def _singles(graph: SimilarityGraph) -> list[SimilarityGraph]:
+    """The graph of each batch; only factors come as several."""
+    if len(graph.kernel) == 1 or not isinstance(graph, FactorGraph):
+        return [graph]
+    tensors = {
+        f.name: getattr(graph, f.name)
+        for f in fields(graph)
+        if isinstance(getattr(graph, f.name), Tensor)
+    }
+    return [
+        replace(graph, **{name: value[i : i + 1] for name, value in tensors.items()})
+        for i in range(len(graph.kernel))
+    ]
+
+
 def _solve(graph: SimilarityGraph, solver: Solver) -> list[FiedlerResult]:
-    b, n = graph.kernel.shape
-    closed = [_closed_form(graph, i) for i in range(b)]
-    if all(one is not None for one in closed):
-        return [one for one in closed if one is not None]
+    n = graph.kernel.shape[-1]
+    singles = _singles(graph)
+    closed = [_closed_form(single) for single in singles]
     wanted = 1 if graph.nonnegative else 2
     small = n <= wanted + 2
     if small or solver == "dense" or (solver == "auto" and n < _DENSE_BELOW):
-        return [closed[i] or _dense(graph, i, None) for i in range(b)]
-    pairs = lowest_pairs(graph, wanted)
-    return [closed[i] or _from_pairs(graph, i, pairs, solver) for i in range(b)]
+        return [done or _dense(single, None) for single, done in zip(singles, closed, strict=True)]
+    if None not in closed:
+        return [done for done in closed if done is not None]
+    pairs = lowest_pairs(graph, wanted)  # of all batches at once
+    return [
+        done or _from_pairs(single, pairs.single(i), solver)
+        for i, (single, done) in enumerate(zip(singles, closed, strict=True))
+    ]
 
 
-def _closed_form(graph: SimilarityGraph, item: int) -> FiedlerResult | None:
-    n = graph.kernel.shape[-1]
-    if n == 1:
-        one = torch.ones_like(graph.kernel[item])
-        return _result(graph, item, 0.0, one, float("inf"), float("inf"), False, "closed form")
+def _closed_form(graph: SimilarityGraph) -> FiedlerResult | None:
+    if graph.kernel.shape[-1] == 1:
+        pair = _Pair(0.0, torch.ones_like(graph.kernel[0]), float("inf"), float("inf"), False)
+        return _result(graph, pair, "closed form")
     if graph.nonnegative and isinstance(graph, FactorGraph):
-        alone = graph.scaling[item] == 0
+        alone = graph.scaling[0] == 0
         if bool(alone.any()):
             # Without neighbors an example is a component of its own: 0 is repeated, and
             # no other example can lie more in that eigenspace than this one does.
             at = int(alone.to(torch.uint8).argmax())
-            vector = -graph.kernel[item, at] * graph.kernel[item]
-            vector[at] += 1.0
-            return _result(graph, item, 0.0, vector, 0.0, 1.0, True, "closed form")
+            return _result(graph, _Pair(0.0, _nearest(graph, at), 0.0, 1.0, True), "closed form")
     return None
 
 
-def _from_pairs(
-    graph: SimilarityGraph, item: int, pairs: LowestPairs, solver: Solver
-) -> FiedlerResult:
+def _nearest(graph: SimilarityGraph, at: int) -> Tensor:
+    """What is nearest to the unit vector of one example beside the kernel, not of unit length."""
+    vector = -graph.kernel[0, at] * graph.kernel[0]
+    vector[at] += 1.0
+    return vector
+
+
+def _from_pairs(graph: SimilarityGraph, pairs: LowestPairs, solver: Solver) -> FiedlerResult:
     n = graph.kernel.shape[-1]
-    reason = _doubt(graph, item, pairs)
-    if reason is not None and solver == "auto" and n <= DENSE_LIMIT:
-        return _dense(graph, item, reason)
+    reason = _doubt(graph, pairs)
     if reason is not None and solver == "auto":
-        uniform = _uniform(graph, item)
+        if n <= DENSE_LIMIT:
+            return _dense(graph, reason)
+        uniform = _uniform(graph)
         if uniform is not None:
             return uniform
         # As many pairs at once as there are equals have a gap above them.
-        one, item_of_pairs = _only(graph, item), 0
         for wanted in range(2, _MOST_EQUALS + 1):
-            pairs = lowest_pairs(one, wanted, rounds=30, inner_steps=400)
-            reason = _doubt(one, 0, pairs)
+            pairs = lowest_pairs(graph, wanted, rounds=30, inner_steps=400)
+            reason = _doubt(graph, pairs)
             if reason is None:
                 break
-    else:
-        item_of_pairs = item
     if reason is not None:
-        residual = float(pairs.residuals[item_of_pairs].amax())
         raise ConvergenceError(
             f"{reason} for {n} candidates after {pairs.products} products (residual "
-            f"{residual:.3g}); the dense solver is allowed up to {DENSE_LIMIT}; choose from "
-            "fewer candidates at once, or drop duplicate rows"
+            f"{float(pairs.residuals.amax()):.3g}); the dense solver is allowed up to "
+            f"{DENSE_LIMIT}; choose from fewer candidates at once, or drop duplicate rows"
         )
-    values, vectors = pairs.values[item_of_pairs], pairs.vectors[item_of_pairs]
-    residuals = pairs.residuals[item_of_pairs].tolist()
-    return _choose(
-        graph, item, values, lambda i: vectors[i], "davidson", pairs.products, None, residuals
-    )
+    pair = _choose(graph, pairs.values[0], pairs.vectors[0], pairs.residuals[0].tolist())
+    return _result(graph, pair, "davidson", products=pairs.products)
 
 
-def _doubt(graph: SimilarityGraph, item: int, pairs: LowestPairs) -> str | None:
-    if not bool(pairs.converged[item]):
+def _doubt(graph: SimilarityGraph, pairs: LowestPairs) -> str | None:
+    """Why the second smallest eigenvalue is not among the pairs for certain; None where it is."""
+    if not bool(pairs.converged):
         return "the iteration did not converge"
-    values = pairs.values[item]
-    tolerance = _tolerance(graph, item)
+    values = pairs.values[0]
+    tolerance = _tolerance(graph)
     answer, cluster, _ = _second(values, tolerance, graph.nonnegative)
     if answer is not None and cluster[-1] == len(values) - 1:
         return "the eigenvalue is repeated"
-    if not bool(pairs.certified[item]):
+    if not bool(pairs.certified):
         # The value above was last seen in float32.
         if float(values[-1] - values[-2]) <= 1e4 * tolerance:
             return "the eigenvalue is repeated, or nearly"
@@ -315,48 +344,22 @@ def _second(
 
 
 def _choose(
-    graph: SimilarityGraph,
-    item: int,
-    values: Tensor,
-    vector_of: Callable[[int], Tensor],
-    solver: str,
-    products: int,
-    fallback: str | None,
-    residuals: list[float] | None = None,
-) -> FiedlerResult:
-    """The result from the lowest pairs beside the kernel; the last of them shows the gap."""
-    tolerance = _tolerance(graph, item)
-    answer, cluster, kernel_in = _second(values, tolerance, graph.nonnegative)
+    graph: SimilarityGraph, values: Tensor, vectors: Tensor, residuals: list[float] | None = None
+) -> _Pair:
+    """The pair from the lowest ones beside the kernel; the last value shows the gap."""
+    answer, cluster, kernel_in = _second(values, _tolerance(graph), graph.nonnegative)
     found = [float(v) for v in values]
     if answer is None:
         gap = min((abs(v) for v in found), default=float("inf"))
-        vector = graph.kernel[item].clone()
-        return _result(
-            graph, item, 0.0, vector, gap, gap, False, solver, products=products, fallback=fallback
-        )
-    value = found[answer]
+        return _Pair(0.0, graph.kernel[0].clone(), gap, gap, False)
     outside = [v for i, v in enumerate(found) if i not in cluster]
     apart = min((abs(v - found[i]) for v in outside for i in cluster), default=float("inf"))
     degenerate = len(cluster) > 1 or kernel_in
+    gap = 0.0 if degenerate else min(apart, abs(found[answer]))
     if len(cluster) > 1:
-        space = torch.stack([vector_of(i) for i in cluster])
-        vector = _canonical(space)
-    else:
-        vector = vector_of(answer)
-    gap = 0.0 if degenerate else min(apart, abs(value))
-    return _result(
-        graph,
-        item,
-        value,
-        vector,
-        gap,
-        apart,
-        degenerate,
-        solver,
-        products=products,
-        fallback=fallback,
-        residual=residuals[answer] if residuals is not None and len(cluster) == 1 else None,
-    )
+        return _Pair(found[answer], _canonical(vectors[cluster]), gap, apart, degenerate)
+    residual = None if residuals is None else residuals[answer]
+    return _Pair(found[answer], vectors[answer], gap, apart, degenerate, residual)
 
 
 def _canonical(space: Tensor) -> Tensor:
@@ -367,84 +370,77 @@ def _canonical(space: Tensor) -> Tensor:
     return space[:, at] @ space
 
 
-def _dense(graph: SimilarityGraph, item: int, fallback: str | None) -> FiedlerResult:
+def _dense(graph: SimilarityGraph, fallback: str | None) -> FiedlerResult:
     n = graph.kernel.shape[-1]
-    count = min(n - 1, 3)
-    while True:
-        values, vectors = dense_pairs(graph, item, count)
-        answer, cluster, _ = _second(values, _tolerance(graph, item), graph.nonnegative)
-        whole = count == n - 1 or answer is None or cluster[-1] < count - 1
-        if whole:
+    # Three show the gap; all are sought only where the second smallest is repeated among them.
+    for count in (min(n - 1, 3), n - 1):
+        values, vectors = dense_pairs(graph, count)
+        answer, cluster, _ = _second(values, _tolerance(graph), graph.nonnegative)
+        if answer is None or cluster[-1] < count - 1:
             break
-        count = n - 1
-    return _choose(graph, item, values, lambda i: vectors[i], "dense", 0, fallback)
+    return _result(graph, _choose(graph, values, vectors), "dense", fallback=fallback)
 
 
-def _uniform(graph: SimilarityGraph, item: int) -> FiedlerResult | None:
+def _uniform(graph: SimilarityGraph) -> FiedlerResult | None:
     """The closed form where the operator is a multiple of the identity beside its kernel."""
-    one = _only(graph, item)
-    kernel = one.kernel[0]
+    kernel = graph.kernel[0]
     generator = torch.Generator().manual_seed(0)
     probe = torch.randn(len(kernel), generator=generator, dtype=torch.float64).to(kernel.device)
     probe = probe - (probe @ kernel) * kernel
     probe = probe / torch.linalg.vector_norm(probe)
-    image = one.diagonal[0] * probe - one.similarity(probe[None, None])[0, 0]
+    image = _apply(graph, probe)
     value = float(probe @ image)
-    if float(torch.linalg.vector_norm(image - value * probe)) > _tolerance(graph, item):
+    if float(torch.linalg.vector_norm(image - value * probe)) > _tolerance(graph):
         return None
     at = int((kernel.abs() <= kernel.abs().min() + 1e-12).to(torch.uint8).argmax())
-    vector = -kernel[at] * kernel
-    vector[at] += 1.0
-    return _result(graph, item, value, vector, 0.0, float("inf"), True, "closed form")
+    pair = _Pair(value, _nearest(graph, at), 0.0, float("inf"), True)
+    return _result(graph, pair, "closed form")
 
 
-def _random_walk(graph: SimilarityGraph, item: int, one: FiedlerResult) -> FiedlerResult:
+def _random_walk(graph: SimilarityGraph, one: FiedlerResult) -> FiedlerResult:
     """The random walk's eigenvector of the same value: ``D^-1/2`` times the symmetric one."""
-    root = graph.degrees[item].clamp_min(0.0).sqrt()
-    vector = torch.where(root > 0, one.vector / root.clamp_min(1e-300), one.vector)
-    changed = _signed(vector)
-    values = {f.name: getattr(one, f.name) for f in fields(one)}
-    values["vector"] = changed
-    values["participation_ratio"] = float(1.0 / (changed**4).sum())
+    root = graph.degrees[0].clamp_min(0.0).sqrt()
+    vector = _signed(torch.where(root > 0, one.vector / root.clamp_min(1e-300), one.vector))
     live = root[root > 0]
-    if live.numel():
-        values["accuracy"] = one.accuracy * float(live.max() / live.min())
-    return FiedlerResult(**values)
+    return replace(
+        one,
+        vector=vector,
+        participation_ratio=float(1.0 / (vector**4).sum()),
+        accuracy=one.accuracy * float(live.max() / live.min()) if len(live) else one.accuracy,
+    )
+
+
+def _apply(graph: SimilarityGraph, vector: Tensor) -> Tensor:
+    """The operator's product with one vector."""
+    return graph.diagonal[0] * vector - graph.similarity(vector[None, None])[0, 0]
 
 
 def _result(
     graph: SimilarityGraph,
-    item: int,
-    value: float,
-    vector: Tensor,
-    gap: float,
-    apart: float,
-    degenerate: bool,
+    pair: _Pair,
     solver: str,
     *,
     products: int = 0,
     fallback: str | None = None,
-    residual: float | None = None,
 ) -> FiedlerResult:
-    """Everything a result says, from the pair alone; ``apart`` is the eigenspace's own gap."""
-    vector = _signed(vector)
+    """Everything a result says, from the pair alone."""
+    vector, residual = _signed(pair.vector), pair.residual
     if residual is None:
-        one = _only(graph, item)
-        image = one.diagonal[0] * vector - one.similarity(vector[None, None])[0, 0]
-        residual = float(torch.linalg.vector_norm(image - value * vector))
+        image = _apply(graph, vector)
+        residual = float(torch.linalg.vector_norm(image - pair.value * vector))
     # No residual is smaller than its own rounding.
-    rounding = 4 * _EPS * float(graph.diagonal[item].abs().amax())
+    rounding = 4 * _EPS * float(graph.diagonal.abs().amax())
     # Twice, because the gap may be a Ritz value from above.
-    error = 2 * max(residual, rounding) / apart if apart > 0 else 1.0
+    error = 2 * max(residual, rounding) / pair.apart if pair.apart > 0 else 1.0
     return FiedlerResult(
-        value=value,
+        value=pair.value,
         vector=vector,
         residual=residual,
         iterations=products,
         solver=solver,
-        gap=gap,
+        gap=pair.gap,
         participation_ratio=float(1.0 / (vector**4).sum()),
-        degenerate=degenerate,
+        degenerate=pair.degenerate,
         accuracy=min(1.0, 16 * _EPS + error),
         certificate={"davidson": "probes"}.get(solver, solver),
         fallback=fallback,
@@ -458,21 +454,8 @@ def _signed(vector: Tensor) -> Tensor:
     return -vector if float(vector[first]) < 0 else vector
 
 
-def _tolerance(graph: SimilarityGraph, item: int) -> float:
-    return _REPEATED * max(1.0, float(graph.diagonal[item].abs().amax()))
-
-
-def _only(graph: SimilarityGraph, item: int) -> SimilarityGraph:
-    """The graph of one batch of several."""
-    if graph.kernel.shape[0] == 1 or not isinstance(graph, FactorGraph):
-        return graph
-    one = slice(item, item + 1)
-    parts = {
-        f.name: getattr(graph, f.name)[one]
-        for f in fields(graph)
-        if isinstance(getattr(graph, f.name), Tensor)
-    }
-    return FactorGraph(**parts, nonnegative=graph.nonnegative)
+def _tolerance(graph: SimilarityGraph) -> float:
+    return _REPEATED * max(1.0, float(graph.diagonal.abs().amax()))
 
 
 def _stacked(answers: list[FiedlerResult]) -> FiedlerResult:

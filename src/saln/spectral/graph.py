@@ -13,9 +13,11 @@ k nearest neighbors are a sparse matrix; normalization rescales.
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -33,7 +35,8 @@ _PANELS = 8
 _SAFE_NORMS = (1e-12, 1e12)
 
 
-class SimilarityGraph(Protocol):
+@dataclass(frozen=True, eq=False, kw_only=True)
+class SimilarityGraph(abc.ABC):
     """What the solvers need of a graph: ``A = diag(diagonal) - S`` and its known null vector.
 
     Attributes:
@@ -43,52 +46,48 @@ class SimilarityGraph(Protocol):
             signs: constant, or proportional to the root of the degrees.
         nonnegative: Whether every similarity is known to be at least 0, so that 0 is
             the smallest eigenvalue.
-        ceiling: A number c with ``A <= c diag(diagonal)``: 1 where S is positive
-            semi-definite, 2 for any other graph without negative weights, infinite
-            where no such number is known.
     """
 
-    @property
-    def diagonal(self) -> Tensor: ...  # noqa: D102
-    @property
-    def degrees(self) -> Tensor: ...  # noqa: D102
-    @property
-    def kernel(self) -> Tensor: ...  # noqa: D102
-    @property
-    def nonnegative(self) -> bool: ...  # noqa: D102
-    @property
-    def ceiling(self) -> float: ...  # noqa: D102
-
-    def similarity(self, vectors: Tensor) -> Tensor:
-        """``S v`` for each row v of ``vectors`` (b, p, n), in their dtype."""
-        ...
-
-    def scaled_product(self, scale: Tensor) -> Callable[[Tensor], Tensor]:
-        """``v -> scale S (scale v)`` in float32, for ``scale`` (b, 1, n)."""
-        ...
-
-    def corner(self, positions: Tensor) -> Tensor:
-        """``S`` between the positions (b, m) of each batch, float64 (b, m, m)."""
-        ...
-
-    def dense(self) -> Tensor:
-        """``S`` itself, float64 (b, n, n), for n up to ``DENSE_LIMIT``."""
-        ...
-
-
-@dataclass(frozen=True, eq=False)
-class FactorGraph:
-    """``S = diag(scaling) X X' diag(scaling)``, never formed."""
-
-    factor: Tensor  # float64 (b, n, d), as given
-    factor_low: Tensor  # float32 (b, n, d)
-    scaling: Tensor  # float64 (b, n)
-    scaling_low: Tensor  # float32 (b, n)
     diagonal: Tensor
     degrees: Tensor
     kernel: Tensor
     nonnegative: bool
-    ceiling: float = 1.0
+
+    @abc.abstractmethod
+    def similarity(self, vectors: Tensor) -> Tensor:
+        """``S v`` for each row v of ``vectors`` (b, p, n), in their dtype."""
+
+    def scaled_product(self, scale: Tensor) -> Callable[[Tensor], Tensor]:
+        """``v -> scale S (scale v)`` in float32, for ``scale`` (b, 1, n)."""
+        return lambda vectors: self.similarity(vectors * scale) * scale
+
+    @abc.abstractmethod
+    def corner(self, positions: Tensor) -> Tensor:
+        """``S`` between the positions (b, m) of each batch, float64 (b, m, m)."""
+
+    def dense(self) -> Tensor:
+        """``S`` itself, float64 (b, n, n), for n up to ``DENSE_LIMIT``."""
+        n = self.degrees.shape[-1]
+        if n > DENSE_LIMIT:
+            raise InputError(
+                f"{n} examples would need a dense {n} x {n} matrix; allowed is up to "
+                f"{DENSE_LIMIT}; choose from fewer candidates at once"
+            )
+        return self._whole()
+
+    @abc.abstractmethod
+    def _whole(self) -> Tensor:
+        """``S`` itself, whatever n."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class FactorGraph(SimilarityGraph):
+    """``S = diag(scaling) X X' diag(scaling)``, never formed."""
+
+    factor: Tensor  # X, float64 (b, n, d)
+    factor_low: Tensor  # float32 (b, n, d)
+    scaling: Tensor  # float64 (b, n)
+    scaling_low: Tensor  # float32 (b, n)
 
     def similarity(self, vectors: Tensor) -> Tensor:
         """``S v`` for each row v: two passes over the features."""
@@ -99,7 +98,7 @@ class FactorGraph:
         return _gram(factor, vectors * scaling) * scaling
 
     def scaled_product(self, scale: Tensor) -> Callable[[Tensor], Tensor]:
-        """``v -> scale S (scale v)`` in float32."""
+        """As of any graph, with both scales multiplied once."""
         both = scale * self.scaling_low[:, None]
         return lambda vectors: _gram(self.factor_low, vectors * both) * both
 
@@ -109,23 +108,16 @@ class FactorGraph:
         rows = self.factor[batch, positions] * self.scaling.gather(1, positions)[..., None]
         return rows @ rows.mT
 
-    def dense(self) -> Tensor:
-        """``S`` itself, float64 (b, n, n)."""
-        _check_dense(self.degrees.shape[-1])
+    def _whole(self) -> Tensor:
         rows = self.factor * self.scaling[..., None]
         return rows @ rows.mT
 
 
-@dataclass(frozen=True, eq=False)
-class MatrixGraph:
+@dataclass(frozen=True, eq=False, kw_only=True)
+class MatrixGraph(SimilarityGraph):
     """A graph whose similarities are held: dense (1, n, n), or sparse COO (n, n)."""
 
     matrix: Tensor
-    diagonal: Tensor
-    degrees: Tensor
-    kernel: Tensor
-    nonnegative: bool
-    ceiling: float
 
     def similarity(self, vectors: Tensor) -> Tensor:
         """``S v`` for each row v."""
@@ -135,10 +127,6 @@ class MatrixGraph:
             return product.mT[None]
         return vectors @ matrix
 
-    def scaled_product(self, scale: Tensor) -> Callable[[Tensor], Tensor]:
-        """``v -> scale S (scale v)`` in float32."""
-        return lambda vectors: self.similarity(vectors * scale) * scale
-
     def corner(self, positions: Tensor) -> Tensor:
         """``S`` between some positions."""
         at = positions[0]
@@ -147,32 +135,25 @@ class MatrixGraph:
         part: Tensor = self.matrix.index_select(0, at).index_select(1, at).to_dense()
         return part[None]
 
-    def dense(self) -> Tensor:
-        """``S`` itself, float64 (1, n, n)."""
-        _check_dense(self.degrees.shape[-1])
+    def _whole(self) -> Tensor:
         return self.matrix.to_dense()[None] if self.matrix.is_sparse else self.matrix
 
 
-@dataclass(frozen=True, eq=False)
-class TiledGraph:
+@dataclass(frozen=True, eq=False, kw_only=True)
+class TiledGraph(SimilarityGraph):
     """Similarities cut at 0 for any n: tiles of S are made, used and dropped."""
 
     rows: Tensor  # float64 (n, d), unit or zero
     scaling: Tensor  # float64 (1, n)
-    diagonal: Tensor
-    degrees: Tensor
-    kernel: Tensor
-    nonnegative: bool = True
-    ceiling: float = 2.0
-    _low: list[Tensor] = field(default_factory=list, repr=False)
+
+    @cached_property
+    def _rows_low(self) -> Tensor:
+        return self.rows.float()
 
     def similarity(self, vectors: Tensor) -> Tensor:
         """``S v`` for each row v: n² d work, n x 1,024 memory."""
-        rows, scaling = self.rows, self.scaling.to(vectors.dtype)
-        if vectors.dtype != torch.float64:
-            if not self._low:
-                self._low.append(self.rows.float())
-            rows = self._low[0]
+        rows = self.rows if vectors.dtype == torch.float64 else self._rows_low
+        scaling = self.scaling.to(vectors.dtype)
         scaled = (vectors * scaling)[0]
         out = torch.zeros_like(scaled)
         for start in range(0, len(rows), _TILE):
@@ -180,18 +161,12 @@ class TiledGraph:
             out[:, start : start + _TILE] = scaled @ tile.mT
         return out[None] * scaling
 
-    def scaled_product(self, scale: Tensor) -> Callable[[Tensor], Tensor]:
-        """``v -> scale S (scale v)`` in float32."""
-        return lambda vectors: self.similarity(vectors * scale) * scale
-
     def corner(self, positions: Tensor) -> Tensor:
         """``S`` between some positions."""
         rows, scaling = self.rows[positions[0]], self.scaling[0, positions[0]]
         return (rows @ rows.mT).clamp_min_(0.0)[None] * scaling[:, None] * scaling
 
-    def dense(self) -> Tensor:
-        """``S`` itself, float64 (1, n, n)."""
-        _check_dense(self.degrees.shape[-1])
+    def _whole(self) -> Tensor:
         cut = (self.rows @ self.rows.mT).clamp_min_(0.0)
         return cut[None] * self.scaling[:, None] * self.scaling[..., None]
 
@@ -214,7 +189,7 @@ def similarity_graph(
             Sums are made in float64 whatever the dtype.
         centered: Subtract the mean row (of each batch) first.
         nonnegative: Cut similarities at 0.
-        neighbors: Keep, for each example, the similarities to its so many nearest
+        neighbors: Keep, for each example, the similarities to this many nearest
             others (ties to the lower position); an edge stays if either end keeps it.
         normalization: ``"symmetric"``: ``I - D^-1/2 S D^-1/2``. ``"random-walk"``:
             ``I - D^-1 S``; its operator is the symmetric one, whose eigenvectors are
@@ -250,33 +225,32 @@ def similarity_graph(
         rows = (factor * scaling[..., None])[0]
         matrix = _nearest(rows, neighbors, cut=nonnegative)
         degrees = torch.sparse.sum(matrix, dim=1).to_dense()[None]
-        known = nonnegative or no_negative_feature
-        return _matrix_graph(matrix, degrees, known, normalization)
+        return _matrix_graph(matrix, degrees, nonnegative or no_negative_feature, normalization)
     if nonnegative and not no_negative_feature:
         rows = (factor * scaling[..., None])[0]
         if n <= DENSE_LIMIT:
             cut = (rows @ rows.mT).clamp_min_(0.0)[None]
             return _matrix_graph(cut, cut.sum(-1), True, normalization)
         ones = torch.ones_like(scaling)
-        bare = TiledGraph(rows, ones, ones, ones, ones)
+        known: dict[str, Any] = {"rows": rows, "nonnegative": True}
+        # The degrees are a product of the graph itself, with nothing rescaled yet.
+        bare = TiledGraph(scaling=ones, diagonal=ones, degrees=ones, kernel=ones, **known)
         degrees = bare.similarity(ones[:, None])[:, 0]
-        diagonal, kernel, rescale = _normalized(degrees, normalization)
-        return TiledGraph(rows, rescale, diagonal, degrees, kernel)
+        operator, rescale = _normalized(degrees, normalization)
+        return TiledGraph(scaling=rescale, **operator, **known)
 
     degrees = _gram(factor, scaling[:, None])[:, 0] * scaling
-    diagonal, kernel, rescale = _normalized(degrees, normalization)
+    operator, rescale = _normalized(degrees, normalization)
     if normalization is not None:
         scaling = scaling * rescale
     factor_low, scaling_low = _low(batch if not centered else factor, factor, scaling)
     return FactorGraph(
-        factor,
-        factor_low,
-        scaling,
-        scaling_low,
-        diagonal,
-        degrees,
-        kernel,
+        factor=factor,
+        factor_low=factor_low,
+        scaling=scaling,
+        scaling_low=scaling_low,
         nonnegative=no_negative_feature,
+        **operator,
     )
 
 
@@ -335,13 +309,13 @@ def _check_finite(batch: Tensor, norms: Tensor) -> None:
         )
 
 
-def _low(given: Tensor, factor: Tensor, scaling: Tensor) -> tuple[Tensor, Tensor]:
+def _low(original: Tensor, factor: Tensor, scaling: Tensor) -> tuple[Tensor, Tensor]:
     """Float32 rows and factors, without a copy where the features are float32 already."""
-    if given.dtype in (torch.float32, torch.float16, torch.bfloat16):
-        given = given.float().contiguous()
+    if original.dtype in (torch.float32, torch.float16, torch.bfloat16):
+        single = original.float().contiguous()
         least, most = scaling.aminmax()
         if float(least) > _SAFE_NORMS[0] and float(most) < _SAFE_NORMS[1]:
-            return given, scaling.float()
+            return single, scaling.float()
     rows = factor * scaling[..., None]
     return rows.float(), torch.where(scaling > 0, 1.0, 0.0).float()
 
@@ -372,12 +346,12 @@ def _gram(factor: Tensor, vectors: Tensor) -> Tensor:
 
 def _normalized(
     degrees: Tensor, normalization: Normalization | None
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The operator's diagonal, its unit null vector, and the rescaling of S."""
-    n = degrees.shape[-1]
+) -> tuple[dict[str, Any], Tensor]:
+    """The degrees, diagonal and unit null vector of a graph, by name, and the rescaling of S."""
     ones = torch.ones_like(degrees)
+    constant = ones / degrees.shape[-1] ** 0.5
     if normalization is None:
-        return degrees, ones / n**0.5, ones
+        return {"degrees": degrees, "diagonal": degrees, "kernel": constant}, ones
     floor = -1e-12 * degrees.abs().amax(-1, keepdim=True)
     if bool((degrees < floor).any()):
         position = int((degrees < floor)[0].to(torch.uint8).argmax())
@@ -387,16 +361,16 @@ def _normalized(
         )
     root = degrees.clamp_min(0.0).sqrt()
     live = root > 0
-    diagonal = live.to(torch.float64)
     total = torch.linalg.vector_norm(root, dim=-1, keepdim=True)
-    kernel = torch.where(total > 0, root / total, ones / n**0.5)
-    return diagonal, kernel, torch.where(live, 1.0 / root, 0.0)
+    kernel = torch.where(total > 0, root / total, constant)
+    operator = {"degrees": degrees, "diagonal": live.to(torch.float64), "kernel": kernel}
+    return operator, torch.where(live, 1.0 / root, 0.0)
 
 
 def _matrix_graph(
     matrix: Tensor, degrees: Tensor, nonnegative: bool, normalization: Normalization | None
 ) -> MatrixGraph:
-    diagonal, kernel, rescale = _normalized(degrees, normalization)
+    operator, rescale = _normalized(degrees, normalization)
     if normalization is not None:
         if matrix.is_sparse:
             rows, columns = matrix.indices()
@@ -404,8 +378,7 @@ def _matrix_graph(
             matrix = _sparse(rows, columns, weights, len(matrix))
         else:
             matrix = matrix * rescale[:, None] * rescale[..., None]
-    ceiling = 2.0 if nonnegative else float("inf")
-    return MatrixGraph(matrix, diagonal, degrees, kernel, nonnegative, ceiling)
+    return MatrixGraph(matrix=matrix, nonnegative=nonnegative, **operator)
 
 
 def _nearest(rows: Tensor, neighbors: int, *, cut: bool) -> Tensor:
@@ -438,11 +411,3 @@ def _nearest(rows: Tensor, neighbors: int, *, cut: bool) -> Tensor:
 def _sparse(rows: Tensor, columns: Tensor, weights: Tensor, n: int) -> Tensor:
     at = torch.stack([rows, columns])
     return torch.sparse_coo_tensor(at, weights, (n, n), check_invariants=False).coalesce()
-
-
-def _check_dense(n: int) -> None:
-    if n > DENSE_LIMIT:
-        raise InputError(
-            f"{n} examples would need a dense {n} x {n} matrix; allowed is up to {DENSE_LIMIT}; "
-            "choose from fewer candidates at once"
-        )
