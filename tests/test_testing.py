@@ -165,8 +165,8 @@ class SaysItsState(Broken):
 @pytest.mark.parametrize(
     ("selector", "test", "reason"),
     [
-        (KeepsNoName, "test_names_its_hyperparameters", "does not tell strength"),
-        (SaysOneOfTwo, "test_names_its_hyperparameters", "does not tell rounds"),
+        (KeepsNoName, "test_names_its_hyperparameters", "does not say strength"),
+        (SaysOneOfTwo, "test_names_its_hyperparameters", "does not say rounds"),
         (SaysAnAddress, "test_names_its_hyperparameters", "an address in memory"),
         (SaysNothing, "test_names_its_hyperparameters", "an address in memory"),
         (SaysItsState, "test_names_its_hyperparameters", "by choosing"),

@@ -109,7 +109,7 @@ def _loss(indices: Tensor) -> Tensor:
 
 
 def _ready(selector: Selector, candidates: Candidates) -> Selector:
-    """The selector after an epoch in which it was told the loss of every candidate."""
+    """The selector after an epoch in which it observed the loss of every candidate."""
     selector.begin_epoch(1)
     selector.observe(candidates.indices, _loss(candidates.indices))
     selector.begin_epoch(2)
@@ -123,17 +123,17 @@ def _batches(
     seed: int = 0,
     epochs: int = 4,
     first: tuple[int, int] = (0, 0),
-    ahead: bool = False,
+    losses_last: bool = False,
 ) -> Iterator[_Kept]:
     """A small training run: 3 steps an epoch, each keeping 4 of a third of the pool.
 
     Args:
-        selector: Changed by what it is told.
+        selector: Changed by what it observes.
         pool: The data set.
         seed: Decides every choice.
         epochs: How many.
         first: (epoch, step) to begin with; those before are left out.
-        ahead: Whether all choices of an epoch are made before its first loss is told.
+        losses_last: Whether all choices of an epoch are made before it observes the first loss.
     """
     size = len(pool) // 3
     for epoch in range(first[0], epochs):
@@ -148,9 +148,9 @@ def _batches(
             weights = selection.weights
             yield indices.tolist(), None if weights is None else weights.tolist()
             later.append(indices)
-            if not ahead:
+            if not losses_last:
                 selector.observe(indices, _loss(indices) / (epoch + 1))
-        if ahead:
+        if losses_last:
             for indices in later:
                 selector.observe(indices, _loss(indices) / (epoch + 1))
 
@@ -225,9 +225,9 @@ class SelectorConformance:
         return example_candidates(n, seed=seed, dtype=dtype)
 
     def _choose(
-        self, candidates: Candidates, k: int, seed: int = 0, told: Candidates | None = None
+        self, candidates: Candidates, k: int, seed: int = 0, observed: Candidates | None = None
     ) -> Selection:
-        selector = _ready(self.make(), candidates if told is None else told)
+        selector = _ready(self.make(), candidates if observed is None else observed)
         return selector(candidates, k, generator=derive_generator("conformance", seed))
 
     def _kept(self, candidates: Candidates, k: int, seed: int = 0) -> list[int]:
@@ -271,7 +271,7 @@ class SelectorConformance:
             value = re.search(rf"\b{re.escape(name)}=(.)", said)
             _fail_unless(
                 value is not None and value[1] != "?",
-                f"repr {said} does not tell {name}; keep it in an attribute of that name",
+                f"repr {said} does not say {name}; keep it in an attribute of that name",
             )
         for bad, why in ((" at 0x", "an address in memory"), ("...", "a value cut short")):
             _fail_unless(bad not in said, f"repr {said} holds {why}; it must be the same anywhere")
@@ -373,7 +373,7 @@ class SelectorConformance:
                 _fail_unless(finite, f"{name} are not finite: {value}")
 
     def test_same_seed_same_choice(self) -> None:
-        """Two fresh selectors, told the same, choose the same in a run of 12 batches."""
+        """Two fresh selectors that observe the same choose the same in a run of 12 batches."""
         pool = self.candidates(36)
         first, second = (list(_batches(self.make(), pool)) for _ in range(2))
         _fail_unless(first == second, f"the same seed gave {first} and then {second}")
@@ -420,7 +420,7 @@ class SelectorConformance:
         counts = torch.zeros(2, 10, dtype=torch.int64)
         for seed in range(_DRAWS):
             counts[0, self._choose(candidates, 4, seed).positions] += 1
-            selection = self._choose(permuted, 4, _DRAWS + seed, told=candidates)
+            selection = self._choose(permuted, 4, _DRAWS + seed, observed=candidates)
             counts[1, order[selection.positions]] += 1
         for position, (a, b) in enumerate(counts.T.tolist()):
             table = [[a, _DRAWS - a], [b, _DRAWS - b]]
@@ -431,10 +431,10 @@ class SelectorConformance:
             )
 
     def test_choosing_ahead_changes_nothing(self) -> None:
-        """Losses told within an epoch are used from the next one on."""
+        """Losses observed within an epoch are used from the next one on."""
         pool = self.candidates(36)
-        now, ahead = (list(_batches(self.make(), pool, ahead=ahead)) for ahead in (False, True))
-        _fail_unless(now == ahead, "choosing an epoch's batches before its losses changed them")
+        now, later = (list(_batches(self.make(), pool, losses_last=last)) for last in (False, True))
+        _fail_unless(now == later, "choosing an epoch's batches before its losses changed them")
 
     def test_beginning_an_epoch_again_changes_nothing(self) -> None:
         """As after a resume in the middle of an epoch."""
@@ -455,7 +455,7 @@ class SelectorConformance:
         run = _batches(selector, pool)
         for _ in range(3 + 2):
             next(run)
-        # The losses of the last batch are not told yet: it is chosen again.
+        # The losses of the last batch are not observed yet: it is chosen again.
         file = io.BytesIO()
         torch.save(selector.state_dict(), file)
         file.seek(0)

@@ -49,13 +49,13 @@ def gather_batches(rank, world_size, meeting):
         torch.distributed.destroy_process_group()
 
 
-class Told(TopLoss):
-    """Remembers the losses that it is told."""
+class Observer(TopLoss):
+    """Remembers the losses that it observes."""
 
     observes_losses = True
 
     def observe(self, indices, losses):
-        self.__dict__.setdefault("told", []).append((indices.tolist(), losses.tolist()))
+        self.__dict__.setdefault("observed", []).append((indices.tolist(), losses.tolist()))
 
 
 def network(seed):
@@ -120,11 +120,11 @@ def learn(rank, world_size, meeting):
     )
     try:
         seen = {"kept": kept_globally(rank, world_size)}
-        selector = Told()
+        selector = Observer()
         batches = learner_selected(selector, rank, world_size)
         for kept in batches:
             batches.observe(kept.indices, kept.indices / 7)
-        seen["told"] = selector.told
+        seen["observed"] = selector.observed
         order = torch.utils.data.DataLoader(
             examples(), batch_size=22, shuffle=True, generator=torch.Generator().manual_seed(rank)
         )

@@ -465,7 +465,7 @@ def test_ranks_together_keep_what_one_process_keeps(world_size, tmp_path):
     assert len(expected["jest"]) == 2
     for each in seen:
         assert each["kept"] == expected
-        assert each["told"] == seen[0]["told"]
+        assert each["observed"] == seen[0]["observed"]
         assert "different candidates" in each["shuffled"]
         assert "outputs are not finite" in each["diverged"]
         assert "DistributedSampler" in each["sharded"]

@@ -1,4 +1,4 @@
-"""What a selector is given and what it gives back, and how n, k and f hang together."""
+"""What a selector takes and gives, and how n, k and f hang together."""
 
 from __future__ import annotations
 

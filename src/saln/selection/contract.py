@@ -87,7 +87,7 @@ class Selector(abc.ABC):
 
     @classmethod
     def for_run(cls, *, epochs: int) -> Self:
-        """A fresh selector for a training run of so many epochs, counted from 1.
+        """A fresh selector for a training run of ``epochs`` epochs, counted from 1.
 
         With its defaults, and with the length of the run for those that plan by it.
         """
@@ -136,9 +136,9 @@ class Selector(abc.ABC):
             self._watcher(candidates, selection)
         return selection
 
-    def watch(self, told: Callable[[Candidates, Selection], None]) -> None:
-        """Has ``told`` called with every choice once it is checked, for records and reports."""
-        object.__setattr__(self, "_watcher", told)  # many selectors are frozen
+    def watch(self, watcher: Callable[[Candidates, Selection], None]) -> None:
+        """Has ``watcher`` called with every choice once it is checked, for records and reports."""
+        object.__setattr__(self, "_watcher", watcher)  # many selectors are frozen
 
     @abc.abstractmethod
     def choose(self, candidates: Candidates, k: int, generator: torch.Generator) -> Selection:
@@ -153,11 +153,11 @@ class Selector(abc.ABC):
         """
 
     def observe(self, indices: Tensor, losses: Tensor) -> None:  # noqa: B027
-        """Told the losses of a batch that was trained; does nothing by default.
+        """Takes the losses of a batch that was trained; does nothing by default.
 
         Only called where :attr:`observes_losses` is true. The losses come out of the
         training step itself: no extra pass. Where several processes share the training,
-        each must be told the losses of all, or they will choose differently.
+        each must observe the losses of all, or they will choose differently.
 
         Args:
             indices: int64, (m,): positions in the data set.

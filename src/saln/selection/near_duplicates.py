@@ -74,8 +74,8 @@ def graph_of_pictures(
 ) -> Graph:
     """The graph between pictures: of copies the nearest pair counts, and copies know no other.
 
-    A picture with so many copies that few or none of their neighbors are other pictures has
-    those sought that are. Where none can be sought, it is told by the pictures that have one
+    A picture whose neighbors are mostly, or all, copies of itself has
+    those sought that are. Where none can be sought, its neighbors are the pictures that have one
     of its copies among their neighbors.
 
     Args:

@@ -32,13 +32,13 @@ MISSED = 0.4
 # all, is not labeled as the majority; the fewer, the cleaner.
 CLEAN = 0.12
 CLEAN_SHARE = 0.4
-# Where so many examples have no neighbor, or no other of their class, the rest says nothing.
+# Where this share has no neighbor, or no other of its class, the rest says nothing.
 NEARLY_ALL = 0.9
 # Standard errors that neighbors must agree above chance.
 CHANCE_ERRORS = 3.0
 # Beliefs below this do not vote.
 LEAST_BELIEF = 1e-6
-# Votes and margins that agree to so many decimals are equal.
+# Votes and margins that agree to this many decimals are equal.
 DECIMALS = 9
 # Rows whose votes are worked out at once.
 BLOCK_ROWS = 2**14

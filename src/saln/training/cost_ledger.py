@@ -36,7 +36,7 @@ class Peak(NamedTuple):
 
     Attributes:
         rss_bytes: Resident memory of this process, loader processes left out; None where
-            the system does not tell.
+            the system does not say.
         cuda_bytes: What torch had allocated on the GPU; None without one.
     """
 

@@ -34,7 +34,7 @@ class TrainSettings:
         weight_decay: Of SGD.
         schedule: One of :data:`SCHEDULES`, stretched to the arm's own number of steps.
         seed: Of dropout and the like.
-        evaluate_every: Measure after so many epochs, and after the last.
+        evaluate_every: Measure after every this many epochs, and after the last.
     """
 
     epochs: int
