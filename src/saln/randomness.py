@@ -23,6 +23,7 @@ def derive_seed(*keys: int | str) -> int:
     Returns:
         The same number in every process, on every platform and Python version.
     """
+    # With types and a separator: (1, "2") and ("12",) are other keys.
     text = "\x1f".join(f"{type(key).__name__}:{key}" for key in keys)
     digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
@@ -53,6 +54,7 @@ def seeded_globally(*keys: int | str) -> Iterator[None]:
     ``torch.nn``, dropout and stochastic depth.
     """
     devices = list(range(torch.cuda.device_count()))
+    # Put back after the block, also when it fails: nobody else's draws change.
     with torch.random.fork_rng(devices=devices):
         seed = derive_seed(*keys)
         torch.default_generator.manual_seed(seed)

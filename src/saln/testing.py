@@ -194,6 +194,7 @@ def _elsewhere(path: str | None, module: str, search: list[str], pickled: bytes)
                 sys.modules.setdefault(package, types.ModuleType(package))
             sys.modules[module] = importlib.util.module_from_spec(spec)
             spec.loader.exec_module(sys.modules[module])
+    # Its class is importable now, under the name that the pickle holds.
     selector, pool = pickle.loads(pickled)
     return list(_batches(selector, pool))
 
@@ -276,6 +277,7 @@ class SelectorConformance:
         for bad, why in ((" at 0x", "an address in memory"), ("...", "a value cut short")):
             _fail_unless(bad not in said, f"repr {said} holds {why}; it must be the same anywhere")
         _fail_unless(repr(self.make()) == said, f"two that are made alike have other reprs: {said}")
+        # What it remembers must not become part of what it is called.
         list(_batches(selector, self.candidates(36)))
         _fail_unless(repr(selector) == said, f"repr {said} became {selector!r} by choosing")
 
@@ -306,6 +308,7 @@ class SelectorConformance:
 
     def test_ties(self) -> None:
         """All candidates the same but for their index."""
+        # Indices stay distinct: they are what tells the candidates apart.
         same = _take(self.candidates(12), torch.zeros(12, dtype=torch.int64))
         same = replace(same, indices=torch.arange(12))
         for k in (1, 5, 12):
@@ -422,6 +425,7 @@ class SelectorConformance:
             counts[0, self._choose(candidates, 4, seed).positions] += 1
             selection = self._choose(permuted, 4, _DRAWS + seed, observed=candidates)
             counts[1, order[selection.positions]] += 1
+        # One test a candidate, so the chance of a false alarm is shared among them.
         for position, (a, b) in enumerate(counts.T.tolist()):
             table = [[a, _DRAWS - a], [b, _DRAWS - b]]
             _fail_unless(
@@ -462,6 +466,7 @@ class SelectorConformance:
         fresh = self.make()
         fresh.load_state_dict(torch.load(file, weights_only=True))
         whole = list(_batches(self.make(), pool))
+        # Four batches were observed: three of the first epoch and one of the second.
         rest = list(_batches(fresh, pool, first=(1, 1)))
         _fail_unless(rest == whole[4:], f"expected {whole[4:]} after loading, got {rest}")
 

@@ -107,6 +107,7 @@ class Candidates:
             value = getattr(self, known.name)
             if value is not None and not isinstance(value, Tensor | PairEmbeddings):
                 object.__setattr__(self, known.name, _as_tensor(value, known.name))
+        # Labels of other types mean the same classes where they are whole numbers.
         labels = self.labels
         if labels is not None and (labels.dtype != torch.int64 or labels.ndim != 1):
             numbers, _ = as_labels(labels, tuple(self.indices.shape))
@@ -118,6 +119,7 @@ class Candidates:
                 f"candidates' indices are {self.indices.dtype} {tuple(self.indices.shape)}, "
                 "expected int64 (n,); indices lose digits in a float tensor"
             )
+        # Every field has a row an index: a field of another length would pair wrong examples.
         for known in fields(self):
             for value in self._tensors(known.name):
                 if value.ndim == 0 or len(value) != len(self):

@@ -61,6 +61,7 @@ def _similarities(features: Tensor) -> Tensor:
 
 def _keep(confidence: Tensor, k: int, generator: torch.Generator) -> Selection:
     tiny = torch.finfo(torch.float64).tiny
+    # A confidence of 0 is drawn last, not never: k are always found.
     logits = confidence.double().clamp_min(tiny).log()
     return Selection(gumbel_top_k(logits, k, generator), scores=confidence.cpu())
 
@@ -132,6 +133,7 @@ class BatchCoherence(Selector):
             places, near = _nearest(similarities[rows][:, columns], self.neighbors)
             return among[places.numpy(force=True)], near.double().numpy(force=True)
 
+        # Candidates are too few to learn a level of noise from: classes share it.
         indices, near = _nearest(similarities, self.neighbors)
         beliefs = beliefs_by_neighbors(
             indices.numpy(force=True),

@@ -115,6 +115,7 @@ class Selector(abc.ABC):
                 wrong kind or not finite.
         """
         n = len(candidates)
+        # Plain integers, the usual case, cost no conversion in every step.
         k = k if isinstance(k, int) else as_whole(k, "k", 1)
         if not 1 <= k <= n:
             raise InputError(
@@ -126,6 +127,7 @@ class Selector(abc.ABC):
                 f"generator is a {type(generator).__name__}; give a torch.Generator, which alone "
                 "decides what is random"
             )
+        # Only what is read is checked: others may hold anything.
         for name in sorted(self.requires):
             for value in candidates.tensors(name):
                 self._check_field(name, value)
@@ -206,6 +208,7 @@ class Selector(abc.ABC):
         positions = selection.positions
         ok = positions.dtype == torch.int64 and positions.shape == (k,)
         if ok:
+            # Distinct and in range: a position kept twice would silently weigh double.
             ok = len(torch.unique(positions)) == k and int(positions.min()) >= 0
             ok = ok and int(positions.max()) < n
         if not ok:

@@ -31,11 +31,13 @@ class EpochMemory:
         """Makes what was put known; nothing when the epoch has already begun."""
         if epoch != self.epoch:
             self.epoch = epoch
+            # A copy: what is put from now on must not be read before the next epoch.
             self.known = self._next.clone()
 
     def get(self, indices: Tensor) -> Tensor:
         """What was known of the indices when the epoch began: float32, (m,)."""
         found = torch.full((len(indices),), self.unknown)
+        # An index beyond what was ever put is unknown, too.
         inside = indices < len(self.known)
         found[inside] = self.known[indices[inside]]
         return found

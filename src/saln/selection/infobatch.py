@@ -63,11 +63,14 @@ def infobatch_positions(
     easy, hard = is_easy.nonzero().flatten(), (~is_easy).nonzero().flatten()
     p_easy, p_hard = inclusion_probabilities(len(easy), len(hard), k, prune_ratio)
     expected = len(hard) * p_hard
+    # One draw decides the rounding, so that the expected number is met on average.
     extra = float(torch.rand((), generator=generator, dtype=torch.float64))
     n_hard = math.floor(expected) + (extra < expected % 1)
     n_hard = max(min(n_hard, k, len(hard)), k - len(easy))  # against rounding of `expected`
+    # Within a kind every set of this size is equally likely.
     kept_hard = hard[torch.randperm(len(hard), generator=generator)[:n_hard]]
     kept_easy = easy[torch.randperm(len(easy), generator=generator)[: k - n_hard]]
+    # An example that is kept with probability p stands for 1 / p of its kind.
     weights = torch.full((k,), k / (len(is_easy) * p_hard))
     weights[n_hard:] = k / (len(is_easy) * p_easy) if len(kept_easy) else 1.0
     return torch.cat([kept_hard, kept_easy]), weights
@@ -121,6 +124,7 @@ class InfoBatch(Selector):
         self.prune_ratio = prune_ratio
         self.epochs = epochs
         self.full_from = full_from
+        # NaN, not 0: an example that was never trained is not easy.
         self._losses = EpochMemory(unknown=math.nan)
         self._mean = math.nan
 
@@ -132,6 +136,7 @@ class InfoBatch(Selector):
     def begin_epoch(self, epoch: int) -> None:
         """Takes over the losses of the epoch before."""
         self._losses.begin_epoch(epoch)
+        # The mean of one moment: within an epoch it must not move with what is trained.
         self._mean = float(self._losses.known.double().nanmean())
 
     def observe(self, indices: Tensor, losses: Tensor) -> None:

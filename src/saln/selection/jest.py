@@ -115,6 +115,7 @@ def is_outer_difference(scores: Tensor) -> bool:
     rounding = max(1e-5, 4 * torch.finfo(scores.dtype).eps)
     scores = scores.double()
     spread = float(scores.max() - scores.min())
+    # What is left once the first row and column are taken away: 0 for every outer difference.
     rest = scores - scores[:, :1] - scores[:1] + scores[0, 0]
     return spread > 0 and float(rest.abs().max()) <= rounding * spread
 
@@ -150,14 +151,18 @@ def jest_positions(scores: Tensor, k: int, *, chunks: int, generator: torch.Gene
             NotJointWarning,
             stacklevel=2,
         )
+    # In float64 on the CPU: a GPU's last digits would change what is drawn.
     scores = scores.double().cpu()
     chunks = min(chunks, k)
     logits = scores.diagonal().clone()
     kept = torch.empty(0, dtype=torch.int64)
     for chunk in range(chunks):
+        # Sizes that differ by at most one and sum to k, whatever the number of chunks.
         size = k * (chunk + 1) // chunks - k * chunk // chunks
         new = gumbel_top_k(logits, size, generator)
+        # Both directions: how well the kept tell j apart, and how well j tells them apart.
         logits = logits + scores[new].sum(dim=0) + scores[:, new].sum(dim=1)
+        # Not a large negative number, which others' logits might reach.
         logits[new] = -torch.inf
         kept = torch.cat([kept, new])
     return kept

@@ -187,6 +187,7 @@ def label_beliefs(
     beliefs = beliefs_by_neighbors(
         indices, similarities, numbers, count, shared_noise=shared_noise, calibrated=calibrated
     )
+    # Judged on the CPU; what is compared with the labels goes where they are.
     if isinstance(labels, Tensor) and labels.device.type != "cpu":
         device = labels.device
         return replace(
@@ -209,7 +210,9 @@ def beliefs_by_neighbors(
     search: Search | None = None,
 ) -> NeighborBeliefs:
     """:func:`label_beliefs` of checked arrays; ``search`` finds neighbors beyond copies."""
+    # Classes that do not occur play no part: numbers in the millions cost nothing.
     present, numbered = np.unique(labels, return_inverse=True)
+    # Votes are of pictures: copies would confirm each other's wrong label.
     picture = pictures(indices, similarities, numbered)
     graph = graph_of_pictures(indices, similarities, numbered, picture, search)
     transition = torch.eye(classes if classes <= MOST_CLASSES else 0, dtype=torch.float64)
@@ -219,6 +222,7 @@ def beliefs_by_neighbors(
     if reason is not None:
         sure = torch.ones(len(labels), dtype=torch.float64)
         return NeighborBeliefs(sure, torch.from_numpy(labels), transition, float("nan"), reason)
+    # What one picture is believed to be, all its copies are.
     found = judge(graph, len(present), shared_noise=shared_noise, calibrated=calibrated)
     confidence = found.confidence
     # Nothing is known of copies that no other picture is near to, unless they are their class.
@@ -226,6 +230,7 @@ def beliefs_by_neighbors(
     unseen &= 2 * graph.copies <= np.bincount(numbered)[graph.labels]
     confidence[unseen] = np.minimum(confidence[unseen], UNSEEN)
     if len(transition):
+        # Back to the numbers that were given; a class that does not occur keeps its 1.
         there = torch.from_numpy(present)
         transition[there[:, None], there] = torch.from_numpy(found.noise.dense())
     return NeighborBeliefs(
@@ -348,6 +353,7 @@ def suspicious_labels(
     if beliefs.tells_nothing is not None:
         return []
     given = torch.as_tensor(_given(labels), device=beliefs.believed.device)
+    # Stable: of equal confidences the lower position comes first, everywhere.
     order = torch.argsort(beliefs.confidence, stable=True)
     doubted = order[((beliefs.believed != given) & (given >= 0))[order]][:top]
     return [

@@ -163,6 +163,7 @@ def _votes(weights: Any, beliefs: Any, own: Any, total: Floats) -> _Votes:
 
 def _first(values: Floats, votes: _Votes) -> tuple[Floats, Ints]:
     """The largest value of each row, and at which entry; of equals the lowest class."""
+    # Rows are runs of entries: reduceat works on each without a dense matrix.
     first = np.maximum.reduceat(values, votes.starts)
     at_first = np.flatnonzero(values == first[votes.rows])
     return first, at_first[np.unique(votes.rows[at_first], return_index=True)[1]]
@@ -181,6 +182,7 @@ def _first_two(votes: _Votes) -> tuple[Ints, Floats]:
 
 def _confident_counts(majority: Ints, margin: Floats, labels: Ints, classes: int) -> Any:
     """Counts of (majority class, label) among the most confident of each majority class."""
+    # By class, widest margin first; a row's rank within its class is its place less the class's.
     order = np.lexsort((-margin, majority))
     members = np.bincount(majority, minlength=classes)
     rank = np.arange(len(order)) - (members.cumsum() - members)[majority[order]]
@@ -207,6 +209,7 @@ def _wilson_upper(hits: int, trials: int) -> float:
 def _odds_for_doubt(logits: Floats, doubt: float) -> float:
     """The logarithm, at least 0, of what the odds must be multiplied by for this mean doubt."""
     low, high = 0.0, 0.0
+    # The mean doubt falls as the odds rise: double until it is below, then halve the interval.
     while float(expit(-logits - high).mean()) > doubt:
         low, high = high, 2.0 * high + 1.0
     for _ in range(50):
@@ -227,6 +230,7 @@ def _strangeness(graph: Graph, members: Ints, reach: float) -> Floats:
     weights = graph.weights
     places = np.diff(weights.indptr)
     nearness = weights.sum(axis=1) / np.maximum(places, 1)
+    # How near the neighbors are to their own neighbors, on average.
     links = sparse.csr_array((np.ones(weights.nnz), weights.indices, weights.indptr), weights.shape)
     usual = links @ nearness / np.maximum(places, 1)
     far = 1.0 - np.divide(
@@ -294,6 +298,7 @@ def _posterior(
     shares = heard * (np.where(is_own, far, 0.0) + (1 - far) * votes.shares)
     floor = (VOTE_SMOOTHING / noise.classes) / (heard + VOTE_SMOOTHING)
     said = (shares / (heard + VOTE_SMOOTHING) + floor) ** SHARPNESS
+    # A label that nobody else has still says something, however the votes are.
     at_least = alone * np.maximum.reduceat(said, votes.starts)
     said = np.where(is_own, np.maximum(said, at_least[votes.rows]), said)
     come = noise.of(votes.classes, given)

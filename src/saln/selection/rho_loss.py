@@ -23,6 +23,7 @@ def rho_loss_scores(learner_losses: Tensor, reference_losses: Tensor) -> Tensor:
     Returns:
         float32 or wider, (n,).
     """
+    # The difference of two half-precision losses would lose most of its digits.
     wide = torch.promote_types(torch.float32, learner_losses.dtype)
     return learner_losses.to(wide) - reference_losses.to(wide)
 

@@ -24,6 +24,7 @@ def least_kept_positions(times_kept: Tensor, k: int, generator: torch.Generator)
     Returns:
         int64, (k,).
     """
+    # A stable sort of a random order: equals stay in that order.
     shuffled = torch.randperm(len(times_kept), generator=generator)
     order = torch.argsort(times_kept[shuffled], stable=True)
     return shuffled[order[:k]]

@@ -26,6 +26,7 @@ def saln_positions(features: Tensor, k: int) -> tuple[Tensor, FiedlerResult]:
     Returns:
         int64 (k,) positions, largest first, and the eigenpair.
     """
+    # Never all eigenvectors, and no n x n matrix but for few rows: see spectral/fiedler.py.
     result = fiedler(features)
     return result.ranking()[:k], result
 

@@ -40,6 +40,7 @@ def top_k(scores: Tensor, k: int) -> Tensor:
     Returns:
         int64, (k,), highest first, on the CPU.
     """
+    # Not topk, which leaves the order of equal scores to the device.
     return torch.argsort(scores, descending=True, stable=True)[:k].cpu()
 
 
@@ -57,6 +58,7 @@ def gumbel_top_k(logits: Tensor, k: int, generator: torch.Generator) -> Tensor:
     Returns:
         int64, (k,), in the order of the draw.
     """
+    # On the CPU and in float64: the same draw on every device and rank.
     uniform = torch.rand(len(logits), generator=generator, dtype=torch.float64)
     # 0 would give infinite noise; the smallest positive double stands for it.
     noise = -torch.log(-torch.log(uniform.clamp_min(torch.finfo(torch.float64).tiny)))

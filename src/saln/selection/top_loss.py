@@ -72,6 +72,7 @@ class TopLoss(Selector):
         if self.beta is None:
             positions = top_k(losses, k)
         else:
+            # Chances in proportion to percentile ** beta; a percentile is never 0.
             logits = self.beta * torch.log(loss_percentiles(losses))
             positions = gumbel_top_k(logits, k, generator)
         return Selection(positions, scores=losses.float().cpu())

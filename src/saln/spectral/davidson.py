@@ -160,6 +160,7 @@ class _Search:
             fresh = _probes(*rows.shape[1:], rows.device).double()
             rows = torch.where(lost.unsqueeze(2), fresh, rows)
         rows = _orthonormal(rows)
+        # Twice is enough: what the first pass left of the basis is rounding.
         rows = torch.baddbmm(rows, torch.bmm(rows, columns), against, alpha=-1)
         if float(rows.square().sum(-1).amin()) < 0.5:
             # Rows that lay in each other, made orthogonal, are rounding, which may be the kernel.
@@ -185,6 +186,7 @@ class _Search:
     def rayleigh_ritz(self) -> None:
         """The best pairs in the basis; a basis grown too long is cut back to its best part."""
         w = self.wanted
+        # The operator seen from the basis: a small dense problem.
         values, turns = torch.linalg.eigh(torch.bmm(self.basis, self.images.mT))
         long = self.basis.shape[1] > _BASIS_LIMIT
         keep = turns.mT[:, : w + 4 if long else w + 1]

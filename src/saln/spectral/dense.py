@@ -29,6 +29,7 @@ def dense_pairs(graph: SimilarityGraph, count: int) -> tuple[Tensor, Tensor]:
         Values float64 (count,), ascending, and unit vectors as rows (count, n).
     """
     similarity, diagonal, kernel = graph.dense()[0], graph.diagonal[0], graph.kernel[0]
+    # Above every eigenvalue, by Gershgorin's circles.
     above = float((diagonal.abs() + similarity.abs().sum(-1)).amax()) + 1.0
     matrix = (above * kernel)[:, None] * kernel - (similarity + similarity.mT) / 2
     matrix.diagonal().add_(diagonal)

@@ -103,6 +103,7 @@ class FiedlerResult:
         """
         magnitude = self.vector.abs()
         size, order = magnitude.sort(dim=-1, descending=True, stable=True)
+        # Of two next to each other, the second begins a group where both cannot be equal.
         tie = torch.as_tensor(self.accuracy, dtype=size.dtype, device=size.device)
         new = size[..., :-1] - size[..., 1:] > 2 * tie[..., None]
         if bool(new.all()):
@@ -364,6 +365,7 @@ def _choose(
 
 def _canonical(space: Tensor) -> Tensor:
     """The member of an eigenspace (orthonormal rows) that does not hang on its basis."""
+    # Squared lengths of the projections of all examples onto the space.
     share = (space * space).sum(0)
     largest = share >= share.max() - 1e-9
     at = int(largest.to(torch.uint8).argmax())
@@ -449,6 +451,7 @@ def _result(
 
 def _signed(vector: Tensor) -> Tensor:
     vector = vector / torch.linalg.vector_norm(vector)
+    # The sign of an eigenvector is free: the first of the largest entries is made positive.
     size = vector.abs()
     first = int((size >= size.max() - 1e-12).to(torch.uint8).argmax())
     return -vector if float(vector[first]) < 0 else vector

@@ -105,6 +105,7 @@ class FactorGraph(SimilarityGraph):
     def corner(self, positions: Tensor) -> Tensor:
         """``S`` between some positions of each batch."""
         batch = torch.arange(len(positions), device=positions.device)[:, None]
+        # Few rows: the corner is small whatever n is.
         rows = self.factor[batch, positions] * self.scaling.gather(1, positions)[..., None]
         return rows @ rows.mT
 
@@ -359,6 +360,7 @@ def _normalized(
             f"example {position} has degree {float(degrees[0, position]):.3g}; {normalization} "
             "normalization allowed is for degrees of at least 0; set nonnegative=True"
         )
+    # An isolated example has degree 0: its row of the operator is 0.
     root = degrees.clamp_min(0.0).sqrt()
     live = root > 0
     total = torch.linalg.vector_norm(root, dim=-1, keepdim=True)

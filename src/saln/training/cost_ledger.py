@@ -70,6 +70,7 @@ class Ledger:
         self._since = self._started = clock()
 
     def _now(self) -> float:
+        # Work on a GPU goes on after the call that asks for it: wait, or another phase pays.
         if self._cuda is not None:
             torch.cuda.synchronize(self._cuda)
         return self._clock()
@@ -99,6 +100,7 @@ class Ledger:
     def charge(self, name: str, seconds: float) -> None:
         """Books seconds that were spent before: what is made once counts for all who use it."""
         self.seconds[name] += seconds
+        # The total grows with it: the ledger counts as begun that much earlier.
         self._started -= seconds
 
     def total(self) -> float:

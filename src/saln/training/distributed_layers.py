@@ -49,6 +49,7 @@ class SynchronizedBatchNorm(_BatchNorm):
                 self.running_mean.lerp_(mean.detach(), share)
                 unbiased = variance.detach() * (count / max(count - 1, 1))
                 self.running_var.lerp_(unbiased, share)
+        # all_reduce is part of the graph: its backward sums the gradients of all ranks' shares.
         scaled = centered * (variance + self.eps).rsqrt().view(shape)
         if self.affine:
             scaled = scaled * self.weight.view(shape) + self.bias.view(shape)
@@ -73,6 +74,7 @@ def synchronize(network: nn.Module, processes: Processes) -> nn.Module:
             affine=network.affine,
             track_running_stats=network.track_running_stats,
         )
+        # The same tensors: an optimizer made before goes on with them.
         found._parameters, found._buffers = network._parameters, network._buffers
         found.training = network.training
         return found
@@ -105,6 +107,7 @@ class SharedDraws(TorchFunctionMode):
         """Called in the place of every torch function inside the block."""
         kwargs = kwargs or {}
         if self.processes.world_size > 1:
+            # Only draws of one number a row of this rank's share; others are not of the batch.
             if func is torch.rand and args:
                 size = tuple(args[0]) if isinstance(args[0], list | tuple | torch.Size) else args
                 if size and size[0] == self.share:

@@ -56,6 +56,7 @@ def _new_head(network: Network, n_classes: int, seed: int) -> nn.Module:
     with seeded_globally(seed, "head"):
         head: nn.Module = nn.Linear(network.width, n_classes)
         if _acts_on_map(network.name):
+            # A 1 x 1 convolution is a linear layer at every place of the map.
             head = nn.Conv2d(network.width, n_classes, kernel_size=1)
     return head
 
@@ -113,6 +114,7 @@ class FrozenBody:
     def __call__(self, images: Tensor) -> Tensor:
         """Float images (b, 3, image_size, image_size) to what the head sees, (b, width)."""
         with torch.no_grad():
+            # In parts: without gradients, memory need not hold more than a few images' maps.
             parts = images.split(inference_batch_size(images.device))
             return torch.cat([self.network.body(part) for part in parts])
 

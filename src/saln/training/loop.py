@@ -108,6 +108,7 @@ def evaluate(
             right += int((outputs.argmax(dim=1) == labels).sum())
             count += len(labels)
     whole = torch.tensor([total, right, count], dtype=torch.float64, device=device)
+    # Sums, not means: processes may have unequal parts.
     total, right, count = processes.total(whole).tolist()
     return Measure(total / count, right / count)
 
@@ -145,6 +146,7 @@ class _Steps:
         self, learner: nn.Module, settings: TrainSettings, steps: int, processes: Processes
     ) -> None:
         self.learner, self.processes = learner, processes
+        # Where its weights are, a batch must be.
         self.device = next(learner.parameters()).device
         self.optimizer = torch.optim.SGD(
             learner.parameters(),
@@ -237,6 +239,7 @@ def train(
             with ledger.phase("load"):
                 iterator = iter(batches)
             while True:
+                # By hand, so that waiting for a batch is booked as loading and not as training.
                 with ledger.phase("load"):
                     batch = next(iterator, None)
                 if batch is None:
@@ -244,6 +247,7 @@ def train(
                 with ledger.phase("train"):
                     losses = steps.take(batch, f"epoch {epoch}, step {len(kept)}")
                     kept.append(batch.indices)
+                    # Selectors that learn from losses get the step's own: no other pass.
                     batches.observe(batch.indices, losses)
                 on_step(len(batch.indices), len(kept))
         measures: dict[str, Measure] = {}

@@ -93,6 +93,7 @@ class Processes:
         """The first rank's value, on every rank. It is pickled; the ranks are one program."""
         if self.world_size == 1:
             return value
+        # NCCL sends from GPUs alone.
         values: list[T | None] = [value if self.first else None]
         dist.broadcast_object_list(
             values, src=0, device=device if device.type == "cuda" else torch.device("cpu")
@@ -134,6 +135,7 @@ class Processes:
         """
         if self.world_size == 1:
             return shares
+        # Gathered by rank, and wanted by step: each step's shares stand together.
         every = gather_rows(shares, len(shares) * self.world_size, self.world_size, device)
         return every.view(self.world_size, steps, -1).transpose(0, 1).flatten()
 
