@@ -68,6 +68,7 @@ class Rank:
         Raises:
             InputError: One without the other, or others than those of a group of several.
         """
+        # Not kept: the group may be started, or end, between two calls.
         group = cls.group()
         if rank is None and world_size is None:
             return cls(0, 1) if group is None else group
@@ -78,6 +79,7 @@ class Rank:
                 "takes them from torch.distributed"
             )
         explicit = cls(rank, world_size)
+        # Several ranks in a group of one are taken: that is how tests stand in for others.
         if group is not None and group.count > 1 and explicit != group:
             cure = (
                 "every process would train on the same whole batch; leave both out, or, where "
@@ -227,9 +229,11 @@ def gather_rows(rows: Tensor, n: int, world_size: int, device: torch.device) -> 
     Returns:
         float32 or int64, (n, ...), on the CPU; the same bytes on every rank.
     """
+    # Half precision is unknown to some backends, and indices lose digits in a float.
     rows = rows.detach().to(torch.float32 if rows.is_floating_point() else torch.int64)
     bounds = [share_bounds(n, rank, world_size) for rank in range(world_size)]
     longest = max(end - start for start, end in bounds)
+    # gloo sends from the CPU, NCCL from GPUs alone.
     device = torch.device("cpu") if dist.get_backend() == "gloo" else device
     # all_gather takes parts of one size alone: shorter ones are filled up, and cut again below.
     sent = torch.zeros(longest, *rows.shape[1:], dtype=rows.dtype, device=device)
@@ -248,11 +252,13 @@ def gather_uneven(rows: Tensor, world_size: int, device: torch.device) -> Tensor
         world_size: How many ranks there are; every one must call this.
         device: As in :func:`gather_rows`.
     """
+    # Losses may lie on the CPU although NCCL connects the ranks.
     if dist.get_backend() == "nccl" and device.type != "cuda":
         device = torch.device("cuda", torch.cuda.current_device())
+    # First how many rows each has; then all send as many, of which the padding is cut off.
     counts = gather_rows(torch.tensor([len(rows)]), world_size, world_size, device).tolist()
     longest = max(counts)
-    if not longest:
+    if not longest:  # nothing to send, which all ranks know
         return rows
     padded = rows.new_zeros(longest, *rows.shape[1:])
     padded[: len(rows)] = rows

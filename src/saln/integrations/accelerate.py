@@ -42,9 +42,9 @@ def prepare(accelerator: Accelerator, loader: DataLoader[Any]) -> PreparedLoader
     batches = chosen_by(loader)
     batches.share_among(accelerator.process_index, accelerator.num_processes)
     own: Any = own_shares(accelerator, loader)
-    given = loader.generator
+    own_generator = loader.generator
     # One that nobody seeded has the same seed in every run.
-    if given is None or given.initial_seed() == torch.Generator().initial_seed():
+    if own_generator is None or own_generator.initial_seed() == torch.Generator().initial_seed():
         own.base_dataloader.generator = batches.generator
     prepared = PreparedLoader(own, batches)
     accelerator.register_for_checkpointing(prepared)

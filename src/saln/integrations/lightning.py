@@ -18,7 +18,7 @@ with optional_import("lightning", "saln.integrations.lightning"):
     import lightning as lightning  # given on, so that it need not be imported before this
 
 # What the loader gets from the batches, or does not need beside them.
-_TAKEN = ("batch_size", "batch_sampler", "sampler", "shuffle", "drop_last")
+_DECIDED_BY_BATCHES = ("batch_size", "batch_sampler", "sampler", "shuffle", "drop_last")
 
 
 class SelectedDataModule(lightning.LightningDataModule):
@@ -56,10 +56,10 @@ class SelectedDataModule(lightning.LightningDataModule):
         **options: Any,
     ) -> None:
         super().__init__()
-        taken = [name for name in _TAKEN if name in options]
-        if taken:
+        refused = [name for name in _DECIDED_BY_BATCHES if name in options]
+        if refused:
             raise InputError(
-                f"{', '.join(taken)} cannot be given to SelectedDataModule: the batches decide "
+                f"{', '.join(refused)} cannot be given to SelectedDataModule: the batches decide "
                 "it; give it to SelectedBatches, or leave it out"
             )
         check_dataset(dataset, batches)

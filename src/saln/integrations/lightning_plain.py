@@ -52,10 +52,11 @@ def _choosers(trainer: lightning.Trainer) -> list[SelectedBatches | SelectedStre
     from saln.loading.selected_batches import SelectedBatches
     from saln.loading.selected_stream import SelectedStream
 
+    # A Trainer takes a loader, or lists and dicts of them.
     loaders = CombinedLoader(trainer.train_dataloader).flattened
     plain = [loader for loader in loaders if isinstance(loader, DataLoader)]
-    found = [part for loader in plain for part in (loader.batch_sampler, loader.dataset)]
-    return [part for part in found if isinstance(part, SelectedBatches | SelectedStream)]
+    parts = [part for loader in plain for part in (loader.batch_sampler, loader.dataset)]
+    return [part for part in parts if isinstance(part, SelectedBatches | SelectedStream)]
 
 
 def _refuse(chooser: SelectedBatches | SelectedStream, *, resumed: bool) -> None:

@@ -74,12 +74,13 @@ class CountingLoader:
     """
 
     def __init__(self, loader: DataLoader[Any], batches: SelectedBatches | SelectedStream) -> None:
+        # Before anything is trained: a share of a share looks like a smaller batch.
         refuse_double_sharding(loader)
         self._loader = loader
         self.batches = batches
-        self._given = 0
-        self._epoch = batches.epoch  # that _given belongs to
-        self._start = 0
+        self._batches_given = 0
+        self._counted_epoch = batches.epoch  # that those batches are of
+        self._loaded_steps = 0
 
     def set_epoch(self, epoch: int) -> None:
         """Makes the next iteration the given epoch's; a loaded position in it stays."""
@@ -92,13 +93,14 @@ class CountingLoader:
     def __iter__(self) -> Iterator[Any]:
         """Yields the batches; nothing happens before the first is asked for."""
         epoch = self.batches.epoch
-        self._given = self._start if epoch == self._epoch else 0
-        self._epoch, self._start = epoch, 0
+        self._batches_given = self._loaded_steps if epoch == self._counted_epoch else 0
+        self._counted_epoch, self._loaded_steps = epoch, 0
         # Accelerate's would put back the epoch that it counts itself.
         if hasattr(self._loader, "set_epoch"):
             self._loader.set_epoch(epoch)
         for batch in self._loader:
-            self._given += 1
+            # Counted as it is given: the loader itself may be some batches ahead.
+            self._batches_given += 1
             yield batch
 
     def observe(self, indices: Tensor, losses: Tensor) -> None:
@@ -107,8 +109,8 @@ class CountingLoader:
 
     def state_dict(self) -> dict[str, Any]:
         """Where training is; see :meth:`saln.SelectedBatches.state_dict`."""
-        given = self._given if self.batches.epoch == self._epoch else 0
-        return self.batches.state_dict(steps=given)
+        steps = self._batches_given if self.batches.epoch == self._counted_epoch else 0
+        return self.batches.state_dict(steps=steps)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Goes on from a saved state: the next iteration gives the batches that were left.
@@ -117,5 +119,5 @@ class CountingLoader:
             InputError: The state is of a sampler that would give other batches.
         """
         self.batches.load_state_dict(state)
-        self._given = self._start = int(state["step"])
-        self._epoch = self.batches.epoch
+        self._batches_given = self._loaded_steps = int(state["step"])
+        self._counted_epoch = self.batches.epoch

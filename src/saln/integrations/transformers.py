@@ -24,9 +24,9 @@ with optional_import("transformers", "saln.integrations.transformers"):
     from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint, seed_worker
 
 # Beside the Trainer's own files in a checkpoint.
-_FILE = "selected_batches.pt"
+_STATE_FILE = "selected_batches.pt"
 # The Trainer's arguments dataloader_*, beside the plain ones, that are the DataLoader's.
-_LOADING = ("persistent_workers", "prefetch_factor", "multiprocessing_context", "in_order")
+_LOADER_ARGUMENTS = ("persistent_workers", "prefetch_factor", "multiprocessing_context", "in_order")
 
 
 class _Resumable(Sampler[list[int]]):
@@ -51,9 +51,9 @@ class _Resumable(Sampler[list[int]]):
         return len(self.batches)
 
     def __iter__(self) -> Iterator[list[int]]:
-        return self._go(iter(self.batches))
+        return self._after_skipped(iter(self.batches))
 
-    def _go(self, left: Iterator[list[int]]) -> Iterator[list[int]]:
+    def _after_skipped(self, left: Iterator[list[int]]) -> Iterator[list[int]]:
         # Not in __iter__: a loader with workers asks for two iterators and uses one.
         skipped, self.skipped = self.skipped, 0
         yield from ([] for _ in range(skipped))
@@ -143,7 +143,7 @@ class SelectedTrainerMixin:
             generator=self.selected_batches.generator,
             **{
                 name: getattr(arguments, f"dataloader_{name}")
-                for name in _LOADING
+                for name in _LOADER_ARGUMENTS
                 if hasattr(arguments, f"dataloader_{name}")  # some came with later versions
             },
         )
@@ -169,7 +169,7 @@ class SelectedTrainerMixin:
             batches, state = self.selected_batches, self.state
             content = batches.state_dict(steps=round((state.epoch - batches.epoch) * len(batches)))
             run = Path(self._get_output_dir(trial=trial))
-            path = run / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}" / _FILE
+            path = run / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}" / _STATE_FILE
             write_with(path, lambda temporary: torch.save(content, temporary))
         super()._save_checkpoint(model, trial, *args, **kwargs)  # type: ignore[misc]
 
@@ -184,7 +184,7 @@ class SelectedTrainerMixin:
         if folder is True:
             folder = get_last_checkpoint(self.args.output_dir)  # type: ignore[no-untyped-call]
         if folder:
-            path = Path(str(folder)) / _FILE
+            path = Path(str(folder)) / _STATE_FILE
             if not path.exists():
                 raise DataError(
                     f"{path} is missing: the checkpoint was saved without SelectedTrainerMixin; "

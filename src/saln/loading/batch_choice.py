@@ -52,6 +52,7 @@ class BatchChoice:
         self.batch_size = as_whole(batch_size, "batch_size", 1)
         self.seed = as_whole(seed, "seed")
         self.sharing = Sharing(self.batch_size, rank, world_size)
+        # Named as users know it: messages say whose observe is to be called.
         self._observer = LossObserver(self.selector, type(self).__name__)
 
     @property
@@ -95,6 +96,7 @@ class BatchChoice:
         Raises:
             InputError: Not one loss an index, or ranks that torch.distributed does not connect.
         """
+        # Else nothing is gathered: most selectors need no word between the ranks.
         if self.selector.observes_losses:
             self._observer.observe(indices, losses, self.batch_rank)
 
@@ -131,6 +133,7 @@ class ChoiceBeforeLoading(BatchChoice):
         self.schedule = as_schedule(filter_ratio)
         scheduled = isinstance(filter_ratio, FilterSchedule)
         self.filter_ratio = self.schedule if scheduled else self.schedule.start
+        # Before features are read, which may take long.
         if not self.selector.chooses_before_loading():
             needs = ", ".join(sorted(self.selector.requires - BEFORE_LOADING))
             raise InputError(
@@ -189,12 +192,14 @@ class ChoiceBeforeLoading(BatchChoice):
             *stream: Which of the parts of a source that shares itself out.
         """
         k = self.own_batch_size
-        if len(indices) == k:  # nothing to drop
+        if len(indices) == k:  # nothing to drop, and nothing drawn
             return Selection(torch.arange(k))
+        # Derived from what the choice is for: no choice before it, and no resume, changes it.
         generator = derive_generator(self.seed, "select", epoch, step, *stream)
         return self.selector(self.fields.candidates(indices), k, generator=generator)
 
     def begin_epoch(self, epoch: int) -> None:
         """Tells the selector that an epoch begins, before its first choice."""
+        # First, so that it warns of losses that are missing before they are needed.
         self._observer.begin_epoch(epoch)
         self.selector.begin_epoch(epoch)

@@ -19,6 +19,7 @@ def _rebuild(like: Any, parts: list[Any]) -> Any:
     """A container of the same kind around other parts."""
     if isinstance(like, Mapping):
         pairs = dict(zip(like, parts, strict=True))
+        # Hugging Face's BatchEncoding and the like are made of one dict.
         return pairs if type(like) is dict else type(like)(pairs)  # type: ignore[call-arg]
     return type(like)(*parts) if hasattr(like, "_fields") else type(like)(parts)
 
@@ -71,6 +72,7 @@ def cut(batch: Any, rows: Tensor, n: int) -> Any:
     parts = _parts(batch)
     if parts is None:
         return batch
+    # Lists of n names or numbers have one an example; lists of n tensors are parts of a batch.
     plain = all(not isinstance(part, Tensor) and _parts(part) is None for part in parts)
     if plain and len(parts) == n and type(batch) in (list, tuple):
         return type(batch)(parts[row] for row in rows.tolist())
@@ -102,6 +104,7 @@ def find(batch: Any, key: Key, what: str) -> Any:
     """
     for step in key if isinstance(key, tuple) else (key,):
         try:
+            # A named tuple is found by field, or, like any other, by position.
             if isinstance(step, str) and hasattr(batch, "_fields"):
                 batch = getattr(batch, step)
             else:

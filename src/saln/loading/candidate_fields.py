@@ -135,7 +135,7 @@ class CandidateFields:
         array = None
         if store is not None:
             array = store.features
-        elif features is not None and not hasattr(features, "__len__"):
+        elif features is not None and not hasattr(features, "__len__"):  # N alone
             self._length = as_whole(features, "features", 1)
         elif features is not None:
             array = as_rows(features)
@@ -148,6 +148,7 @@ class CandidateFields:
         elif store is not None:
             labels = store.labels
         by_name = {"features": array, "labels": labels}
+        # What is given is checked even where it is not required; nothing is judged for nothing.
         if label_confidence is not None or "label_confidence" in requires:
             if store is None and array is not None and "label_confidence" in requires:
                 _check_finite("features", MmapRows(array))  # before they are judged by
@@ -206,6 +207,7 @@ class CandidateFields:
         """
         known: dict[str, Any] = {}
         if self.rows and len(rows) and not 0 <= int(rows.min()) <= int(rows.max()) < len(self):
+            # NumPy would count a negative index from the end, and look up another example.
             raise InputError(
                 f"the candidates are examples {int(rows.min())} to {int(rows.max())}, but there "
                 f"are {len(self)} {self._counted}; give those of this data set"
@@ -233,6 +235,8 @@ def as_rows(features: Any) -> npt.NDArray[Any] | Any:
     Raises:
         InputError: They are no rows of numbers.
     """
+    # What looks like an array stays what it is: np.asarray would read a mapped file as a whole
+    # where it is of another library, and forget that it is mapped.
     is_array = hasattr(features, "ndim") and hasattr(features, "shape")
     if not is_array or isinstance(features, Tensor) or hasattr(features, "to_numpy"):
         features = as_array(features, "features")
@@ -269,6 +273,7 @@ def _confidence(
         )
     if value == "judge":
         return _believed(judge_labels(features, labels))
+    # The search for neighbors takes floating rows alone; these are few, as they were no file.
     if isinstance(features, np.ndarray) and features.dtype.kind != "f":
         features = features.astype(np.float32)
     return judged_by_neighbors(features, labels)
@@ -299,5 +304,6 @@ def _as_confidence(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 def _check_finite(name: str, values: MmapRows) -> None:
+    # In blocks: np.isfinite of all would be half as large as the rows themselves.
     for start, block in values.blocks():
         check_finite(block, name, rows=range(start, start + len(block)))

@@ -71,6 +71,7 @@ class CandidateScores:
         Raises:
             TrainingError: A field is not finite.
         """
+        # No number of ranks need divide the candidates: shares differ by one at most.
         start, end = share_bounds(n, rank.index, rank.count)
         mine = batch if rank.count == 1 else cut(batch, torch.arange(start, end), n)
         mine = move(mine, self.device)
@@ -80,8 +81,9 @@ class CandidateScores:
             required = [what for what in _READ if f"{whose}_{what}" in self.selector.requires]
             if not required:
                 continue
-            if network is None:
+            if network is None:  # the reference, whose outputs were made before
                 table = cast(Tensor, self.reference_outputs)
+                # By position in the data set; the table may stay on the CPU.
                 rows = table[indices[start:end].to(table.device)].to(self.device)
                 read = self.reader.from_outputs(rows, mine, required)
             elif whose == "learner" and self.reuse_forward:
@@ -93,6 +95,7 @@ class CandidateScores:
         if rank.count > 1:
             fields = {name: self._gathered(field, n, rank) for name, field in fields.items()}
         _check_finite(fields, where)
+        # With several ranks only a share went to the device; what is kept is moved later.
         return fields, mine if rank.count == 1 else batch, trained
 
     def _gathered(self, field: Field, n: int, rank: Rank) -> Field:
@@ -101,6 +104,7 @@ class CandidateScores:
         image, text = (
             gather_rows(side, n, rank.count, self.device) for side in (field.image, field.text)
         )
+        # These are the network's, the same on every rank.
         scale, bias = (torch.as_tensor(value).cpu() for value in (field.scale, field.bias))
         return PairEmbeddings(image, text, scale, bias)
 
@@ -145,6 +149,7 @@ def check_scoring(scores: CandidateScores, world_size: int) -> None:
                 f"{name} requires {field}; give forward, a function of a network and a "
                 "batch that gives PairEmbeddings"
             )
+    # The outputs of scoring serve training only where they are those of training.
     reads_learner = any(field.startswith("learner_") for field in requires)
     excluded = {
         "score_size": reader.score_size is not None,

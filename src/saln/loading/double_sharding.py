@@ -32,7 +32,7 @@ def sharded_by(loader: Any) -> list[str]:
 
 def parts_of(loader: Any) -> Iterator[Any]:
     """A loader and what it wraps, from the outside in."""
-    seen: set[int] = set()
+    seen: set[int] = set()  # a loader's parts refer to one another
     waiting = [loader]
     while waiting:
         part = waiting.pop(0)
@@ -75,11 +75,11 @@ def refuse_double_sharding(loader: Any, also: str | None = None) -> None:
     Raises:
         InputError: Names those that share, and the cure.
     """
-    found = ([] if also is None else [also]) + sharded_by(loader)
-    if len(found) > 1:
+    sharers = ([] if also is None else [also]) + sharded_by(loader)
+    if len(sharers) > 1:
         raise InputError(
-            f"the batches are shared out among the ranks {len(found)} times, by "
-            f"{' and by '.join(found)}, so each rank would train on a share of a share; let one "
+            f"the batches are shared out among the ranks {len(sharers)} times, by "
+            f"{' and by '.join(sharers)}, so each rank would train on a share of a share; let one "
             "of them do it: leave out the DistributedSampler, use "
             "saln.integrations.accelerate.prepare in place of Accelerator.prepare, "
             "or leave world_size of the selection at 1"

@@ -68,6 +68,7 @@ class CandidateBatches:
         return len(self.sampler)
 
     def __iter__(self) -> Iterator[list[int]]:
+        # The order of SelectedBatches, so that every arm sees the same candidates.
         n = self.sampler.n_candidates
         order = self.sampler.order(self.sampler.epoch)
         for step in range(len(self)):
@@ -116,6 +117,7 @@ class LoadedBatches:
         for batch in raise_broken(self.loader):
             if self.through is not None:
                 batch = batch._replace(images=self.through(batch.images))
+            # Weights are the sampler's: loaders hand on what the data set gives, and no more.
             if isinstance(self.batches, SelectedBatches):
                 batch = batch._replace(weights=self.batches.weights_of(batch.indices))
             yield batch

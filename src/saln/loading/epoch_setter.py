@@ -105,13 +105,13 @@ def refuse_sharing_by_accelerate(chooser: Any) -> None:
     loader = begun_by_accelerate(chooser)
     if loader is None:
         return
-    found = [name for part in parts_of(loader) if part is not chooser for name in shards_of(part)]
-    if not found and type(loader).__name__ == "DataLoaderDispatcher":
+    shares = [name for part in parts_of(loader) if part is not chooser for name in shards_of(part)]
+    if not shares and type(loader).__name__ == "DataLoaderDispatcher":
         # Of one process. A batch sampler's batches come through; a stream's hold keys, no tensors.
-        found = [] if hasattr(chooser, "sampler") else ["DataLoaderDispatcher"]
-    if found:
+        shares = [] if hasattr(chooser, "sampler") else ["DataLoaderDispatcher"]
+    if shares:
         raise InputError(
-            f"Accelerator.prepare shares the batches out by {' and by '.join(found)}, but every "
+            f"Accelerator.prepare shares the batches out by {' and by '.join(shares)}, but every "
             "process chooses for all and takes its own share already; use "
             "saln.integrations.accelerate.prepare(accelerator, loader) in its place"
         )

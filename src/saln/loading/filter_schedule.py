@@ -22,8 +22,8 @@ class FilterSchedule:
         end: That of the last one, in [0, 1); between them it changes linearly. Equal to
             ``start`` when None.
         epochs: Epochs of the run.
-        full_first: In so many first epochs nothing is dropped.
-        full_last: In so many last ones neither.
+        full_first: How many first epochs drop nothing.
+        full_last: How many last ones.
         first_epoch: The number of the first epoch, as given to ``set_epoch``.
 
     Raises:

@@ -37,12 +37,14 @@ def checked_options(kind: type[D], owner: type, options: Mapping[str, Any]) -> D
     Raises:
         TypeError: A keyword that the class does not take; names those that are close to it.
     """
+    # By hand: of a constructor that hands its keywords on, Python's own message names another.
     names = [field.name for field in dataclasses.fields(kind)]
     unknown = next((name for name in options if name not in names), None)
     if unknown is None:
         return kind(**options)
     explicit = inspect.signature(owner).parameters.values()
     names += [one.name for one in explicit if one.kind is not one.VAR_KEYWORD]
+    # Half of the letters alike: 'worldsize' is close to world_size, 'x' to nothing.
     close = difflib.get_close_matches(unknown, names, n=3, cutoff=0.5)
     cure = f"did you mean {' or '.join(close)}?" if close else f"it takes {', '.join(names)}"
     raise TypeError(f"{owner.__name__} takes no keyword {unknown!r}; {cure}")

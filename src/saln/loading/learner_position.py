@@ -63,6 +63,7 @@ class LearnerPosition:
         if state is not None:
             self._begun = True
             return self._continued(state)
+        # SelectedBatches warn themselves.
         inner = getattr(batches, "batch_sampler", None)
         if self._begun and not self._has_warned and not isinstance(inner, SelectedBatches):
             self._has_warned = True
@@ -78,9 +79,10 @@ class LearnerPosition:
 
     def _continued(self, state: dict[str, Any]) -> Iterable[Any]:
         batches = self.selected.batches
-        if state["batches"] is not None:
+        if state["batches"] is not None:  # the loader has a position of its own
             self._stateful().load_state_dict(state["batches"])
             return batches
+        # Else its batches are read up to there, and the last of them must be what it was.
         iterator, step = iter(batches), state["step"]
         for number in range(step):
             batch = next(iterator, None)
@@ -134,6 +136,7 @@ class LearnerPosition:
         elif part is selected.batches:
             batches = self._stateful().state_dict()
         elif isinstance(part, SelectedBatches):
+            # Loaders ask it ahead; what was chosen from is known here.
             batches = part.state_dict(steps=self.step)
         return {
             "epoch": self.epoch,
@@ -163,6 +166,7 @@ class LearnerPosition:
             for key in ("epoch", "step", "counted", "last")
         }
         selected.selector.load_state_dict(state["selector_state"])
+        # Sets the position back, so the numbers come after it.
         selected.set_epoch(numbers["epoch"])
         self.epoch, self.step = numbers["epoch"], numbers["step"]
         self.counted, self.last = numbers["counted"], numbers["last"]

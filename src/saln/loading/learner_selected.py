@@ -239,6 +239,7 @@ class LearnerSelected(BatchChoice):
         self._position.set_epoch()
         parts: list[Any] = [self.batches]
         parts += [getattr(self.batches, name, None) for name in ("batch_sampler", "sampler")]
+        # torch's loaders hand no epoch on to their samplers.
         for part in parts:
             if hasattr(part, "set_epoch"):
                 part.set_epoch(epoch)
@@ -263,11 +264,12 @@ class LearnerSelected(BatchChoice):
             with self.phase("score"):
                 n = self.reader.size(batch)
                 indices = self.reader.indices(batch)
-                if indices is None:
+                if indices is None:  # then they are where the loader gave them
                     indices = torch.arange(position.counted, position.counted + n)
                 candidates, loaded, trained = self._candidates(batch, indices, n)
             with self.phase("select"):
                 kept = self._kept(candidates, loaded, trained)
+            # Before it is given: a state that is saved while it is trained on counts it.
             position.advance(batch, n)
             yield kept
 
@@ -279,6 +281,7 @@ class LearnerSelected(BatchChoice):
         Also the batch, on the learner's device where all of it went there, and the learner's
         outputs with their graph where they are reused.
         """
+        # The ranks compare first: a refusal below is then everybody's, and nobody waits.
         where = f"step {self._position.step} of epoch {self.epoch}"
         _check_alike(self, batch, indices, n, where)
         if len(indices) != n:
@@ -311,6 +314,7 @@ class LearnerSelected(BatchChoice):
         if n == k and not self.scores.reuse_forward:
             chosen = Selection(torch.arange(k))
         else:
+            # The same on every rank, so that all make the same choice without a word.
             generator = derive_generator(self.seed, "select", self.epoch, self._position.step)
             chosen = self.selector(candidates, k, generator=generator)
         rank = self.sharing.current()
@@ -355,6 +359,7 @@ def _check_sizes(batches: Any, batch_size: int) -> None:
             f"batch_size={batch_size} of the loader's {candidates} candidates cannot be "
             "kept; raise the loader's batch size or lower that of LearnerSelected"
         )
+    # A stream's length is unknown: its last batch is looked at when it comes.
     dataset = getattr(batches, "dataset", None)
     whole = getattr(batches, "drop_last", True) or not isinstance(dataset, Sized)
     left = 0 if whole else len(dataset) % candidates  # type: ignore[arg-type]

@@ -32,6 +32,7 @@ class MmapRows:
 
     def __init__(self, array: npt.NDArray[Any]) -> None:
         self.array = array
+        # Held open: the file may be renamed or removed while its rows are read.
         self._file: int | None = None
         if (
             isinstance(array, np.memmap)
@@ -64,6 +65,7 @@ class MmapRows:
         if self._file is None or not isinstance(self.array, np.memmap):
             return torch.from_numpy(np.asarray(self.array[indices.numpy()]))
         size, start = self._row_bytes, self.array.offset
+        # pread has no position of its own, so threads and forked workers may share the file.
         file, pread = self._file, os.pread
         content = b"".join([pread(file, size, start + i * size) for i in indices.tolist()])
         return torch.from_numpy(self._decoded(content, len(indices)))
@@ -86,6 +88,7 @@ class MmapRows:
         return self._decoded(content, stop - start)
 
     def _decoded(self, content: bytes, count: int) -> npt.NDArray[Any]:
+        # Into an array of its own: one over the bytes would be read-only, of which torch warns.
         rows = np.empty((count, *self.array.shape[1:]), dtype=self.array.dtype)
         if len(content) != rows.nbytes:
             raise OSError(

@@ -30,6 +30,7 @@ def scoring(learner: nn.Module) -> Iterator[None]:
     Eval mode, no gradients; afterwards every module is in the mode it was in, BatchNorm
     statistics and torch's random state are as before.
     """
+    # Of each module: users freeze parts, such as a BatchNorm, by leaving them in eval mode.
     modes = {module: module.training for module in learner.modules()}
     learner.eval()
     devices = list(range(torch.cuda.device_count()))
@@ -82,7 +83,7 @@ class BatchReader:
             if labels.ndim == 2 and labels.shape[1] == 1 and not labels.is_floating_point():
                 labels = labels[:, 0]
             return labels if labels.is_floating_point() else labels.long()
-        if self.labels_key is None:  # something else of that name
+        if self.labels_key is None:  # something else of that name, such as lists of boxes
             return None
         raise InputError(f"labels={key!r} is {describe(labels)}, expected a tensor (n,)")
 
@@ -148,6 +149,7 @@ class BatchReader:
             What was required, without its graph, and the logits, with it.
         """
         outputs = self._call(network, batch)
+        # The graph is that of the outputs; what the selector sees needs none.
         with torch.no_grad():
             fields = self.from_outputs(outputs, batch, required)
         return {name: _detached(field) for name, field in fields.items()}, _logits(outputs)
@@ -189,7 +191,7 @@ class BatchReader:
             elif isinstance(batch, Mapping):
                 known = {self._labels_at(batch), self.indices_key}
                 inputs = {name: part for name, part in batch.items() if name not in known}
-            else:
+            else:  # a tensor is its own input, as where a loader gives images alone
                 inputs = batch if isinstance(batch, Tensor) else find(batch, 0, "inputs")
             return network(**inputs) if isinstance(inputs, Mapping) else network(inputs)
 
@@ -217,9 +219,9 @@ class BatchReader:
                 or logits.ndim != 2
                 or labels.ndim != 1
             ):
-                found = None if labels is None else f"{labels.dtype} {tuple(labels.shape)}"
+                kind = None if labels is None else f"{labels.dtype} {tuple(labels.shape)}"
                 raise InputError(
-                    f"outputs {tuple(logits.shape)} with labels {found} have no cross-entropy; "
+                    f"outputs {tuple(logits.shape)} with labels {kind} have no cross-entropy; "
                     "give labels=KEY of int64 (n,) labels, or loss, a function of outputs and "
                     "batch that gives one loss an example"
                 )
@@ -236,6 +238,7 @@ class BatchReader:
 
 def _logits(outputs: Any) -> Tensor:
     """The logits among a network's outputs, as tensors or as Hugging Face has them."""
+    # Hugging Face's outputs are mappings, or have attributes, by version and setting.
     if isinstance(outputs, Mapping) and "logits" in outputs:
         outputs = outputs["logits"]
     outputs = getattr(outputs, "logits", outputs)

@@ -37,6 +37,7 @@ class Prefetcher(Generic[T]):
 
     def __init__(self, work: Callable[[int], T], steps: range, depth: int) -> None:
         self._results: SimpleQueue[object] = SimpleQueue()
+        # Taken before each piece of work, given back with each result that is fetched.
         self._room = threading.Semaphore(depth)
         self._stop = threading.Event()
         self._thread = threading.Thread(

@@ -80,6 +80,7 @@ class EpochWeights:
             return
         if self._values is None:
             self._values = torch.ones(self._length)
+        # An epoch names no example twice, so its index says which weight is meant.
         self._values[indices] = weights.float().cpu()
 
     def of(self, indices: Any) -> Tensor | None:
@@ -138,9 +139,9 @@ class SelectedBatches(ChoiceBeforeLoading, Sampler[list[int]]):
         **options: Unpack[SelectedBatchesOptions],
     ) -> None:
         checked = checked_options(_Options, type(self), options)
-        given = {"features": features, "labels": labels, "label_confidence": label_confidence}
+        known = {"features": features, "labels": labels, "label_confidence": label_confidence}
         super().__init__(
-            selector, batch_size, filter_ratio, seed, fields=given,
+            selector, batch_size, filter_ratio, seed, fields=known,
             rank=checked.rank, world_size=checked.world_size,
         )  # fmt: skip
         self.ahead, self.phase = checked.ahead, checked.phase
@@ -150,6 +151,7 @@ class SelectedBatches(ChoiceBeforeLoading, Sampler[list[int]]):
         self.usable = self.length if self._readable is None else len(self._readable)
         self.position = BatchPosition()
         self.weights = EpochWeights(self.length)
+        # Libraries look for an attribute of this name, to tell it the epoch.
         self.sampler = EpochSetter(self)
         _check_sizes(self)
         _check_dataset(checked.dataset, features, self.length)
@@ -209,7 +211,7 @@ class SelectedBatches(ChoiceBeforeLoading, Sampler[list[int]]):
                 (or use a loader that counts itself, as torchdata's StatefulDataLoader).
 
         Raises:
-            InputError: The epoch has not so many.
+            InputError: The epoch has fewer.
         """
         if steps is None:
             return self.state_at(self.epoch, self.position.steps_given)
@@ -237,6 +239,7 @@ class SelectedBatches(ChoiceBeforeLoading, Sampler[list[int]]):
         settings = ("seed", "examples", "batch_size", "candidates", "selector")
         refuse_other_settings(state, own, settings[:3], "SelectedBatches")
         epoch, step = (as_whole(state[key], f"the state's {key}") for key in ("epoch", "step"))
+        # A schedule has another number in another epoch: that of the state's is compared.
         own["candidates"] = self.candidates_of(epoch)
         refuse_other_settings(state, own, settings, "SelectedBatches")
         if not 0 <= step <= self.usable // own["candidates"]:
@@ -253,6 +256,7 @@ class SelectedBatches(ChoiceBeforeLoading, Sampler[list[int]]):
         """The epoch's order of the examples that can be read: int64 (N,), or fewer."""
         generator = derive_generator(self.seed, "order", epoch)
         order = torch.randperm(self.usable, generator=generator)
+        # Of positions among the readable ones: what is skipped shifts nothing else.
         return order if self._readable is None else self._readable[order]
 
     def weights_of(self, indices: Any) -> Tensor | None:

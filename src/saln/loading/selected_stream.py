@@ -139,13 +139,13 @@ class SelectedStream(ChoiceBeforeLoading, IterableDataset[Any]):
         **options: Unpack[SelectedStreamOptions],
     ) -> None:
         self.options = checked = checked_options(_Options, type(self), options)
-        given = {
+        known = {
             "features": features,
             "labels": checked.labels,
             "label_confidence": checked.label_confidence,
         }
         super().__init__(
-            selector, batch_size, filter_ratio, seed, fields=given,
+            selector, batch_size, filter_ratio, seed, fields=known,
             rank=checked.rank, world_size=checked.world_size,
         )  # fmt: skip
         self.source = source

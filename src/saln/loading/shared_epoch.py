@@ -14,7 +14,7 @@ from torch.utils.data import get_worker_info
 
 from saln.randomness import derive_seed
 
-# Workers beyond so many share the last place for the epoch at whose end they were.
+# Later workers share the last place for the epoch at whose end they were.
 _MOST_WORKERS = 1024
 
 

@@ -60,6 +60,7 @@ def known_split(source: Any) -> frozenset[str] | None:
     Returns:
         Of ``"ranks"`` and ``"workers"``; None for a source of another kind.
     """
+    # By the names of their modules: neither need be installed, or imported.
     modules = {kind.__module__.split(".")[0] for kind in type(source).__mro__}
     if "webdataset" in modules:
         split: set[str] = set()
@@ -71,7 +72,7 @@ def known_split(source: Any) -> frozenset[str] | None:
                 split.add("ranks")
             elif name == "ResampledShards":
                 split |= {"ranks", "workers"}
-            elif hasattr(stage, "pipeline"):
+            elif hasattr(stage, "pipeline"):  # a pipeline inside a pipeline
                 split |= known_split(stage) or set()
         return frozenset(split)
     if "datasets" in modules:
@@ -133,41 +134,43 @@ class SampleReader(Iterator[Item]):
         self.size = max(1, shuffle_buffer)
         self.generator = generator
         self._samples: Iterator[Any] | None = None
-        self._read = 0  # samples taken from the source, with those that are left out
-        self._given = 0
-        self._last: str | None = None
-        self._known = 0
+        self._samples_read = 0  # samples taken from the source, with those that are left out
+        self._samples_given = 0
+        self._last_key: str | None = None
+        self._known_samples = 0
         self._ended = False
         self._buffer: list[Item] = []
 
     def __next__(self) -> Item:
-        while len(self._buffer) < self.size and (item := self._take()) is not None:
+        # Full again before each draw: every sample waits in a buffer of the same size.
+        while len(self._buffer) < self.size and (item := self._next_known()) is not None:
             self._buffer.append(item)
         if not self._buffer:
             raise StopIteration
         if self.size > 1:
             place = int(torch.randint(len(self._buffer), (), generator=self.generator))
+            # The drawn one goes last, where taking it out moves no other.
             self._buffer[place], self._buffer[-1] = self._buffer[-1], self._buffer[place]
         item = self._buffer.pop()
-        self._given += 1
-        self._last = item.key
+        self._samples_given += 1
+        self._last_key = item.key
         return item
 
-    def _take(self) -> Item | None:
+    def _next_known(self) -> Item | None:
         if self._ended:
             return None
         if self._samples is None:
             self._samples = iter(self.source)
         for sample in self._samples:
-            position = self._read
-            self._read += 1
+            position = self._samples_read
+            self._samples_read += 1
             key, raw = key_of(sample, self.key_field)
             if self.keys is None:
                 return Item(position, key, raw)
             row = self.keys.get(key)
             if row is not None:
-                self._known += 1
-                if row in self.skipped:
+                self._known_samples += 1
+                if row in self.skipped:  # known, but nothing is known of it
                     continue
                 if not 0 <= row < self.rows:
                     raise InputError(
@@ -182,20 +185,24 @@ class SampleReader(Iterator[Item]):
                     "make features of it too, or leave such samples out with skip_unknown=True"
                 )
         self._ended = True
-        if self._read and self.keys is not None and not self._known:
+        if self._samples_read and self.keys is not None and not self._known_samples:
             raise InputError(
-                f"none of the {self._read} samples of the stream has features, so all were left "
-                "out; give the keys as the stream names its samples"
+                f"none of the {self._samples_read} samples of the stream has features, so all were "
+                "left out; give the keys as the stream names its samples"
             )
         return None
 
     def state_dict(self) -> dict[str, Any]:
         """Where it is. The buffer is in it only where the source can be put back itself."""
-        state: dict[str, Any] = {"given": self._given, "read": self._read, "last": self._last}
+        state: dict[str, Any] = {
+            "given": self._samples_given,
+            "read": self._samples_read,
+            "last": self._last_key,
+        }
         own = _own_state(self.source)
-        if own is not None and self._read:
+        if own is not None and self._samples_read:
             state |= {
-                "known": self._known,
+                "known": self._known_samples,
                 "ended": self._ended,  # the source may stand at its beginning again
                 "source": copy.deepcopy(own()),
                 "buffer": [tuple(item) for item in self._buffer],
@@ -213,29 +220,35 @@ class SampleReader(Iterator[Item]):
             self._ended = state["ended"]
             if not self._ended:
                 self.source.load_state_dict(state["source"])  # type: ignore[attr-defined]
-            self._read, self._given, self._last = state["read"], state["given"], state["last"]
-            self._known = state["known"]
+            self._samples_read, self._samples_given, self._last_key = (
+                state["read"],
+                state["given"],
+                state["last"],
+            )
+            self._known_samples = state["known"]
             self._buffer = [Item(*item) for item in state["buffer"]]
             self.generator.set_state(state["random"])
             return
+        # Its draws are made again too: the buffer is then what it was.
         for _ in range(state["given"]):
             if next(self, None) is None:
                 raise DataError(
-                    f"the stream ended after {self._given} samples, but {state['given']} of it "
-                    "had been used when the state was saved; give the same stream"
+                    f"the stream ended after {self._samples_given} samples, but {state['given']} of "
+                    "it had been used when the state was saved; give the same stream"
                 )
-        for name, now in (("read", self._read), ("last", self._last)):
+        for name, now in (("read", self._samples_read), ("last", self._last_key)):
             if name in state and state[name] != now:
                 raise DataError(
                     f"the stream is not where it was: after {state['given']} samples the last "
-                    f"was {state['last']!r} (number {state['read']}), now it is {self._last!r} "
-                    f"(number {self._read}); give a stream that gives the same order in an "
+                    f"was {state['last']!r} (number {state['read']}), now it is {self._last_key!r} "
+                    f"(number {self._samples_read}); give a stream that gives the same order in an "
                     "epoch: seed its own shuffling"
                 )
 
 
 def _own_state(source: Any) -> Callable[[], Any] | None:
     if hasattr(source, "state_dict") and hasattr(source, "load_state_dict"):
+        # Its own state would lose the samples that wait in a buffer of its own.
         if _loses_buffer(getattr(source, "_ex_iterable", None)):
             return None
         own: Callable[[], Any] = source.state_dict
