@@ -298,7 +298,7 @@ def median_interval(values: list[float]) -> tuple[float, float]:
 
 def cost(args: argparse.Namespace, rows: Rows) -> None:
     """Seconds of a step of fine-tuning, loading included, with each criterion in turn."""
-    from saln.data import TrainingView
+    from saln.data.torch_datasets import TrainingView
     from saln.loading import SelectedBatches
     from saln.loading.epoch_batches import LoadedBatches
     from saln.training import build_learner

@@ -25,8 +25,8 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from saln.data import EvaluationView, Examples, load_dataset
-from saln.data.torch_datasets import collate, inference_batch_size, raise_broken
+from saln.data import Examples, load_dataset
+from saln.data.torch_datasets import EvaluationView, collate, inference_batch_size, raise_broken
 from saln.data.transforms import EvaluationTransform
 from saln.features import build_backbone, extract_features
 from saln.features.backbones import Network

@@ -27,8 +27,8 @@ import torch
 from real_features import default_cache
 from torch.utils.data import BatchSampler, DataLoader, SubsetRandomSampler
 
-from saln.data import TrainingView, load_dataset
-from saln.data.torch_datasets import collate, raise_broken
+from saln.data import load_dataset
+from saln.data.torch_datasets import TrainingView, collate, raise_broken
 from saln.data.transforms import Normalization
 from saln.features import FeatureStore, build_backbone, extract_features, write_store
 from saln.loading import SelectedBatches

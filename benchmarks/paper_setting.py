@@ -32,8 +32,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from saln.data import EvaluationView, Examples, TrainingView
-from saln.data.torch_datasets import Batch, collate, raise_broken
+from saln.data import Examples
+from saln.data.torch_datasets import Batch, EvaluationView, TrainingView, collate, raise_broken
 from saln.data.transforms import Normalization
 from saln.errors import SalnError
 from saln.experiments import Config, compare, load_preset

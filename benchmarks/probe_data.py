@@ -16,7 +16,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from saln.data import DataSet, Examples, flip_labels, load_dataset, stratified_part
+from saln.data import DataSet, Examples, load_dataset
+from saln.data.datasets import stratified_part
+from saln.data.label_noise import flip_labels
 from saln.errors import InputError
 from saln.features import FeatureStore, build_backbone, extract_features
 from saln.randomness import derive_seed

@@ -28,8 +28,8 @@ PUBLIC = {
     "saln.cli": "main",
     "saln.curation": "ArraySource SelectOptions SelectionResult select",
     "saln.data": """
-        ArrayImages DataSet EvaluationView Examples ImageSplit LoadedSplits TrainingView
-        flip_labels load_dataset register_dataset stratified_part
+        ArrayImages DataSet DatasetRequest Examples ImageSplit LoadedSplits load_dataset
+        register_dataset
     """,
     "saln.errors": """
         ConvergenceError DataError InputError MissingExtraError NotJointWarning SalnError
@@ -37,8 +37,8 @@ PUBLIC = {
     """,
     "saln.experiments": "Config compare load_preset mean_interval paired_difference summarize",
     "saln.features": """
-        BuiltNetwork FeatureStore NeighborTable build_backbone extract_features
-        features_of_dataset nearest_neighbors neighbor_table register_network write_store
+        BuiltNetwork FeatureStore build_backbone extract_features features_of_dataset
+        nearest_neighbors register_network write_store
     """,
     "saln.integrations": """
         ObserveLosses SelectedDataModule SelectedTrainerMixin extract_features_on_ray prepare

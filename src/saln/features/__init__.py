@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from saln.features.dataset_features import features_of_dataset
     from saln.features.extraction import extract_features
     from saln.features.from_arrays import write_store
-    from saln.features.neighbors import NeighborTable, nearest_neighbors, neighbor_table
+    from saln.features.neighbors import nearest_neighbors
     from saln.features.network_registry import BuiltNetwork, register_network
     from saln.features.store import FeatureStore
 else:
@@ -20,7 +20,7 @@ else:
         "saln.features.dataset_features": ("features_of_dataset",),
         "saln.features.extraction": ("extract_features",),
         "saln.features.from_arrays": ("write_store",),
-        "saln.features.neighbors": ("NeighborTable", "nearest_neighbors", "neighbor_table"),
+        "saln.features.neighbors": ("nearest_neighbors",),
         "saln.features.network_registry": ("BuiltNetwork", "register_network"),
         "saln.features.store": ("FeatureStore",),
     }
@@ -29,12 +29,10 @@ else:
 __all__ = [
     "BuiltNetwork",
     "FeatureStore",
-    "NeighborTable",
     "build_backbone",
     "extract_features",
     "features_of_dataset",
     "nearest_neighbors",
-    "neighbor_table",
     "register_network",
     "write_store",
 ]

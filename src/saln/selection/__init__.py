@@ -14,26 +14,53 @@ on top of tens of stochastic forward passes of every candidate in every step, an
 networks with dropout to sample by.
 """
 
-from saln.selection.candidates import (
-    Candidates,
-    PairEmbeddings,
-    Selection,
-    candidates_needed,
-    kept_count,
-)
-from saln.selection.coherence import BatchCoherence, Coherence
-from saln.selection.contract import Selector
-from saln.selection.facility_location import FacilityLocation
-from saln.selection.hyperparameters import Bounds
-from saln.selection.infobatch import InfoBatch
-from saln.selection.jest import JEST, ImageTextJEST, sigmoid_losses, softmax_losses
-from saln.selection.k_center import KCenter
-from saln.selection.registry import SELECTORS
-from saln.selection.rho_loss import RHOLoss
-from saln.selection.rs2 import RS2
-from saln.selection.saln_selector import SALN
-from saln.selection.top_loss import TopLoss
-from saln.selection.uniform import Uniform
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from saln._lazy import lazy_names
+
+if TYPE_CHECKING:
+    from saln.selection.candidates import (
+        Candidates,
+        PairEmbeddings,
+        Selection,
+        candidates_needed,
+        kept_count,
+    )
+    from saln.selection.coherence import BatchCoherence, Coherence
+    from saln.selection.contract import Selector
+    from saln.selection.facility_location import FacilityLocation
+    from saln.selection.hyperparameters import Bounds
+    from saln.selection.infobatch import InfoBatch
+    from saln.selection.jest import JEST, ImageTextJEST, sigmoid_losses, softmax_losses
+    from saln.selection.k_center import KCenter
+    from saln.selection.registry import SELECTORS
+    from saln.selection.rho_loss import RHOLoss
+    from saln.selection.rs2 import RS2
+    from saln.selection.saln_selector import SALN
+    from saln.selection.top_loss import TopLoss
+    from saln.selection.uniform import Uniform
+else:
+    _HOMES = {
+        "saln.selection.candidates": (
+            *("Candidates", "PairEmbeddings", "Selection", "candidates_needed", "kept_count"),
+        ),
+        "saln.selection.coherence": ("BatchCoherence", "Coherence"),
+        "saln.selection.contract": ("Selector",),
+        "saln.selection.facility_location": ("FacilityLocation",),
+        "saln.selection.hyperparameters": ("Bounds",),
+        "saln.selection.infobatch": ("InfoBatch",),
+        "saln.selection.jest": ("JEST", "ImageTextJEST", "sigmoid_losses", "softmax_losses"),
+        "saln.selection.k_center": ("KCenter",),
+        "saln.selection.registry": ("SELECTORS",),
+        "saln.selection.rho_loss": ("RHOLoss",),
+        "saln.selection.rs2": ("RS2",),
+        "saln.selection.saln_selector": ("SALN",),
+        "saln.selection.top_loss": ("TopLoss",),
+        "saln.selection.uniform": ("Uniform",),
+    }
+    __getattr__, __dir__ = lazy_names(__name__, _HOMES)
 
 __all__ = [
     "JEST",
