@@ -13,6 +13,7 @@ import pytest
 
 from saln.cli import main
 from saln.cli.main import load_command
+from saln.data.dataset_registry import DATASETS
 from saln.experiments.config import load_preset
 from saln.report import page
 
@@ -49,6 +50,8 @@ def saln_calls(text):
 @pytest.mark.filterwarnings("ignore::UserWarning:lightning")  # advice about workers and logging
 def test_snippets_run(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    assert "digits" in DATASETS  # which loads ours
+    monkeypatch.setattr(DATASETS, "_entries", dict(DATASETS._entries))  # one adds its own
     exec(compile(SNIPPETS[name], name, "exec"), {"__name__": name})
 
 
