@@ -51,8 +51,8 @@ PUBLIC = {
         Bars Figure IntervalCurve ReportedRun Table register write_joined write_report
     """,
     "saln.selection": """
-        BatchCoherence Candidates Coherence FacilityLocation ImageTextJEST InfoBatch JEST KCenter
-        PairEmbeddings RHOLoss RS2 SALN SELECTORS Selection Selector TopLoss Uniform
+        BatchCoherence Bounds Candidates Coherence FacilityLocation ImageTextJEST InfoBatch JEST
+        KCenter PairEmbeddings RHOLoss RS2 SALN SELECTORS Selection Selector TopLoss Uniform
         candidates_needed kept_count sigmoid_losses softmax_losses
     """,
     "saln.spectral": "FiedlerResult SimilarityGraph fiedler similarity_graph",

@@ -86,6 +86,12 @@ def test_what_means_nothing_is_said_in_a_line(store, tmp_path, monkeypatch, give
     assert not list(tmp_path.iterdir())
 
 
+def test_a_keyword_that_is_misspelled_is_named(store, tmp_path):
+    with pytest.raises(TypeError, match="select takes no keyword 'label_column'; did you mean"):
+        saln.select(store, out=tmp_path / "kept.parquet", label_column="breed", **PLAIN)
+    assert not list(tmp_path.iterdir())
+
+
 class Plain(saln.Selector):
     """Without a repr of its own; keeps those whose feature is next to what it wants."""
 

@@ -37,6 +37,7 @@ from saln.errors import InputError
 from saln.features.store import FeatureStore
 from saln.files import check_new_path, read_json, write_json, write_with
 from saln.loading.candidate_fields import as_selector
+from saln.loading.keyword_options import checked_options
 from saln.messages import parameter
 from saln.selection.candidates import as_ratio
 from saln.selection.contract import Selector
@@ -168,7 +169,7 @@ def select(
     """
     started = time.perf_counter()
     import_pyarrow()
-    asked = _Options(**options)
+    asked = checked_options(_Options, select, options)
     selector = as_selector(selector)
     candidates = as_whole(candidates, "candidates", 1)
     seed = as_whole(seed, "seed")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Protocol, TypedDict, TypeVar
 
 
@@ -26,16 +26,16 @@ class _Dataclass(Protocol):
 D = TypeVar("D", bound=_Dataclass)
 
 
-def checked_options(kind: type[D], owner: type, options: Mapping[str, Any]) -> D:
-    """The options that a class was given by keyword, with the defaults of the others.
+def checked_options(kind: type[D], owner: Callable[..., Any], options: Mapping[str, Any]) -> D:
+    """The options that a class or function was given by keyword, with the others' defaults.
 
     Args:
         kind: The dataclass of its options.
-        owner: The class; what its constructor names itself is suggested too.
+        owner: The class or function; what it names itself is suggested too.
         options: As given.
 
     Raises:
-        TypeError: A keyword that the class does not take; names those that are close to it.
+        TypeError: A keyword that it does not take; names those that are close to it.
     """
     # By hand: of a constructor that hands its keywords on, Python's own message names another.
     names = [field.name for field in dataclasses.fields(kind)]
