@@ -6,16 +6,18 @@ import dataclasses
 import json
 import re
 import shlex
+import shutil
 import tomllib
 from pathlib import Path
 
 import pytest
+from helpers import golden
 
 from saln.cli import main
 from saln.cli.main import load_command
 from saln.data.dataset_registry import DATASETS
 from saln.experiments.config import load_preset
-from saln.report import page
+from saln.report import catalog, page
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -51,8 +53,18 @@ def saln_calls(text):
 def test_snippets_run(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert "digits" in DATASETS  # which loads ours
-    monkeypatch.setattr(DATASETS, "_entries", dict(DATASETS._entries))  # one adds its own
+    monkeypatch.setattr(DATASETS, "_entries", dict(DATASETS._entries))  # some add their own
+    monkeypatch.setattr(catalog, "_added", [])
     exec(compile(SNIPPETS[name], name, "exec"), {"__name__": name})
+
+
+def test_the_figure_of_the_page_is_drawn(tmp_path, monkeypatch):
+    monkeypatch.setattr(catalog, "_added", [])
+    exec(compile(SNIPPETS["writing-a-selector.md-3"], "figure", "exec"), {"__name__": "figure"})
+    shutil.copytree(golden.FOLDER / "run", tmp_path / "run")
+    text = page.write_report(tmp_path / "run").read_text()
+    assert '<h2 id="section-energy">Energy</h2>' in text
+    assert "Energy, one bar an arm: standard " in text
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
