@@ -109,7 +109,7 @@ class SelectOptions(TypedDict, total=False):
 
 
 @dataclass(frozen=True)
-class _Options:
+class _OfflineOptions:
     """The options of one selection, checked; see :class:`SelectOptions`."""
 
     features_column: str = "features"
@@ -169,7 +169,7 @@ def select(
     """
     started = time.perf_counter()
     import_pyarrow()
-    asked = checked_options(_Options, select, options)
+    asked = checked_options(_OfflineOptions, select, options)
     selector = as_selector(selector)
     candidates = as_whole(candidates, "candidates", 1)
     seed = as_whole(seed, "seed")
@@ -263,7 +263,7 @@ def _settings(job: PartitionJob) -> dict[str, Any]:
 
 
 def _work(
-    job: PartitionJob, workspace: Workspace, listing: Path | None, asked: _Options
+    job: PartitionJob, workspace: Workspace, listing: Path | None, asked: _OfflineOptions
 ) -> tuple[dict[str, Any], int]:
     """Chooses from the partitions that are left, and moves the output to its place.
 
