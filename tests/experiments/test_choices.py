@@ -13,8 +13,8 @@ from saln.experiments.kept_examples import (
     read_examples,
     save_examples,
     save_sheets,
-    sheet_path,
 )
+from saln.experiments.run_folder import RunFolder
 from saln.selection import SALN, Uniform
 from saln.selection.candidates import Candidates
 
@@ -107,7 +107,7 @@ def test_labels_and_images_are_kept_once(tmp_path):
     assert read_examples(tmp_path, 1) is None
     shown = record(Uniform(), n=20, steps=4).shown[:1]
     save_sheets(tmp_path, data.train, shown)
-    path = sheet_path(tmp_path, 1, 0)
+    path = RunFolder(tmp_path).sheet(1, 0)
     with Image.open(path) as sheet:
         assert sheet.size == (16 * 8, 2 * 8)  # twenty digits of 8 x 8, 16 a row
         pixels = np.asarray(sheet.convert("RGB"))

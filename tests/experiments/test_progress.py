@@ -26,7 +26,7 @@ from saln.errors import InputError
 from saln.experiments import progress as progress_module
 from saln.experiments import state_files
 from saln.experiments.config import Config
-from saln.experiments.progress import RunProgress
+from saln.experiments.row_log import RowLog
 from saln.experiments.run import compare
 from saln.experiments.run_folder import read_settings
 from saln.files import signed
@@ -128,8 +128,8 @@ def test_killed_before_or_within_any_write_it_goes_on(config, tmp_path, monkeypa
             raise Killed
         append(self, lines)
 
-    append = RunProgress._append
-    monkeypatch.setattr(RunProgress, "_append", torn)
+    append = RowLog._append
+    monkeypatch.setattr(RowLog, "_append", torn)
     deadly = dying(files.write_with)  # every other write ends there
     for module in (files, progress_module, state_files):
         monkeypatch.setattr(module, "write_with", deadly)
@@ -273,10 +273,10 @@ def test_seeds_are_added_to_a_finished_run(config, tmp_path):
     [
         ({"epochs": 4}, "epochs was 3 when the run in .* began and is 4 now; leave epochs out"),
         ({"seeds": (0, 2)}, "seeds was 0,1 when .* and is 0,2 now"),
-        ({"methods": ("uniform",)}, "--methods was uniform,jest when"),
-        ({"preset": None}, "--preset was digits when"),
+        ({"methods": ("uniform",)}, "methods was uniform,jest when"),
+        ({"preset": None}, "preset was digits when"),
         ({"learning_rate": 0.5}, "learning_rate was 0.02 when"),
-        ({"threads": 2}, "--threads was 1 when"),
+        ({"threads": 2}, "threads was 1 when"),
     ],
 )
 def test_other_settings_are_refused(config, change, message):

@@ -8,7 +8,8 @@ from helpers.experiments_rows import made, run_of, summary_of
 from PIL import Image
 
 from saln.errors import DataError
-from saln.experiments.kept_examples import ArmChoices, SeedExamples, Shown, sheet_path
+from saln.experiments.kept_examples import ArmChoices, SeedExamples, Shown
+from saln.experiments.run_folder import RunFolder
 from saln.report.catalog import SECTIONS
 from saln.report.choice_section import overlap
 from saln.report.gallery import Candidate, ShownBatch, make_gallery
@@ -71,7 +72,7 @@ def test_what_was_chosen_in_values(chosen):
 
 def test_the_gallery_tells_kept_from_dropped(tmp_path, chosen):
     assert make_gallery(tmp_path, chosen) is None  # no images
-    path = sheet_path(tmp_path, 1, 0)
+    path = RunFolder(tmp_path).sheet(1, 0)
     path.parent.mkdir()
     Image.new("RGB", (128, 8)).save(path)
     gallery = make_gallery(tmp_path, chosen)

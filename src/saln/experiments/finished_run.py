@@ -15,7 +15,7 @@ from saln.errors import DataError
 from saln.experiments.json_record import FieldError
 from saln.experiments.progress_file import Record
 from saln.experiments.rows import EpochRow, RunFacts, Summary, lines_of, row_of_line
-from saln.experiments.run_folder import ANEW
+from saln.experiments.run_folder import ANEW, RunFolder
 from saln.experiments.summary import summarize
 from saln.files import read_json, write_bytes, write_text
 
@@ -41,20 +41,20 @@ class FinishedRun(NamedTuple):
         if self.record is None:
             return True  # nobody can tell
         try:
-            lines = (path / "epochs.jsonl").read_bytes()
+            lines = RunFolder(path).rows.read_bytes()
         except OSError:
             return False
         return (
             lines == lines_of(self.rows)
-            and (path / "summary.json").exists()
+            and RunFolder(path).summary.exists()
             and not self.record.is_damaged("summary.json")
-            and not (path / "resume").exists()
+            and not RunFolder(path).resume.exists()
         )
 
     def mend(self, path: Path) -> None:
         """Writes rows and summary anew; nobody else may be at work on the run."""
         if self.record is not None and not self.is_whole(path):
-            write_bytes(path / "epochs.jsonl", lines_of(self.rows), durable=True)
+            write_bytes(RunFolder(path).rows, lines_of(self.rows), durable=True)
             _conclude(path, _text(self.summary))
 
 
@@ -84,8 +84,8 @@ def _text(summary: Summary) -> str:
 
 def _conclude(path: Path, text: str) -> None:
     with contextlib.suppress(FileNotFoundError):
-        shutil.rmtree(path / "resume")  # nothing is left to go on from
-    write_text(path / "summary.json", text, durable=True)
+        shutil.rmtree(RunFolder(path).resume)  # nothing is left to go on from
+    write_text(RunFolder(path).summary, text, durable=True)
 
 
 def read_finished(path: Path, cure: str = _UNCHECKED) -> FinishedRun | None:
@@ -106,8 +106,8 @@ def read_finished(path: Path, cure: str = _UNCHECKED) -> FinishedRun | None:
         return _read_unchecked(path)
     if record.about is None:
         return None
-    if (path / "summary.json").exists() and not record.is_damaged("summary.json"):
-        summary = read_summary(path / "summary.json", ANEW)
+    if RunFolder(path).summary.exists() and not record.is_damaged("summary.json"):
+        summary = read_summary(RunFolder(path).summary, ANEW)
     else:
         summary = summarize(record.about, record.rows, record.costs, record.failures)
     return FinishedRun(summary, record.rows, record)
@@ -126,11 +126,11 @@ def read_summary(source: Path, cure: str) -> Summary:
 
 
 def _read_unchecked(path: Path) -> FinishedRun | None:
-    if not (path / "summary.json").exists():
+    if not RunFolder(path).summary.exists():
         return None
     cure = f"delete it, and 'saln compare --resume --out {shlex.quote(str(path))}' makes it anew"
-    summary = read_summary(path / "summary.json", f"{cure}, or {ANEW}")
-    source = path / "epochs.jsonl"
+    summary = read_summary(RunFolder(path).summary, f"{cure}, or {ANEW}")
+    source = RunFolder(path).rows
     try:
         lines = source.read_bytes().splitlines()
     except OSError as error:

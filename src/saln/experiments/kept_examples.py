@@ -17,9 +17,9 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +27,8 @@ import torch
 from PIL import Image
 
 from saln.data.datasets import Examples
+from saln.errors import DataError
+from saln.experiments.run_folder import RunFolder
 from saln.files import read_npz, write_npz, write_with
 from saln.selection.candidates import Candidates, Selection
 
@@ -35,6 +37,8 @@ SHEET_COLUMNS = 16
 SHOWN_CANDIDATES = 256
 # Enough to tell what is on a photo, and 160 of them in about 200 kB.
 LARGEST_TILE = 56
+
+_Content = TypeVar("_Content")
 
 
 class Shown(NamedTuple):
@@ -145,7 +149,7 @@ class ChoiceRecord:
         Raises:
             DataError: The disk is full.
         """
-        write_npz(folder / "choices" / f"{arm}-seed{seed}.npz", self._arrays())
+        write_npz(RunFolder(folder).choices_of(arm, seed), self._arrays())
 
     def _arrays(self) -> dict[str, npt.NDArray[Any]]:
         arrays: dict[str, npt.NDArray[Any]] = {"kept": np.packbits(self.kept, axis=1)}
@@ -168,21 +172,22 @@ def _choices(arrays: Mapping[str, npt.NDArray[Any]], examples: int) -> ArmChoice
     shown = []
     for epoch, step in batches:
         key = f"shown.{epoch}.{step}"
-        shown.append(
-            Shown(
-                epoch,
-                step,
-                arrays[f"{key}.indices"],
-                arrays[f"{key}.positions"],
-                arrays.get(f"{key}.scores"),
-            )
-        )
+        arrays_of = arrays[f"{key}.indices"], arrays[f"{key}.positions"]
+        shown.append(Shown(epoch, step, *arrays_of, arrays.get(f"{key}.scores")))
     return ArmChoices(kept, facts, tuple(shown))
 
 
-def _read(path: Path) -> dict[str, npt.NDArray[Any]]:
+def _read(path: Path, make: Callable[[dict[str, npt.NDArray[Any]]], _Content]) -> _Content | None:
+    """What is made of a file's arrays; None where there is no file."""
+    if not path.exists():
+        return None
     aside = f"remove the folder {path.parent} to draw the report without what was chosen"
-    return read_npz(path, f"put the file back, or {aside}")
+    cure = f"put the file back, or {aside}"
+    arrays = read_npz(path, cure)
+    try:
+        return make(arrays)
+    except Exception as error:  # other arrays raise anything from KeyError to struct.error
+        raise DataError(f"{path} cannot be read ({type(error).__name__}); {cure}") from error
 
 
 def read_examples(folder: Path, seed: int) -> SeedExamples | None:
@@ -191,12 +196,12 @@ def read_examples(folder: Path, seed: int) -> SeedExamples | None:
     Raises:
         DataError: The file is broken.
     """
-    path = folder / "choices" / f"examples-seed{seed}.npz"
-    if not path.exists():
-        return None
-    found = _read(path)
-    names = tuple(str(name) for name in found["class_names"])
-    return SeedExamples(found["labels"], found["true_labels"], names)
+    return _read(
+        RunFolder(folder).examples(seed),
+        lambda found: SeedExamples(
+            found["labels"], found["true_labels"], tuple(map(str, found["class_names"]))
+        ),
+    )
 
 
 def read_choices(folder: Path, arm: str, seed: int, examples: int) -> ArmChoices | None:
@@ -205,15 +210,15 @@ def read_choices(folder: Path, arm: str, seed: int, examples: int) -> ArmChoices
     Raises:
         DataError: The file is broken.
     """
-    path = folder / "choices" / f"{arm}-seed{seed}.npz"
-    return _choices(_read(path), examples) if path.exists() else None
+    path = RunFolder(folder).choices_of(arm, seed)
+    return _read(path, lambda found: _choices(found, examples))
 
 
 def save_examples(
     folder: Path, seed: int, examples: Examples, class_names: tuple[str, ...]
 ) -> None:
     """Writes the labels of a seed, once."""
-    path = folder / "choices" / f"examples-seed{seed}.npz"
+    path = RunFolder(folder).examples(seed)
     if path.exists():
         return
     arrays = {
@@ -224,11 +229,6 @@ def save_examples(
     write_npz(path, arrays)
 
 
-def sheet_path(folder: Path, epoch: int, step: int) -> Path:
-    """Where the images of a shown batch are."""
-    return folder / "choices" / f"epoch{epoch}-step{step}.webp"
-
-
 def save_sheets(folder: Path, examples: Examples, shown: list[Shown]) -> None:
     """Writes the images of shown batches, once each: square tiles, row by row.
 
@@ -236,7 +236,7 @@ def save_sheets(folder: Path, examples: Examples, shown: list[Shown]) -> None:
         DataError: An image cannot be read, or the disk is full.
     """
     for batch in shown:
-        path = sheet_path(folder, batch.epoch, batch.step)
+        path = RunFolder(folder).sheet(batch.epoch, batch.step)
         if path.exists():
             continue
         images = [

@@ -141,7 +141,7 @@ def _compare(comparison: Comparison, path: Path) -> Outcome:
         if progress is None:  # the first process has the rows
             return Outcome(path, None, ())
         summary = progress.finish_run(about)
-    return Outcome(path, summary, tuple(progress.failures.values()))
+    return Outcome(path, summary, tuple(progress.record.failures.values()))
 
 
 def _begun(
@@ -195,9 +195,9 @@ def _sizes(about: RunFacts) -> str:
 
 def _report_damage(reporter: Reporter, progress: RunProgress) -> None:
     """Says once what was found damaged and is made anew."""
-    for line in progress.damaged:
+    for line in progress.states.damaged:
         reporter.note(line)
-    progress.damaged.clear()
+    progress.states.damaged.clear()
 
 
 @dataclass(frozen=True)
@@ -219,7 +219,7 @@ class _Run:
             waiting = [
                 arm
                 for arm in comparison.config.arms
-                if progress is not None and not progress.done(arm.label, seed)
+                if progress is not None and not progress.record.done(arm.label, seed)
             ]
             labels = self._same([arm.label for arm in waiting])
             waiting = [arm for arm in comparison.config.arms if arm.label in labels]
@@ -229,7 +229,7 @@ class _Run:
             for arm in waiting:
                 self._train(arm, shared)
             if progress is not None:
-                progress.drop_reference(seed)
+                progress.states.drop_reference(seed)
 
     def _same(self, value: Any) -> Any:
         """What the first process has, in all of them."""
@@ -238,7 +238,7 @@ class _Run:
     def _seed(self, seed: int, waiting: Sequence[Arm]) -> SharedBySeed:
         """What the arms of a seed share; what must outlive a kill is kept."""
         comparison, progress = self.comparison, self.progress
-        saved = self._same(None if progress is None else progress.reference(seed))
+        saved = self._same(None if progress is None else progress.states.reference(seed))
         if progress is not None:
             _report_damage(comparison.reporter, progress)
         reference = None if saved is None else Reference.from_state(saved)
@@ -261,7 +261,7 @@ class _Run:
         progress, seed, processes = self.progress, shared.seed, self.comparison.processes
         # What is sent to other processes goes through memory that all of them have.
         place = self.comparison.device if processes.world_size == 1 else torch.device("cpu")
-        state = None if progress is None else progress.state(arm.label, seed, device=place)
+        state = None if progress is None else progress.states.load(arm.label, seed, device=place)
         try:
             trained = train_arm(self.comparison, arm, shared, self._save_epoch, self._same(state))
         except (TrainingError, ConvergenceError) as error:

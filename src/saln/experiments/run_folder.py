@@ -9,6 +9,7 @@ import itertools
 import re
 import typing
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,67 @@ FREE = frozenset(
         "tensorboard",
     }
 )  # fmt: skip
+
+
+class _File:
+    """The path of something in a run folder."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __get__(self, folder: RunFolder, owner: object) -> Path:
+        return folder.path / self.name
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The files of a run; :mod:`saln.experiments.progress` says what they hold."""
+
+    path: Path
+
+    config = _File("config.json")
+    environment = _File("environment.json")
+    progress = _File("progress.json")
+    rows = _File("epochs.jsonl")
+    summary = _File("summary.json")
+    labels = _File("labels.json")
+    report = _File("report.html")
+    checkpoints = _File("checkpoints")
+    choices = _File("choices")
+    resume = _File("resume")
+    tensorboard = _File("tensorboard")
+
+    def checkpoint(self, arm: str, seed: int) -> Path:
+        """The weights that a finished arm ended with."""
+        return self.checkpoints / f"{arm}-seed{seed}.pt"
+
+    def state(self, arm: str, seed: int) -> Path:
+        """What an arm in progress goes on from."""
+        return self.resume / f"{arm}-seed{seed}.pt"
+
+    def reference(self, seed: int) -> Path:
+        """What the reference model of a seed gave, while its arms are in progress."""
+        return self.resume / f"reference-{seed}.pt"
+
+    def choices_of(self, arm: str, seed: int) -> Path:
+        """What an arm chose."""
+        return self.choices / f"{arm}-seed{seed}.npz"
+
+    def examples(self, seed: int) -> Path:
+        """The labels of a seed's training examples."""
+        return self.choices / f"examples-seed{seed}.npz"
+
+    def sheet(self, epoch: int, step: int) -> Path:
+        """The images of a batch that is shown."""
+        return self.choices / f"epoch{epoch}-step{step}.webp"
+
+    def shared(self, seed: int) -> list[Path]:
+        """What the choices of a seed's arms share."""
+        return [self.examples(seed), *self.choices.glob("*.webp")]
+
+    def name_of(self, path: Path) -> str:
+        """A file's name in records: relative to the folder, with slashes."""
+        return path.relative_to(self.path).as_posix()
 
 
 class _TakenError(InputError):

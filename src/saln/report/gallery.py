@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
-from saln.experiments.kept_examples import SHEET_COLUMNS, SHOWN_CANDIDATES, Shown, sheet_path
+from saln.experiments.kept_examples import SHEET_COLUMNS, SHOWN_CANDIDATES, Shown
+from saln.experiments.run_folder import RunFolder
 from saln.report.run_contents import Chosen
 
 # Tiles of fewer pixels are shown as squares, not as a blur.
@@ -106,7 +107,7 @@ def make_gallery(folder: Path, chosen: Chosen, damaged: Sequence[str] = ()) -> G
         labels, true_labels = examples.labels.tolist(), examples.true_labels.tolist()
         for arm, choices in arms.items():
             for shown in choices.shown:
-                path = sheet_path(folder, shown.epoch, shown.step)
+                path = RunFolder(folder).sheet(shown.epoch, shown.step)
                 name = path.relative_to(folder).as_posix()
                 if name in left_out or not path.exists():
                     continue

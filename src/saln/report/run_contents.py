@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,20 +12,15 @@ import numpy.typing as npt
 from saln.errors import DataError
 from saln.experiments.kept_examples import ArmChoices, SeedExamples, read_choices, read_examples
 from saln.experiments.rows import Summary
+from saln.experiments.run_folder import RunFolder
 
 
 class Chosen(NamedTuple):
-    """All choices of a run.
-
-    Attributes:
-        examples: Seed -> its examples.
-        choices: Seed -> arm -> its choices.
-        truth: Whether it is known which labels are wrong.
-    """
+    """All choices of a run: by seed its examples, and by seed and arm what was chosen of them."""
 
     examples: Mapping[int, SeedExamples]
     choices: Mapping[int, Mapping[str, ArmChoices]]
-    truth: bool
+    truth: bool  # whether it is known which labels are wrong
 
     @property
     def arms(self) -> tuple[str, ...]:
@@ -44,16 +38,11 @@ def read_chosen(folder: Path, summary: Summary) -> Chosen | None:
     examples: dict[int, SeedExamples] = {}
     choices: dict[int, dict[str, ArmChoices]] = {}
     for seed in summary.seeds:
-        with _named(folder / "choices" / f"examples-seed{seed}.npz"):
-            of_seed = read_examples(folder, seed)
-        if of_seed is None:
-            continue
-        examples[seed], choices[seed] = of_seed, {}
-        for arm in summary.finished:
-            with _named(folder / "choices" / f"{arm}-seed{seed}.npz"):
-                found = read_choices(folder, arm, seed, len(of_seed.labels))
-            if found is not None:
-                choices[seed][arm] = found
+        of_seed = read_examples(folder, seed)
+        if of_seed is not None:
+            examples[seed], total = of_seed, len(of_seed.labels)
+            found = {arm: read_choices(folder, arm, seed, total) for arm in summary.finished}
+            choices[seed] = {arm: each for arm, each in found.items() if each is not None}
     return Chosen(examples, choices, summary.knows_truth) if examples else None
 
 
@@ -66,32 +55,22 @@ def final_weights(folder: Path, summary: Summary) -> dict[str, npt.NDArray[np.fl
     import torch  # a second or two, for a page that may have no checkpoints
 
     found = {}
-    first = [(arm, seed) for arm in summary.finished for seed in summary.seeds[:1]]
-    for arm, seed in first:
-        path = folder / "checkpoints" / f"{arm}-seed{seed}.pt"
+    for arm, seed in ((arm, seed) for arm in summary.finished for seed in summary.seeds[:1]):
+        path = RunFolder(folder).checkpoint(arm, seed)
         if not path.exists():
             continue
-        with _named(path, "it to draw the report without its weights"):
+        try:
             state = torch.load(path, map_location="cpu", weights_only=True)
             heads = [
                 value.flatten(1)  # a head may be a convolution of one pixel
                 for value in state.values()
                 if value.ndim >= 2 and len(value) == summary.classes
             ]
+        except Exception as error:  # a broken file raises anything from EOFError to KeyError
+            raise DataError(
+                f"{path} cannot be read ({type(error).__name__}); put the file back, or remove it "
+                "to draw the report without its weights"
+            ) from error
         if heads:
             found[arm] = heads[-1].float().numpy()
     return found
-
-
-@contextlib.contextmanager
-def _named(path: Path, cure: str = "") -> Iterator[None]:
-    """Says which file it is that holds something else, of a run that has no checksums."""
-    try:
-        yield
-    except DataError:
-        raise
-    except Exception as error:  # a broken file raises anything from KeyError to struct.error
-        cure = cure or f"the folder {path.parent} to draw the report without what was chosen"
-        raise DataError(
-            f"{path} cannot be read ({type(error).__name__}); put the file back, or remove {cure}"
-        ) from error
