@@ -180,7 +180,7 @@ def test_the_command_reads_parquet_of_image_bytes(image_folder, tmp_path, monkey
 
 
 def test_what_cannot_work_is_said(digits, tmp_path, monkeypatch, capsys):
-    with pytest.raises(InputError, match=r"9 actors .* need 9 CPUs, but the Ray cluster has 2"):
+    with pytest.raises(InputError, match=r"actors=9 needs 9 CPUs, but the Ray cluster has 2"):
         on_ray.extract_features_on_ray(digits, "pixels", image_size=8, cache_dir=tmp_path, actors=9)
     with pytest.raises(InputError, match="at least 1"):
         on_ray.extract_features_on_ray(digits, "pixels", cache_dir=tmp_path, actors=0)

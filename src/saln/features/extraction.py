@@ -12,21 +12,21 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Unpack
 
 import numpy as np
 import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from saln.data.arguments import as_path, as_whole
+from saln.data.arguments import as_path
 from saln.data.fingerprint import fingerprint
 from saln.data.items import MapStyle, check_map_style, read_item
 from saln.data.torch_datasets import inference_batch_size
-from saln.data.transforms import IMAGENET, Normalization
 from saln.errors import DataError, InputError
-from saln.features.backbones import Network, build_backbone, wrap_backbone
+from saln.features.backbones import Network
 from saln.features.extraction_job import ExtractedRows, ExtractionJob, joined, ready
+from saln.features.extraction_options import ExtractionOptions, ExtractionSettings, rank_among
 from saln.features.manifest import Manifest, Skipped
 from saln.features.store import FeatureStore
 from saln.features.store_writer import StoreWriter, finished_store
@@ -34,13 +34,8 @@ from saln.messages import parameter
 
 logger = logging.getLogger(__name__)
 
-# Pixels, for networks made for ImageNet.
-DEFAULT_IMAGE_SIZE = 224
-# A multiple of every batch size in use. A kill costs at most so many rows, or two times.
-SHARD_ROWS = 1024
 # How long to wait before looking again what another process has finished.
 _POLL_SECONDS = 0.05
-_RANKS = (("RANK", "0"), ("WORLD_SIZE", "1"))
 
 
 @dataclass(frozen=True)
@@ -68,71 +63,30 @@ class Progress:
         return (self.rows - self.rows_done) / self.images_per_second
 
 
-def _find_device(device: torch.device | str | None, backbone: str | nn.Module) -> torch.device:
-    if device is None and isinstance(backbone, nn.Module):
-        parameter = next(backbone.parameters(), None)
-        if parameter is not None:
-            return parameter.device
-    if device is None and torch.cuda.is_available():
-        local_rank = int(os.environ.get("LOCAL_RANK", torch.cuda.current_device()))
-        return torch.device("cuda", local_rank % torch.cuda.device_count())
-    try:
-        found = torch.device(device or "cpu")
-    except (RuntimeError, TypeError) as error:
-        raise InputError(f"device {device!r} is not known; give 'cpu' or 'cuda'") from error
-    if found.type == "cuda" and not torch.cuda.is_available():
-        raise InputError(f"device {found} is not allowed: torch sees no GPU here; give 'cpu'")
-    return found
+class Meter:
+    """Says how far an extraction is.
 
+    Args:
+        rows: Of this process's share.
+        done: Of them, by earlier runs.
+        progress: Called with what is done; None says nothing.
+    """
 
-def _find_ranks(rank: int | None, world_size: int | None) -> tuple[int, int]:
-    if rank is None and world_size is None:
-        distributed = torch.distributed
-        if distributed.is_available() and distributed.is_initialized():
-            return distributed.get_rank(), distributed.get_world_size()
-        # As torchrun sets them. Nothing is sent between ranks, so no group is needed.
-        rank, world_size = (int(os.environ.get(name, default)) for name, default in _RANKS)
-    rank = None if rank is None else as_whole(rank, "rank", 0)
-    world_size = None if world_size is None else as_whole(world_size, "world_size", 1)
-    if rank is None or world_size is None or not 0 <= rank < world_size:
-        raise InputError(
-            f"rank={rank} of world_size={world_size} is not allowed; give both, with rank from 0 "
-            "to world_size - 1, or neither"
-        )
-    return rank, world_size
+    def __init__(self, rows: int, done: int, progress: Callable[[Progress], None] | None) -> None:
+        self.rows = rows
+        self.done = done
+        self.progress = progress
+        self.computed = 0
+        self.started = time.perf_counter()
 
-
-def _find_backbone(
-    backbone: str | Network | nn.Module,
-    weights: str | Path | None,
-    image_size: int | None,
-    normalization: Normalization | None,
-) -> Network:
-    if isinstance(backbone, str):
-        if normalization is not None:
-            raise InputError(f"{backbone} has its own normalization; leave normalization out")
-        if image_size is None and backbone in ("pixels", "small-cnn"):
-            raise InputError(f"{backbone} has no usual image size; give image_size, e.g. 32")
-        size = image_size or DEFAULT_IMAGE_SIZE
-        file = None if weights is None else as_path(weights, "weights")
-        return build_backbone(backbone, image_size=size, weights=file)
-    if weights is not None:
-        raise InputError("weights are for a backbone that is a name; load the module's before")
-    if isinstance(backbone, Network):
-        if image_size not in (None, backbone.image_size) or normalization is not None:
-            raise InputError(
-                f"the network {backbone.name} was built for {backbone.image_size} pixels and has "
-                "its own normalization; leave image_size and normalization out"
-            )
-        return backbone
-    if not isinstance(backbone, nn.Module):
-        raise InputError(
-            f"backbone={backbone!r} is not allowed; give a name ('saln list' names all) or a "
-            "torch.nn.Module"
-        )
-    if image_size is None:
-        raise InputError("a backbone that is a module needs image_size; give the pixels it expects")
-    return wrap_backbone(backbone, image_size=image_size, normalization=normalization or IMAGENET)
+    def advance(self, count: int) -> None:
+        """Counts rows that were just computed."""
+        if self.computed == count == 0:
+            self.started = time.perf_counter()  # waiting for others is no part of the speed
+        self.computed += count
+        if self.progress is not None:
+            speed = self.computed / max(time.perf_counter() - self.started, 1e-9)
+            self.progress(Progress(self.done + self.computed, self.rows, self.computed, speed))
 
 
 def _compute(
@@ -171,32 +125,23 @@ def _fill(
     shards, ranks = len(manifest.checksums), job.world_size
     own = set(range(shards * rank // ranks, shards * (rank + 1) // ranks))
     rows = sum(len(manifest.shard(number)) for number in own)
-    done = rows - sum(len(manifest.shard(number)) for number in manifest.left if number in own)
-    computed, started, told = 0, time.perf_counter(), False
-
-    def advance(count: int) -> None:
-        nonlocal computed
-        computed += count
-        if progress is not None:
-            speed = computed / max(time.perf_counter() - started, 1e-9)
-            progress(Progress(done + computed, rows, computed, speed))
-
+    left_of_own = sum(len(manifest.shard(number)) for number in manifest.left if number in own)
+    meter = Meter(rows, rows - left_of_own, progress)
+    waiting = False
     while left := writer.left():
         mine = [number for number in left if number in own]
         claimed = writer.claim(mine) if mine else []
         if not claimed:
             # What is left is another process's, or was: of one that ended, or never began.
             claimed = writer.claim(left)
-            rows += sum(len(manifest.shard(number)) for number in claimed if number not in own)
+            meter.rows += sum(len(manifest.shard(n)) for n in claimed if n not in own)
         if claimed:
-            if computed == 0:
-                started = time.perf_counter()
-            advance(0)
-            _compute(job, writer, claimed, advance)
+            meter.advance(0)
+            _compute(job, writer, claimed, meter.advance)
             continue
-        if not told and ranks == 1:
+        if not waiting and ranks == 1:
             logger.warning("waiting for another process, which writes %s", writer.path)
-        told = True
+        waiting = True
         time.sleep(_POLL_SECONDS)
 
 
@@ -286,47 +231,23 @@ def plan_extraction(
     backbone: str | Network | nn.Module,
     *,
     cache_dir: str | Path,
-    weights: str | Path | None = None,
-    image_size: int | None = None,
-    normalization: Normalization | None = None,
-    name: str | None = None,
-    device: torch.device | str | None = None,
-    batch_size: int | None = None,
-    workers: int = 0,
-    mixed_precision: bool | None = None,
     rank: int | None = None,
     world_size: int | None = None,
-    shard_rows: int = SHARD_ROWS,
-    unreadable: Literal["raise", "skip"] = "raise",
+    **options: Unpack[ExtractionOptions],
 ) -> Plan:
-    """Checks what :func:`extract_features` was given, and finds out what it means."""
+    """Checks what :func:`extract_features` was called with, and finds out what it means."""
     _refuse_lookalikes(dataset)
     check_map_style(dataset)
-    if unreadable not in ("raise", "skip"):
-        raise InputError(f"unreadable={unreadable!r} is not allowed; give 'raise' or 'skip'")
-    shard_rows = as_whole(shard_rows, "shard_rows", 1)
-    workers = as_whole(workers, "workers", 0)
-    batch_size = None if batch_size is None else as_whole(batch_size, "batch_size", 1)
-    image_size = None if image_size is None else as_whole(image_size, "image_size", 1)
-    if name is not None and not isinstance(name, str):
-        raise InputError(f"name={name!r} is not allowed; give text")
-    if normalization is not None and not isinstance(normalization, Normalization):
-        raise InputError(
-            f"normalization={normalization!r} is not allowed; give "
-            "saln.data.transforms.Normalization(mean, std)"
-        )
-    rank, world_size = _find_ranks(rank, world_size)
-    device = _find_device(device, backbone.body if isinstance(backbone, Network) else backbone)
-    network = _find_backbone(backbone, weights, image_size, normalization)
-    mixed = device.type == "cuda" if mixed_precision is None else mixed_precision
-    precision = None
-    if mixed:
-        brain = device.type != "cuda" or torch.cuda.is_bf16_supported()
-        precision = torch.bfloat16 if brain else torch.float16
+    settings = ExtractionSettings(**options)
+    place = rank_among(rank, world_size)
+    device = settings.device_for(backbone.body if isinstance(backbone, Network) else backbone)
+    network = settings.network(backbone)
+    precision = settings.precision_on(device)
+    skip = settings.unreadable == "skip"
     try:
         read_item(dataset, 0)  # said now, not by a worker process later
     except DataError:
-        if unreadable == "raise":
+        if not skip:
             raise
     identity = {
         "rows": len(dataset),
@@ -338,23 +259,24 @@ def plan_extraction(
             "mean": list(network.normalization.mean),
             "std": list(network.normalization.std),
         },
-        "precision": "mixed" if mixed else "float32",
+        "precision": "float32" if precision is None else "mixed",
         "dataset_fingerprint": fingerprint(dataset),
     }
-    name = name or type(dataset).__name__
+    name = settings.name or type(dataset).__name__
     path = _store_path(as_path(cache_dir, "cache_dir"), name, network, identity)
-    shards = -(-len(dataset) // shard_rows)
+    shards = -(-len(dataset) // settings.shard_rows)
     job = ExtractionJob(
         dataset,
         network,
         device,
-        batch_size or inference_batch_size(device),
-        workers,
+        settings.batch_size or inference_batch_size(device),
+        settings.workers,
         precision,
-        world_size,
-        unreadable == "skip",
+        place.count,
+        skip,
     )
-    return Plan(job, path, Manifest(name, identity, shard_rows, (None,) * shards), rank)
+    manifest = Manifest(name, identity, settings.shard_rows, (None,) * shards)
+    return Plan(job, path, manifest, place.index)
 
 
 def extract_features(
@@ -362,19 +284,10 @@ def extract_features(
     backbone: str | Network | nn.Module = "resnet50",
     *,
     cache_dir: str | Path = "features/",
-    weights: str | Path | None = None,
-    image_size: int | None = None,
-    normalization: Normalization | None = None,
-    name: str | None = None,
-    device: torch.device | str | None = None,
-    batch_size: int | None = None,
-    workers: int = 0,
-    mixed_precision: bool | None = None,
     rank: int | None = None,
     world_size: int | None = None,
-    shard_rows: int = SHARD_ROWS,
-    unreadable: Literal["raise", "skip"] = "raise",
     progress: Callable[[Progress], None] | None = None,
+    **options: Unpack[ExtractionOptions],
 ) -> FeatureStore:
     """Gives the features of every example, from the cache where they are there.
 
@@ -392,25 +305,13 @@ def extract_features(
         cache_dir: Where stores are kept, each in a folder whose name follows from what
             it is made of. Or the folder of a store itself, which is then refused where
             it holds something else than what is asked for.
-        weights: A state dict on disk, in the place of the published weights.
-        image_size: Pixels; 224 when not given, which networks made for ImageNet expect.
-        normalization: For a module: what it expects of its input; ImageNet's when not
-            given.
-        name: The data set's name, for the folder's; its class's when not given.
-        device: Where the backbone runs; when not given a GPU where there is one, and for
-            a module where it is.
-        batch_size: Images a forward pass; what suits the device when not given.
-        workers: Processes that load images.
-        mixed_precision: Run the backbone under autocast; when not given, on a GPU.
         rank: This process's number among ``world_size`` that make the store together;
             of ``torch.distributed`` or ``torchrun`` when not given.
         world_size: See ``rank``.
-        shard_rows: How many rows are made durable at once.
-        unreadable: What to do about examples that cannot be read: ``"raise"`` ends at the
-            first, and finished shards are kept; ``"skip"`` lists them in the store's
-            ``skipped`` and manifest, by file and reason. Their rows are NaN and their labels
-            -1, and neither ``SelectedBatches`` nor ``select`` chooses them.
-        progress: Told after every batch, and once before the first.
+        progress: Called after every batch, and once before the first.
+        options: ``image_size``, ``weights``, ``normalization``, ``name``, ``device``,
+            ``batch_size``, ``workers``, ``mixed_precision``, ``shard_rows`` and
+            ``unreadable``: see :class:`~saln.features.extraction_options.ExtractionOptions`.
 
     Returns:
         The store; its rows are in the data set's order.
@@ -424,21 +325,7 @@ def extract_features(
         MissingExtraError: ``efficientnet-lite0`` without the extra ``offline``.
     """
     plan = plan_extraction(
-        dataset,
-        backbone,
-        cache_dir=cache_dir,
-        weights=weights,
-        image_size=image_size,
-        normalization=normalization,
-        name=name,
-        device=device,
-        batch_size=batch_size,
-        workers=workers,
-        mixed_precision=mixed_precision,
-        rank=rank,
-        world_size=world_size,
-        shard_rows=shard_rows,
-        unreadable=unreadable,
+        dataset, backbone, cache_dir=cache_dir, rank=rank, world_size=world_size, **options
     )
     if (whole := plan.found()) is not None:
         return whole

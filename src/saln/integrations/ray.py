@@ -19,7 +19,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -31,11 +31,11 @@ from saln.data.datasets import load_dataset
 from saln.data.fingerprint import fingerprint
 from saln.data.items import MapStyle
 from saln.data.torch_datasets import inference_batch_size
-from saln.data.transforms import Normalization
 from saln.errors import DataError, InputError, SalnError
 from saln.features.backbones import Network
-from saln.features.extraction import SHARD_ROWS, Plan, Progress, plan_extraction
+from saln.features.extraction import Meter, Plan, Progress, plan_extraction
 from saln.features.extraction_job import ExtractionJob, joined, ready
+from saln.features.extraction_options import ExtractionOptions
 from saln.features.manifest import Skipped
 from saln.features.store import FeatureStore
 from saln.features.store_writer import StoreWriter
@@ -278,17 +278,8 @@ def extract_features_on_ray(  # noqa: D417 (the others are described there)
     address: str | None = None,
     actors: int | None = None,
     cache_dir: str | Path = "features/",
-    weights: str | Path | None = None,
-    image_size: int | None = None,
-    normalization: Normalization | None = None,
-    name: str | None = None,
-    device: str | None = None,
-    batch_size: int | None = None,
-    workers: int = 0,
-    mixed_precision: bool | None = None,
-    shard_rows: int = SHARD_ROWS,
-    unreadable: Literal["raise", "skip"] = "raise",
     progress: Callable[[Progress], None] | None = None,
+    **options: Unpack[ExtractionOptions],
 ) -> FeatureStore:
     """As :func:`saln.extract_features`, computed by the actors of a Ray cluster.
 
@@ -304,9 +295,9 @@ def extract_features_on_ray(  # noqa: D417 (the others are described there)
         address: The cluster's, ``HOST:PORT``, ``ray://HOST:PORT`` or ``auto``; a connection
             that is there is used, and with none given one is started on this machine.
         actors: How many; when not given, one a GPU of the cluster, or a core.
-        device: ``"cpu"`` or ``"cuda"``, where an actor takes one GPU; when not given a GPU
-            where the cluster has one.
-        progress: Told after every shard, and once before the first.
+        progress: Called after every shard, and once before the first.
+        options: As there; but ``device`` is ``"cpu"`` or ``"cuda"``, where an actor takes one
+            GPU, and when not given a GPU where the cluster has one.
 
     Raises:
         MissingExtraError: Ray is not installed.
@@ -316,40 +307,21 @@ def extract_features_on_ray(  # noqa: D417 (the others are described there)
     if actors is not None and actors < 1:
         raise InputError(f"{parameter('actors', actors)} is not allowed; give at least 1")
     with connected(address, actors) as ray:
-        has = ray.cluster_resources()
-        on_gpu = has.get("GPU", 0) >= 1 if device is None else torch.device(device).type == "cuda"
-        kind = "GPU" if on_gpu else "CPU"
-        room = int(has.get(kind, 0))
-        actors = actors or max(1, room)
-        if actors > room:
-            raise InputError(
-                f"{parameter('actors', actors)} needs {actors} {kind}s, but the Ray cluster has "
-                f"{room}; give at most that many, or add machines"
-            )
+        device, actors = _room(ray, options.get("device"), actors)
+        options["device"] = "cpu"  # of the driver, which computes nothing and may have no GPU
+        options["batch_size"] = options.get("batch_size") or inference_batch_size(device)
+        if options.get("mixed_precision") is None:
+            options["mixed_precision"] = device.type == "cuda"
         plan = plan_extraction(
-            dataset,
-            backbone,
-            cache_dir=cache_dir,
-            weights=weights,
-            image_size=image_size,
-            normalization=normalization,
-            name=name,
-            device="cpu",  # the driver computes nothing and may have no GPU
-            batch_size=batch_size or inference_batch_size(_torch_device(on_gpu)),
-            workers=workers,
-            mixed_precision=on_gpu if mixed_precision is None else mixed_precision,
-            rank=0,
-            world_size=1,
-            shard_rows=shard_rows,
-            unreadable=unreadable,
+            dataset, backbone, cache_dir=cache_dir, rank=0, world_size=1, **options
         )
         if (whole := plan.found()) is not None:
             return whole
-        job = replace(plan.job, device=_torch_device(on_gpu))
+        job = replace(plan.job, device=device)
         if load is not None:
             job = replace(job, dataset=())
         sent = ray.put(job)
-        needs = {"num_gpus": 1} if on_gpu else {"num_cpus": 1}
+        needs = {"num_gpus": 1} if device.type == "cuda" else {"num_cpus": 1}
         remote = ray.remote(**needs)(_Extractor)
         wanted = plan.manifest.identity["dataset_fingerprint"]
         pool = _Pool(ray, lambda: remote.remote(sent, load, wanted), actors)
@@ -365,24 +337,28 @@ def extract_features_on_ray(  # noqa: D417 (the others are described there)
     return plan.finished()
 
 
-def _torch_device(on_gpu: bool) -> torch.device:
-    return torch.device("cuda" if on_gpu else "cpu")
+def _room(
+    ray: Any, device: torch.device | str | None, actors: int | None
+) -> tuple[torch.device, int]:
+    """Where the actors compute, and how many there are."""
+    has = ray.cluster_resources()
+    on_gpu = has.get("GPU", 0) >= 1 if device is None else torch.device(device).type == "cuda"
+    kind = "GPU" if on_gpu else "CPU"
+    room = int(has.get(kind, 0))
+    actors = actors or max(1, room)
+    if actors > room:
+        raise InputError(
+            f"{parameter('actors', actors)} needs {actors} {kind}s, but the Ray cluster has "
+            f"{room}; give at most that many, or add machines"
+        )
+    return torch.device("cuda" if on_gpu else "cpu"), actors
 
 
 def _fill(
     pool: _Pool, plan: Plan, writer: StoreWriter, progress: Callable[[Progress], None] | None
 ) -> None:
-    rows, done = writer.manifest.rows, writer.manifest.rows_done
-    computed, started = 0, time.perf_counter()
-
-    def advance(count: int) -> None:
-        nonlocal computed
-        computed += count
-        if progress is not None:
-            speed = computed / max(time.perf_counter() - started, 1e-9)
-            progress(Progress(done + computed, rows, computed, speed))
-
-    advance(0)
+    meter = Meter(writer.manifest.rows, writer.manifest.rows_done, progress)
+    meter.advance(0)
     while left := writer.left():
         claimed = writer.claim(left)
         if not claimed:
@@ -390,4 +366,4 @@ def _fill(
         plan = replace(plan, manifest=writer.manifest)  # a store begun has its own shard size
         for number, (features, labels, skipped, seconds) in pool.compute(claimed, plan):
             writer.write(number, features, labels, skipped, seconds / len(pool.actors))
-            advance(len(labels))
+            meter.advance(len(labels))
