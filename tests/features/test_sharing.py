@@ -26,7 +26,7 @@ from saln.features.from_arrays import write_store
 from saln.features.locks import ByteLocks
 from saln.features.manifest import read_manifest
 from saln.features.store import FeatureStore
-from saln.features.store_writer import StoreWriter
+from saln.features.store_writer import StoreWriter, finished_store
 
 
 def together(children):
@@ -77,6 +77,18 @@ def test_two_processes_mend_one_store(tmp_path):
     answers = together(children)
     assert content(path) == whole
     assert {found for found, _ in answers} == {str(path)}
+
+
+def test_who_finds_a_damaged_store_leaves_the_locks_to_who_mends_it(tmp_path):
+    path = extract(tmp_path).path
+    data = bytearray((path / "labels.npy").read_bytes())
+    data[-3] ^= 8
+    (path / "labels.npy").write_bytes(data)
+    mending = ByteLocks(path / ".lock")
+    with mending.hold(7):
+        assert finished_store(path, read_manifest(path).identity) is None
+        assert mending.is_current()
+    mending.close()
 
 
 def test_of_two_lock_files_one_counts(tmp_path):

@@ -64,14 +64,17 @@ def finished_store(path: Path, identity: Mapping[str, Any]) -> FeatureStore | No
     found = read_manifest(path)
     if found is None or found.left:
         return None
-    tidy(path)
     try:
-        return FeatureStore.open(path, expected=identity)
+        store = FeatureStore.open(path, expected=identity)
     except DamagedStoreError:
-        return None  # whoever writes it makes what is damaged anew
+        # Whoever writes it makes what is damaged anew; another process may do so just now, and
+        # would lose its locks with the lock file.
+        return None
+    remove_lock_file(path)
+    return store
 
 
-def tidy(path: Path) -> None:
+def remove_lock_file(path: Path) -> None:
     """Removes the lock file of a finished store, which nobody writes any more."""
     with contextlib.suppress(OSError):  # the folder may be read-only; the file does no harm
         (path / _LOCK).unlink(missing_ok=True)
@@ -88,6 +91,22 @@ def _cure(error: OSError) -> str:
     if error.errno == errno.ENOENT:
         return "Somebody removed it while it was written; run again"
     return f"Run again; if it stays so, look after the disk, or give {other}; {kept}"
+
+
+@contextlib.contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Says of what fails in the block what to do about it."""
+    try:
+        yield
+    except LocksNotKnownError as error:
+        raise DataError(
+            f"the feature store {path} cannot be written: its disk gives no locks "
+            f"({error.__cause__}). Give a folder on another disk with {parameter('cache_dir')}"
+        ) from error
+    except OSError as error:
+        raise DataError(
+            f"the feature store {path} cannot be written ({error}). {_cure(error)}"
+        ) from error
 
 
 def _replace(path: Path, values: dict[str, Any]) -> None:
@@ -148,7 +167,7 @@ class StoreWriter:
         self._close = contextlib.ExitStack()
 
     def __enter__(self) -> StoreWriter:
-        with contextlib.ExitStack() as stack, self._explained():
+        with contextlib.ExitStack() as stack, _explained(self.path):
             stack.enter_context(self._turn)
             self.path.mkdir(parents=True, exist_ok=True)
             self._locks = ByteLocks(self.path / _LOCK)
@@ -169,23 +188,8 @@ class StoreWriter:
         trace: TracebackType | None,
     ) -> None:
         if not self.manifest.left:
-            tidy(self.path)
+            remove_lock_file(self.path)
         self._close.close()
-
-    @contextlib.contextmanager
-    def _explained(self) -> Iterator[None]:
-        try:
-            yield
-        except LocksNotKnownError as error:
-            raise DataError(
-                f"the feature store {self.path} cannot be written: its disk gives no locks "
-                f"({error.__cause__}). Give a folder on another disk with "
-                f"{parameter('cache_dir')}"
-            ) from error
-        except OSError as error:
-            raise DataError(
-                f"the feature store {self.path} cannot be written ({error}). {_cure(error)}"
-            ) from error
 
     def _begin(self) -> None:
         """Makes the store, or checks the one that is there. The manifest is locked."""
@@ -257,7 +261,7 @@ class StoreWriter:
 
     def discard(self) -> None:
         """Removes what this writer has begun, where no shard is done."""
-        with self._explained(), self._locks.hold(_MANIFEST_BYTE):
+        with _explained(self.path), self._locks.hold(_MANIFEST_BYTE):
             self._discard()
 
     def _discard(self) -> None:
@@ -314,7 +318,7 @@ class StoreWriter:
                 those before it are kept.
         """
         first = self.manifest.shard(shard).start
-        with self._explained():
+        with _explained(self.path):
             arrays: tuple[npt.NDArray[Any], ...] = (features, labels)
             for stream, offset, array in zip(self._arrays, self._offsets, arrays, strict=True):
                 row_bytes = array.nbytes // len(array)
