@@ -233,8 +233,8 @@ class SampleReader(Iterator[Item]):
         for _ in range(state["given"]):
             if next(self, None) is None:
                 raise DataError(
-                    f"the stream ended after {self._samples_given} samples, but {state['given']} of "
-                    "it had been used when the state was saved; give the same stream"
+                    f"the stream ended after {self._samples_given} samples, but {state['given']} "
+                    "of it had been used when the state was saved; give the same stream"
                 )
         for name, now in (("read", self._samples_read), ("last", self._last_key)):
             if name in state and state[name] != now:
