@@ -99,7 +99,8 @@ def test_the_parts_add_up_to_the_total_of_every_arm_and_seed(finished):
 
 def test_every_arm_counts_its_own_work(config):
     every = tuple(known_arms())
-    arms = compare(dataclasses.replace(config, methods=every, seeds=(0,)), Quiet()).summary["arms"]
+    outcome = compare(dataclasses.replace(config, methods=every, seeds=(0,)), Quiet())
+    arms = outcome.summary.to_json()["arms"]
     examples = 324  # 400, less a tenth for validation, less a tenth of that for the reference
     standard, kept = 2 * (examples // 8), 2 * (examples // 40)
     assert arms["standard"]["steps"] == standard
