@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
+import numpy as np
 import pytest
 
 from saln.errors import InputError
@@ -142,3 +144,31 @@ def test_a_dataclass_of_elsewhere_may_name_types_that_only_checkers_see():
 def test_nan_is_in_no_bounds():
     assert not Bounds(low=0).holds(float("nan"))
     assert TopLoss(beta=2).beta == 2.0
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (
+            lambda: JEST(chunks="few"),
+            "chunks='few' is not allowed; give a whole number, at least 1",
+        ),
+        (
+            lambda: TopLoss(beta=math.inf),
+            "beta=inf is not allowed; give a number, above 0, or none",
+        ),
+        (
+            lambda: InfoBatch(full_from=1.5),
+            "full_from=1.5 is not allowed; give a number, above 0, ",
+        ),
+    ],
+)
+def test_a_selector_refuses_what_its_annotations_do_not_allow(make, said):
+    with pytest.raises(InputError) as caught:
+        make()
+    assert str(caught.value).startswith(said)
+
+
+def test_a_selector_keeps_values_of_the_annotated_types():
+    selector = InfoBatch(np.float32(0.25), epochs=np.int64(4), full_from=1)
+    assert repr(selector) == "InfoBatch(prune_ratio=0.25, epochs=4, full_from=1.0)"

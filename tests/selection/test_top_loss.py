@@ -55,5 +55,5 @@ def test_high_beta_is_nearly_the_highest():
 
 @pytest.mark.parametrize("beta", [0.0, -1.0, float("nan"), float("inf")])
 def test_a_beta_that_means_nothing_is_refused(beta):
-    with pytest.raises(InputError, match=r"beta=.* is not allowed; give a number above 0"):
+    with pytest.raises(InputError, match=r"beta=.* is not allowed; give a number, above 0"):
         TopLoss(beta)

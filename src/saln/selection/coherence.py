@@ -13,11 +13,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from saln.data.arguments import as_whole
 from saln.errors import InputError
 from saln.selection.candidates import Candidates, Selection
 from saln.selection.contract import Selector
-from saln.selection.hyperparameters import Bounds
+from saln.selection.hyperparameters import Bounds, check_hyperparameters
 from saln.selection.neighbor_beliefs import beliefs_by_neighbors
 from saln.selection.sampling import gumbel_top_k
 
@@ -118,7 +117,7 @@ class BatchCoherence(Selector):
     )
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "neighbors", as_whole(self.neighbors, "neighbors", 1))
+        check_hyperparameters(self)
 
     def choose(self, candidates: Candidates, k: int, generator: torch.Generator) -> Selection:
         """Judges the labels by :func:`label_beliefs` and draws by Gumbel-top-k."""

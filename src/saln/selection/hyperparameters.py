@@ -6,6 +6,7 @@ import ast
 import contextlib
 import dataclasses
 import inspect
+import math
 import re
 import typing
 from collections.abc import Mapping
@@ -40,10 +41,9 @@ class Bounds:
     below: float | None = None
 
     def holds(self, value: float) -> bool:
-        """Whether a number is allowed; NaN never is."""
-        return not (
-            value != value
-            or (self.low is not None and value < self.low)
+        """Whether a number is allowed; NaN and infinity never are."""
+        return -math.inf < value < math.inf and not (
+            (self.low is not None and value < self.low)
             or (self.above is not None and value <= self.above)
             or (self.high is not None and value > self.high)
             or (self.below is not None and value >= self.below)
@@ -146,6 +146,23 @@ def hyperparameters(kind: type[Selector]) -> tuple[Hyperparameter, ...]:
         bounds = next((note for note in notes if isinstance(note, Bounds)), None)
         found.append(Hyperparameter(name, hint.__origin__ if notes else hint, default, bounds))
     return tuple(found)
+
+
+def check_hyperparameters(selector: Selector) -> None:
+    """Gives each hyperparameter that a selector keeps the type that its annotation names.
+
+    To be called by ``__post_init__`` of a dataclass, or at the end of ``__init__``.
+
+    Raises:
+        InputError: A value is of another type or out of bounds; names it and what is allowed.
+    """
+    for parameter in hyperparameters(type(selector)):
+        value = getattr(selector, parameter.name)
+        try:
+            converted = parameter.convert(value)
+        except ValueError as error:
+            raise InputError(f"{parameter.name}={value!r} is not allowed; give {error}") from error
+        object.__setattr__(selector, parameter.name, converted)  # many selectors are frozen
 
 
 def kept_values(selector: Selector) -> dict[str, Any]:

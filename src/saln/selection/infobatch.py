@@ -9,11 +9,10 @@ from typing import Annotated, Any, ClassVar, Self
 import torch
 from torch import Tensor
 
-from saln.errors import InputError
 from saln.selection.candidates import Candidates, Selection
 from saln.selection.contract import Selector
 from saln.selection.epoch_memory import EpochMemory
-from saln.selection.hyperparameters import Bounds
+from saln.selection.hyperparameters import Bounds, check_hyperparameters
 
 
 def inclusion_probabilities(
@@ -111,19 +110,10 @@ class InfoBatch(Selector):
         epochs: Annotated[int | None, Bounds(low=1)] = None,
         full_from: Annotated[float, Bounds(above=0, high=1)] = 0.875,
     ) -> None:
-        if not 0 <= prune_ratio < 1:
-            raise InputError(
-                f"prune_ratio={prune_ratio} is not allowed; give a share in [0, 1), e.g. 0.5"
-            )
-        if epochs is not None and epochs < 1:
-            raise InputError(f"epochs={epochs} is not allowed; give at least 1, or None")
-        if not 0 < full_from <= 1:
-            raise InputError(
-                f"full_from={full_from} is not allowed; give a share of the epochs in (0, 1]"
-            )
         self.prune_ratio = prune_ratio
         self.epochs = epochs
         self.full_from = full_from
+        check_hyperparameters(self)
         # NaN, not 0: an example that was never trained is not easy.
         self._losses = EpochMemory(unknown=math.nan)
         self._mean = math.nan

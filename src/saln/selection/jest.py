@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal, get_args
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from saln.data.arguments import as_whole
 from saln.errors import InputError, NotJointWarning
 from saln.selection.candidates import Candidates, PairEmbeddings, Selection
 from saln.selection.contract import Selector
-from saln.selection.hyperparameters import Bounds
+from saln.selection.hyperparameters import Bounds, check_hyperparameters
 from saln.selection.sampling import gumbel_top_k
 
 # Which losses make the scores; see JEST.
@@ -197,11 +196,7 @@ class JEST(Selector):
     )
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "chunks", as_whole(self.chunks, "chunks", 1))
-        if self.variant not in (variants := get_args(Variant)):
-            raise InputError(
-                f"variant={self.variant!r} is not allowed; give one of {', '.join(variants)}"
-            )
+        check_hyperparameters(self)
         unread = {"easy-reference": "learner_", "hard-learner": "reference_"}.get(self.variant)
         if unread is not None:
             # Fewer than the class requires, so that nobody computes what is not read.

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from saln.errors import InputError
 from saln.selection.candidates import Candidates, Selection
 from saln.selection.contract import Selector
-from saln.selection.hyperparameters import Bounds
+from saln.selection.hyperparameters import Bounds, check_hyperparameters
 from saln.selection.sampling import gumbel_top_k, top_k
 
 
@@ -56,15 +53,7 @@ class TopLoss(Selector):
     )
 
     def __post_init__(self) -> None:
-        if self.beta is None:
-            return
-        number = isinstance(self.beta, int | float | np.number)
-        if not number or not (math.isfinite(self.beta) and self.beta > 0):
-            raise InputError(
-                f"beta={self.beta!r} is not allowed; give a number above 0, or None to keep "
-                "the highest losses always"
-            )
-        object.__setattr__(self, "beta", float(self.beta))
+        check_hyperparameters(self)
 
     def choose(self, candidates: Candidates, k: int, generator: torch.Generator) -> Selection:
         """Keeps the highest, or draws by the percentiles."""
