@@ -36,8 +36,8 @@ class BatchChoice:
         selector: An object, or its class or name for one with its defaults.
         batch_size: ``k``, of all ranks together.
         seed: Decides every choice.
-        rank: Which process this is; None takes it from torch.distributed.
-        world_size: How many train together; both are given, or neither.
+        ranks: ``rank`` and ``world_size``; see
+            :class:`~saln.loading.keyword_options.RankOptions`.
     """
 
     def __init__(
@@ -45,13 +45,12 @@ class BatchChoice:
         selector: Selector | type[Selector] | str,
         batch_size: int,
         seed: int,
-        rank: int | None,
-        world_size: int | None,
+        ranks: tuple[int | None, int | None],
     ) -> None:
         self.selector = as_selector(selector)
         self.batch_size = as_whole(batch_size, "batch_size", 1)
         self.seed = as_whole(seed, "seed")
-        self.sharing = Sharing(self.batch_size, rank, world_size)
+        self.sharing = Sharing(self.batch_size, *ranks)
         # Named as users know it: messages say whose observe is to be called.
         self._observer = LossObserver(self.selector, type(self).__name__)
 
@@ -105,14 +104,13 @@ class ChoiceBeforeLoading(BatchChoice):
     """A choice among candidates of which only what was stored is known.
 
     Args:
-        selector: As :class:`BatchChoice`; one that needs no learner.
-        batch_size: Likewise.
-        filter_ratio: ``f``, the share of candidates to drop, in [0, 1), or a schedule of it.
-        seed: Likewise.
+        selector: As the following, see :class:`~saln.loading.selected_batches.SelectedBatches`.
+        batch_size: ``k``.
+        filter_ratio: ``f``.
+        seed: Decides every choice.
+        ranks: As :class:`BatchChoice`.
         fields: ``features``, ``labels`` and ``label_confidence`` as
             :class:`~saln.loading.candidate_fields.CandidateFields` takes them.
-        rank: Likewise.
-        world_size: Likewise.
 
     Raises:
         InputError: A selector that needs the learner, or whose fields are missing.
@@ -124,12 +122,10 @@ class ChoiceBeforeLoading(BatchChoice):
         batch_size: int,
         filter_ratio: float | Fraction | FilterSchedule,
         seed: int,
-        *,
+        ranks: tuple[int | None, int | None],
         fields: dict[str, Any],
-        rank: int | None,
-        world_size: int | None,
     ) -> None:
-        super().__init__(selector, batch_size, seed, rank, world_size)
+        super().__init__(selector, batch_size, seed, ranks)
         self.schedule = as_schedule(filter_ratio)
         scheduled = isinstance(filter_ratio, FilterSchedule)
         self.filter_ratio = self.schedule if scheduled else self.schedule.start

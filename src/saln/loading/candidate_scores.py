@@ -133,7 +133,7 @@ def check_scoring(scores: CandidateScores, world_size: int) -> None:
     name, requires, reader = type(scores.selector).__name__, scores.selector.requires, scores.reader
     if scores.reference is not None and scores.reference_outputs is not None:
         raise InputError("give reference or reference_outputs, not both")
-    if scores.reference_outputs is not None and reader.indices_key is None:
+    if scores.reference_outputs is not None and reader.indices is None:
         refuse_counted_indices("reference_outputs")
     has_reference = scores.reference is not None or scores.reference_outputs is not None
     for field in sorted(requires):

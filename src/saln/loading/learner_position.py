@@ -107,8 +107,8 @@ class LearnerPosition:
 
     def _mark(self, batch: Any) -> int:
         reader = self.selected.reader
-        values = reader.indices(batch)
-        values = reader.labels(batch) if values is None else values
+        values = reader.indices_of(batch)
+        values = reader.labels_of(batch) if values is None else values
         return 0 if values is None else digest(values)
 
     def _stateful(self) -> Any:

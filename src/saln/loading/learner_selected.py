@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from saln.data.arguments import as_whole
-from saln.data.torch_datasets import inference_batch_size
 from saln.distributed import Sharing, same_on_all_ranks, share_bounds
 from saln.errors import InputError
 from saln.loading.batch_choice import BatchChoice, Phase, no_phase
@@ -20,7 +19,7 @@ from saln.loading.candidate_scores import CandidateScores, check_scoring, refuse
 from saln.loading.double_sharding import refuse_double_sharding, sharded_by
 from saln.loading.keyword_options import RankOptions, checked_options
 from saln.loading.learner_position import LearnerPosition, digest
-from saln.loading.network_outputs import BatchReader
+from saln.loading.network_outputs import BatchReader, device_of
 from saln.randomness import derive_generator
 from saln.selection.candidates import Candidates, Selection
 from saln.selection.contract import Selector
@@ -66,41 +65,14 @@ class LearnerSelectedOptions(RankOptions, total=False):
 
 
 @dataclass(frozen=True)
-class _Options:
-    inputs: Key | None = None
-    labels: Key | None = None
-    indices: Key | None = None
-    forward: Callable[[nn.Module, Any], Any] | None = None
-    loss: Callable[[Any, Any], Tensor] | None = None
+class _Options(BatchReader):
     reference_outputs: Any = None
     label_confidence: Any = None
     device: torch.device | str | None = None
-    autocast: torch.dtype | None = None
-    score_size: int | None = None
-    score_batch: int | None = None
     reuse_forward: bool = False
     rank: int | None = None
     world_size: int | None = None
     phase: Phase = no_phase
-
-    def __post_init__(self) -> None:
-        if self.score_size is not None and self.score_size < 1:
-            raise InputError(f"score_size={self.score_size} is not allowed; give pixels, 1 or more")
-        if self.score_batch is not None and self.score_batch < 1:
-            raise InputError(f"score_batch={self.score_batch} is not allowed; give at least 1")
-
-    def reader(self, device: torch.device) -> BatchReader:
-        """What finds a batch's parts and puts it through networks."""
-        return BatchReader(
-            inputs_key=self.inputs,
-            labels_key=self.labels,
-            indices_key=self.indices,
-            forward=self.forward,
-            loss=self.loss,
-            autocast=self.autocast,
-            score_size=self.score_size,
-            score_batch=self.score_batch or inference_batch_size(device),
-        )
 
 
 class Kept(NamedTuple):
@@ -182,11 +154,11 @@ class LearnerSelected(BatchChoice):
         **options: Unpack[LearnerSelectedOptions],
     ) -> None:
         checked = checked_options(_Options, type(self), options)
-        super().__init__(selector, batch_size, seed, checked.rank, checked.world_size)
+        super().__init__(selector, batch_size, seed, (checked.rank, checked.world_size))
         self.batches = batches
         self.learner = learner
-        self.device = torch.device(checked.device or _device_of(learner))
-        self.reader = checked.reader(self.device)
+        self.device = torch.device(checked.device or device_of(learner))
+        self.reader: BatchReader = checked
         self.phase = checked.phase
         self.epoch = 0
         self._position = LearnerPosition(self)
@@ -207,7 +179,7 @@ class LearnerSelected(BatchChoice):
             requires=self.selector.requires & {"features", "label_confidence"},
         )
         has_rows = bool(self.fields.rows) or hasattr(features, "__len__")
-        if has_rows and self.reader.indices_key is None:
+        if has_rows and self.reader.indices is None:
             refuse_counted_indices("features")
 
     def _check_sharing(self) -> None:
@@ -263,7 +235,7 @@ class LearnerSelected(BatchChoice):
         for batch in candidates_left:
             with self.phase("score"):
                 n = self.reader.size(batch)
-                indices = self.reader.indices(batch)
+                indices = self.reader.indices_of(batch)
                 if indices is None:  # then they are where the loader gave them
                     indices = torch.arange(position.counted, position.counted + n)
                 candidates, loaded, trained = self._candidates(batch, indices, n)
@@ -304,7 +276,7 @@ class LearnerSelected(BatchChoice):
         # Ranks choose on their CPUs: GPUs may differ in the last digit.
         device = self.device if rank.count == 1 else torch.device("cpu")
         if "labels" in self.selector.requires:
-            labels = self.reader.labels(batch)
+            labels = self.reader.labels_of(batch)
             fields["labels"] = None if labels is None else labels.to(device)
         return self.fields.candidates(indices, device=device, **fields), batch, trained
 
@@ -345,10 +317,6 @@ class LearnerSelected(BatchChoice):
         self._position.load_state_dict(state)
 
 
-def _device_of(network: nn.Module) -> torch.device:
-    return next((value.device for value in network.parameters()), torch.device("cpu"))
-
-
 def _check_sizes(batches: Any, batch_size: int) -> None:
     """Refuses a loader that gives fewer candidates than are to be kept."""
     candidates = getattr(batches, "batch_size", None)
@@ -376,7 +344,7 @@ def _check_alike(
     """Refuses candidates that are not the same on every rank; raises on all of them."""
     if selected.world_size == 1:
         return
-    labels = selected.reader.labels(batch)
+    labels = selected.reader.labels_of(batch)
     digests = [digest(indices), 0 if labels is None else digest(labels)]
     if not same_on_all_ranks([n, *digests], selected.world_size, selected.device):
         raise InputError(

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, interpolate
 from torch.nn.parallel import DistributedDataParallel
 
+from saln.data.torch_datasets import inference_batch_size
 from saln.errors import InputError
 from saln.loading.batch_tree import Key, cut, describe, find, leading, map_tensors
 from saln.selection.candidates import PairEmbeddings
@@ -21,6 +22,11 @@ Field = Tensor | PairEmbeddings
 _WHOLE = {torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8}
 # Where labels are looked for when nobody says.
 _LABELS = ("labels", "label", "targets", "target")
+
+
+def device_of(network: nn.Module) -> torch.device:
+    """Where a network's parameters are; the CPU without any."""
+    return next((value.device for value in network.parameters()), torch.device("cpu"))
 
 
 @contextmanager
@@ -46,17 +52,25 @@ def scoring(learner: nn.Module) -> Iterator[None]:
 class BatchReader:
     """Finds a batch's parts and puts it through networks.
 
-    The arguments are those of :class:`~saln.loading.learner_selected.LearnerSelected`.
+    The arguments are those of :class:`~saln.loading.learner_selected.LearnerSelectedOptions`.
+
+    Raises:
+        InputError: A size below 1.
     """
 
-    inputs_key: Key | None
-    labels_key: Key | None
-    indices_key: Key | None
-    forward: Callable[[nn.Module, Any], Any] | None
-    loss: Callable[[Any, Any], Tensor] | None
-    autocast: torch.dtype | None
-    score_size: int | None
-    score_batch: int
+    inputs: Key | None = None
+    labels: Key | None = None
+    indices: Key | None = None
+    forward: Callable[[nn.Module, Any], Any] | None = None
+    loss: Callable[[Any, Any], Tensor] | None = None
+    autocast: torch.dtype | None = None
+    score_size: int | None = None
+    score_batch: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, what in (("score_size", "pixels, 1 or more"), ("score_batch", "at least 1")):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise InputError(f"{name}={value} is not allowed; give {what}")
 
     def size(self, batch: Any) -> int:
         """How many examples a batch holds.
@@ -64,10 +78,10 @@ class BatchReader:
         Raises:
             InputError: It holds no tensor with one row an example.
         """
-        rows = self.labels(batch)
+        rows = self.labels_of(batch)
         return leading(batch) if rows is None or rows.ndim == 0 else len(rows)
 
-    def labels(self, batch: Any) -> Tensor | None:
+    def labels_of(self, batch: Any) -> Tensor | None:
         """The labels of a batch; None where nobody named them and none are found.
 
         Raises:
@@ -83,19 +97,19 @@ class BatchReader:
             if labels.ndim == 2 and labels.shape[1] == 1 and not labels.is_floating_point():
                 labels = labels[:, 0]
             return labels if labels.is_floating_point() else labels.long()
-        if self.labels_key is None:  # something else of that name, such as lists of boxes
+        if self.labels is None:  # something else of that name, such as lists of boxes
             return None
         raise InputError(f"labels={key!r} is {describe(labels)}, expected a tensor (n,)")
 
-    def indices(self, batch: Any) -> Tensor | None:
+    def indices_of(self, batch: Any) -> Tensor | None:
         """The positions in the data set: int64 (n,) on the CPU; None where nobody named them.
 
         Raises:
             InputError: They are not where the user said, or not int64 (n,).
         """
-        if self.indices_key is None:
+        if self.indices is None:
             return None
-        indices = find(batch, self.indices_key, "indices")
+        indices = find(batch, self.indices, "indices")
         if isinstance(indices, np.ndarray) and indices.dtype.kind in "iu":
             indices = torch.from_numpy(indices.astype(np.int64))
         if isinstance(indices, Tensor) and indices.dtype in _WHOLE:
@@ -107,7 +121,7 @@ class BatchReader:
         if isinstance(indices, Tensor):
             kind = f"{indices.dtype} {tuple(indices.shape)}"
         raise InputError(
-            f"indices={self.indices_key!r} is {kind}, expected int64 (n,); "
+            f"indices={self.indices!r} is {kind}, expected int64 (n,); "
             "indices lose digits in a float tensor"
         )
 
@@ -133,8 +147,9 @@ class BatchReader:
             network = network.module
         parts: list[dict[str, Any]] = []
         with scoring(network):
-            for start in range(0, n, self.score_batch):
-                rows = torch.arange(start, min(start + self.score_batch, n))
+            size = self.score_batch or inference_batch_size(device_of(network))
+            for start in range(0, n, size):
+                rows = torch.arange(start, min(start + size, n))
                 part = batch if len(rows) == n else cut(batch, rows, n)
                 outputs = self._call(network, self._resized(part))
                 parts.append(self.from_outputs(outputs, part, required))
@@ -174,22 +189,22 @@ class BatchReader:
         return fields
 
     def _labels_at(self, batch: Any) -> Key | None:
-        if self.labels_key is not None:
-            return self.labels_key
+        if self.labels is not None:
+            return self.labels
         if isinstance(batch, Mapping) or hasattr(batch, "_fields"):
             names = batch if isinstance(batch, Mapping) else batch._fields
             return next((name for name in _LABELS if name in names), None)
         return 1 if isinstance(batch, tuple | list) and len(batch) > 1 else None
 
     def _call(self, network: nn.Module, batch: Any) -> Any:
-        device = next((p.device.type for p in network.parameters()), "cpu")
+        device = device_of(network).type
         with torch.autocast(device, dtype=self.autocast, enabled=self.autocast is not None):
             if self.forward is not None:
                 return self.forward(network, batch)
-            if self.inputs_key is not None:
-                inputs = find(batch, self.inputs_key, "inputs")
+            if self.inputs is not None:
+                inputs = find(batch, self.inputs, "inputs")
             elif isinstance(batch, Mapping):
-                known = {self._labels_at(batch), self.indices_key}
+                known = {self._labels_at(batch), self.indices}
                 inputs = {name: part for name, part in batch.items() if name not in known}
             else:  # a tensor is its own input, as where a loader gives images alone
                 inputs = batch if isinstance(batch, Tensor) else find(batch, 0, "inputs")
@@ -208,7 +223,7 @@ class BatchReader:
         return map_tensors(batch, resize)
 
     def _losses(self, outputs: Any, batch: Any) -> Tensor:
-        labels = self.labels(batch)
+        labels = self.labels_of(batch)
         if self.loss is not None:
             losses, who = self.loss(outputs, batch), "loss"
         else:

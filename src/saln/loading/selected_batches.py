@@ -140,10 +140,8 @@ class SelectedBatches(ChoiceBeforeLoading, Sampler[list[int]]):
     ) -> None:
         checked = checked_options(_Options, type(self), options)
         known = {"features": features, "labels": labels, "label_confidence": label_confidence}
-        super().__init__(
-            selector, batch_size, filter_ratio, seed, fields=known,
-            rank=checked.rank, world_size=checked.world_size,
-        )  # fmt: skip
+        ranks = (checked.rank, checked.world_size)
+        super().__init__(selector, batch_size, filter_ratio, seed, ranks, known)
         self.ahead, self.phase = checked.ahead, checked.phase
         self.length = len(self.fields)
         self._readable = self.fields.readable()

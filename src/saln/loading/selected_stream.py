@@ -144,10 +144,8 @@ class SelectedStream(ChoiceBeforeLoading, IterableDataset[Any]):
             "labels": checked.labels,
             "label_confidence": checked.label_confidence,
         }
-        super().__init__(
-            selector, batch_size, filter_ratio, seed, fields=known,
-            rank=checked.rank, world_size=checked.world_size,
-        )  # fmt: skip
+        ranks = (checked.rank, checked.world_size)
+        super().__init__(selector, batch_size, filter_ratio, seed, ranks, known)
         self.source = source
         self.as_batches = checked.as_batches
         self.position = StreamPosition()
