@@ -36,12 +36,11 @@ from probe_data import ProbeData, noisy_labels
 from sklearn.metrics import f1_score, roc_auc_score
 
 import saln
-from saln.data.datasets import load_dataset
+from saln.data import load_dataset
+from saln.experiments import mean_interval
 from saln.experiments.environment import environment
-from saln.experiments.statistics import mean_interval
-from saln.features.backbones import build_backbone
-from saln.features.extraction import extract_features
-from saln.features.neighbors import NeighborTable, nearest_neighbors, neighbor_table
+from saln.features import build_backbone, extract_features, nearest_neighbors
+from saln.features.neighbors import NeighborTable, neighbor_table
 from saln.selection.neighbor_beliefs import NEIGHBORS, NeighborBeliefs, label_beliefs
 
 __all__ = ["CELLS", "FINDERS", "Findings", "beliefs_about", "finder_row"]

@@ -32,19 +32,18 @@ from label_finders import FINDERS, Features
 from numpy.typing import NDArray
 from probe_data import load_images, load_probe_data, noisy_labels
 
-from saln.data.datasets import Examples, stratified_part
-from saln.data.image_sources import ArrayImages
+from saln.data import ArrayImages, Examples
+from saln.data.datasets import stratified_part
 from saln.data.torch_datasets import EvaluationView, TrainingView
 from saln.data.transforms import EvaluationTransform, PhotoAugmentation
+from saln.experiments import mean_interval, paired_difference
 from saln.experiments.environment import environment
-from saln.experiments.statistics import Interval, mean_interval, paired_difference
+from saln.experiments.statistics import Interval
+from saln.loading import SelectedBatches
 from saln.loading.epoch_batches import LoadedBatches, evaluation_batches
-from saln.loading.selected_batches import SelectedBatches
 from saln.report.number_text import interval_text
 from saln.selection import SELECTORS, Coherence, Uniform
-from saln.training.cost_ledger import Ledger
-from saln.training.learner_networks import build_learner
-from saln.training.loop import TrainSettings, evaluate, train
+from saln.training import Ledger, TrainSettings, build_learner, evaluate, train
 
 __all__ = ["ScratchData", "load_scratch_data", "scratch_table", "train_from_scratch"]
 
