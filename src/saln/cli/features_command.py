@@ -98,5 +98,9 @@ COMMAND = Command(
     name="features",
     settings=FeatureSettings,
     run=_features,
-    other_names={"unreadable": "skip_unreadable", "actors": "ray_workers"},
+    other_names={
+        "unreadable": "skip_unreadable",
+        "actors": "ray_workers",
+        "image_size": "feature_size",
+    },
 )

@@ -20,7 +20,7 @@ from saln.data.transforms import IMAGENET, Normalization
 from saln.errors import InputError
 from saln.features.backbone_weights import fit_weights, read_weights
 from saln.features.network_registry import NETWORKS, NetworkRequest
-from saln.messages import parameter
+from saln.messages import Placeholder, parameter
 from saln.randomness import seeded_globally
 
 
@@ -166,7 +166,8 @@ def build_backbone(name: str, *, image_size: int, weights: Path | None = None) -
     if weights is None and not NETWORKS.find(name)[0].published:
         raise InputError(
             f"{name} has no pretrained weights, so its features mean nothing; "
-            "give --backbone-weights FILE or another --backbone"
+            f"give {parameter('backbone_weights', Placeholder('FILE'))} or another "
+            f"{parameter('backbone')}"
         )
     network = build_network(
         name, image_size=image_size, pretrained=True, weights=weights, named="backbone_weights"

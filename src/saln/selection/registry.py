@@ -133,7 +133,6 @@ def split_selector(text: str) -> WrittenSelector:
     Raises:
         InputError: It is none of them.
     """
-    text = text.strip()
     call = re.fullmatch(r"([^(=]*)\((.*)\)", text, re.DOTALL)
     if call:
         name, parts = call[1].strip(), [part for part in split_commas(call[2]) if part]
