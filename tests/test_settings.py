@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import saln
-from saln.converter import from_text, taken, unusable
+from saln.converter import convert, from_text, unusable
 from saln.errors import InputError
 from saln.experiments.config import Config, load_toml
 from saln.messages import shown
@@ -30,16 +30,16 @@ NO_WHOLE = (
 
 @pytest.mark.parametrize("value", WHOLE, ids=repr)
 def test_whole_numbers(value):
-    found = taken(value, int)
+    found = convert(value, int)
     assert (found, type(found)) == (8, int)
     assert Config(batch_size=value).batch_size == 8
-    assert taken(value, int | None) == 8
+    assert convert(value, int | None) == 8
 
 
 @pytest.mark.parametrize("value", NO_WHOLE, ids=repr)
 def test_what_is_no_whole_number_is_refused(value):
     with pytest.raises(ValueError, match=r"^a whole number$"):
-        taken(value, int)
+        convert(value, int)
     with pytest.raises(InputError, match=r"^batch_size=.* is not allowed; give a whole number$"):
         Config(batch_size=value)
 
@@ -47,21 +47,21 @@ def test_what_is_no_whole_number_is_refused(value):
 def test_shares_mean_what_was_written():
     """0.8 keeps every fifth; the nearest number of 32 bits is a little more."""
     for value in (0.8, np.float32(0.8), np.float16(0.8), torch.tensor(0.8), Fraction(4, 5)):
-        assert taken(value, float) == 0.8
+        assert convert(value, float) == 0.8
     for value in ("0.8", True, None, 10**400, [0.8], 1j):
         with pytest.raises(ValueError, match="a number"):
-            taken(value, float)
+            convert(value, float)
 
 
 def test_several_values():
     for value in ([0, 1], (0.0, 1.0), np.arange(2), torch.arange(2), range(2), "0,1", " 0 , 1 "):
-        assert taken(value, tuple[int, ...]) == (0, 1)
+        assert convert(value, tuple[int, ...]) == (0, 1)
         assert Config(seeds=value).seeds == (0, 1)
-    assert taken(3, tuple[int, ...]) == taken(np.int64(3), tuple[int, ...]) == (3,)
-    assert taken("saln", tuple[str, ...]) == taken(["saln"], tuple[str, ...]) == ("saln",)
+    assert convert(3, tuple[int, ...]) == convert(np.int64(3), tuple[int, ...]) == (3,)
+    assert convert("saln", tuple[str, ...]) == convert(["saln"], tuple[str, ...]) == ("saln",)
     for value in ({0, 1}, {0: 1}, [0.5], ["a"], "0;1", b"01", None, [[0]], [True]):
         with pytest.raises(ValueError, match="whole numbers, with commas between"):
-            taken(value, tuple[int, ...])
+            convert(value, tuple[int, ...])
 
 
 def test_selectors_may_be_given_by_their_classes():
@@ -74,20 +74,20 @@ def test_selectors_may_be_given_by_their_classes():
 
 
 def test_paths_switches_and_choices():
-    assert taken("a/b", Path) == Path("a/b")
-    assert taken(Path("a"), Path | None) == Path("a")
-    assert taken("~", Path) == Path.home()
-    assert taken(None, Path | None) is None
+    assert convert("a/b", Path) == Path("a/b")
+    assert convert(Path("a"), Path | None) == Path("a")
+    assert convert("~", Path) == Path.home()
+    assert convert(None, Path | None) is None
     for value in ("", "a\0b", 3, b"a", "~nobody-of-that-name"):
         with pytest.raises(ValueError, match="a path"):
-            taken(value, Path)
-    assert taken(np.bool_(False), bool) is False
+            convert(value, Path)
+    assert convert(np.bool_(False), bool) is False
     for value in (1, 0, "yes", None):
         with pytest.raises(ValueError, match="true or false"):
-            taken(value, bool)
-    assert taken("cpu", Literal["cpu", "cuda"]) == "cpu"
+            convert(value, bool)
+    assert convert("cpu", Literal["cpu", "cuda"]) == "cpu"
     with pytest.raises(ValueError, match="one of cpu, cuda"):
-        taken("tpu", Literal["cpu", "cuda"])
+        convert("tpu", Literal["cpu", "cuda"])
 
 
 def test_what_stands_after_a_flag():

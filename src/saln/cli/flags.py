@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import functools
+import inspect
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -224,17 +225,20 @@ def _print_help(command: Command[Any]) -> typing.NoReturn:
 
     kinds = typing.get_type_hints(command.settings)
     for each in dataclasses.fields(command.settings):
-        extra: Any = tyro.conf.Positional if each.name in command.positional else None
-        if (names := each.metadata.get("names")) is not None:  # a registry lists its own names
-            extra = tyro.conf.arg(help_behavior_hint=functools.partial(_hint, names.choices()))
-        if extra is not None:
-            command.settings.__annotations__[each.name] = Annotated[kinds[each.name], extra]
+        extra: tuple[Any, ...] = ()
+        if each.name in command.positional:
+            extra = (tyro.conf.Positional, tyro.conf.arg(metavar=command.written(each.name)))
+        elif (names := each.metadata.get("names")) is not None:  # a registry lists its own names
+            hint = functools.partial(_hint, names.choices())
+            extra = (tyro.conf.arg(help_behavior_hint=hint),)
+        if extra:
+            command.settings.__annotations__[each.name] = Annotated[kinds[each.name], *extra]
     tyro.cli(
         command.settings,
         prog=f"saln {command.name}",
-        description=command.run.__doc__,
+        description=inspect.getdoc(command.run),
         args=["--help"],
-        default=tyro.MISSING if command.defaults is None else command.defaults(),
         registry=registry,
+        **({} if command.defaults is None else {"default": command.defaults()}),
     )
     raise SystemExit(0)  # tyro has ended it already

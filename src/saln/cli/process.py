@@ -48,7 +48,7 @@ def stopping_signals() -> Iterator[None]:
     before: dict[int, Any] = {}
     if threading.current_thread() is threading.main_thread():
         for name in _SIGNALS:
-            number = getattr(signal, name, None)
+            number = getattr(signal, name, None)  # Windows has no SIGHUP
             if number is not None and signal.getsignal(number) is signal.SIG_DFL:
                 before[number] = signal.signal(number, _stop)
     try:
@@ -59,8 +59,8 @@ def stopping_signals() -> Iterator[None]:
 
 
 def _stop(number: int, frame: types.FrameType | None) -> None:
-    # The loader's processes got the signal, too. That they end is no news any more, and would
-    # raise in the middle of what is to be done yet.
+    # Torch's loader processes got the signal, too, and torch's handler of SIGCHLD would raise
+    # that they have ended while what is done yet is being saved.
     child = getattr(signal, "SIGCHLD", None)
     if child is not None and callable(signal.getsignal(child)):
         signal.signal(child, signal.SIG_DFL)
@@ -75,11 +75,18 @@ class OutputError(Exception):
         self.closed = error.errno == errno.EPIPE
 
 
-class _Stream:
-    """A text stream that writes what its encoding lacks in other signs."""
+class _GuardedStream:
+    """A text stream that takes signs its encoding lacks, and whose loss is no crash.
 
-    def __init__(self, stream: TextIO) -> None:
+    Args:
+        stream: Where the text goes.
+        is_result: Whether the loss raises :class:`OutputError`, as that of a result has to. What
+            people only watch is dropped: no work ends because nobody can see it any more.
+    """
+
+    def __init__(self, stream: TextIO, *, is_result: bool) -> None:
         self._stream = stream
+        self._is_result = is_result
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
@@ -87,56 +94,31 @@ class _Stream:
     def write(self, text: str) -> int:
         """Writes all of it."""
         try:
-            return self._stream.write(text)
-        except UnicodeEncodeError as error:
-            plain = text.translate(_PLAIN).encode(error.encoding, "backslashreplace")
-            return self._stream.write(plain.decode(error.encoding))
-
-    def flush(self) -> None:
-        """Passes what was written on."""
-        self._stream.flush()
-
-    def forget(self) -> None:
-        """Lets what could not be written go nowhere, so that the process's end does not fail."""
-        with contextlib.suppress(OSError, ValueError):  # no file: nothing is kept for later
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, self._stream.fileno())
-            os.close(nowhere)
-
-
-class _Output(_Stream):
-    """Standard output: the result. What cannot be written is said."""
-
-    def write(self, text: str) -> int:
-        try:
-            return super().write(text)
-        except OSError as error:
-            self.forget()
-            raise OutputError(error) from error
-
-    def flush(self) -> None:
-        try:
-            super().flush()
-        except OSError as error:
-            self.forget()
-            raise OutputError(error) from error
-
-
-class _Watched(_Stream):
-    """Standard error: what people watch. No work is lost because nobody can any more."""
-
-    def write(self, text: str) -> int:
-        try:
-            return super().write(text)
-        except OSError:  # a full disk, a reader that has gone, a terminal that was closed
-            self.forget()
+            try:
+                return self._stream.write(text)
+            except UnicodeEncodeError as error:
+                plain = text.translate(_PLAIN).encode(error.encoding, "backslashreplace")
+                return self._stream.write(plain.decode(error.encoding))
+        except OSError as error:  # a full disk, a reader that has gone, a terminal that was closed
+            self._drop(error)
             return len(text)
 
     def flush(self) -> None:
+        """Passes what was written on."""
         try:
-            super().flush()
-        except OSError:
-            self.forget()
+            self._stream.flush()
+        except OSError as error:
+            self._drop(error)
+
+    def _drop(self, error: OSError) -> None:
+        # What Python still holds would be written when the process ends, and fail once more: it
+        # goes nowhere. A stream without a file holds nothing.
+        with contextlib.suppress(OSError, ValueError):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self._stream.fileno())
+            os.close(nowhere)
+        if self._is_result:
+            raise OutputError(error) from error
 
 
 @contextlib.contextmanager
@@ -146,27 +128,21 @@ def guarded_streams() -> Iterator[None]:
     What is closed is written to in vain. Standard output raises :class:`OutputError` where it
     cannot be written to, at the latest when it is flushed; standard error raises nothing.
     """
-    _fill_descriptors()
-    output = _Output(sys.stdout or io.StringIO())
-    watched = _Watched(sys.stderr or io.StringIO())
+    if None in (sys.stdin, sys.stdout, sys.stderr):
+        # One of the first three descriptors is closed. The next file to be opened would get its
+        # number, and what a library prints would come to stand in that file.
+        while os.open(os.devnull, os.O_RDWR) < 2:
+            pass
+    result = _GuardedStream(sys.stdout or io.StringIO(), is_result=True)
+    watched = _GuardedStream(sys.stderr or io.StringIO(), is_result=False)
     with (
-        contextlib.redirect_stdout(cast(TextIO, output)),
+        contextlib.redirect_stdout(cast(TextIO, result)),
         contextlib.redirect_stderr(cast(TextIO, watched)),
     ):
         try:
             yield
         finally:
             watched.flush()
-
-
-def _fill_descriptors() -> None:
-    """Opens what was closed of the first three.
-
-    The next file would get its number, and what a library prints would come to stand in it.
-    """
-    if None in (sys.stdin, sys.stdout, sys.stderr):
-        while os.open(os.devnull, os.O_RDWR) < 2:
-            pass
 
 
 @contextlib.contextmanager
@@ -181,29 +157,22 @@ def own_warnings(*, debug: bool) -> Iterator[None]:
         return
     package = str(Path(__file__).parents[1])
 
-    def show(
-        message: Warning | str,
-        category: type[Warning],
-        filename: str,
-        lineno: int,
-        file: TextIO | None = None,
-        line: str | None = None,
-    ) -> None:
+    def show(message: Warning | str, kind: type[Warning], filename: str, *rest: Any) -> None:
         if filename.startswith(package):
             sys.stderr.write(f"saln: warning: {' '.join(str(message).split())}\n")
 
-    loggers = {name: logging.getLogger(name) for name in ("matplotlib", "PIL")}
-    levels = {name: logger.level for name, logger in loggers.items()}
+    loggers = [logging.getLogger(name) for name in ("matplotlib", "PIL")]
+    levels = [logger.level for logger in loggers]
     before = warnings.showwarning
     warnings.showwarning = show
-    for logger in loggers.values():
+    for logger in loggers:
         logger.setLevel(logging.ERROR)
     try:
         yield
     finally:
         warnings.showwarning = before
-        for name, logger in loggers.items():
-            logger.setLevel(levels[name])
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def print_error(text: str) -> None:

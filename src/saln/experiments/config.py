@@ -13,7 +13,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
-from saln.converter import taken, unusable
+from saln.converter import convert, unusable
 from saln.data.dataset_registry import DATASETS
 from saln.errors import InputError
 from saln.experiments.arm import Arm, Method, as_methods, label_of, read_arm
@@ -122,7 +122,7 @@ class Config:
         for name, kind in _kinds().items():
             value = getattr(self, name)
             try:
-                value = as_methods(value) if name == "methods" else taken(value, kind)
+                value = as_methods(value) if name == "methods" else convert(value, kind)
             except ValueError as error:
                 refuse(name, value, str(error))
             object.__setattr__(self, name, value)  # frozen from here on
@@ -297,7 +297,7 @@ def from_mapping(values: Mapping[str, object], source: str, base: Config | None 
                 f"{', '.join(field.replace('_', '-') for field in kinds)}"
             )
         try:
-            changes[name] = taken(value, kinds[name])
+            changes[name] = convert(value, kinds[name])
         except ValueError as error:
             raise InputError(f"{source}: {key} = {value!r} is not allowed; give {error}") from error
     return dataclasses.replace(base or Config(), **changes)

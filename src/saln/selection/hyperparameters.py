@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from saln.converter import allowed, from_text, taken
+from saln.converter import allowed, convert, from_text
 from saln.errors import InputError
 from saln.messages import shown
 from saln.selection.contract import Selector
@@ -96,7 +96,7 @@ class Hyperparameter:
             ValueError: It is none, or out of bounds; the message is what is allowed.
         """
         try:
-            value = taken(value, self.kind) if self._is_known() else value
+            value = convert(value, self.kind) if self._is_known() else value
         except ValueError as error:
             raise ValueError(self.allowed()) from error
         number = isinstance(value, int | float) and not isinstance(value, bool)
