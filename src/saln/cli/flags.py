@@ -64,7 +64,8 @@ class Command(Generic[Settings]):
         """
         if "-h" in arguments or "--help" in arguments:
             _print_help(self)
-        return (self.complete or _from_fields(self.settings))(_Reader(self).read(list(arguments)))
+        fields = _Reader(self).read(list(arguments))
+        return self.settings(**fields) if self.complete is None else self.complete(fields)
 
     def spell(self, name: str, value: object) -> str:
         """A parameter of the library as it is given here, for :func:`saln.messages.spelled_by`.
@@ -86,10 +87,6 @@ class Command(Generic[Settings]):
     def written(self, name: str) -> str:
         """A field as the user writes it."""
         return name.upper() if name in self.positional else "--" + name.replace("_", "-")
-
-
-def _from_fields(settings: type[Settings]) -> Callable[[dict[str, Any]], Settings]:
-    return lambda fields: settings(**fields)
 
 
 def check_ray_flags(settings: Any) -> None:

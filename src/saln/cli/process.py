@@ -164,7 +164,7 @@ def own_warnings(*, debug: bool) -> Iterator[None]:
     loggers = [logging.getLogger(name) for name in ("matplotlib", "PIL")]
     levels = [logger.level for logger in loggers]
     before = warnings.showwarning
-    warnings.showwarning = show
+    warnings.showwarning = cast(Any, show)
     for logger in loggers:
         logger.setLevel(logging.ERROR)
     try:

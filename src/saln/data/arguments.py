@@ -6,7 +6,6 @@ Numbers of NumPy, tensors, lists and pandas are taken; what could mean two thing
 from __future__ import annotations
 
 import math
-import operator
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from saln.converter import convert
 from saln.errors import InputError
 from saln.messages import parameter
 
@@ -110,12 +110,10 @@ def as_whole(value: Any, name: str, low: int | None = None, high: int | None = N
         InputError: It is none, below ``low`` or above ``high``; the message names the argument.
     """
     try:
-        whole = operator.index(value)
-        bad = isinstance(value, bool | np.bool_)
-    except TypeError:
-        bad = not (isinstance(value, float | np.floating) and float(value).is_integer())
-        whole = 0 if bad else int(value)
-    if bad or (low is not None and whole < low) or (high is not None and whole > high):
+        whole: int | None = convert(value, int)
+    except ValueError:
+        whole = None
+    if whole is None or (low is not None and whole < low) or (high is not None and whole > high):
         allowed = "a whole number" if low is None else f"at least {low}, a whole number"
         if low is not None and high is not None:
             allowed = f"{low} to {high}, a whole number"
@@ -129,12 +127,15 @@ def as_share(value: Any, name: str) -> float:
     Raises:
         InputError: It is no number in [0, 1); the message names the argument.
     """
-    number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
-    if not number or not 0 <= float(value) < 1:
+    try:
+        share: float = convert(value, float)
+    except ValueError:
+        share = math.nan
+    if not 0 <= share < 1:
         raise InputError(
             f"{parameter(name, value)} is not allowed; give a share in [0, 1), e.g. 0.1"
         )
-    return float(value)
+    return share
 
 
 def as_array(values: Any, name: str) -> npt.NDArray[Any]:
