@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
+from importlib import metadata
+from types import SimpleNamespace
 
 import pytest
 from helpers.experiments_rows import ROWS, about, summary_of
@@ -72,6 +75,20 @@ def test_a_function_that_is_registered_twice_is_shown_once(folder):
     page = write_report(folder).read_text()
     assert page.count('<figure id="figure-energy">') == 1
     assert "section-energy" not in page
+
+
+def test_a_package_adds_its_figure_and_a_broken_one_costs_nothing(folder, monkeypatch, caplog):
+    points = [
+        metadata.EntryPoint("energy", f"{__name__}:energy", "saln.report"),
+        metadata.EntryPoint("gone", "no_such_module:figure", "saln.report"),
+    ]
+    monkeypatch.setattr(catalog.metadata, "entry_points", lambda group: points)
+    monkeypatch.setitem(sys.modules, __name__, SimpleNamespace(energy=energy))
+    catalog._load_packages.cache_clear()
+    page = write_report(folder).read_text()
+    catalog._load_packages.cache_clear()
+    assert page.count('<figure id="figure-energy">') == 1
+    assert "the part gone of the report (no_such_module:figure) cannot be used" in caplog.text
 
 
 @pytest.mark.parametrize(

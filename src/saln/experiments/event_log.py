@@ -72,5 +72,5 @@ def _scalars(row: EpochRow) -> list[tuple[str, float]]:
         tags[name] = f"{what}/{split}"
     # None: the epoch was not evaluated, or nobody knows which labels are wrong.
     values = [(tag, getattr(row, name)) for name, tag in tags.items()]
-    values += [(f"seconds/{phase}", row.seconds.of(phase)) for phase in PHASES]
+    values += [(f"seconds/{phase}", getattr(row.seconds, phase)) for phase in PHASES]
     return [(tag, value) for tag, value in values if value is not None]

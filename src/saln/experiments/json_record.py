@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -76,16 +76,14 @@ class JsonRecord:
         return cls(**known, extra=extra, _order=tuple(values))
 
 
-def _kinds(record: type[JsonRecord]) -> dict[str, Any]:
-    named: Any = record
-    return _hints(named)
-
-
-@functools.cache
 def _hints(record: Any) -> dict[str, Any]:
     hints = typing.get_type_hints(record)
     names = (each.name for each in dataclasses.fields(record))
     return {name: hints[name] for name in names if name not in ("extra", "_order")}
+
+
+# Reading annotations takes longer than reading a row.
+_kinds: Callable[[Any], dict[str, Any]] = functools.cache(_hints)
 
 
 def _default(record: type[JsonRecord], name: str) -> Any:
@@ -129,11 +127,8 @@ def _read(value: Any, kind: Any, place: str) -> Any:
             return _several(value, inside, place)
         if origin is not None and origin is not tuple and isinstance(value, Mapping):
             return {key: _read(each, inside[1], f"{place}.{key}") for key, each in value.items()}
-        if option is float and isinstance(value, int | float) and not isinstance(value, bool):
-            return value
-        if option is int and isinstance(value, int) and not isinstance(value, bool):
-            return value
-        if option in (bool, str) and isinstance(value, option):
+        known = option in _PLAIN and isinstance(value, _PLAIN[option])
+        if known and (option is bool or not isinstance(value, bool)):  # True is an int to Python
             return value
     raise _refusal(place, value, _allowed(kind))
 
@@ -146,6 +141,8 @@ def _several(value: list[Any] | tuple[Any, ...], inside: tuple[Any, ...], place:
     return tuple(_read(each, kind, f"{place}[{i}]") for i, (each, kind) in enumerate(pairs))
 
 
+# What a value may be where a field is of a plain kind: a whole number is a number, too.
+_PLAIN: dict[Any, Any] = {int: int, float: (int, float), str: str, bool: bool}
 _WORDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
 
 

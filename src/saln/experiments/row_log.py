@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import IO
 
 from saln.errors import DataError, InputError
-from saln.experiments.rows import EpochRow
+from saln.experiments.rows import EpochRow, lines_of
 from saln.files import is_out_of_space
 from saln.messages import parameter
 
@@ -57,7 +57,7 @@ class RowLog:
             DataError: The disk is full or cannot be written to.
         """
         try:
-            self._append(row.line())
+            self._append(lines_of([row]))
         except OSError as error:
             cure = "free some space, then" if is_out_of_space(error) else "mend the disk, then"
             raise DataError(

@@ -34,32 +34,19 @@ class PhaseSeconds(JsonRecord):
     train: float
     evaluate: float
 
-    def of(self, phase: str) -> float:
-        """The seconds of one of :data:`PHASES`."""
-        found: float = getattr(self, phase)
-        return found
-
     @property
     def spent(self) -> float:
         """What the epoch cost its user: all but evaluation."""
-        return sum(self.of(phase) for phase in EPOCH_PHASES)
+        return self.load + self.score + self.select + self.train
 
 
 @dataclass(frozen=True, kw_only=True)
 class EpochRow(JsonRecord):
-    """A row of ``epochs.jsonl``: what an arm with a seed had reached after an epoch.
+    """A row of ``epochs.jsonl``: what an arm with a seed had reached after an epoch, from 1.
 
-    Attributes:
-        arm: Its name.
-        seed: Of the run.
-        epoch: From 1.
-        steps: Gradient steps so far.
-        examples_forward: Examples put through the learner so far, to train it or to score them.
-        examples_backward: Examples with a gradient so far.
-        train_accuracy: A fraction; None, as the five below, where the epoch was not evaluated.
-        wrong_label_share_kept: Of the examples kept in this epoch; None where it is not known
-            which labels are wrong.
-        seconds: Of this epoch.
+    Steps and examples are counted from the beginning: ``examples_forward`` went through the
+    learner to train it or to be scored, ``examples_backward`` got a gradient. Seconds, and the
+    share of wrong labels among the kept, are those of the epoch. Accuracies are fractions.
     """
 
     arm: str
@@ -68,12 +55,14 @@ class EpochRow(JsonRecord):
     steps: int
     examples_forward: int
     examples_backward: int
+    # None where the epoch was not evaluated.
     train_accuracy: float | None = None
     train_loss: float | None = None
     validation_accuracy: float | None = None
     validation_loss: float | None = None
     test_accuracy: float | None = None
     test_loss: float | None = None
+    # None where nobody knows which labels are wrong.
     wrong_label_share_kept: float | None = None
     seconds: PhaseSeconds
 
@@ -95,14 +84,10 @@ class EpochRow(JsonRecord):
         first = names.index(METRICS[0])
         return (*names[:first], *METRICS, *names[first + len(METRICS) :])
 
-    def line(self) -> bytes:
-        """The row as a line of ``epochs.jsonl``."""
-        return (json.dumps(self.to_json()) + "\n").encode()
-
 
 def lines_of(rows: Iterable[EpochRow]) -> bytes:
     """Rows as in ``epochs.jsonl``."""
-    return b"".join(row.line() for row in rows)
+    return b"".join((json.dumps(row.to_json()) + "\n").encode() for row in rows)
 
 
 def row_of_line(line: bytes, source: object, number: int, cure: str) -> EpochRow:
@@ -135,16 +120,9 @@ def row_of_line(line: bytes, source: object, number: int, cure: str) -> EpochRow
 class ArmCost(JsonRecord):
     """What an arm cost with a seed, beside its epochs.
 
-    Attributes:
-        features: Seconds for the features that it asks for, made or read.
-        reference: Seconds to train and to ask the reference model.
-        save: Seconds to keep what training goes on from.
-        total: All of its seconds.
-        rss_bytes: The most memory of the process; None where the system does not say.
-        cuda_bytes: The most memory on the GPU; None without one.
-        features_examples_forward: Examples put through the backbone.
-        reference_examples_forward: Examples put through the reference model.
-        reference_examples_backward: Examples that the reference model was trained on.
+    Seconds for features, the reference model and the states to go on from, and all of its
+    seconds; the most memory held at once, None where it is not known; and how many examples
+    went through the backbone and the reference model.
     """
 
     features: float
@@ -182,11 +160,6 @@ class ArmSeconds(JsonRecord):
     train: float
     evaluate: float
 
-    def of(self, name: str) -> float:
-        """The seconds of ``total``, or of one of the one-off works or phases."""
-        found: float = getattr(self, name)
-        return found
-
 
 @dataclass(frozen=True)
 class OneOffExamples(JsonRecord):
@@ -207,15 +180,9 @@ class PeakBytes(JsonRecord):
 
 @dataclass(frozen=True, kw_only=True)
 class BreakEven(JsonRecord):
-    """The share of a baseline's steps that an arm may make to cost no more.
+    """The share of a baseline's steps that an arm may make to cost no more; whether it paid.
 
-    Attributes:
-        steps_share: Mean over seeds.
-        ci95: Its interval.
-        per_seed: Each seed's.
-        fewer_steps: 1 - ``steps_share``.
-        needed_share_per_seed: The share that it needed to be as accurate; None for never.
-        verdict: Whether it paid.
+    ``needed_share_per_seed`` is what it needed to be as accurate; None for never.
     """
 
     steps_share: float
@@ -230,13 +197,8 @@ class BreakEven(JsonRecord):
 class SecondsToStandard(JsonRecord):
     """How long an arm took to the test accuracy that training on everything ends at.
 
-    Attributes:
-        target: That accuracy, mean over seeds.
-        share_reached: The share of it that was reached at best.
-        mean: Seconds; None, as its interval, where a seed never reached it.
-        ci95: The interval of ``mean``.
-        per_seed: Each seed's seconds; None for never.
-        seconds_saved: Against training on everything; None where a seed never reached it.
+    ``share_reached`` of it was reached at best. Seconds are None for a seed that never reached
+    it, and so are then their mean, its interval and the seconds saved.
     """
 
     target: float

@@ -73,8 +73,8 @@ class _ArmRun:
     def per_step(self) -> float:
         """Mean seconds of a step, with loading, scoring and selecting."""
         # One sum over all, in this order: another order has other last digits.
-        seconds = [row.seconds.of(phase) for row in self.epochs for phase in EPOCH_PHASES]
-        return sum(seconds) / self.last.steps
+        phases = ((row.seconds, phase) for row in self.epochs for phase in EPOCH_PHASES)
+        return float(sum(getattr(*each) for each in phases) / self.last.steps)
 
     def over_steps(self) -> Curve:
         return self._curve([row.steps for row in self.epochs])
@@ -92,7 +92,7 @@ class _ArmRun:
 
 def _seconds(runs: Sequence[_ArmRun]) -> ArmSeconds:
     phases: dict[str, Any] = {
-        phase: _mean([sum(row.seconds.of(phase) for row in run.epochs) for run in runs])
+        phase: _mean([sum(getattr(row.seconds, phase) for row in run.epochs) for run in runs])
         for phase in PHASES
     }
     once: dict[str, Any] = {name: _mean([getattr(run.cost, name) for run in runs]) for name in ONCE}

@@ -6,18 +6,25 @@ the run has nothing to show. Yours joins the report with::
     @saln.report.register(section="Energy")
     def joules(run):
         return saln.report.Figure("joules", ...)
+
+or, in an installed package, as an entry point of the group ``saln.report``.
 """
 
 from __future__ import annotations
 
+import functools
+import logging
 import re
 from collections.abc import Callable
+from importlib import metadata
 from typing import NamedTuple
 
 from saln.errors import InputError
 from saln.report import choice_section, comparisons, figures, tables, weight_section
 from saln.report.reported_run import ReportedRun
 from saln.report.values import Drawing, Table
+
+logger = logging.getLogger(__name__)
 
 Part = Callable[[ReportedRun], Table | Drawing | None]
 
@@ -102,12 +109,32 @@ def register(section: str = "Curves") -> Callable[[Part], Part]:
 
 def sections() -> tuple[Section, ...]:
     """The report's sections, those of registered functions behind them."""
+    _load_packages()
     found = {section.title: section for section in SECTIONS}
     for title, part in _added:
         place = "section-" + re.sub(r"\W+", "-", title.lower())
         section = found.get(title, Section(place, title, ()))
         found[title] = section._replace(parts=(*section.parts, part))
     return tuple(found.values())
+
+
+@functools.cache
+def _load_packages() -> None:
+    """Registers what installed packages add by entry points of the group ``saln.report``.
+
+    One names a function, which has registered itself when it was imported or is shown with the
+    curves. One that fails must not cost the report of a run that took hours.
+    """
+    for entry in metadata.entry_points(group="saln.report"):
+        try:
+            part = entry.load()
+            if callable(part) and all(part is not other for _, other in _added):
+                register()(part)
+        except Exception as error:  # whatever a package of somebody else raises
+            logger.warning(
+                "the part %s of the report (%s) cannot be used: %s: %s",
+                entry.name, entry.value, type(error).__name__, error,
+            )  # fmt: skip
 
 
 def make(part: Part, run: ReportedRun) -> Table | Drawing | None:

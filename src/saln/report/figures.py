@@ -105,15 +105,19 @@ def seconds(run: ReportedRun) -> Bars | None:
     spent = {arm: entry.seconds for arm, entry in run.summary.finished.items()}
     if not spent:
         return None
-    parts = [name for name in (*ONCE, *PHASES) if any(each.of(name) > 0 for each in spent.values())]
+    values = {
+        name: tuple(getattr(each, name) for each in spent.values()) for name in (*ONCE, *PHASES)
+    }
+    # A phase that no arm has would be an empty entry of the legend.
+    parts = tuple(name for name, each in values.items() if max(each) > 0)
     totals = "; ".join(f"{arm} {each.total:.1f}" for arm, each in spent.items())
     return Bars(
         "seconds",
         "Where the seconds of a run went",
         "seconds, mean over seeds",
         tuple(spent),
-        tuple(parts),
-        tuple(tuple(each.of(name) for each in spent.values()) for name in parts),
+        parts,
+        tuple(values[name] for name in parts),
         f"Seconds by phase, one stacked bar an arm. In all: {totals}.",
     )
 

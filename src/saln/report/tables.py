@@ -34,7 +34,7 @@ def arm_cells(arm: str, entry: ArmSummary | StoppedArm) -> tuple[str, ...]:
     accuracy = " / ".join(percent_text(entry.metric(f"{s}_accuracy").mean) for s in SPLITS)
     loss = " / ".join(f"{entry.metric(f'{s}_loss').mean:.2f}" for s in SPLITS)
     seconds = entry.seconds
-    once = [(name, seconds.of(name)) for name in ("features", "reference")]
+    once = [(name, getattr(seconds, name)) for name in ("features", "reference")]
     difference, verdict = _against(entry)
     return (
         arm,
@@ -102,7 +102,7 @@ def time(run: ReportedRun) -> Table:
         ("an epoch", *SECONDS),
         lambda entry: (
             f"{entry.seconds.per_epoch:.3f}",
-            *(f"{entry.seconds.of(name):.1f}" for name in SECONDS),
+            *(f"{getattr(entry.seconds, name):.1f}" for name in SECONDS),
         ),
     )
 
