@@ -37,7 +37,7 @@ PUBLIC = {
     """,
     "saln.experiments": "Config compare load_preset mean_interval paired_difference summarize",
     "saln.features": """
-        BuiltNetwork FeatureStore build_backbone extract_features features_of_dataset
+        BuiltNetwork DatasetExtraction FeatureStore build_backbone extract_features
         nearest_neighbors register_network write_store
     """,
     "saln.integrations": """

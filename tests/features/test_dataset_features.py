@@ -12,16 +12,14 @@ from saln.features.backbones import build_backbone
 from saln.features.dataset_features import (
     DatasetExtraction,
     default_cache_dir,
-    features_of_dataset,
     named_backbone,
 )
 
 
 def test_it_is_the_store_of_the_training_images_at_the_data_sets_own_size(tmp_path):
     seen = []
-    store = features_of_dataset(
-        "digits", "pixels", limit=60, cache_dir=tmp_path, progress=seen.append
-    )
+    asked = DatasetExtraction(backbone="pixels", limit=60, cache_dir=tmp_path)
+    store = asked.open().run(progress=seen.append)
     train = load_dataset("digits", limit=60).train
     same = saln.extract_features(
         train, build_backbone("pixels", image_size=16), cache_dir=tmp_path, name="digits"
@@ -59,7 +57,7 @@ def test_what_computes_can_be_handed_in(tmp_path):
 def test_without_a_folder_it_is_the_users_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert default_cache_dir() == tmp_path / "saln" / "features"
-    store = features_of_dataset("digits", "pixels", limit=60)
+    store = DatasetExtraction(backbone="pixels", limit=60).open().run()
     assert store.path.parent == tmp_path / "saln" / "features"
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib import metadata
 from typing import Any, Generic, TypeVar
@@ -46,8 +46,8 @@ class RegisteredName:
 
     @property
     def listed(self) -> tuple[str, ...]:
-        """The names that it stands for: its own, or those of its family."""
-        return (self.usage,) if self.members is None else tuple(self.members())
+        """The names of its family."""
+        return () if self.members is None else tuple(self.members())
 
     @property
     def help(self) -> str:
@@ -94,6 +94,7 @@ class NameRegistry(Generic[Entry]):
                 f"{self.what} {name!r} is not allowed; give a name without commas, or one that "
                 "ends in its only colon together with what stands behind it, argument='PATH'"
             )
+        # First the names of this package, whoever registers one before they are asked for.
         self._import_own()
         known = self._entries.get(name)
         if known is not None and _origin(known.make) != _origin(entry.make):
@@ -127,11 +128,6 @@ class NameRegistry(Generic[Entry]):
         self._discover()
         return tuple(self._entries.values())
 
-    def names(self) -> Iterator[str]:
-        """All names; of families their members', of prefixes with what stands behind them."""
-        for entry in self.entries():
-            yield from entry.listed
-
     def help(self) -> dict[str, str]:
         """How each is given -> what it is and needs; families are left out."""
         return {e.usage: e.help for e in self.entries() if e.members is None}
@@ -164,13 +160,13 @@ class NameRegistry(Generic[Entry]):
         if colon and rest and prefix + colon in self._entries:
             return self._entries[prefix + colon], rest
         for family in self._entries.values():
-            if family.members is not None and spec in family.listed:
+            if spec in family.listed:
                 return family, ""
         return None
 
     def _import_own(self) -> None:
-        """Names of this package come first, whoever registers one before they are asked for."""
-        importlib.import_module(self.known_here)  # itself, while it registers: is being imported
+        # Does nothing when the module itself, which is being imported then, registers a name.
+        importlib.import_module(self.known_here)
 
     def _discover(self) -> None:
         """Takes up what installed packages add. One that fails must not hide the others."""

@@ -8,7 +8,7 @@ from saln._lazy import lazy_names
 
 if TYPE_CHECKING:
     from saln.features.backbones import build_backbone
-    from saln.features.dataset_features import features_of_dataset
+    from saln.features.dataset_features import DatasetExtraction
     from saln.features.extraction import extract_features
     from saln.features.from_arrays import write_store
     from saln.features.neighbors import nearest_neighbors
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 else:
     _HOMES = {
         "saln.features.backbones": ("build_backbone",),
-        "saln.features.dataset_features": ("features_of_dataset",),
+        "saln.features.dataset_features": ("DatasetExtraction",),
         "saln.features.extraction": ("extract_features",),
         "saln.features.from_arrays": ("write_store",),
         "saln.features.neighbors": ("nearest_neighbors",),
@@ -28,10 +28,10 @@ else:
 
 __all__ = [
     "BuiltNetwork",
+    "DatasetExtraction",
     "FeatureStore",
     "build_backbone",
     "extract_features",
-    "features_of_dataset",
     "nearest_neighbors",
     "register_network",
     "write_store",

@@ -62,11 +62,6 @@ class Network:
         return digest.hexdigest()
 
 
-def network_names() -> tuple[str, ...]:
-    """All names that :func:`build_network` takes; of prefixes with what stands behind them."""
-    return tuple(NETWORKS.names())
-
-
 def _set_module(module: nn.Module, name: str, replacement: nn.Module) -> None:
     parent, _, child = name.rpartition(".")
     setattr(module.get_submodule(parent), child, replacement)
@@ -93,7 +88,7 @@ def build_network(
     """Builds a network by name and takes its head off.
 
     Args:
-        name: One of :func:`network_names`.
+        name: One that ``saln list`` names.
         image_size: Pixels; checked by a forward pass of one black image.
         pretrained: Load the published weights where there are any.
         weights: A state dict on disk, in the place of the published weights; see

@@ -39,7 +39,7 @@ def named_backbone(
     """The frozen network for images that a learner sees at ``image_size`` pixels.
 
     Args:
-        name: See :func:`saln.features.backbones.network_names`.
+        name: One that ``saln list`` names.
         image_size: The learner's.
         size: The network's own; ``image_size``, at least 96 for networks made for ImageNet,
             when not given.
@@ -175,28 +175,3 @@ class OpenedExtraction:
             "unreadable": "skip" if settings.skip_unreadable else "raise",
         }
         return extract(self.data.train, self.network, progress=progress, **options)
-
-
-def features_of_dataset(
-    dataset: str = "digits",
-    backbone: str = "resnet50",
-    *,
-    progress: Callable[[Progress], None] | None = None,
-    **settings: Any,
-) -> FeatureStore:
-    """The features of a data set's training images, from the cache where they are there.
-
-    Args:
-        dataset: Its name; ``saln list`` names all.
-        backbone: The frozen network's name.
-        progress: Called after every batch, and once before the first.
-        settings: The other fields of :class:`DatasetExtraction`.
-
-    Returns:
-        The store that ``saln features`` with the same settings makes.
-
-    Raises:
-        SalnError: As :func:`saln.extract_features`, or a data set that cannot be opened.
-    """
-    asked = DatasetExtraction(dataset=dataset, backbone=backbone, **settings)
-    return asked.open().run(progress=progress)

@@ -28,7 +28,7 @@ def build_learner(
     """Builds a network with one output a class.
 
     Args:
-        name: See :func:`saln.features.backbones.network_names`; ``pixels`` gives
+        name: One that ``saln list`` names; ``pixels`` gives
             multinomial logistic regression on the pixels.
         n_classes: Outputs of the new head.
         image_size: Pixels.
