@@ -107,6 +107,7 @@ class Arm:
             return None
         text = self._written(text_of, ", ")
         try:
+            # Tried, not guessed: not every class is found again by its name.
             return text if read_arm(text) == self else None
         except InputError:  # such as a class inside of a function
             return None
@@ -240,10 +241,13 @@ def read_arm(method: Method) -> Arm:
                 raise InputError(f"{shown(method)} is not allowed; it has no hyperparameters")
             return STANDARD
         kind = find_selector(written.name, also=(STANDARD.name,))
-        name, values = name_of(kind), read_values(kind, written.name, written.values)
+        values = read_values(kind, written.name, written.values)
+        is_place = ":" in written.name or "." in written.name
+        name = name_of(kind) if is_place else written.name
     else:
         _refuse(method)
-    make_selector(kind, name, values)  # it alone knows all that is not allowed
+    # The class alone knows all that is not allowed, such as two values that exclude each other.
+    make_selector(kind, name, values)
     differing = {
         each.name: values[each.name]
         for each in hyperparameters(kind)
@@ -274,7 +278,8 @@ def _differing(selector: Selector) -> dict[str, Any]:
                 f"be made for each arm and seed; let __init__ keep the value in self.{each.name}"
             )
         value = kept[each.name]
-        with contextlib.suppress(ValueError):  # of another type than is written: as it is
+        # So that 2 and 2.0 are one arm; what is of another type than is written stays as it is.
+        with contextlib.suppress(ValueError):
             value = each.convert(value)
         if _label_of(value) != _label_of(each.default):
             found[each.name] = value

@@ -188,17 +188,12 @@ class Comparison:
     def _train_reference(
         self, seed: int, data: DataSet, learner: nn.Module, body: FrozenBody | None
     ) -> Reference:
-        config = self.config
         return train_reference(
             copy.deepcopy(learner).to(self.device),
             self.training_view(data.reference, seed),
             self.evaluation_view(data.train),
             self.settings(seed),
-            epochs=config.reference_epochs,
-            steps=self.filter_schedule.steps(len(data.train), config.batch_size),
-            batch_size=min(config.batch_size, len(data.reference)),
-            device=self.device,
-            workers=config.workers,
+            config=self.config,
             reporter=self.reporter,
             through=None if body is None else lambda images: body(images.to(self.device)),
         )
@@ -236,6 +231,7 @@ class Comparison:
                 **options,
             )
             return LoadedBatches(view, sampler, workers, through)
+        # The same order as above, but whole: the learner has to see what it chooses among.
         candidates = CandidateBatches(
             len(view), self.config.batch_size, self.filter_schedule, shared.seed
         )

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from saln.data.torch_datasets import EvaluationView, TrainingView
 from saln.errors import TrainingError
+from saln.experiments.config import Config
 from saln.experiments.reporter import Reporter
 from saln.experiments.rows import ArmCost
 from saln.loading.epoch_batches import LoadedBatches, evaluation_batches
@@ -52,34 +53,27 @@ def train_reference(
     asked: EvaluationView,
     settings: TrainSettings,
     *,
-    epochs: int | None,
-    steps: int,
-    batch_size: int,
-    device: torch.device,
-    workers: int,
+    config: Config,
     reporter: Reporter,
     through: Callable[[Tensor], Tensor] | None = None,
 ) -> Reference:
     """Trains a reference model like a learner, on every example of its part.
 
     Args:
-        model: On ``device``; changed in place.
+        model: On the device where it trains; changed in place.
         view: The part of the training data that no arm sees.
-        asked: The examples whose outputs are kept.
+        asked: The training examples, whose outputs are kept.
         settings: As the learners', but for the epochs.
-        epochs: Passes over its part; as many as give ``steps`` when None.
-        steps: A selecting arm's.
-        batch_size: Examples of a step.
-        device: Where the model is.
-        workers: Loader processes.
-        reporter: Told of every step.
+        config: Says its epochs, or how many steps a selecting arm has, and the batch size.
+        reporter: Shows every step.
         through: What images are put through before the model.
 
     Raises:
         TrainingError: A loss that is not finite, or outputs that are not.
         DataError: A broken image.
     """
-    ledger = Ledger(device)
+    device = next(model.parameters()).device
+    ledger, batch_size = Ledger(device), min(config.batch_size, len(view))
     sampler = SelectedBatches(
         len(view),
         selector=Uniform(),
@@ -91,7 +85,8 @@ def train_reference(
         world_size=1,
     )
     sampler.share_among(0, 1)  # every process trains the whole of it
-    epochs = epochs or -(-steps // len(sampler))
+    steps = config.filter_schedule().steps(len(asked), config.batch_size)
+    epochs = config.reference_epochs or -(-steps // len(sampler))
     total = epochs * len(sampler) * batch_size + len(asked)
     reporter.begin(f"reference model, seed {settings.seed}", total)
 
@@ -100,7 +95,7 @@ def train_reference(
 
     for result in train(
         model,
-        LoadedBatches(view, sampler, workers, through),
+        LoadedBatches(view, sampler, config.workers, through),
         dataclasses.replace(settings, epochs=epochs),
         ledger=ledger,
         on_step=on_step,
@@ -109,7 +104,7 @@ def train_reference(
         ledger.count(steps=result.steps, forward=examples, backward=examples)
     outputs = []
     with scoring(model):
-        for batch in evaluation_batches(asked, device, workers):
+        for batch in evaluation_batches(asked, device, config.workers):
             images = batch.images.to(device)
             outputs.append(model(images if through is None else through(images)).float().cpu())
             ledger.count(forward=len(batch.images))

@@ -126,6 +126,8 @@ def _compare(comparison: Comparison, path: Path) -> Outcome:
         if log is not None:
             stack.callback(log.close)
         begins = functools.partial(_begun, stack, reporter, path, config, comparison.device, facts)
+        # A run that goes on is checked before hours of features; a new one has no folder until
+        # they are there, so that a failure leaves nothing behind.
         progress = begins(RunProgress.resume) if processes.first and config.resume else None
         if progress is not None:
             _report_damage(reporter, progress)
@@ -221,6 +223,7 @@ class _Run:
                 for arm in comparison.config.arms
                 if progress is not None and not progress.record.done(arm.label, seed)
             ]
+            # By name, for a selector need not be anything that can be sent to a process.
             labels = self._same([arm.label for arm in waiting])
             waiting = [arm for arm in comparison.config.arms if arm.label in labels]
             if not waiting:
@@ -245,6 +248,7 @@ class _Run:
         shared = comparison.seed(seed, self.inputs, reference, waiting)
         if progress is None:
             return shared
+        # At once: a kill in the first arm must not cost a second training of it.
         if saved is None and shared.reference is not None:
             progress.save_reference(seed, shared.reference.to_state())
         config, confidence = comparison.config, shared.confidence
@@ -278,6 +282,7 @@ class _Run:
             seconds += shared.confidence.seconds
         reference = shared.reference if arm.needs_reference else None
         cost = cost_of(trained.ledger, (seconds, examples), reference)
+        # What the checkpoint stands for is there before `finish` counts the arm as done.
         trained.record.save(progress.path, arm.label, seed)
         save_sheets(progress.path, shared.data.train, trained.record.shown)
         progress.finish(arm.label, seed, weights, cost)

@@ -138,6 +138,7 @@ def make_inputs(
     )
     if computed.rows == 0:
         reporter.note(f"features: reused {store.path}")
+    # The store holds the pool in order; the arms see the part that trains no reference model.
     rows = np.searchsorted(pool.rows, data.train.rows)
     neighbors = None
     if "label_confidence" in required:

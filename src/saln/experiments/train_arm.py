@@ -69,9 +69,6 @@ def train_arm(
     with run.ledger.phase("evaluate"):
         splits = comparison.measuring.splits(shared.data)
 
-    def measure() -> dict[str, Measure]:
-        return comparison.measuring.measure(run.learner, splits, shared.body)
-
     state = None if saved is None else run.restore(saved)
     epoch = state.epoch if state else 0
     if epoch < config.epochs:  # else it was ended between its last epoch and its checkpoint
@@ -87,7 +84,7 @@ def train_arm(
         run.batches,
         comparison.settings(shared.seed),
         ledger=run.ledger,
-        measure=measure,
+        measure=lambda: comparison.measuring.measure(run.learner, splits, shared.body),
         on_step=on_step,
         state=state,
         processes=comparison.processes,
@@ -127,7 +124,7 @@ class _ArmRun:
         k, schedule = self.comparison.config.batch_size, self.comparison.filter_schedule
         epochs = range(1, self.comparison.config.epochs + 1)
         steps = []
-        for epoch in epochs:
+        for epoch in epochs:  # a schedule gives each epoch its own number of steps
             self.batches.set_epoch(epoch)
             steps.append(len(self.batches))
         ratios = [0.0 if self.arm.keeps_all else schedule.ratio(epoch) for epoch in epochs]
@@ -170,12 +167,14 @@ class _ArmRun:
         """Candidates that went through the learner in the epoch, in all processes together."""
         if not isinstance(self.batches, ScoredBatches):
             return 0
+        # It counts from the start of this process, not of the run: the difference is the epoch's.
         before, self.scored = self.scored, self.batches.selected.examples_scored
         newly = torch.tensor([self.scored - before], device=self.comparison.device)
         return int(self.comparison.processes.total(newly))
 
     def state_after(self, result: EpochResult) -> dict[str, Any]:
         """What training goes on from after an epoch; notes what was kept in it, too."""
+        # Before the state is taken: a run that goes on from it has the epoch's record, too.
         self.record.end_epoch(result.epoch, result.indices.numpy())
         return {
             "training": result.state._asdict(),

@@ -131,6 +131,7 @@ def hyperparameters(kind: type[Selector]) -> tuple[Hyperparameter, ...]:
     default that is a number, text or a truth value.
     """
     try:
+        # A dataclass's own annotations know the modules of the classes that they come from.
         source = kind if dataclasses.is_dataclass(kind) else kind.__init__
         hints = typing.get_type_hints(source, include_extras=True)
     except Exception:  # a name that only type checkers see, in code that is not ours

@@ -76,22 +76,8 @@ class InstalledSelector(NamedTuple):
         Raises:
             InputError: It cannot be imported, or is no selector.
         """
-        cure = f"update or uninstall {self.package}"
-        try:
-            found = _imported(self.place)
-        except (Exception, SystemExit) as error:  # whatever another package's import raises
-            why = " ".join(f"{type(error).__name__}: {error}".split())
-            raise InputError(
-                f"selector {self.name} of the package {self.package} cannot be loaded from "
-                f"{self.place} ({why}); {cure}"
-            ) from error
-        if not is_selector(found):
-            raise InputError(
-                f"selector {self.name} of the package {self.package} is {shown(self.place)}, which "
-                f"is no class of saln.Selector with its method choose; {cure}"
-            )
-        kind: type[Selector] = found
-        return kind
+        who = f"selector {self.name} of the package {self.package}"
+        return _loaded(self.place, who, f"update or uninstall {self.package}")
 
 
 def installed_selectors() -> dict[str, InstalledSelector]:
@@ -107,12 +93,24 @@ def installed_selectors() -> dict[str, InstalledSelector]:
     return found
 
 
-def _imported(place: str) -> Any:
+def _loaded(place: str, who: str, cure: str) -> type[Selector]:
+    """The class at ``module:Class``; messages call it ``who``.
+
+    Raises:
+        InputError: It cannot be imported, or is no selector.
+    """
     module, _, path = place.partition(":")
-    found: Any = importlib.import_module(module.strip())
-    for name in path.split("[")[0].strip().split("."):
-        found = getattr(found, name)
-    return found
+    try:
+        found: Any = importlib.import_module(module.strip())
+        for name in path.split("[")[0].strip().split("."):  # extras stand in brackets
+            found = getattr(found, name)
+    except (Exception, SystemExit) as error:  # whatever the import of other code raises
+        why = " ".join(f"{type(error).__name__}: {error}".split())
+        raise InputError(f"{who} cannot be loaded ({why}); {cure}") from error
+    if not is_selector(found):
+        raise InputError(f"{who} is no class of saln.Selector with its method choose; {cure}")
+    kind: type[Selector] = found
+    return kind
 
 
 def is_selector(found: Any) -> bool:
@@ -171,37 +169,17 @@ def find_selector(name: str, also: Sequence[str] = ()) -> type[Selector]:
         return installed[name].load()
     place = name if ":" in name else ":".join(name.rsplit(".", 1))
     if ":" in place:
-        return _class_at(place)
+        folder, module = str(Path.cwd()), place.partition(":")[0].partition(".")[0]
+        # As `python -m saln` has it. A script has its own folder there, not where it is run.
+        if folder not in sys.path and (Path(module).is_dir() or Path(f"{module}.py").exists()):
+            sys.path.append(folder)
+        return _loaded(place, place, "give module:Class of a module that Python finds")
     known = [*also, *SELECTORS, *installed]
     near = difflib.get_close_matches(name, known, 1)
     hint = f" (did you mean {near[0]}?)" if near else ""
     raise InputError(
         f"{shown(name)} is not allowed; give one of {', '.join(known)}, or module:Class{hint}"
     )
-
-
-def _class_at(place: str) -> type[Selector]:
-    module = place.partition(":")[0]
-    try:
-        try:
-            found = _imported(place)
-        except ModuleNotFoundError as error:
-            if error.name != module.partition(".")[0] or str(Path.cwd()) in sys.path:
-                raise
-            sys.path.append(str(Path.cwd()))  # as python -m has it; that of a script is not there
-            found = _imported(place)
-    except Exception as error:
-        why = " ".join(f"{type(error).__name__}: {error}".split())
-        raise InputError(
-            f"{place} cannot be loaded ({why}); give module:Class of a module that Python finds"
-        ) from error
-    if not is_selector(found):
-        raise InputError(
-            f"{place} is no class of saln.Selector with its method choose; give the class, "
-            "module:Class"
-        )
-    kind: type[Selector] = found
-    return kind
 
 
 def name_of(kind: type[Selector]) -> str:
@@ -251,3 +229,5 @@ def listed_selectors() -> Iterator[tuple[str, str, str]]:
             yield name, described(entry.load()), entry.package
         except InputError as error:
             yield name, str(error), ""
+        except Exception as error:  # a class may say odd things of itself; it hides no other
+            yield name, f"of the package {entry.package}, cannot be described: {error!r}", ""
