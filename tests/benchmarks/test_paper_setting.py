@@ -95,5 +95,5 @@ def test_further_seeds_join_those_of_before(tmp_path, monkeypatch, capsys, confi
     assert paper_setting.main([*flags, "--seeds", "0"]) == 0
     capsys.readouterr()
     assert paper_setting.main([*flags, "--seeds", "5"]) == 2
-    assert "--seeds was 0,1,2" in capsys.readouterr().err
+    assert "seeds was 0,1,2" in capsys.readouterr().err
     assert {name: len(rows_of(tmp_path / name)) for name in before} == dict.fromkeys(before, 3)

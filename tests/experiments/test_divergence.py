@@ -122,7 +122,7 @@ def test_a_learner_that_its_last_step_ruins_is_stopped_alone(config, monkeypatch
     one = dataclasses.replace(config, seeds=(0,), methods=("standard", "uniform", "rho-loss"))
     outcome = compare(one, Quiet())
     assert outcome.failures == (
-        "uniform, seed 0: the train loss is nan after epoch 1; lower --learning-rate",
+        "uniform, seed 0: the train loss is nan after epoch 1; lower learning_rate",
     )
     assert [row["arm"] for row in rows_of(config.out)] == ["standard", "rho-loss"]
     assert "NaN" not in (config.out / "epochs.jsonl").read_text()

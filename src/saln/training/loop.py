@@ -15,6 +15,7 @@ from saln.data.torch_datasets import Batch
 from saln.errors import TrainingError
 from saln.loading.epoch_batches import EpochBatches
 from saln.loading.network_outputs import scoring
+from saln.messages import parameter
 from saln.randomness import seeded_globally
 from saln.training.cost_ledger import Ledger
 from saln.training.distributed_layers import SharedDraws
@@ -185,7 +186,7 @@ class _Steps:
         if not math.isfinite(mean):
             raise TrainingError(
                 f"the loss is {mean} in {where}, at learning rate "
-                f"{self.scheduler.get_last_lr()[0]:g}; lower --learning-rate"
+                f"{self.scheduler.get_last_lr()[0]:g}; lower {parameter('learning_rate')}"
             )
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -264,5 +265,6 @@ def _check_losses(measures: dict[str, Measure], epoch: int) -> None:
     for split, value in measures.items():
         if not math.isfinite(value.loss):
             raise TrainingError(
-                f"the {split} loss is {value.loss} after epoch {epoch}; lower --learning-rate"
+                f"the {split} loss is {value.loss} after epoch {epoch}; lower "
+                f"{parameter('learning_rate')}"
             )
