@@ -53,7 +53,7 @@ PUBLIC = {
     "saln.selection": """
         BatchCoherence Bounds Candidates Coherence FacilityLocation ImageTextJEST InfoBatch JEST
         KCenter PairEmbeddings RHOLoss RS2 SALN SELECTORS Selection Selector TopLoss Uniform
-        candidates_needed kept_count sigmoid_losses softmax_losses
+        candidates_needed check_hyperparameters kept_count sigmoid_losses softmax_losses
     """,
     "saln.spectral": "FiedlerResult SimilarityGraph fiedler similarity_graph",
     "saln.testing": "SelectorConformance check_selector example_candidates",

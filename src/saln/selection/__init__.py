@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from saln.selection.coherence import BatchCoherence, Coherence
     from saln.selection.contract import Selector
     from saln.selection.facility_location import FacilityLocation
-    from saln.selection.hyperparameters import Bounds
+    from saln.selection.hyperparameters import Bounds, check_hyperparameters
     from saln.selection.infobatch import InfoBatch
     from saln.selection.jest import JEST, ImageTextJEST, sigmoid_losses, softmax_losses
     from saln.selection.k_center import KCenter
@@ -49,7 +49,7 @@ else:
         "saln.selection.coherence": ("BatchCoherence", "Coherence"),
         "saln.selection.contract": ("Selector",),
         "saln.selection.facility_location": ("FacilityLocation",),
-        "saln.selection.hyperparameters": ("Bounds",),
+        "saln.selection.hyperparameters": ("Bounds", "check_hyperparameters"),
         "saln.selection.infobatch": ("InfoBatch",),
         "saln.selection.jest": ("JEST", "ImageTextJEST", "sigmoid_losses", "softmax_losses"),
         "saln.selection.k_center": ("KCenter",),
@@ -82,6 +82,7 @@ __all__ = [
     "TopLoss",
     "Uniform",
     "candidates_needed",
+    "check_hyperparameters",
     "kept_count",
     "sigmoid_losses",
     "softmax_losses",
