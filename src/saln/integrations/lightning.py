@@ -30,7 +30,7 @@ class SelectedDataModule(lightning.LightningDataModule):
     validation and test.
 
     Where the filter ratio is a schedule, epochs differ in length, but a Trainer reads the length
-    of a loader once. So the Trainer is told to ask for its loaders anew in every epoch
+    of a loader once. So the Trainer asks for its loaders anew in every epoch
     (``reload_dataloaders_every_n_epochs=1``).
 
     Args:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class PlainLoaders(lightning.Callback):
-    """Refuses what chosen batches in a plain loader cannot have, and tells streams the epoch.
+    """Refuses what chosen batches in a plain loader cannot have, and sets the epoch of streams.
 
     The position of such a loader is in no checkpoint, and a Trainer reads the length of its
     epochs once.
@@ -39,7 +39,7 @@ class PlainLoaders(lightning.Callback):
     def on_train_epoch_start(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
     ) -> None:
-        """Tells streams the epoch; Lightning tells it to samplers alone."""
+        """Sets the epoch of streams; Lightning sets that of samplers alone."""
         for chooser in _choosers(trainer):
             if isinstance(chooser, IterableDataset):
                 chooser.set_epoch(trainer.current_epoch)

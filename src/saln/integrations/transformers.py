@@ -154,7 +154,7 @@ class SelectedTrainerMixin:
     def get_batch_samples(self: Any, *args: Any, **kwargs: Any) -> tuple[list[Any], Any]:
         """The batches of one step, and how many labels they hold.
 
-        Where the selector weighs its examples the Trainer is told none, so that it divides the
+        Where the selector weighs its examples the Trainer is given none, so that it divides the
         loss by the number of accumulated batches, which are all of one size. Else it leaves that
         to any model that takes keyword arguments, whose loss of weighted examples is a mean.
         """

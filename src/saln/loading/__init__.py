@@ -8,18 +8,27 @@ from saln._lazy import lazy_names
 
 if TYPE_CHECKING:
     from saln.loading.filter_schedule import FilterSchedule
-    from saln.loading.learner_selected import LearnerSelected
-    from saln.loading.selected_batches import SelectedBatches
-    from saln.loading.selected_stream import SelectedStream
+    from saln.loading.learner_selected import LearnerSelected, LearnerSelectedOptions
+    from saln.loading.selected_batches import SelectedBatches, SelectedBatchesOptions
+    from saln.loading.selected_stream import SelectedStream, SelectedStreamOptions
     from saln.loading.stream_pass import StreamBatch
 else:
     _HOMES = {
         "saln.loading.filter_schedule": ("FilterSchedule",),
-        "saln.loading.learner_selected": ("LearnerSelected",),
-        "saln.loading.selected_batches": ("SelectedBatches",),
-        "saln.loading.selected_stream": ("SelectedStream",),
+        "saln.loading.learner_selected": ("LearnerSelected", "LearnerSelectedOptions"),
+        "saln.loading.selected_batches": ("SelectedBatches", "SelectedBatchesOptions"),
+        "saln.loading.selected_stream": ("SelectedStream", "SelectedStreamOptions"),
         "saln.loading.stream_pass": ("StreamBatch",),
     }
     __getattr__, __dir__ = lazy_names(__name__, _HOMES)
 
-__all__ = ["FilterSchedule", "LearnerSelected", "SelectedBatches", "SelectedStream", "StreamBatch"]
+__all__ = [
+    "FilterSchedule",
+    "LearnerSelected",
+    "LearnerSelectedOptions",
+    "SelectedBatches",
+    "SelectedBatchesOptions",
+    "SelectedStream",
+    "SelectedStreamOptions",
+    "StreamBatch",
+]

@@ -1,4 +1,4 @@
-"""What everything that chooses batches has in common: a selector, ranks, and losses it is told."""
+"""What everything that chooses batches has in common: a selector, ranks, losses it observes."""
 
 from __future__ import annotations
 
@@ -76,13 +76,13 @@ class BatchChoice:
         out elsewhere or trained on by every process alike.
 
         Raises:
-            InputError: Another rank than was given at the start, or a batch that so many
+            InputError: Another rank than was asked for at the start, or a batch that the
                 processes cannot share.
         """
         self.sharing.assign(rank, world_size)
 
     def observe(self, indices: Any, losses: Any) -> None:
-        """Tells the selector, where it asks for them, the losses of a batch just trained.
+        """Hands the losses of a batch just trained to a selector that asks for them.
 
         With several ranks each gives its own, and every rank must call this: they are brought
         together here, so that all choose alike. Only where the source of a stream shares itself

@@ -53,13 +53,13 @@ class EpochSetter:
         batches = self.batches
         refuse_sharing_by_accelerate(batches)
         loader = begun_by_accelerate(batches)
-        # Accelerate has told the batch sampler just before: then what it took the place of counts.
-        told_before = self._pending == epoch
+        # Accelerate has set the batch sampler's just before: then what that replaced counts.
+        set_before = self._pending == epoch
         start = batches.loaded_step
         other = self._pending
-        if told_before:
+        if set_before:
             other, start = (None, 0) if self._replaced is None else self._replaced
-        begins = not told_before or loader is not None
+        begins = not set_before or loader is not None
         if begins and other is not None and other != epoch:
             # As it was: whoever catches this and goes on must not train on the wrong epoch.
             batches.position.put(other, start)
@@ -70,7 +70,7 @@ class EpochSetter:
                 "prepared, loader.set_epoch(...), not to the batches"
             )
         if (
-            not told_before
+            not set_before
             and epoch != batches.epoch
             and isinstance(batches.filter_ratio, FilterSchedule)
         ):

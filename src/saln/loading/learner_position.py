@@ -39,7 +39,7 @@ class LearnerPosition:
         self.epoch = selected.epoch  # that the steps are of
         self.step = 0
         self.counted = 0
-        self.last = 0  # tells the last candidates from others
+        self.last = 0  # a digest of the last candidates
         self._loaded: dict[str, Any] | None = None  # until it is gone on from
         self._begun = False
         self._has_warned = False

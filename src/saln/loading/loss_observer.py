@@ -16,7 +16,7 @@ class LossObserver:
     """Hands losses to a selector that asks for them, those of all ranks on every rank.
 
     Args:
-        selector: Told, where it observes losses.
+        selector: Whose method is called, where it observes losses.
         owner: Whose ``observe`` this serves, for messages.
     """
 
@@ -30,7 +30,7 @@ class LossObserver:
         """Called when an epoch begins, before its first choice.
 
         Warns:
-            UserWarning: Once, when a second epoch begins and the selector was told nothing.
+            UserWarning: Once, when a second epoch begins and the selector has observed nothing.
         """
         if not self.selector.observes_losses or self._has_losses:
             return
@@ -47,7 +47,7 @@ class LossObserver:
         self._epoch_without_losses = epoch
 
     def observe(self, indices: Any, losses: Any, rank: Rank) -> None:
-        """Tells the selector the losses of all ranks.
+        """Hands the losses of all ranks to the selector.
 
         Args:
             indices: int64, (m,): this rank's.
@@ -69,6 +69,6 @@ class LossObserver:
         self.selector.observe(where, values)
 
     def _remembers(self) -> bool:
-        """Whether it remembers anything: told by somebody else, or before a resume."""
+        """Whether it remembers anything: from somebody else's call, or from before a resume."""
         values = self.selector.state_dict().values()
         return any(isinstance(value, Tensor) and value.numel() > 0 for value in values)

@@ -43,9 +43,9 @@ class SelectedStreamOptions(RankOptions, total=False):
     as_batches: bool
     """Give :class:`StreamBatch`, as by default; else one decoded sample after the other."""
     shuffle_buffer: int | None
-    """Draw each candidate from so many samples, by default four times as many as one choice looks
-    at. 0 keeps the source's order: one that is the same in every epoch brings the same candidates
-    together, and a selector without chance then drops the same examples for ever."""
+    """How many samples each candidate is drawn from, by default four times as many as one choice
+    looks at. 0 keeps the source's order: one that is the same in every epoch brings the same
+    candidates together, and a selector without chance then drops the same examples for ever."""
     skip_unknown: bool
     """Leave samples without features out; else, and by default, they are an error."""
     key_field: str
@@ -86,7 +86,7 @@ class SelectedStream(ChoiceBeforeLoading, IterableDataset[Any]):
     ``n + shuffle_buffer`` undecoded samples are held at once.
 
     Give it to a DataLoader with ``batch_size=None``, and call :meth:`set_epoch` before every
-    epoch; a source with a ``set_epoch`` of its own is told too.
+    epoch; that of the source is called too, where it has one.
 
     **Workers and ranks.** A source that gives everything to everyone is shared out here:
     every worker reads the stream, chooses for and decodes its own steps alone (step ``s`` is
