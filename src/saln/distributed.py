@@ -121,16 +121,14 @@ class Rank:
         if self.count == 1:
             return
         group = Rank.group()
-        if group is None:
-            raise InputError(
-                f"world_size={self.count}, but the processes are not connected; call "
-                "torch.distributed.init_process_group first, in every process"
-            )
         if group != self:
+            actual = "the processes are not connected"
+            if group is not None:
+                actual = f"torch.distributed says rank {group.index} of {group.count}"
             raise InputError(
-                f"rank={self.index} of world_size={self.count}, but torch.distributed says rank "
-                f"{group.index} of {group.count}; give torch.distributed.get_rank() and "
-                "get_world_size()"
+                f"rank={self.index} of world_size={self.count}, but {actual}; call "
+                "torch.distributed.init_process_group first, in every process, and give what it "
+                "says, or neither"
             )
 
 

@@ -187,7 +187,7 @@ def test_a_part_of_a_loader_leaves_nothing_open():
             [batch[0].tolist() for batch in itertools.islice(run.loader, 2)],
             whole()[epoch][:2],
         )
-    assert not [one for one in threading.enumerate() if one.name == "saln-ahead"]
+    assert not [one for one in threading.enumerate() if one.name == "saln-prefetch"]
 
 
 def test_a_state_in_the_middle_wins_over_another_epoch_and_says_so():

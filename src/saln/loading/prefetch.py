@@ -43,7 +43,7 @@ class Prefetcher(Generic[T]):
         self._thread = threading.Thread(
             target=_run,
             args=(work, steps, self._results, self._room, self._stop),
-            name="saln-ahead",
+            name="saln-prefetch",
             daemon=True,  # Ctrl-C does not wait for a choice
         )
         self._finalizer: Callable[[], object] | None = None

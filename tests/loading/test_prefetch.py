@@ -14,7 +14,7 @@ from saln.selection import Selection, Selector
 
 
 def threads():
-    return [thread for thread in threading.enumerate() if thread.name == "saln-ahead"]
+    return [thread for thread in threading.enumerate() if thread.name == "saln-prefetch"]
 
 
 def wait_for(condition):
@@ -93,7 +93,7 @@ def test_batches_do_not_depend_on_how_far_ahead_they_are_chosen():
     assert len(expected) == 10
     for ahead in (1, 2, 50):
         assert list(sampler(slow, ahead)) == expected
-    assert slow.names == {"saln-ahead"}
+    assert slow.names == {"saln-prefetch"}
 
 
 def test_a_selector_that_fails_fails_in_the_consumer():
