@@ -52,7 +52,7 @@ def _mean_where_known(values: Sequence[float | None]) -> float | None:
 
 
 @dataclass(frozen=True)
-class _ArmRun:
+class _SeedRun:
     """One arm with one seed: its rows in order, its one-off seconds and its total."""
 
     epochs: list[EpochRow]
@@ -90,7 +90,7 @@ class _ArmRun:
         return Curve(tuple(cost for cost, _ in measured), tuple(value for _, value in measured))
 
 
-def _seconds(runs: Sequence[_ArmRun]) -> ArmSeconds:
+def _seconds(runs: Sequence[_SeedRun]) -> ArmSeconds:
     phases: dict[str, Any] = {
         phase: _mean([sum(getattr(row.seconds, phase) for row in run.epochs) for run in runs])
         for phase in PHASES
@@ -102,7 +102,7 @@ def _seconds(runs: Sequence[_ArmRun]) -> ArmSeconds:
     return ArmSeconds(total=total, per_epoch=per_epoch, **once, **phases)
 
 
-def _alone(runs: Sequence[_ArmRun]) -> dict[str, Any]:
+def _alone(runs: Sequence[_SeedRun]) -> dict[str, Any]:
     """What is said of one arm by itself; one run a seed."""
     first, last = runs[0].cost, runs[0].last
     shares = [row.wrong_label_share_kept for run in runs for row in run.epochs]
@@ -125,7 +125,9 @@ def _alone(runs: Sequence[_ArmRun]) -> dict[str, Any]:
     }
 
 
-def _seconds_to_standard(runs: Sequence[_ArmRun], standard: Sequence[_ArmRun]) -> SecondsToStandard:
+def _seconds_to_standard(
+    runs: Sequence[_SeedRun], standard: Sequence[_SeedRun]
+) -> SecondsToStandard:
     """How long an arm took to the test accuracy that `standard` ends at, seed by seed."""
     targets = [run.measured("test_accuracy") for run in standard]
     times, own, shares = [], [], []
@@ -150,10 +152,10 @@ def _seconds_to_standard(runs: Sequence[_ArmRun], standard: Sequence[_ArmRun]) -
     )
 
 
-def _break_even(runs: Sequence[_ArmRun], baseline: Sequence[_ArmRun]) -> BreakEven:
+def _break_even(runs: Sequence[_SeedRun], baseline: Sequence[_SeedRun]) -> BreakEven:
     """The share of the baseline's steps that an arm may make, and whether it needed fewer."""
 
-    def allowed(run: _ArmRun, base: _ArmRun, steps: float) -> float:
+    def allowed(run: _SeedRun, base: _SeedRun, steps: float) -> float:
         return share_to_break_even(run.per_step(), run.once(), base.per_step(), base.once(), steps)
 
     pairs = list(zip(runs, baseline, strict=True))
@@ -185,7 +187,7 @@ def _break_even(runs: Sequence[_ArmRun], baseline: Sequence[_ArmRun]) -> BreakEv
     )
 
 
-def _against(arm: str, runs: Mapping[str, Sequence[_ArmRun]]) -> dict[str, Any]:
+def _against(arm: str, runs: Mapping[str, Sequence[_SeedRun]]) -> dict[str, Any]:
     """One arm against each baseline that was run."""
     mine, whole = runs[arm], runs.get(STANDARD.label)
     found: dict[str, Any] = {
@@ -238,13 +240,13 @@ def summarize(
     errors: dict[str, str] = {}
     for (arm, _), text in failures.items():
         errors.setdefault(arm, text)
-    runs: dict[str, list[_ArmRun]] = {}
+    runs: dict[str, list[_SeedRun]] = {}
     for arm in about.methods:
         if arm not in errors:
             by_seed = rows_of_arm(rows, arm)
             # In the order of the seeds, for the differences are paired.
             seeds = [seed for seed in about.seeds if seed in by_seed]
-            runs[arm] = [_ArmRun(by_seed[seed], costs[arm, seed]) for seed in seeds]
+            runs[arm] = [_SeedRun(by_seed[seed], costs[arm, seed]) for seed in seeds]
     arms: dict[str, ArmSummary | StoppedArm] = {
         arm: StoppedArm(errors[arm])
         if arm in errors

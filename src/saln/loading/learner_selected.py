@@ -65,7 +65,7 @@ class LearnerSelectedOptions(RankOptions, total=False):
 
 
 @dataclass(frozen=True)
-class _Options(BatchReader):
+class _LearnerOptions(BatchReader):
     reference_outputs: Any = None
     label_confidence: Any = None
     device: torch.device | str | None = None
@@ -153,7 +153,7 @@ class LearnerSelected(BatchChoice):
         features: Any = None,
         **options: Unpack[LearnerSelectedOptions],
     ) -> None:
-        checked = checked_options(_Options, type(self), options)
+        checked = checked_options(_LearnerOptions, type(self), options)
         super().__init__(selector, batch_size, seed, (checked.rank, checked.world_size))
         self.batches = batches
         self.learner = learner

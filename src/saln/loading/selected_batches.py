@@ -41,7 +41,7 @@ class SelectedBatchesOptions(RankOptions, total=False):
 
 
 @dataclass(frozen=True)
-class _Options:
+class _BatchesOptions:
     dataset: MapStyle | None = None
     rank: int | None = None
     world_size: int | None = None
@@ -138,7 +138,7 @@ class SelectedBatches(ChoiceBeforeLoading, Sampler[list[int]]):
         label_confidence: Any = None,
         **options: Unpack[SelectedBatchesOptions],
     ) -> None:
-        checked = checked_options(_Options, type(self), options)
+        checked = checked_options(_BatchesOptions, type(self), options)
         known = {"features": features, "labels": labels, "label_confidence": label_confidence}
         ranks = (checked.rank, checked.world_size)
         super().__init__(selector, batch_size, filter_ratio, seed, ranks, known)

@@ -56,7 +56,7 @@ class SelectedStreamOptions(RankOptions, total=False):
 
 
 @dataclass(frozen=True)
-class _Options:
+class _StreamOptions:
     labels: Any = None
     label_confidence: Any = None
     decode: Callable[[Any], Any] | None = None
@@ -138,7 +138,7 @@ class SelectedStream(ChoiceBeforeLoading, IterableDataset[Any]):
         keys: Mapping[str, int] | Sequence[str] | None = None,
         **options: Unpack[SelectedStreamOptions],
     ) -> None:
-        self.options = checked = checked_options(_Options, type(self), options)
+        self.options = checked = checked_options(_StreamOptions, type(self), options)
         known = {
             "features": features,
             "labels": checked.labels,
