@@ -148,7 +148,7 @@ def test_a_label_that_is_no_class_is_named(tmp_path, label, said):
     assert [path.name for path in tmp_path.iterdir()] == ["rows.parquet"]
 
 
-def test_labels_that_tell_nothing(tmp_path):
+def test_labels_that_tell_nothing_are_refused(tmp_path):
     path = write(tmp_path / "rows.parquet", y=[f"image-{row}" for row in range(ROWS)])
     with pytest.raises(InputError, match=r"has a label of its own.*; give labels_column=NAME"):
         select(path, tmp_path / "kept.parquet", "coherence", labels_column="y")
@@ -163,7 +163,7 @@ KINDS = {
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_features_of_every_kind(tmp_path, name):
+def test_lists_of_every_type_are_features(tmp_path, name):
     rows = FEATURES.astype(np.float16).astype(np.float64)
     values = rows.astype(np.float16) if name == "list of halves" else rows
     column = pa.array(list(values), KINDS[name])
@@ -224,7 +224,7 @@ def test_whole_numbers_are_features_and_tensors_are_rows(tmp_path):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="names are bytes there")
-def test_names_that_are_not_utf_8(tmp_path):
+def test_names_of_files_that_are_not_utf_8_are_taken(tmp_path):
     folder = tmp_path / os.fsdecode(b"m\xfcll")
     folder.mkdir()
     path = write(folder / os.fsdecode(b"b\xe4r.parquet"), y=LABELS)

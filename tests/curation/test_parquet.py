@@ -75,14 +75,14 @@ def test_a_column_may_lack_values_in_one_file_alone(tmp_path):
         (TABLE.set_column(1, "row", pa.array(["x"] * ROWS)), r"\(row differs\)"),
     ],
 )
-def test_files_of_another_kind(tmp_path, other, said):
+def test_files_with_other_columns_are_refused(tmp_path, other, said):
     pq.write_table(TABLE, tmp_path / "a.parquet")
     pq.write_table(other, tmp_path / "b.parquet")
     with pytest.raises(DataError, match=said):
         open_source(tmp_path)
 
 
-def test_what_is_no_parquet(tmp_path):
+def test_what_is_no_parquet_is_refused(tmp_path):
     empty = tmp_path / "empty.parquet"
     pq.write_table(TABLE.slice(0, 0), empty)
     with pytest.raises(InputError, match=r"empty.parquet holds no rows; give files that do"):
@@ -102,14 +102,14 @@ def test_what_is_no_parquet(tmp_path):
         open_source("/dev/null")
 
 
-def test_two_columns_of_one_name(tmp_path):
+def test_two_columns_of_one_name_are_refused(tmp_path):
     table = TABLE.append_column("row", pa.array(np.arange(ROWS)))
     pq.write_table(table, tmp_path / "rows.parquet")
     with pytest.raises(InputError, match="has two columns named row; rename one of them"):
         open_source(tmp_path / "rows.parquet")
 
 
-def test_lists_of_different_lengths_in_two_row_groups(tmp_path):
+def test_lists_of_other_lengths_in_a_later_row_group_are_refused(tmp_path):
     rows = [[1.0, 2.0, 3.0, 4.0]] * 30 + [[1.0, 2.0, 3.0]] * 30
     pq.write_table(pa.table({"features": rows}), tmp_path / "rows.parquet", row_group_size=30)
     with pytest.raises(DataError, match=r"row 30 of .*: features has 3 numbers where others have"):
@@ -118,7 +118,7 @@ def test_lists_of_different_lengths_in_two_row_groups(tmp_path):
 
 
 @pytest.mark.parametrize("where", ["file", "folder", "store"])
-def test_an_input_that_is_written_to_meanwhile(tmp_path, monkeypatch, where):
+def test_an_input_that_is_written_to_meanwhile_is_refused(tmp_path, monkeypatch, where):
     """Rows of two versions are never mixed."""
     path = tmp_path / where
     other = TABLE.set_column(0, "features", pa.array([[1.0, 2.0, 3.0, 4.0]] * ROWS))

@@ -99,7 +99,7 @@ def test_the_kept_rows_are_the_selectors(store, tmp_path, name):
     st.integers(1, 60), st.sampled_from([0.0, 0.3, 0.5, 0.9]), st.integers(1, 100),
     st.integers(0, 3),
 )  # fmt: skip
-def test_sizes(tmp_path_factory, n, f, partition_rows, seed):
+def test_any_size_keeps_the_share_of_every_batch(tmp_path_factory, n, f, partition_rows, seed):
     folder = tmp_path_factory.mktemp("sizes")
     features, labels = examples(61)
     saln.write_store(folder / "store", features, labels)
@@ -275,7 +275,9 @@ def test_a_killed_run_goes_on_with_the_same_bytes(large, tmp_path):
         (["--ray-workers", "2"], 2, "are for --engine ray; give that too"),
     ],
 )
-def test_settings_that_cannot_work(parquet, tmp_path, capsys, flags, code, message):
+def test_settings_that_cannot_work_are_refused_in_a_line(
+    parquet, tmp_path, capsys, flags, code, message
+):
     base = {"--selector": "saln", "--candidates": "40", "--out": str(tmp_path / "kept.parquet")}
     base |= dict(zip(flags[::2], flags[1::2], strict=True))
     arguments = [part for pair in base.items() for part in pair]
@@ -284,7 +286,7 @@ def test_settings_that_cannot_work(parquet, tmp_path, capsys, flags, code, messa
     assert [path.name for path in tmp_path.iterdir()] == ["rows.parquet"]
 
 
-def test_output_that_exists_and_input_that_does_not(parquet, tmp_path, capsys):
+def test_an_output_that_exists_and_an_input_that_does_not_are_refused(parquet, tmp_path, capsys):
     flags = ["--selector", "uniform", "--candidates", "40", "--out"]
     (tmp_path / "kept.parquet").mkdir()
     assert main(["select", str(parquet), *flags, str(tmp_path / "kept.parquet")]) == 2
@@ -296,7 +298,7 @@ def test_output_that_exists_and_input_that_does_not(parquet, tmp_path, capsys):
     assert "holds no feature store" in capsys.readouterr().err
 
 
-def test_a_truncated_file(parquet, tmp_path, capsys):
+def test_a_truncated_file_is_refused(parquet, tmp_path, capsys):
     content = parquet.read_bytes()
     parquet.write_bytes(content[: len(content) // 2])
     out = tmp_path / "kept.parquet"
@@ -328,7 +330,7 @@ def test_a_broken_row_is_named(parquet, tmp_path, row, message):
         select(parquet, tmp_path / "kept.parquet")
 
 
-def test_files_of_several_kinds(parquet, tmp_path):
+def test_files_of_several_kinds_are_refused(parquet, tmp_path):
     folder = tmp_path / "files"
     folder.mkdir()
     table = pq.read_table(parquet)

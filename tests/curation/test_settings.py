@@ -77,7 +77,7 @@ def test_what_means_the_same_gives_the_same(store, tmp_path, given):
         ({"source": "x" * 5000}, "does not exist; give the folder of a feature store"),
     ],
 )
-def test_what_means_nothing_is_said_in_a_line(store, tmp_path, monkeypatch, given, said):
+def test_what_means_nothing_is_refused_in_a_line(store, tmp_path, monkeypatch, given, said):
     monkeypatch.chdir(tmp_path)
     arguments = {"source": store, "out": tmp_path / "kept.parquet", **PLAIN, **given}
     with pytest.raises(InputError, match=said) as caught:
@@ -153,7 +153,7 @@ def test_other_hyperparameters_are_told_apart():
     assert not [text for text in described if UNKNOWN in text]
 
 
-def test_the_same_are_the_same():
+def test_equal_selectors_are_described_alike():
     for one, other in (
         (Plain(0.5), Plain(0.5)),
         (Plain({"a": 1, "b": {2, 3}}), Plain(OrderedDict(b={3, 2}, a=1))),

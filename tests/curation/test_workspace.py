@@ -45,7 +45,7 @@ def stopped(store, out, monkeypatch, method, **more):
             choose(store, out, **more)
 
 
-def test_two_that_start_together(store, tmp_path, monkeypatch):
+def test_of_two_that_start_together_the_second_is_refused(store, tmp_path, monkeypatch):
     """The second is refused at once, and the first is none the worse."""
     out = tmp_path / "kept.parquet"
     inside, go_on = threading.Event(), threading.Event()
@@ -76,7 +76,9 @@ def test_two_that_start_together(store, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("method", ["publish", "clear"])
-def test_stopped_at_the_end(store, tmp_path, monkeypatch, method):
+def test_a_run_stopped_at_the_end_is_finished_by_the_same_command(
+    store, tmp_path, monkeypatch, method
+):
     """The list of labels is there when the output is, and what is missing is mended."""
     out = tmp_path / "kept.parquet"
     stopped(store, out, monkeypatch, method)
@@ -95,7 +97,9 @@ def test_stopped_at_the_end(store, tmp_path, monkeypatch, method):
         choose(store, out)
 
 
-def test_stopped_between_the_labels_and_the_output(store, tmp_path, monkeypatch):
+def test_a_run_stopped_between_its_two_files_is_finished_by_the_same_command(
+    store, tmp_path, monkeypatch
+):
     from saln.curation import workspace
 
     out, move = tmp_path / "kept.parquet", workspace.move
@@ -116,7 +120,7 @@ def test_stopped_between_the_labels_and_the_output(store, tmp_path, monkeypatch)
     assert found.labels.read_bytes() == whole.labels.read_bytes()
 
 
-def test_parts_that_were_chosen_by_lost_beliefs_go(store, tmp_path, monkeypatch):
+def test_parts_that_were_chosen_by_lost_beliefs_are_chosen_again(store, tmp_path, monkeypatch):
     out = tmp_path / "kept.parquet"
     stopped(store, out, monkeypatch, "publish")
     for path in (tmp_path / "kept.parquet.parts").glob("beliefs-*"):
@@ -168,7 +172,7 @@ def test_unfinished_work_of_a_version_before_is_made_anew(store, tmp_path):
     assert not parts.exists()
 
 
-def test_a_part_that_is_damaged_before_all_are_joined(store, tmp_path, monkeypatch):
+def test_a_part_that_is_damaged_before_all_are_joined_is_made_anew(store, tmp_path, monkeypatch):
     out = tmp_path / "kept.parquet"
     read = CheckedFiles.read
 
@@ -189,7 +193,7 @@ def test_a_part_that_is_damaged_before_all_are_joined(store, tmp_path, monkeypat
     assert out.read_bytes() == choose(store, tmp_path / "whole.parquet").path.read_bytes()
 
 
-def test_a_folder_that_cannot_be_written(store, tmp_path):
+def test_a_folder_that_cannot_be_made_is_refused(store, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match=r"cannot be: .*file is a file; give a path in a folder"):
         choose(store, tmp_path / "file" / "kept.parquet")

@@ -144,7 +144,7 @@ def stopped_at(folder, arguments, monkeypatch, owner, method):
     return content(folder)
 
 
-def test_damaged_inputs(whole, tmp_path, capsys):
+def test_damaged_inputs_are_refused_or_do_no_harm(whole, tmp_path, capsys):
     random, outcomes = random_of(1), Counter()
     source, out = tmp_path / "rows.parquet", tmp_path / "kept.parquet"
     for number in range(150):
@@ -164,7 +164,7 @@ def test_damaged_inputs(whole, tmp_path, capsys):
     assert outcomes["flipped", 1] > 80, outcomes
 
 
-def test_damaged_inputs_of_a_run_that_was_begun(whole, tmp_path, monkeypatch, capsys):
+def test_damaged_inputs_of_a_run_that_was_begun_are_refused(whole, tmp_path, monkeypatch, capsys):
     """Without checksums in the files, too: a run knows its input."""
     random, folder = random_of(2), tmp_path / "rows"
     folder.mkdir()
@@ -185,7 +185,7 @@ def test_damaged_inputs_of_a_run_that_was_begun(whole, tmp_path, monkeypatch, ca
         }
 
 
-def test_damages_of_unfinished_work(whole, tmp_path, monkeypatch, capsys):
+def test_damaged_unfinished_work_is_made_anew(whole, tmp_path, monkeypatch, capsys):
     """Everything there can be made anew, and is."""
     source, out = tmp_path / "rows.parquet", tmp_path / "kept.parquet"
     random, seen = random_of(3), set()
@@ -207,7 +207,9 @@ def test_damages_of_unfinished_work(whole, tmp_path, monkeypatch, capsys):
                                           "output.parquet", "features/manifest.json"}  # fmt: skip
 
 
-def test_damages_between_the_output_and_the_end(whole, tmp_path, monkeypatch, capsys):
+def test_damages_between_the_output_and_the_end_are_told_apart(
+    whole, tmp_path, monkeypatch, capsys
+):
     source, out = tmp_path / "rows.parquet", tmp_path / "kept.parquet"
     put(tmp_path, {"rows.parquet": whole["rows.parquet"]})
     ended = stopped_at(tmp_path, command(source, out), monkeypatch, Workspace, "clear")
@@ -232,7 +234,7 @@ def test_damages_between_the_output_and_the_end(whole, tmp_path, monkeypatch, ca
     assert content(tmp_path) == whole
 
 
-def test_damaged_outputs(whole, tmp_path, capsys):
+def test_damaged_outputs_are_refused_as_inputs_and_never_written_over(whole, tmp_path, capsys):
     """An output that is chosen from again is an input that knows its checksums."""
     source, again = tmp_path / "kept.parquet", tmp_path / "again.parquet"
     put(tmp_path, {"kept.parquet": whole["kept.parquet"]})
@@ -259,7 +261,7 @@ def test_damaged_outputs(whole, tmp_path, capsys):
         assert not code or "kept.parquet" in said, done
 
 
-def test_damaged_stores(tmp_path, capsys):
+def test_damaged_stores_are_refused_or_do_no_harm(tmp_path, capsys):
     features, labels = examples()
     saln.write_store(tmp_path / "store", features, labels)
     source, out = tmp_path / "store", tmp_path / "kept.parquet"
@@ -319,7 +321,7 @@ def killed(arguments, moment):
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_kills_at_random_moments(whole, tmp_path, capsys):
+def test_kills_at_random_moments_change_no_byte(whole, tmp_path, capsys):
     source, out = tmp_path / "rows.parquet", tmp_path / "kept.parquet"
     random, kills = random_of(7), 0
     for _ in range(40):
