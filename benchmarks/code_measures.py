@@ -34,6 +34,7 @@ class Measures:
     wide_classes: list[str] = field(default_factory=list)
     exported: int = 0
     names_twice: list[str] = field(default_factory=list)
+    classes_twice: list[str] = field(default_factory=list)
 
     @property
     def comment_share(self) -> float:
@@ -45,6 +46,7 @@ def measure(root: Path) -> Measures:
     """Counts in every Python file below a folder."""
     found = Measures()
     modules: Counter[str] = Counter()
+    classes: Counter[str] = Counter()
     for path in sorted(root.rglob("*.py")):
         text = path.read_text(encoding="utf-8")
         place = path.relative_to(root).as_posix()
@@ -55,7 +57,10 @@ def measure(root: Path) -> Measures:
         found.comments += sum(token.type == tokenize.COMMENT for token in tokens)
         for node in ast.walk(ast.parse(text)):
             _count(node, place, found)
+            if isinstance(node, ast.ClassDef):
+                classes[node.name] += 1
     found.names_twice = sorted(name for name, count in modules.items() if count > 1)
+    found.classes_twice = sorted(name for name, count in classes.items() if count > 1)
     return found
 
 
@@ -106,6 +111,7 @@ def main() -> None:
         (f"functions with above {MOST_PARAMETERS} parameters   ", found.many_parameters),
         (f"classes with above {MOST_METHODS} methods       ", found.wide_classes),
         ("names that two modules have         ", found.names_twice),
+        ("names that two classes have         ", found.classes_twice),
     ):
         print(f"{title}{len(items)}")
         if listed:

@@ -134,7 +134,11 @@ def test_a_front_loads_nothing_before_its_names_are_used():
 
 def test_docs_and_examples_import_from_fronts_alone():
     checked = 0
-    for path in [*(ROOT / "docs").glob("*.md"), *(ROOT / "examples").glob("*.py")]:
+    for path in [
+        *(ROOT / "docs").glob("*.md"),
+        ROOT / "README.md",
+        *(ROOT / "examples").glob("*.py"),
+    ]:
         text = path.read_text()
         blocks = [text]
         if path.suffix == ".md":
@@ -143,3 +147,11 @@ def test_docs_and_examples_import_from_fronts_alone():
             assert name in PUBLIC.get(module, ()), f"{path.name} imports {name} from {module}"
             checked += 1
     assert checked > 20
+
+
+def test_benchmarks_import_from_a_front_what_it_has():
+    """They measure the inside too; what is public they take as a user would."""
+    for path in (ROOT / "benchmarks").rglob("*.py"):
+        for module, name in imported(path.read_text()):
+            front = ".".join(module.split(".")[:2])
+            assert module == front or name not in PUBLIC.get(front, ()), f"{path.name}: {name}"

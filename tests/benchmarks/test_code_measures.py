@@ -18,14 +18,16 @@ def test_each_measure_counts_what_it_says(tmp_path):
         "def h(self, a, b, c, d, e, f, g, h): ...\n"
     )
     (tmp_path / "wide.py").write_text(f"class Wide:\n{methods}\n")
+    (tmp_path / "b" / "also.py").write_text("class Wide: ...\nclass Other: ...\n")
     found = measure(tmp_path)
-    assert found.lines == 65 + 2 + 14
+    assert found.lines == 65 + 2 + 14 + 2
     assert found.comments == 1
     assert found.exported == 2
     assert found.long_functions == ["a/twice.py:3 f: 61 lines"]
     assert found.many_parameters == ["b/twice.py:1 g: 9"]
     assert found.wide_classes == ["wide.py:1 Wide: 13 methods"]
     assert found.names_twice == ["twice"]
+    assert found.classes_twice == ["Wide"]
 
 
 def test_a_function_at_the_limit_is_not_named(tmp_path):
