@@ -86,7 +86,10 @@ def from_text(text: str, kind: Any) -> Any:
         return None
     value: object = text
     if int in options or float in options:
-        value = _number(text)
+        # The whole number is preferred: as a float a large one loses digits.
+        for number in (float, int):
+            with contextlib.suppress(ValueError):  # no such number, or thousands of digits
+                value = number(text)
     return convert(value, kind)
 
 
@@ -105,16 +108,6 @@ def split_commas(text: str) -> list[str]:
         else:
             parts[-1] += sign
     return [part.strip() for part in parts]
-
-
-def _number(text: str) -> object:
-    """The number that a text names; the text where it names none."""
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:  # no whole number, or one of thousands of digits
-            continue
-    return text
 
 
 def unusable(path: Path) -> str | None:

@@ -19,6 +19,7 @@ def _complete(flags: dict[str, Any]) -> Config:
     they need not be given again; those that are given are compared with them later.
     """
     file = flags.get("config")
+    # The preset of the digits suits no other data; a file says itself what it starts from.
     wants_default = file is None and flags.get("dataset") in (None, "digits")
     preset = flags.get("preset") or ("digits" if wants_default else None)
     base = load_preset(preset) if preset else Config()
@@ -43,6 +44,7 @@ def _compare(config: Config) -> int:
         outcome = compare(config, reporter)
     if not processes.first:
         return 0  # under torchrun the first process writes and says it
+    # A finished run may lack its report: it may have been stopped just before it was drawn.
     if not (outcome.nothing_to_do and is_current(outcome.path)):
         write_report(outcome.path)
     if config.json:

@@ -6,7 +6,6 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Literal
 
 from rich.console import Console
 from rich.progress import (
@@ -38,29 +37,26 @@ def _epoch_line(row: EpochRow, epochs: int) -> str:
 
 
 class _Plain:
-    """One line an event, no control codes."""
-
-    def _line(self, text: str) -> None:
-        sys.stderr.write(text + "\n")
-        sys.stderr.flush()
+    """One line an event, no control codes: for files, pipes and continuous integration."""
 
     def note(self, text: str) -> None:
-        self._line(text)
+        sys.stderr.write(text + "\n")
+        sys.stderr.flush()  # a line at a time, also where standard error is a buffered file
 
     def begin(self, what: str, total: int) -> None:
-        self._line(f"{what}: {total:,} examples")
+        self.note(f"{what}: {total:,} examples")
 
     def advance(self, examples: int) -> None:
-        pass
+        pass  # a line for every batch would bury the others
 
     def epoch(self, row: EpochRow, epochs: int) -> None:
-        self._line(_epoch_line(row, epochs))
+        self.note(_epoch_line(row, epochs))
 
 
 class _Silent(_Plain):
     """For the processes that leave the talking to the first."""
 
-    def _line(self, text: str) -> None:
+    def note(self, text: str) -> None:
         pass
 
 
@@ -78,7 +74,7 @@ class _Live:
         self.progress.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def begin(self, what: str, total: int) -> None:
-        if self.task is not None:
+        if self.task is not None:  # one bar at a time: the one before has ended
             self.progress.remove_task(self.task)
         self.done, self.started = 0, time.perf_counter()
         self.measured = ""
@@ -98,7 +94,7 @@ class _Live:
             self.measured = f" test {row.test_accuracy:.1%}"
         result = f"epoch {row.epoch}/{epochs}{self.measured}"
         self.progress.update(self.task, result=result)
-        if row.epoch == epochs:
+        if row.epoch == epochs:  # the bar goes; this line of it stays on the screen
             self.note(_epoch_line(row, epochs))
 
 
@@ -136,17 +132,13 @@ def print_summary(summary: Summary) -> None:
     # one is the only one to break its lines.
     gap = 2 if max(map(len, summary.arms)) <= 8 else 1
     table = Table(box=None, padding=(0, gap, 0, 0), pad_edge=False, show_header=True)
-    headings: tuple[tuple[str, Literal["left", "right"]], ...] = (
-        ("arm", "left"),
-        ("train / valid. / test", "left"),
-        ("s/epoch", "right"),
-        ("total s", "left"),
-        ("steps", "right"),
-        ("gradients", "right"),
-        ("against uniform", "left"),
-    )
-    for heading, justify in headings:
-        table.add_column(heading, justify=justify, no_wrap=heading != headings[-1][0])
+    for heading in ("arm", "train / valid. / test"):
+        table.add_column(heading, no_wrap=True)
+    table.add_column("s/epoch", justify="right", no_wrap=True)
+    table.add_column("total s", no_wrap=True)  # with lines of words below the number
+    for heading in ("steps", "gradients"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("against uniform")
     for arm, entry in summary.arms.items():
         table.add_row(*arm_cells(arm, entry))
     console.print(table)

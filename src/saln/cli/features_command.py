@@ -71,7 +71,7 @@ def _print_store(store: Any, rows_computed: int, *, as_json: bool) -> None:
     from saln.cli.display import print_facts
 
     rows, width = store.features.shape
-    speed = rows / max(store.seconds, 1e-9)
+    speed = rows / max(store.seconds, 1e-9)  # of all runs that made it, so are the seconds
     if as_json:
         facts = {
             "path": str(store.path),

@@ -63,7 +63,7 @@ class Command(Generic[Settings]):
             SystemExit: ``--help``, which is printed.
         """
         if "-h" in arguments or "--help" in arguments:
-            _print_help(self)
+            _print_help(self)  # whatever else is given, right or wrong
         fields = _Reader(self).read(list(arguments))
         return self.settings(**fields) if self.complete is None else self.complete(fields)
 
@@ -73,9 +73,8 @@ class Command(Generic[Settings]):
         What is neither a field nor in ``other_names`` is named as in Python.
         """
         kinds, name = typing.get_type_hints(self.settings), self.other_names.get(name, name)
-        if name not in kinds:
-            other = name in self.other_names.values()  # text to be written as it is
-            return name if other else python_spelling(name, value)
+        if name not in kinds:  # text to be written as it is, or a parameter that has no flag
+            return name if name in self.other_names.values() else python_spelling(name, value)
         written = self.written(name)
         if value is NO_VALUE or (kinds[name] is bool and value):
             return written
@@ -121,7 +120,7 @@ class _Reader:
         positional: list[str] = []
         while arguments:
             token = arguments.pop(0)
-            if token.startswith("-") and token != "-":
+            if token.startswith("-") and token != "-":  # a dash alone names a file, by custom
                 self._flag(token, arguments)
             else:
                 positional.append(token)
@@ -156,6 +155,7 @@ class _Reader:
             self.fields[positive] = value == (name == positive)
             return
         if not equals:
+            # One dash may begin a value, such as -1: it is for its kind to refuse.
             if not rest or rest[0].startswith("--"):
                 raise InputError(f"{written} needs a value; give {allowed(self.flags[name])}")
             text = rest.pop(0)
@@ -166,6 +166,7 @@ class _Reader:
             value = from_text(text, kind)
         except ValueError as error:
             raise InputError(f"{written} {shown(text)} is not allowed; give {error}") from error
+        # Here, and not where the path is used: that may be hours later.
         why = unusable(value) if isinstance(value, Path) else None
         if why is not None:
             raise InputError(f"{written} {shown(text)} is not allowed ({why}); give another path")
@@ -190,15 +191,11 @@ class _Reader:
 
     def _refuse_unknown(self, written: str) -> typing.NoReturn:
         known = [self.command.written(name) for name in self.flags]
+        # A misspelled --no-FLAG should find its like, too.
         known += [f"--no-{n.replace('_', '-')}" for n, kind in self.flags.items() if kind is bool]
         near = difflib.get_close_matches(written, known, 3)
         hint = f"did you mean {' or '.join(near)}?" if near else self.hint
         raise InputError(f"saln {self.command.name} has no flag {shown(written)}; {hint}")
-
-
-def _hint(choices: str, default: str) -> str:
-    """What follows the help of a flag that takes a name."""
-    return f"({choices}; default: {default})"
 
 
 def _print_help(command: Command[Any]) -> typing.NoReturn:
@@ -226,9 +223,10 @@ def _print_help(command: Command[Any]) -> typing.NoReturn:
         if each.name in command.positional:
             extra = (tyro.conf.Positional, tyro.conf.arg(metavar=command.written(each.name)))
         elif (names := each.metadata.get("names")) is not None:  # a registry lists its own names
-            hint = functools.partial(_hint, names.choices())
+            hint = functools.partial("({}; default: {})".format, names.choices())
             extra = (tyro.conf.arg(help_behavior_hint=hint),)
         if extra:
+            # In the class itself, and for good: the process ends with the help.
             command.settings.__annotations__[each.name] = Annotated[kinds[each.name], *extra]
     tyro.cli(
         command.settings,

@@ -27,7 +27,7 @@ def _list(settings: ListSettings) -> int:
         console.print(f"\n{title}", style="bold")
         width = max(map(len, rows))
         for name, text in rows.items():
-            console.print(f"  {name:<{width}}  {text}", soft_wrap=True)
+            console.print(f"  {name:<{width}}  {text}", soft_wrap=True)  # whole lines for grep
 
     section("data sets (--dataset)", DATASETS.help())
     section("networks (--learner, --backbone)", NETWORKS.help())

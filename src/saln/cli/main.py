@@ -71,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
-    words = [word for word in words if word != "--debug"]
+    words = [word for word in words if word != "--debug"]  # wherever it stands
     with guarded_streams(), own_warnings(debug=debug), stopping_signals():
         try:
             status = _status(words, debug)
@@ -100,7 +100,7 @@ def _status(words: list[str], debug: bool) -> int:
             number, how = stop.number, f" by {stop.name}"
         sys.stderr.write(f"\nsaln: stopped{how}{_KEPT.get(words[0], '') if words else ''}\n")
         return 128 + number
-    except OutputError:
+    except OutputError:  # main() knows what to say, and where it can still be said
         raise
     except Exception as error:
         if debug:
@@ -108,6 +108,7 @@ def _status(words: list[str], debug: bool) -> int:
         if isinstance(error, SalnError):
             print_error(str(error))
             return error.exit_code
+        # Nobody thought of this one: its kind is all that can be said of the cause.
         print_error(f"{type(error).__name__}: {error}; --debug shows where it arose")
         return 1
 

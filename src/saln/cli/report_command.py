@@ -24,7 +24,7 @@ def _report(settings: ReportSettings) -> int:
     """Redraws tables, figures and report.html of runs; several are joined on one page too."""
     from saln.report.page import write_joined, write_report
 
-    if not settings.folders:
+    if not settings.folders:  # a tuple takes none, too: the general message would say less
         raise InputError("saln report needs the folder of a run; give one or more")
     for folder in settings.folders:
         sys.stdout.write(f"{write_report(folder)}\n")

@@ -83,7 +83,7 @@ def _select(settings: SelectSettings) -> int:
     from saln.cli.display import open_reporter
     from saln.curation import select
 
-    own = ("source", "distrusted", "json")
+    own = ("source", "distrusted", "json")  # all other fields are arguments of saln.select
     options = {name: value for name, value in vars(settings).items() if name not in own}
     # Ray prints on standard output when a worker dies, which is the result's alone.
     with open_reporter() as reporter, contextlib.redirect_stdout(sys.stderr):
@@ -104,10 +104,10 @@ def _progress(reporter: Reporter, title: str) -> Callable[[int, int], None]:
 
     def progress(now: int, rows: int) -> None:
         nonlocal done
-        if done == 0:
+        if done == 0:  # how many rows there are is known from the first call on
             reporter.begin(title, rows)
         reporter.advance(now - done)
-        done = max(now, 1)
+        done = max(now, 1)  # begun, even when no row is done yet
 
     return progress
 
