@@ -236,7 +236,7 @@ def one_line(status, err, expected=2):
     [
         (["train"], "unknown command 'train'; choose one of compare, features, select, report"),
         (["compare", "--dataset", "mnist"], "--dataset mnist is not allowed; give one of digits"),
-        (["compare", "--methods", "saln,best"], "--methods best is not allowed; give some of"),
+        (["compare", "--methods", "saln,best"], "--methods best is not allowed; give one of s"),
         (["compare", "--preset", "fast"], "--preset fast is not allowed; give one of digits"),
         (["compare", "--learner", "resnet19"], "--learner resnet19 is not allowed; give one of"),
         (["compare", "--backbone", "vgg"], "--backbone vgg is not allowed; give one of"),
