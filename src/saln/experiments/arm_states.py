@@ -48,6 +48,7 @@ class ArmStates:
     def save(self, rows: Sequence[EpochRow], state: Mapping[str, Any]) -> None:
         """Keeps the state that an arm goes on from; ``rows`` are all of the arm."""
         arm, seed = rows[-1].key
+        # torch.load takes plain values alone, since it runs no code of the file.
         plain = [row.to_json() for row in rows]
         save_state(self.folder.state(arm, seed), {**state, "rows": plain})
 
@@ -81,6 +82,7 @@ class ArmStates:
         try:
             return load_state(path, device, checked=self.checked)
         except DamagedStateError as error:
+            # Training again gives the same state: nothing is lost but its seconds.
             self.damaged.append(f"{error}: {what} anew")
             path.unlink()
             return None

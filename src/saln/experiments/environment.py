@@ -56,6 +56,7 @@ def _commit(package: Path) -> str | None:
     top = _git(root, "rev-parse", "--show-toplevel")
     if top is None or not Path(top).samefile(root):
         return None  # unpacked inside another project's repository
+    # A copy that is lying in a checkout untracked is not of its commit.
     if not _git(root, "ls-files", "--", "src/saln/__init__.py"):
         return None
     return _git(root, "rev-parse", "--verify", "HEAD")

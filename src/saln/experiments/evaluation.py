@@ -57,6 +57,7 @@ class Measuring:
     def splits(self, data: DataSet) -> dict[str, Examples]:
         """What this process measures on; the same examples for every seed's labels."""
         random = np.random.Generator(np.random.PCG64(derive_seed(self.split_seed, "measure")))
+        # True labels: noise differs by seed, and the sample must not.
         count = min(TRAIN_LIMIT, len(data.train))
         sample = data.train.part(stratified_part(data.train.true_labels, count, random))
         rank, ranks = self.processes.rank, self.processes.world_size
@@ -104,6 +105,7 @@ class Measuring:
         kept, size = [], 0
         for batch in evaluation_batches(self.view(part), self.device, self.workers):
             size += batch.images.nbytes
+            # All or nothing: half a split in memory saves no reading of the other half.
             if size <= KEPT_BYTES:
                 kept.append(batch)
             else:

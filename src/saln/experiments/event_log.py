@@ -48,6 +48,7 @@ class EventLog:
         if row.key != self._of:
             self.close()
             folder = self.path / f"{row.arm}-seed{row.seed}"
+            # TensorBoard adds the files of a folder up, those of a killed run among them.
             shutil.rmtree(folder, ignore_errors=True)
             self._writer = self._writers.SummaryWriter(folder)
             self._of = row.key

@@ -45,7 +45,7 @@ class FinishedRun(NamedTuple):
         except OSError:
             return False
         return (
-            lines == lines_of(self.rows)
+            lines == lines_of(self.rows)  # of the record, which has a checksum
             and RunFolder(path).summary.exists()
             and not self.record.is_damaged("summary.json")
             and not RunFolder(path).resume.exists()

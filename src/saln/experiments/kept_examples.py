@@ -106,6 +106,7 @@ class ChoiceRecord:
 
     def choice(self, candidates: Candidates, selection: Selection) -> None:
         """Takes one choice; for :meth:`Selector.watch`."""
+        # A selector counts no epochs; the choices so far say which one this is.
         epoch = int(np.searchsorted(self.ends, self.choices, side="right")) + 1
         step = self.choices - (int(self.ends[epoch - 2]) if epoch > 1 else 0)
         self.choices += 1
@@ -167,6 +168,7 @@ class ChoiceRecord:
 def _choices(arrays: Mapping[str, npt.NDArray[Any]], examples: int) -> ArmChoices:
     kept = np.unpackbits(arrays["kept"], axis=1, count=examples).astype(np.bool_)
     facts = {name[6:]: arrays[name] for name in arrays if name.startswith("facts.")}
+    # By epoch and step, whatever order the arrays lie in.
     keys = (re.fullmatch(r"shown\.(\d+)\.(\d+)\.indices", name) for name in arrays)
     batches = sorted((int(key[1]), int(key[2])) for key in keys if key)
     shown = []
@@ -247,6 +249,7 @@ def save_sheets(folder: Path, examples: Examples, shown: list[Shown]) -> None:
         rows = -(-len(images) // SHEET_COLUMNS)
         sheet = Image.new("RGB", (SHEET_COLUMNS * tile, rows * tile))
         for number, image in enumerate(images):
+            # The middle square: tiles of photos of any shape lie in a grid.
             side = min(image.size)
             left, top = (image.width - side) // 2, (image.height - side) // 2
             square = image.resize((tile, tile), box=(left, top, left + side, top + side))

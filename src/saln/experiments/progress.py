@@ -118,6 +118,7 @@ class RunProgress(contextlib.AbstractContextManager["RunProgress"]):
         lines = read_lines(folder)
         if record.is_old:
             record.rows = old_rows(folder, lines, record, config.epochs)
+        # In the order in which a run that is left alone would have written them.
         rows: list[EpochRow] = []
         for arm, seed in ((arm, seed) for seed in config.seeds for arm in config.labels):
             done = record.done(arm, seed)
@@ -126,6 +127,7 @@ class RunProgress(contextlib.AbstractContextManager["RunProgress"]):
         add_seeds(folder, record, config)
         lost = note_resumed(folder, device)
         states.damaged += [] if lost is None else [lost]
+        # Before the record says that states carry checksums; a kill between the two does no harm.
         states.sign()
         record.version = FORMAT_VERSION
         record.write()
@@ -142,6 +144,7 @@ class RunProgress(contextlib.AbstractContextManager["RunProgress"]):
             DataError: The disk is full, or the folder is no longer there.
         """
         self.log.check()
+        # In this order: a kill between the two leaves a row too few, which the state has.
         self.states.save([old for old in (*self.rows, row) if old.key == row.key], state)
         self.rows.append(row)
         self.log.add(row)
@@ -176,6 +179,7 @@ class RunProgress(contextlib.AbstractContextManager["RunProgress"]):
     def _end(self, arm: str, seed: int) -> None:
         """Keeps the rows of an arm that is done; its state goes."""
         self.record.rows = [row for row in self.rows if self.record.done(*row.key)]
+        # First: what the state holds is in the record before it goes.
         self.record.write()
         self.states.drop(arm, seed)
 

@@ -109,6 +109,7 @@ class Record:
             return None
         values = read_json(source, cure)
         version = values.get("format_version")
+        # One that lost its checksum to an editor would else pass for a version without.
         if CHECKSUM in values or version == FORMAT_VERSION:
             if signed(values)[CHECKSUM] != values.get(CHECKSUM):
                 raise DataError(f"{source} is not what was written; {cure}")
@@ -126,12 +127,13 @@ class Record:
     def _of(cls, path: Path, values: Mapping[str, Any]) -> Record:
         found = cls(path, dict(values["facts"]), version=values["format_version"])
         for entry in values["costs"]:
+            # The file keeps arm and seed beside the cost, JSON having no keys of two parts.
             rest = {key: value for key, value in entry.items() if key not in ("arm", "seed")}
             key = entry["arm"], entry["seed"]
             found.costs[key] = ArmCost.from_json(rest, f"the cost of {key[0]}, seed {key[1]}")
         for entry in values["failed"]:
             found.failures[entry["arm"], entry["seed"]] = entry["error"]
-        if found.is_old:
+        if found.is_old:  # its rows are in epochs.jsonl alone
             return found
         rows = [EpochRow.from_json(row, f"rows[{i}]") for i, row in enumerate(values["rows"])]
         about = None if values["about"] is None else RunFacts.from_json(values["about"], "about")

@@ -81,6 +81,7 @@ class EpochRow(JsonRecord):
         names = super().names()
         if self.evaluated:
             return names
+        # The order is part of the format: checksums are taken of the bytes.
         first = names.index(METRICS[0])
         return (*names[:first], *METRICS, *names[first + len(METRICS) :])
 
@@ -109,6 +110,7 @@ def row_of_line(line: bytes, source: object, number: int, cure: str) -> EpochRow
         raise DataError(f"{where}: {error}, or {cure}") from error
     except (ValueError, RecursionError) as error:
         raise DataError(f"{where} is no JSON ({error}); {cure}") from error
+    # An epoch is evaluated on every split or on none.
     measured = [name for name in METRICS if getattr(row, name) is not None]
     if measured and len(measured) < len(METRICS):
         lost = next(name for name in METRICS if name not in measured)
@@ -153,7 +155,7 @@ class ArmSeconds(JsonRecord):
     per_epoch: float
     features: float
     reference: float
-    save: float = 0.0
+    save: float = 0.0  # not in runs of versions that could not go on
     load: float
     score: float
     select: float
@@ -227,6 +229,7 @@ class ArmSummary(JsonRecord):
     steps: int
     examples_forward: int
     examples_backward: int
+    # Runs of earlier versions lack what follows, but for the difference to uniform.
     one_off_examples: OneOffExamples | None = None
     peak_bytes: PeakBytes = PeakBytes()
     at_equal_steps: Mapping[str, EqualDifference | None] = field(default_factory=dict)
@@ -259,6 +262,7 @@ class RunFacts(JsonRecord):
     """What was run: the settings that a summary repeats, and the size of the data."""
 
     dataset: str
+    # With a default: what earlier versions did not write.
     classes: int | None = None
     class_names: tuple[str, ...] = ()
     examples: Mapping[str, int]

@@ -156,6 +156,7 @@ def held(path: Path) -> Iterator[None]:
     check_new_path(path, "out")
     if path.exists() and not path.is_dir():
         raise InputError(f"{parameter('out', path)} is a file; give a folder")
+    # What is made for the lock goes with it where no run came to be.
     made = [part for part in (path, *path.parents) if not part.exists()]
     try:
         lock = _lock(path)

@@ -35,6 +35,7 @@ def save_state(path: Path, content: Mapping[str, Any]) -> None:
     """
 
     def write(beside: Path) -> None:
+        # State and checksum are renamed to their place together.
         torch.save(content, beside)
         _append_checksum(beside)
 
@@ -81,6 +82,7 @@ def load_state(path: Path, device: torch.device, *, checked: bool = True) -> dic
     try:
         size = path.stat().st_size
         with path.open("rb") as stream:
+            # torch reads the index at the file's end, and passes over what follows it.
             stream.seek(max(0, size - _TAIL), os.SEEK_SET)
             tail = stream.read()
         whole = not checked or (

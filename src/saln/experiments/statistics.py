@@ -58,6 +58,7 @@ def mean_interval(values: Sequence[float]) -> Interval:
     mean = float(np.mean(values))
     if m < 2:
         return Interval(mean, None)
+    # Few seeds: the normal distribution's interval would be too narrow.
     half = float(
         special.stdtrit(m - 1, (1 + CONFIDENCE) / 2) * np.std(values, ddof=1) / math.sqrt(m)
     )
@@ -73,6 +74,7 @@ def paired_difference(values: Sequence[float], baseline: Sequence[float]) -> Dif
     Raises:
         ValueError: The two have different lengths.
     """
+    # Seeds share data and order: what they have in common cancels out of each pair.
     pairs = [a - b for a, b in zip(values, baseline, strict=True)]
     mean, ci95 = mean_interval(pairs)
     if ci95 is not None and ci95[0] > 0:
@@ -101,6 +103,7 @@ def first_reaching(curve: Curve, target: float) -> float | None:
         return curve.x[0]
     for end in range(1, len(curve.x)):
         if curve.y[end] >= target:
+            # On the straight line to the point before.
             (x0, x1), (y0, y1) = curve.x[end - 1 : end + 1], curve.y[end - 1 : end + 1]
             return x0 + (x1 - x0) * (target - y0) / (y1 - y0)
     return None
@@ -123,6 +126,7 @@ def difference_at_equal_cost(
     """
     ends, values, others = [], [], []
     for mine, other in zip(curves, baseline, strict=True):
+        # The last cost that both have; beyond it one of them was not measured.
         end = min(mine.x[-1], other.x[-1])
         value, against = value_at(mine, end), value_at(other, end)
         if value is None or against is None:
@@ -147,5 +151,6 @@ def share_to_break_even(
     reaches in at most this share of the baseline's steps. 0.8 means: a fifth fewer. At 0
     or below, one-off work alone costs more than the baseline's whole run.
     """
+    # What the baseline spends, less what the arm has spent before its first step.
     budget = baseline_steps * baseline_seconds_per_step + baseline_seconds_once - seconds_once
     return budget / (baseline_steps * seconds_per_step)

@@ -112,6 +112,7 @@ def sections() -> tuple[Section, ...]:
     _load_packages()
     found = {section.title: section for section in SECTIONS}
     for title, part in _added:
+        # Behind a word of its own: no place of the page's own can have that name.
         place = "section-" + re.sub(r"\W+", "-", title.lower())
         section = found.get(title, Section(place, title, ()))
         found[title] = section._replace(parts=(*section.parts, part))

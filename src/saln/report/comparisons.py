@@ -29,6 +29,7 @@ def headline(summary: Summary) -> str:
         )
         if found[verdict]
     ]
+    # What was hoped for and not shown is said first.
     if not found["better"]:
         parts.insert(0, "No selector was shown to beat a uniform choice.")
     return " ".join(parts)
@@ -134,7 +135,7 @@ def break_even_lines(summary: Summary) -> tuple[str, ...]:
     """How many fewer steps each arm must need to pay for its choosing, in words."""
     lines = []
     for arm, baseline, found in _break_evens(summary):
-        if arm in BASELINES:
+        if arm in BASELINES:  # they choose nothing that would have to pay
             continue
         share = found.steps_share
         if share <= 0:

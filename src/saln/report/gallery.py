@@ -78,6 +78,7 @@ def _batch(arm: str, shown: Shown, labels: list[int], true_labels: list[int]) ->
     kept = set(shown.positions.tolist())
     candidates = []
     for position, index in enumerate(shown.indices[:SHOWN_CANDIDATES].tolist()):
+        # Four digits are what a person reads, and keep the page small.
         score = None if shown.scores is None else float(f"{shown.scores[position]:.4g}")
         candidates.append(
             Candidate(position, index, labels[index], true_labels[index], score, position in kept)
@@ -112,7 +113,7 @@ def make_gallery(folder: Path, chosen: Chosen, damaged: Sequence[str] = ()) -> G
                 if name in left_out or not path.exists():
                     continue
                 key = f"{shown.epoch}-{shown.step}"
-                if key not in sheets:
+                if key not in sheets:  # the arms share it, having the same candidates
                     sheet = _read_sheet(path)
                     if sheet is None:
                         left_out.add(name)

@@ -79,6 +79,7 @@ def label_section(folder: Path) -> LabelSection | None:
 
 
 def _probability(share: float) -> str:
+    # 0.0% would say that it is impossible.
     return "< 0.1" if share < 0.001 else percent_text(share)
 
 
@@ -108,6 +109,7 @@ def _confusions(doubts: LabelDoubts) -> Table | None:
         for given, share in enumerate(row)
         if given != true and share >= smallest
     ]
+    # Of equal shares the first class comes first, so that the page repeats.
     pairs.sort(key=lambda pair: (-pair[0], *pair[1:]))
     if not pairs:
         return None

@@ -49,8 +49,8 @@ def _templates() -> jinja2.Environment:
     """The pages' templates; what is put into them is escaped."""
     return jinja2.Environment(
         loader=jinja2.PackageLoader("saln.report", "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
+        autoescape=True,  # names of classes and folders come from anywhere
+        undefined=jinja2.StrictUndefined,  # a name that is misspelled must not show as nothing
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -152,6 +152,8 @@ def _about(run: ReportedRun) -> dict[str, Any]:
 def _page(run: ReportedRun, files: _ReportFiles) -> str:
     left_out: Sequence[str] = run.left_out  # first: a damaged file is named before all else
     gallery = None if run.chosen is None else make_gallery(run.folder, run.chosen, left_out)
+    # Drawing takes seconds: the labels and the gallery, which may be refused, come before it.
+    labels = label_section(run.folder)
     drawn = [files.section(section) for section in sections()]
     values = {
         "environment": run.facts,
@@ -161,7 +163,7 @@ def _page(run: ReportedRun, files: _ReportFiles) -> str:
         "truth": run.summary.knows_truth,
         "left_out": left_out if gallery is None else gallery.left_out,
         "colors": page_colors(),
-        "labels": label_section(run.folder),
+        "labels": labels,
     }
     page: str = _templates().get_template("page.html.j2").render(_about(run) | values)
     return page

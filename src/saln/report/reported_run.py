@@ -85,6 +85,7 @@ class ReportedRun:
             if self.record is None or unread or kind not in _CURES:
                 continue
             damaged, image = self.record.is_damaged(name), name.endswith(".webp")
+            # One image is one batch of the gallery; weights or choices are a whole section.
             if damaged and not image:
                 raise DataError(f"{self.folder / name} is not what was written; {_CURES[kind]}")
             if damaged or not (self.folder / name).exists():
@@ -109,6 +110,7 @@ def read_run(folder: Path) -> ReportedRun:
             f"with 'saln compare --resume --out {shlex.quote(str(folder))}'"
         )
     settings = read_settings(folder)
+    # Nobody may be at work on the run while its files are written anew.
     if not found.is_whole(folder):
         with held(folder):
             found.mend(folder)

@@ -151,6 +151,7 @@ def to_markdown(table: Table) -> str:
     def line(cells: Sequence[str]) -> str:
         return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
+    # The first column is text, the others are numbers, which line up at the right.
     rule = "|" + " --- |" + " ---: |" * (len(table.columns) - 1)
     lines = [f"**{table.title}**", "", line(table.columns), rule, *map(line, table.rows)]
     return "\n".join(lines) + "\n"
@@ -173,6 +174,7 @@ def verdicts(summary: Summary) -> tuple[str, ...]:
                 f"{arm} against uniform: {versus.verdict} ({points} points of test accuracy; {why})"
             )
     arms = summary.finished
+    # Of training on everything there is one arm at most.
     base = next((entry for arm, entry in arms.items() if keeps_all(arm)), None)
     if base is not None:
         cheaper = [

@@ -160,6 +160,7 @@ def data_of(drawing: Drawing) -> tuple[tuple[str, ...], list[tuple[object, ...]]
 def to_csv(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """Comma-separated values with headings; floats in full."""
     text = io.StringIO()
+    # The module's own line ends, \r\n, would make files that differ between tools.
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
     writer.writerows(rows)

@@ -37,6 +37,7 @@ def weight_distribution(run: ReportedRun) -> Figure | None:
     weights = run.final_weights
     if not weights:
         return None
+    # The same bins for all arms, else their shares could not be compared.
     reach = max(float(np.abs(values).max()) for values in weights.values()) or 1.0
     edges = np.linspace(-reach, reach, BINS + 1)
     middles = ((edges[1:] + edges[:-1]) / 2).tolist()
