@@ -285,7 +285,7 @@ def test_stopping_leaves_whole_rows(config, monkeypatch):
 
     class Interrupts(Quiet):
         def epoch(self, row, epochs):
-            calls.append(row)
+            calls.append(row.to_json())
             if len(calls) == 3:
                 raise KeyboardInterrupt
 
