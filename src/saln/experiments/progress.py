@@ -32,7 +32,6 @@ from typing import Any
 
 import torch
 
-from saln.errors import InputError
 from saln.experiments.arm_states import ArmStates
 from saln.experiments.config import Config
 from saln.experiments.environment import environment
@@ -40,7 +39,7 @@ from saln.experiments.finished_run import finish
 from saln.experiments.progress_file import FORMAT_VERSION, Record
 from saln.experiments.row_log import RowLog
 from saln.experiments.rows import ArmCost, EpochRow, RunFacts, Summary
-from saln.experiments.run_folder import RunFolder, write_settings
+from saln.experiments.run_folder import RunFolder, unwritable_folder, write_settings
 from saln.experiments.run_repair import (
     add_seeds,
     note_resumed,
@@ -51,7 +50,6 @@ from saln.experiments.run_repair import (
     write_lines,
 )
 from saln.files import write_json, write_signed, write_with
-from saln.messages import parameter
 
 
 class RunProgress(contextlib.AbstractContextManager["RunProgress"]):
@@ -212,7 +210,4 @@ def _make_folders(folder: RunFolder) -> None:
         for path in (folder.checkpoints, folder.resume):
             path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(
-            f"{parameter('out', folder.path)} cannot be written ({error.strerror or error}); give "
-            "another folder"
-        ) from error
+        raise unwritable_folder(folder.path, error) from error

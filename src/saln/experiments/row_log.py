@@ -6,8 +6,9 @@ import os
 from pathlib import Path
 from typing import IO
 
-from saln.errors import DataError, InputError
+from saln.errors import DataError
 from saln.experiments.rows import EpochRow, lines_of
+from saln.experiments.run_folder import unwritable_folder
 from saln.files import is_out_of_space
 from saln.messages import parameter
 
@@ -28,10 +29,7 @@ class RowLog:
             # Unbuffered and in one piece: a row is on disk or not, whenever the run ends.
             self.stream: IO[bytes] = path.open("ab", buffering=0)
         except OSError as error:
-            raise InputError(
-                f"{parameter('out', path.parent)} cannot be written ({error.strerror or error}); "
-                "give another folder"
-            ) from error
+            raise unwritable_folder(path.parent, error) from error
 
     def check(self) -> None:
         """Notices a folder that was deleted, moved or replaced under the run.

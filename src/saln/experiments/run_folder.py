@@ -161,10 +161,7 @@ def held(path: Path) -> Iterator[None]:
     try:
         lock = _lock(path)
     except OSError as error:
-        raise InputError(
-            f"{parameter('out', path)} cannot be written ({error.strerror or error}); give another "
-            "folder"
-        ) from error
+        raise unwritable_folder(path, error) from error
     try:
         yield
     finally:
@@ -176,6 +173,12 @@ def held(path: Path) -> Iterator[None]:
         with contextlib.suppress(OSError):  # not empty: it is a run
             for part in made:
                 part.rmdir()
+
+
+def unwritable_folder(path: Path, error: OSError) -> InputError:
+    """The error for a run folder that nothing can be written to."""
+    why = error.strerror or error
+    return InputError(f"{parameter('out', path)} cannot be written ({why}); give another folder")
 
 
 def _lock(path: Path) -> ByteLocks | None:
@@ -211,8 +214,7 @@ def _refuse_what_is_there(path: Path) -> None:
     if (path / "config.json").exists():
         raise _TakenError(
             f"{parameter('out', path)} holds another run; give a new or an empty folder, or "
-            f"{parameter('resume', True)} "
-            "to go on with that run"
+            f"{parameter('resume', True)} to go on with that run"
         )
     raise _TakenError(f"{parameter('out', path)} holds other files; give a new or an empty folder")
 
