@@ -171,10 +171,12 @@ def as_wholes(values: Any, name: str) -> npt.NDArray[np.int64]:
         InputError: They are none, or no row of numbers; the message names the argument.
     """
     array = as_array(values, name)
+    # A column of a table has a second dimension of one.
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
     if array.size == 0 and array.ndim == 1:
         return np.zeros(0, dtype=np.int64)
+    # Class numbers that went through a data frame with gaps come as floats.
     whole = array.dtype.kind in "iu" or (
         array.dtype.kind == "f" and bool((np.floor(array) == array).all())
     )
@@ -196,6 +198,7 @@ def as_label(label: Any) -> int:
         InputError: It is no class; the message says what it is.
     """
     given = label
+    # Only what prints on one short line is shown; a picture in the label's place is not.
     plain = isinstance(label, int | float | complex | str | np.generic | Tensor | None)
     shown = " ".join(repr(label).split())[:60] if plain else f"a {type(label).__name__}"
     if isinstance(label, Tensor | np.ndarray | list | tuple):
@@ -270,6 +273,7 @@ def as_labels(
     if array.dtype.kind in "if":
         _refuse(array < 0, array, "; give 0 or more, and leave out what has no class")
     if array.dtype.kind in "uf":
+        # int64 would turn these into negative numbers, without a word.
         beyond = array.astype(np.float64) >= 2.0**63
         _refuse(beyond, array, ", more than a class can be; number the classes from 0")
     return array.astype(np.int64), None
@@ -277,6 +281,7 @@ def as_labels(
 
 def _plain(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Python's own objects, all of one kind, as an array of that kind."""
+    # Text and numbers together would all become text, and 1 and "1" one class.
     names = np.array([isinstance(value, str) for value in array])
     numbers = np.array([isinstance(value, int | float | np.number | np.bool_) for value in array])
     if not (names.all() or numbers.all()):

@@ -30,6 +30,7 @@ def _digits(request: DatasetRequest) -> LoadedSplits:
     import sklearn.datasets  # takes a second, for one data set of five
 
     bunch = sklearn.datasets.load_digits()
+    # Stored as 0 to 16; images here have 0 to 255.
     pixels = np.round(bunch.images * (255 / 16)).astype(np.uint8)
     names = tuple(str(digit) for digit in range(10))
     return LoadedSplits(
@@ -44,6 +45,7 @@ def _torchvision_splits(
     root, ((argument, values),) = request.data_root, splits.items()
     try:
         return [factory(str(root), **{argument: v}, download=request.download) for v in values]
+    # How torchvision says that the files are not there.
     except RuntimeError as error:
         raise InputError(
             f"{parameter('data_root', root)} does not hold {name} ({str(error).splitlines()[0]}); "
@@ -119,6 +121,8 @@ def _hugging_face(request: DatasetRequest) -> LoadedSplits:
 def _published(splits: dict[str, ImageSplit], names: tuple[str, ...]) -> LoadedSplits:
     """What is published without a test split is measured on its validation split."""
     test, validation = splits.get("test"), splits.get("validation")
+    # Chosen on and measured on the same images would be no honest test; so validation is then cut
+    # from the training split.
     if test is None:
         test, validation = validation, None
     return LoadedSplits(splits["train"], names, validation, test)

@@ -91,6 +91,8 @@ class LoadedSplits:
         object.__setattr__(self, "class_names", tuple(map(str, self.class_names)))
         for name in ("train", "validation", "test"):
             split = getattr(self, name)
+            # Checked here, with the split's name: later it would be an index out of range in a
+            # loss.
             top = -1 if split is None or not len(split.labels) else int(split.labels.max())
             if top >= len(self.class_names):
                 raise DataError(

@@ -64,6 +64,7 @@ class Examples:
     def fingerprint(self) -> str:
         """A hash that changes with the images' names and sizes, the rows and the labels."""
         digest = hashlib.blake2b(self.images.fingerprint().encode(), digest_size=16)
+        # The same images with other rows or labels give other features or votes.
         digest.update(np.ascontiguousarray(self.rows).data)
         digest.update(np.ascontiguousarray(self.labels).data)
         return digest.hexdigest()
@@ -125,6 +126,7 @@ class DataSet:
             np.concatenate([getattr(part, name) for part in both])
             for name in ("rows", "labels", "true_labels")
         )
+        # By row, so that it is the pool whether or not a reference part was taken out of it.
         order = np.argsort(rows)
         return Examples(self.train.images, rows[order], labels[order], true_labels[order])
 
@@ -141,6 +143,7 @@ class DataSet:
             labels = flip_labels(part.labels, share, n_classes, derive_seed(seed, name))
             return dataclasses.replace(part, labels=labels)
 
+        # Not validation and test: they measure, and must stay true.
         return dataclasses.replace(
             self,
             train=noisy("train", self.train),
@@ -173,6 +176,7 @@ def stratified_part(
         raise InputError(f"count={count} is more than the {len(labels)} labels; give at most those")
     if not isinstance(random, np.random.Generator):
         raise InputError(f"random={random!r} is not allowed; give a numpy.random.Generator")
+    # Sorted by class, at random inside each; every class is hit as often as its share says.
     row = np.lexsort((random.random(len(labels)), labels))
     start = random.random()
     picks = np.floor((np.arange(count) + start) * (len(labels) / max(count, 1))).astype(np.int64)

@@ -100,7 +100,7 @@ def look_at(source: Path | bytes | BinaryIO) -> tuple[int, int]:
     """Width and height as stored, read from the header, and a look whether the end is there.
 
     The pixels are decoded only where the end is not what it should be: some cameras write more
-    behind it, and most of what is cut short can be told so at no cost.
+    behind it, and most of what is cut short is recognized at no cost.
 
     Raises:
         Exception: It is no picture, or one cut short. Decoders raise many kinds; all mean the same.

@@ -58,10 +58,12 @@ def _row_name(dataset: Any, index: int) -> str:
 def file_of(dataset: Any, index: int) -> Path | None:
     """An example's file, of a data set that keeps a list of paths, or of tuples that begin so."""
     attributes = getattr(dataset, "__dict__", {})
+    # Of the instance alone: a property of the class might open files.
     found = next((attributes[name] for name in PATHS if attributes.get(name) is not None), None)
     if not isinstance(found, Sequence) or isinstance(found, str) or index >= len(found):
         return None
     entry = found[index]
+    # torchvision's folders keep (path, class).
     entry = entry[0] if isinstance(entry, tuple | list) and entry else entry
     if not isinstance(entry, str | os.PathLike):
         return None

@@ -58,6 +58,7 @@ def _file_names(dataset: Any) -> list[Path] | None:
     names = [entry[0] if isinstance(entry, tuple | list) and entry else entry for entry in found]
     if not all(isinstance(name, str | os.PathLike) for name in names):
         return None
+    # Some keep names that begin at their root, others at the working folder.
     root = Path(str(getattr(dataset, "root", "")))
     paths = [Path(name) for name in names]
     return [path if path.is_absolute() or path.exists() else root / path for path in paths]
@@ -122,6 +123,7 @@ def _hugging_face(dataset: Any, digest: _Digest) -> None:
 
 def _spread(length: int) -> Any:
     """The first, the last and others between them, at most ``SAMPLE``."""
+    # Both ends too: what was appended or cut off is noticed.
     return np.unique(np.linspace(0, length - 1, SAMPLE).astype(np.int64))
 
 

@@ -92,7 +92,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 class _Walk:
     """Finds pictures below folders, each folder once, however many symbolic links lead to it.
 
-    Folders are told apart by what they are on the disk, so a circle of links ends where it
+    Folders are distinguished by what they are on the disk, so a circle of links ends where it
     began. A folder that two classes hold is refused: its pictures would be of both.
     """
 
@@ -104,9 +104,11 @@ class _Walk:
 
     def enter(self, folder: str, owner: str) -> bool:
         """Notes a folder as the owner's; says whether it is to be looked into."""
+        # By device and inode: names say nothing where links lead to the same folder.
         before = self.owners.setdefault(_identity(folder), owner)
         if before == owner:
             return True
+        # A link to a folder above closes a circle: it is not followed, and no mistake.
         above = before == self.root or owner.startswith(before + os.sep)
         if not above:
             raise InputError(
@@ -168,11 +170,13 @@ def _split_folders(root: str) -> dict[str, str]:
         kind = _split_of(entry.name)
         inside = _listing(entry.path)
         walk = _Walk(root)
+        # Pictures of its own, or a link back: then it is a class, or a split without classes.
         if kind is None or inside.pictures or not walk.enter(entry.path, entry.path):
             if next(iter(_Walk(root).pictures(entry.path, entry.path)), None) is not None:
                 (classes if kind is None else flat).append(entry.name)
         elif next(iter(walk.pictures(entry.path, entry.path)), None) is not None:
             splits.setdefault(kind, []).append(entry.name)
+    # A class may well be called "test": one such name alone is no split.
     kinds = {_split_of(name) for name in flat} | set(splits)
     if not splits and not (len(kinds) > 1 and "train" in kinds):
         return {}
@@ -243,6 +247,7 @@ def find_splits(root: Path) -> tuple[dict[str, FoundSplit], tuple[str, ...]]:
         if name and not walk.enter(folder, folder):
             raise InputError(f"folder:{root} has {name}/ leading back to itself; remove that link")
         found[split] = walk.classes(folder)
+    # Numbered by name, so that the same folders always give the same classes.
     names = sorted(name for name, paths in found["train"].items() if paths)
     _tell(walk, found, names)
     _check(root, walk, found, names)

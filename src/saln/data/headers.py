@@ -51,6 +51,7 @@ def unreadable_images(examples: Examples) -> tuple[Unreadable, ...]:
 
     if isinstance(examples.images, ArrayImages):
         return ()  # in memory
+    # In parts: a task a picture would cost more than the look at it.
     parts = np.array_split(examples.rows, max(1, len(examples) // _AT_ONCE))
     with ThreadPoolExecutor(max_workers=_THREADS) as pool:
         return tuple(one for found in pool.map(look, parts) for one in found)

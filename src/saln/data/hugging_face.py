@@ -71,6 +71,7 @@ def load_splits(name: str, download: bool) -> tuple[dict[str, TableSplit], tuple
         raise InputError(
             f"hf:{name} has no split 'train', only {', '.join(map(str, splits))}; name it so"
         )
+    # Other splits, such as "extra", have no part in a comparison.
     kept: dict[str, Any] = {
         kind: splits[kind] for kind in ("train", "validation", "test") if kind in splits
     }
@@ -98,6 +99,7 @@ def _open(name: str, path: Path | None, download: bool, datasets: Any) -> dict[s
             )
         what, options = kind, {"data_files": {"train": str(path)}}
         if path.suffix.lower() == ".tsv":
+            # The reader of CSV files takes tabs only when it is asked to.
             options["sep"] = "\t"
     saved = path is not None and any(
         (path / file).is_file() for file in ("dataset_dict.json", "state.json")
@@ -180,6 +182,7 @@ class _Columns:
             if split != "train" and self._is_unlabeled(split, label):
                 logger.warning("%s: left out: split '%s', which has no labels", self.name, split)
                 continue
+            # Found in the training split; the others must not be read by another column.
             if image not in table.features:
                 raise InputError(
                     f"{self.name} has no column {image!r} in its split {split!r}, only "
@@ -196,6 +199,7 @@ class _Columns:
 
         features = table.features
         images = [c for c, kind in features.items() if isinstance(kind, datasets.Image)]
+        # What is declared as images comes first, then what looks so, then names of files.
         images = images or [c for c, kind in features.items() if _is_encoded(kind, datasets)]
         images = images or [c for c in _PATH_KEYS if self._holds_paths(table, c)][:1]
         if len(images) > 1:
@@ -220,6 +224,7 @@ class _Columns:
         features = table.features
         named = [c for c in LABEL_KEYS if c in features]
         classes = [c for c, kind in features.items() if hasattr(kind, "names")]
+        # A column that is both called so and declared as classes; else declared; else called so.
         found = [c for c in named if c in classes] or classes or named
         if not found:
             raise InputError(
@@ -237,6 +242,7 @@ class _Columns:
         if column.null_count == len(column):
             return True
         first = column[0].as_py()
+        # -1 is how published test sets hide their labels.
         return first == -1 and set(column.unique().to_pylist()) <= {-1, None}
 
     def _values(self, split: str, label: str) -> npt.NDArray[Any]:
@@ -261,6 +267,7 @@ class _Columns:
                 f"is row {row}; remove those rows, or give them a label"
             )
         if pa.types.is_nested(kind) and not pa.types.is_struct(kind):
+            # Lists of one are a class each all the same.
             flat = [value[0] for value in column.to_pylist() if len(value) == 1]
             if len(flat) == len(column):
                 column = pa.chunked_array([pa.array(flat)])
@@ -297,6 +304,7 @@ class _Columns:
                 f"{where} holds {values[broken.argmax()]} in row {int(broken.argmax())}: numbers "
                 "to be predicted have no classes; sort them into intervals first, one class each"
             )
+        # Whole floats that hardly ever repeat: prices or ages, not classes.
         if len(values) > 20 and len(np.unique(values)) > len(values) / 2:
             raise InputError(
                 f"{where} holds {len(np.unique(values)):,} different fractions in "

@@ -138,6 +138,7 @@ def _file_size(path: str | Path) -> int:
     try:
         return Path(path).stat().st_size
     except (OSError, ValueError):
+        # Missing is a state as well; whoever opens the file says so.
         return -1
 
 
@@ -196,6 +197,7 @@ class TableImages:
             cell = self._scalar(row)
             if not cell.is_valid:
                 raise ValueError("it is empty")
+            # The bytes alone: as_py would copy them, which costs more than the look.
             if isinstance(cell, pa.StructScalar) and "bytes" in cell and cell["bytes"].is_valid:
                 cell = cell["bytes"]
             if isinstance(cell, pa.BinaryScalar) and not isinstance(cell, pa.StringScalar):

@@ -76,6 +76,7 @@ def _to_rgb(image: Any) -> Image.Image:
     pixels = as_array(image, "pixels")
     if isinstance(image, torch.Tensor) and pixels.ndim == 3 and pixels.shape[0] in (1, 3, 4):
         pixels = pixels.transpose(1, 2, 0)  # torch's order, also where both could be meant
+    # Floats are most often what a transform made: normalized, so nobody can tell black from white.
     if pixels.dtype.kind not in "bui":
         raise InputError(
             f"its image is an array of {pixels.dtype}, expected a PIL image or uint8; leave the "
@@ -104,6 +105,7 @@ def _item(dataset: Any, index: int) -> Any:
     picture that they make of it, where nobody has chosen how: theirs lets Pillow try formats that
     start other programs, waits for pipes, and cuts off what is above 8 bits.
     """
+    # Exactly these classes: one that is derived from them may open examples in its own way.
     if type(dataset) is torch.utils.data.Subset:
         return _item(dataset.dataset, int(dataset.indices[index]))
     if type(dataset) is torch.utils.data.ConcatDataset:
@@ -118,6 +120,8 @@ def _item(dataset: Any, index: int) -> Any:
         if dataset not in _AS_STORED:
             _AS_STORED[dataset] = dataset.with_format("arrow")
         row = _AS_STORED[dataset][index]
+        # Columns such as a caption or an embedding are not converted: that may cost more than a
+        # picture.
         wanted = (*IMAGE_KEYS, *LABEL_KEYS)
         return {
             name: row.column(name)[0].as_py() if name in wanted else None

@@ -63,6 +63,7 @@ class EvaluationView(Dataset[Item]):
         try:
             image, label = read_item(self.examples, index)
             return self.transform(image), label, index
+        # Raised in a worker it would come wrapped in the worker's whole trace.
         except SalnError as error:
             return error
 
@@ -89,6 +90,7 @@ class TrainingView(Dataset[Item]):
         return len(self.examples)
 
     def __getitem__(self, index: int) -> Item:
+        # The row, not the position: it stays when the reference part is taken out.
         row = int(self.examples.rows[index])
         generator = derive_generator(self.seed, "augmentation", int(self._epoch), row)
         try:

@@ -80,6 +80,7 @@ class EvaluationTransform:
 
     def __call__(self, image: Image.Image) -> Tensor:
         """Gives float32, (3, size, size)."""
+        # One number: the shorter side. Two would squeeze the picture.
         resized = functional.resize(image, [self.size], interpolation=BILINEAR)
         return self.normalization(functional.center_crop(resized, [self.size, self.size]))
 
@@ -110,8 +111,11 @@ class PhotoAugmentation:
             image = functional.hflip(image)
         angle = _uniform(generator, -self.degrees, self.degrees)
         image = functional.rotate(image, angle, interpolation=BILINEAR)
+        # All drawn before the order is: how many numbers are drawn must not depend on what they
+        # are.
         factors = [_uniform(generator, 1 - self.jitter, 1 + self.jitter) for _ in range(3)]
         hue = _uniform(generator, -self.hue, self.hue)
+        # In random order, as torchvision's ColorJitter: the steps do not commute.
         for step in torch.randperm(4, generator=generator).tolist():
             if step == 0:
                 image = functional.adjust_brightness(image, factors[0])

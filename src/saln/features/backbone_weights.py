@@ -22,8 +22,8 @@ _COMPILED = "_orig_mod."
 # Heads that are only there to train from scratch.
 _AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
 _SAVE = "give a state dict saved by torch.save(model.state_dict(), FILE)"
-# How many names a message tells.
-_TOLD = 3
+# How many names a message has.
+_SHOWN = 3
 
 
 def read_weights(path: Path) -> State:
@@ -60,7 +60,7 @@ def _torch(path: Path) -> Any:
         if foreign:
             raise InputError(
                 f"weights file {path} cannot be read: beside tensors it holds Python objects "
-                f"({', '.join(foreign[:_TOLD])}), as a whole model or a checkpoint saved with its "
+                f"({', '.join(foreign[:_SHOWN])}), as a whole model or a checkpoint saved with its "
                 f"settings does, and these may run any code. Where you trust it, open it yourself "
                 f"and {_SAVE}"
             ) from error
@@ -116,7 +116,7 @@ def _content(content: Any) -> str:
 
 def _names(names: Iterable[str]) -> str:
     listed = list(names)
-    return ", ".join(listed[:_TOLD]) + (", ..." if len(listed) > _TOLD else "")
+    return ", ".join(listed[:_SHOWN]) + (", ..." if len(listed) > _SHOWN else "")
 
 
 def _unwrapped(state: State, known: set[str]) -> State:

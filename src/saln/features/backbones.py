@@ -46,6 +46,7 @@ class Network:
 
     def with_head(self, layer: nn.Module) -> nn.Module:
         """The whole network with ``layer`` as its head."""
+        # Networks without a place for a head get one behind.
         if not self.head:
             return nn.Sequential(self.body, layer)
         _set_module(self.body, self.head, layer)
@@ -55,6 +56,7 @@ class Network:
         """A hash of all weights and buffers."""
         digest = hashlib.blake2b(self.name.encode(), digest_size=16)
         for key, value in self.body.state_dict().items():
+            # The name too: two layers may have exchanged their weights.
             digest.update(key.encode())
             # As bytes: NumPy knows no bfloat16.
             plain = value.detach().cpu().contiguous().view(-1).view(torch.uint8)
@@ -103,6 +105,7 @@ def build_network(
         MissingExtraError: ``efficientnet-lite0`` without the extra ``offline``.
     """
     kind, argument = NETWORKS.find(name)
+    # A file takes the place of a download: then nothing is fetched.
     published = pretrained and weights is None
     with seeded_globally(seed, "network"):
         built = kind.make(NetworkRequest(name, argument, image_size, published, named))
@@ -128,6 +131,7 @@ def build_network(
 
 def _check_size(network: Network) -> None:
     image_size = network.image_size
+    # In eval mode: batch normalization refuses one image in training.
     was_training = network.body.training
     network.body.eval()
     try:
@@ -186,6 +190,7 @@ def wrap_backbone(
         InputError: It cannot take such images, or gives something else.
     """
     parameter = next(module.parameters(), None)
+    # Where its weights are: it belongs to the caller and is not moved.
     device = torch.device("cpu") if parameter is None else parameter.device
     with inference_mode_of(module):
         try:

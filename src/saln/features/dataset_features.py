@@ -48,6 +48,7 @@ def named_backbone(
     Raises:
         SalnError: As :func:`saln.features.backbones.build_backbone`.
     """
+    # Small images are enlarged: features of fewer pixels are worth little.
     pixels = feature_size(name, image_size) if size is None else size
     return build_backbone(name, image_size=pixels, weights=weights)
 
@@ -154,6 +155,7 @@ class OpenedExtraction:
         self,
         *,
         progress: Callable[[Progress], None] | None = None,
+        # Handed in, not chosen by name here: Ray's is of a package that comes after this one.
         extract: Callable[..., FeatureStore] = extract_features,
     ) -> FeatureStore:
         """Computes what the store lacks.

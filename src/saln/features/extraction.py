@@ -104,8 +104,10 @@ def _compute(
         for part in job.batches(shards):
             parts.append(part)
             advance(len(part.labels))
+            # Batches end where shards do, so the last one of a shard ends it exactly.
             if part.first + len(part.labels) < shard.stop:
                 continue
+            # One write at a time: else a slow disk would let rows pile up in memory.
             if pending is not None:
                 pending.result()  # a failed write ends the run here
             now = time.perf_counter()
@@ -123,6 +125,7 @@ def _fill(
     """Computes this rank's slice, then what no living process has taken, until all is done."""
     manifest = writer.manifest
     shards, ranks = len(manifest.checksums), job.world_size
+    # Neighboring shards: their images lie beside each other on the disk.
     own = set(range(shards * rank // ranks, shards * (rank + 1) // ranks))
     rows = sum(len(manifest.shard(number)) for number in own)
     left_of_own = sum(len(manifest.shard(number)) for number in manifest.left if number in own)
@@ -182,6 +185,7 @@ class Plan:
 
     def found(self) -> FeatureStore | None:
         """The store, where it is there and whole."""
+        # Looked at without a lock: a finished store is never written.
         store = finished_store(self.path, self.manifest.identity)
         if store is not None:
             self.check_skipped(store.skipped)
@@ -343,8 +347,10 @@ def extract_features(
 
 
 def _store_path(cache_dir: Path, name: str, network: Network, identity: dict[str, Any]) -> Path:
+    # A store's own folder was given: it must hold this, or is refused.
     if (cache_dir / "manifest.json").exists():
         return cache_dir
+    # Whatever changes the rows changes the name, so that stores never take each other's place.
     key = hashlib.blake2b(json.dumps(identity).encode(), digest_size=6).hexdigest()
     slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[-40:]
     return cache_dir / f"{slug}-{network.name}-{network.image_size}px-{key}"

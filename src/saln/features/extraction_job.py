@@ -78,6 +78,7 @@ def _to_float16(
     Raises:
         DataError: A row that float16 cannot hold; the message names it.
     """
+    # Checked after the conversion: what float16 cannot hold has become infinite there.
     small = rows.to(torch.float16).cpu()
     finite = torch.isfinite(small).all(dim=1)
     if not bool(finite.all()):
@@ -114,6 +115,7 @@ class _View(Dataset[Any]):
             return DataError(
                 f"{item}; or list it and keep the others with {parameter('unreadable', 'skip')}"
             )
+        # The decoder's own words say more than ours about it.
         cause = item.__cause__
         reason = str(item) if cause is None else f"{type(cause).__name__}: {cause}"
         # An object's address is another one in every process.
@@ -174,7 +176,7 @@ class ExtractionJob:
             pin_memory=on_gpu,
             generator=torch.Generator(),  # else the loader draws from the global one
         )
-        told = False
+        warned = False
         for batch, skipped in loader:
             if isinstance(batch, SalnError):
                 raise batch
@@ -194,8 +196,8 @@ class ExtractionJob:
                 rows = rows.index_fill(0, torch.tensor(lost, device=rows.device), 0.0)
             features = _to_float16(rows, first, network.name, self.dataset)
             lost_to_zero = (rows != 0).any(dim=1).cpu().numpy() & ~features.any(axis=1)
-            if not told and lost_to_zero.any():
-                told = True
+            if not warned and lost_to_zero.any():
+                warned = True
                 logger.warning(
                     "the features of example %d by %s are all below what float16 holds (6e-08) "
                     "and become 0; scale them up, for example with a LayerNorm behind the backbone",
@@ -208,6 +210,7 @@ class ExtractionJob:
 @contextlib.contextmanager
 def ready(body: nn.Module, device: torch.device) -> Iterator[None]:
     """Has a network on a device, in eval mode and without gradients; then as it was."""
+    # A module of the caller's goes back to where it was.
     parameter = next(body.parameters(), None)
     home = device if parameter is None else parameter.device
     body.to(device)  # not in inference mode, where the weights could never be trained again

@@ -101,6 +101,7 @@ class ExtractionSettings:
             if parameter is not None:
                 return parameter.device
         if self.device is None and torch.cuda.is_available():
+            # torchrun says which GPU of the machine is this process's.
             local_rank = int(os.environ.get("LOCAL_RANK", torch.cuda.current_device()))
             return torch.device("cuda", local_rank % torch.cuda.device_count())
         try:
@@ -118,6 +119,7 @@ class ExtractionSettings:
         mixed = device.type == "cuda" if self.mixed_precision is None else self.mixed_precision
         if not mixed:
             return None
+        # bfloat16 has float32's range, so no activation becomes infinite; older GPUs lack it.
         brain = device.type != "cuda" or torch.cuda.is_bf16_supported()
         return torch.bfloat16 if brain else torch.float16
 
@@ -130,6 +132,7 @@ class ExtractionSettings:
         if isinstance(backbone, str):
             if self.normalization is not None:
                 raise InputError(f"{backbone} has its own normalization; leave normalization out")
+            # 224 pixels would be right for neither: they are made for small images.
             if self.image_size is None and backbone in ("pixels", "small-cnn"):
                 raise InputError(f"{backbone} has no usual image size; give image_size, e.g. 32")
             size = self.image_size or DEFAULT_IMAGE_SIZE

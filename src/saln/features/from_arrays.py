@@ -83,6 +83,7 @@ def write_store(
         "precision": "float16",
         "dataset_fingerprint": digest.hexdigest(),
     }
+    # Hashed and checked before: the same arrays are not written twice.
     if (whole := finished_store(path, identity)) is not None:
         return whole
     manifest = Manifest(name, identity, shard_rows, (None,) * len(shards), class_names=names)
@@ -94,6 +95,7 @@ def write_store(
             for shard in claimed:
                 place = writer.manifest.shard(shard)  # a store begun has its own shard size
                 part = slice(place.start, place.stop)
+                # Read again rather than kept: all rows may be larger than memory.
                 rows = np.asarray(features[part]).astype(np.float16)
                 writer.write(shard, rows, numbers[part], (), 0.0)
     return FeatureStore.open(path)
@@ -129,6 +131,7 @@ class _Losses:
             )
         some = bits.any(axis=1)
         gone = np.flatnonzero(~some)
+        # Rows that were 0 before have lost nothing.
         gone = gone[wide[gone].any(axis=1)]
         self.kept |= bool(some.any())
         self.count += len(gone)

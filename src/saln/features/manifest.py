@@ -121,6 +121,7 @@ class Manifest:
             "shard_rows": self.shard_rows,
             "checksums": list(self.checksums),
         }
+        # Written back as it was found, so that an older SALN still reads it.
         if self.version == 2:
             return values
         values["skipped"] = [entry._asdict() for entry in self.skipped]
@@ -171,6 +172,7 @@ def read_manifest(path: Path) -> Manifest | None:
         return None
     values = read_json(path / "manifest.json", _delete(path))
     version = values.get("format_version")
+    # type, not isinstance: True is an int, and no version.
     if type(version) is not int or version not in _VERSIONS:
         raise DataError(
             f"the feature store {path} has format version {str(version)[:40]} in its "
@@ -182,9 +184,11 @@ def read_manifest(path: Path) -> Manifest | None:
     missing = [key for key in needed if key not in values]
     if missing:
         raise damaged(path, f"manifest.json lacks {', '.join(missing)}")
+    # An edited manifest may hold anything: nothing of it is believed.
     if version != 2 and signed(values, key=SIGNATURE) != values:
         raise damaged(path, "manifest.json is not what was written")
     counts = [values[key] for key in ("rows", "width", "shard_rows")]
+    # Before any range is made of them: damaged numbers would take all memory.
     if not all(type(count) is int and 0 < count < 2**62 for count in counts):
         raise damaged(path, "manifest.json: rows, width and shard_rows must be above 0")
     checksums = values["checksums"]

@@ -76,6 +76,7 @@ def _torchvision(request: NetworkRequest) -> BuiltNetwork:
     name = request.name
     options: dict[str, Any] = {}
     if name in ("googlenet", "inception_v3"):
+        # torchvision warns where it is left open; published weights overwrite what it draws.
         options["init_weights"] = not request.pretrained
     module = torchvision.models.get_model(name, weights=None, **options)
     if hasattr(module, "aux_logits"):  # a second output that only training from scratch uses

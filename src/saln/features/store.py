@@ -59,6 +59,7 @@ def read_shards(
         DamagedStoreError: They are not; the message names the file, the rows and the cure.
     """
     try:
+        # Mapped: of a store larger than memory only the pages that are used are read.
         features = open_array(path / "features.npy", (manifest.rows, manifest.width), np.float16)
         labels = open_array(path / "labels.npy", (manifest.rows,), np.int64)
     except DamagedArrayError as error:
@@ -88,7 +89,7 @@ def _mendable(path: Path, reason: str) -> str:
 def read_seconds(path: Path) -> dict[str, float]:
     """The seconds of each shard, by its number as text; what is not known is left out.
 
-    They are told beside the features and no part of them: a broken file is no reason to stop.
+    They lie beside the features and are no part of them: a broken file is no reason to stop.
     """
     try:
         seconds = read_json(path, "")["seconds"]
@@ -164,6 +165,7 @@ class FeatureStore:
             InputError: ``expected`` has a key that no manifest has; ``path`` is no path.
         """
         path = as_path(path, "path")
+        # A misspelled key would be compared with nothing, and every store would do.
         unknown = [key for key in expected or () if key not in IDENTITY]
         if unknown:
             raise InputError(
@@ -171,6 +173,7 @@ class FeatureStore:
                 f"choose among {', '.join(IDENTITY)}"
             )
         manifest = read_manifest(path)
+        # Arrays without a manifest: either damaged, or begun a moment ago.
         if manifest is None and path.is_dir() and any(path.glob("*.npy")):
             # Another process may have begun the store since.
             manifest = read_manifest(path)

@@ -229,6 +229,7 @@ class _Pool:
         running: dict[Any, tuple[int, int]] = {}  # a reference -> (actor, shard)
         while waiting or running:
             busy = Counter(place for place, _ in running.values())
+            # In rounds: one shard for each actor before any gets a second.
             for _ in range(_IN_FLIGHT):
                 for place, actor in enumerate(self.actors):
                     if waiting and busy[place] < _IN_FLIGHT:
@@ -245,6 +246,7 @@ class _Pool:
                 lost = [shard for where, shard in running.values() if where == place]
                 running = {key: value for key, value in running.items() if value[0] != place}
                 self._replace(place, lost[0], error)
+                # First in line again, in their order: the driver may be waiting to count them.
                 waiting.extendleft(reversed(lost))
                 continue
             except self.ray.exceptions.RayTaskError as error:
@@ -319,6 +321,7 @@ def extract_features_on_ray(  # noqa: D417 (the others are described there)
             return whole
         job = replace(plan.job, device=device)
         if load is not None:
+            # Each actor opens its own; the driver's may be gigabytes.
             job = replace(job, dataset=())
         sent = ray.put(job)
         needs = {"num_gpus": 1} if device.type == "cuda" else {"num_cpus": 1}
