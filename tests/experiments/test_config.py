@@ -84,7 +84,7 @@ def test_a_missing_toml_file_is_refused(tmp_path):
         ({"learner": "resnet19"}, "learner='resnet19' is not allowed"),
         ({"backbone": "resnet19"}, "backbone='resnet19' is not allowed"),
         ({"filter_ratio": 1.0}, "filter ratio 1.0 is not allowed"),
-        ({"batch_size": 0}, "batch_size=0 is not allowed; give a whole number of at least 1"),
+        ({"batch_size": 0}, "batch_size=0 is not allowed; give a whole number, at least 1"),
         ({"epochs": 0}, "epochs=0 is not allowed"),
         ({"workers": -1}, "workers=-1 is not allowed"),
         ({"threads": 0}, "threads=0 is not allowed"),

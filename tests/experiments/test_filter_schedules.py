@@ -174,7 +174,7 @@ def test_candidates_are_those_of_the_sampler(examples, k, start, end, ramp, firs
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"filter_ratio_end": 1.0}, "filter_ratio_end=1.0 is not allowed; give a share"),
+        ({"filter_ratio_end": 1.0}, "filter_ratio_end=1.0 is not allowed; give a number"),
         ({"filter_ratio_end": -0.1}, "filter_ratio_end=-0.1 is not allowed"),
         ({"full_first_epochs": -1}, "full_first_epochs=-1 is not allowed"),
         ({"full_last_epochs": 4}, "full_first_epochs=1 and full_last_epochs=4 leave none of 5"),

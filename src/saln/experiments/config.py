@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 import tomllib
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from saln.converter import convert, unusable
 from saln.data.dataset_registry import DATASETS
@@ -22,10 +21,13 @@ from saln.features.network_registry import NETWORKS
 from saln.files import check_new_path
 from saln.loading.filter_schedule import FilterSchedule
 from saln.messages import Placeholder, parameter
-from saln.selection import candidates_needed
+from saln.selection import Bounds, candidates_needed
+from saln.selection.hyperparameters import hyperparameters
 
 # Of epochs and of a batch: more is a slip of the pen, and would take for ever to plan.
 MOST = 1_000_000
+COUNT, COUNT_OR_NONE = Bounds(low=1, high=MOST), Bounds(low=0, high=MOST)
+SHARE = Bounds(low=0, below=1)
 
 if typing.TYPE_CHECKING:
     Methods = tuple[Method, ...]
@@ -64,41 +66,41 @@ class Config:
     """Start the learner from published weights, where there are any."""
     head_only: bool = False
     """Train the learner's last layer alone; the layers below stay as they are loaded."""
-    image_size: int | None = None
+    image_size: Annotated[int | None, Bounds(low=8, high=2048)] = None
     """Pixels that the learner sees; the data set's own default when not given."""
-    feature_size: int | None = None
+    feature_size: Annotated[int | None, Bounds(low=8, high=2048)] = None
     """Pixels that the backbone sees; the image size, at least 96, when not given."""
-    epochs: int = 25
+    epochs: Annotated[int, COUNT] = 25
     """Passes over the candidates."""
-    reference_epochs: int | None = None
+    reference_epochs: Annotated[int | None, COUNT] = None
     """Passes that train a reference model; as many steps as a selecting arm's when not given."""
-    batch_size: int = 32
+    batch_size: Annotated[int, COUNT] = 32
     """Examples that get a gradient in each step, in every arm."""
     filter_ratio: float = 0.8
     """The share of the candidates that is dropped, in [0, 1)."""
-    filter_ratio_end: float | None = None
+    filter_ratio_end: Annotated[float | None, SHARE] = None
     """The share in the last epoch that drops any; it moves there linearly from --filter-ratio."""
-    full_first_epochs: int = 0
+    full_first_epochs: Annotated[int, COUNT_OR_NONE] = 0
     """In so many first epochs every arm trains on everything."""
-    full_last_epochs: int = 0
+    full_last_epochs: Annotated[int, COUNT_OR_NONE] = 0
     """In so many last epochs every arm trains on everything."""
-    learning_rate: float = 0.001
+    learning_rate: Annotated[float, Bounds(above=0)] = 0.001
     """The rate of SGD with momentum 0.9, or the highest of a schedule."""
     schedule: Literal["constant", "cosine", "onecycle"] = "constant"
     """How the learning rate moves over each arm's own steps."""
-    label_noise: float = 0.0
+    label_noise: Annotated[float, SHARE] = 0.0
     """The share of training labels to replace by wrong ones, in [0, 1)."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """One run of every arm for each, with commas between."""
-    evaluate_every: int = 1
+    evaluate_every: Annotated[int, Bounds(low=1)] = 1
     """Measure accuracy and loss after every so many epochs, and after the last."""
-    limit: int | None = None
+    limit: Annotated[int | None, Bounds(low=1)] = None
     """Use at most this many training and this many test images."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to train."""
-    workers: int = 0
+    workers: Annotated[int, Bounds(low=0, high=1000)] = 0
     """Processes that load images; 0 loads in the training process."""
-    threads: int | None = None
+    threads: Annotated[int | None, Bounds(low=1, high=10_000)] = None
     """CPU threads that torch may use; torch's own choice when not given."""
     cache_dir: Path = dataclasses.field(default_factory=default_cache_dir)
     """Where features are kept for the next run."""
@@ -217,61 +219,29 @@ def refuse(name: str, value: object, allowed: str) -> typing.NoReturn:
     raise InputError(f"{parameter(name, value)} is not allowed; give {allowed}")
 
 
-# Field -> the least and the most that is allowed.
-_RANGES: dict[str, tuple[int, int | None]] = {
-    "epochs": (1, MOST),
-    "evaluate_every": (1, None),
-    "full_first_epochs": (0, MOST),
-    "full_last_epochs": (0, MOST),
-    "workers": (0, 1000),
-    "limit": (1, None),
-    "threads": (1, 10_000),
-    "reference_epochs": (1, MOST),
-    "batch_size": (1, MOST),
-}
-_SHARES = {"filter_ratio_end": "e.g. 0.5", "label_noise": "e.g. 0.4"}
-
-
 def _check_fields(config: Config) -> None:
-    """Refuses what a field may not hold by itself; None is always allowed."""
-    for field in dataclasses.fields(config):
-        name, value = field.name, getattr(config, field.name)
+    """Refuses what a field may not hold by itself; None is allowed where it is a default."""
+    for each, field in zip(hyperparameters(Config), dataclasses.fields(config), strict=True):
+        name, value = each.name, getattr(config, each.name)
         if value is None:
             continue
+        if each.bounds is not None and not each.bounds.holds(value):
+            refuse(name, value, each.allowed())
         if isinstance(value, Path):
             _check_path(name, value)
-        elif name in _RANGES:
-            _check_range(name, value)
-        elif name in _SHARES and not 0 <= value < 1:
-            refuse(name, value, f"a share in [0, 1), {_SHARES[name]}")
-        elif name in ("image_size", "feature_size") and not 8 <= value <= 2048:
-            refuse(name, value, "8 to 2048 pixels")
-        elif name == "learning_rate" and not (math.isfinite(value) and value > 0):
-            refuse(name, value, "a number above 0, e.g. 0.001")
         elif name in ("seeds", "split_seed"):
-            _check_seeds(name, value if name == "seeds" else (value,))
+            seeds = value if name == "seeds" else (value,)
+            if not seeds or len(set(seeds)) != len(seeds):
+                refuse(name, value, "at least one, none of them twice")
+            for seed in seeds:
+                if not -(2**63) <= seed < 2**63:
+                    refuse(name, seed, "a whole number of at most 64 bits")
         elif name == "preset" and value not in preset_names():
             refuse(name, value, f"one of {', '.join(preset_names())}")
         elif "names" in field.metadata and value not in (names := field.metadata["names"]):
             refuse(name, value, names.choices(value))
         if name == "dataset" and value.startswith(("folder:", "hf:")):
             _check_path(name, Path(value.partition(":")[2]))
-
-
-def _check_range(name: str, value: int) -> None:
-    low, high = _RANGES[name]
-    if value < low:
-        refuse(name, value, f"a whole number of at least {low}")
-    if high is not None and value > high:
-        refuse(name, value, f"a whole number of at most {high:,}")
-
-
-def _check_seeds(name: str, seeds: tuple[int, ...]) -> None:
-    if not seeds or len(set(seeds)) != len(seeds):
-        refuse(name, seeds, "at least one, none of them twice")
-    for seed in seeds:
-        if not -(2**63) <= seed < 2**63:
-            refuse(name, seed, "a whole number of at most 64 bits")
 
 
 def _check_path(name: str, path: Path) -> None:

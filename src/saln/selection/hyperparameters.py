@@ -52,7 +52,7 @@ class Bounds:
     def __str__(self) -> str:
         words = {"at least": self.low, "above": self.above, "at most": self.high}
         words["below"] = self.below
-        return ", ".join(f"{word} {value:g}" for word, value in words.items() if value is not None)
+        return ", ".join(f"{word} {value:,}" for word, value in words.items() if value is not None)
 
 
 @dataclass(frozen=True)
@@ -124,11 +124,11 @@ class Hyperparameter:
         return self.convert(value)
 
 
-def hyperparameters(kind: type[Selector]) -> tuple[Hyperparameter, ...]:
+def hyperparameters(kind: type[Any]) -> tuple[Hyperparameter, ...]:
     """Those of a kind of selector: a dataclass's fields, or the parameters of ``__init__``.
 
     Types and bounds are read from the annotations; where there is none, the type is that of a
-    default that is a number, text or a truth value.
+    default that is a number, text or a truth value. A dataclass of settings is read alike.
     """
     try:
         # A dataclass's own annotations know the modules of the classes that they come from.
