@@ -82,8 +82,7 @@ def nearest_rows(
 
     Args:
         rows: All.
-        which: int64, (q,): the rows whose nearest are sought; so many that (q, keys) fits into
-            memory.
+        which: int64, (q,): the rows whose nearest are sought; (q, keys) products are in memory.
         k: How many; at most as many as there are others.
         among: int64, (m,): seek among these rows alone.
         keys: How many rows they are compared with at once.
