@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import itertools
 import re
 from collections import defaultdict
 from pathlib import Path
@@ -13,13 +14,10 @@ from test_structure import FILES, SOURCE, imported, stage_of
 
 DOCS = Path(__file__).parents[1] / "docs"
 SVG = "{http://www.w3.org/2000/svg}"
-# Not one of the packages by its folder, but of the command line.
-COMMAND_LINE = ("__main__", "terminal")
 
 
 def package_of(module: str) -> str:
-    name = module.split(".")[1]
-    return "cli" if name in COMMAND_LINE or name.startswith("cli") else name
+    return module.split(".")[1]
 
 
 def map_parts() -> tuple[set[str], set[tuple[str, str]]]:
@@ -33,9 +31,9 @@ def map_parts() -> tuple[set[str], set[tuple[str, str]]]:
 def test_the_map_shows_every_package():
     folders = {path.name for path in SOURCE.iterdir() if (path / "__init__.py").exists()}
     parts, _ = map_parts()
-    assert parts == folders | {"cli"}
+    assert parts == folders
     text = (DOCS / "design.md").read_text()
-    assert set(re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)) == parts - {"cli"}
+    assert set(re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)) == parts
 
 
 def test_the_arrows_of_the_map_are_the_imports_of_the_code():
@@ -53,9 +51,14 @@ def test_the_arrows_of_the_map_are_the_imports_of_the_code():
 
 
 def reached(part: str, arrows: set[tuple[str, str]]) -> set[str]:
-    """All packages that arrows lead to from one."""
-    under = {target for source, target in arrows if source == part}
-    return under.union(*(reached(target, arrows) for target in under))
+    """All that arrows lead to from one."""
+    found, left = set(), [part]
+    while left:
+        source = left.pop()
+        new = {target for start, target in arrows if start == source} - found
+        found |= new
+        left += new
+    return found
 
 
 def walks() -> dict[str, list[str]]:
@@ -79,13 +82,29 @@ def test_the_walks_name_code_that_is_there():
         assert callable(held), f"{module}:{path}"
 
 
+def imports_of_files() -> dict[str, set[str]]:
+    """Module -> the modules that it imports."""
+    return {
+        "saln." + ".".join(path.relative_to(SOURCE).with_suffix("").parts): set(
+            imported(ast.parse(path.read_text()))
+        )
+        for path in FILES
+    }
+
+
 def test_no_walk_goes_back_up():
-    """Each step is in the package of the one before, or in one that this may import."""
+    """Each step is in the file of the one before, or in one that this imports, if by others."""
+    imports = imports_of_files()
+    arrows = {(source, target) for source, targets in imports.items() for target in targets}
     assert list(walks()) == ["the features", "the filter ratio", "the seed"]
     for name, steps in walks().items():
         assert 3 < len(steps) <= 10, name
         modules = [re.match(r"`(saln[\w.]+):", step)[1] for step in steps]
-        stages = [stage_of(module) for module in modules]
-        assert stages == sorted(stages, reverse=True), f"{name}: {modules}"
+        for above, under in itertools.pairwise(modules):
+            assert under == above or under in reached(above, arrows), f"{name}: {above}, {under}"
+            assert above == under or above not in reached(under, arrows), (
+                f"{name}: {under} imports it"
+            )
+            assert stage_of(under) <= stage_of(above)
         assert modules[0].startswith("saln.cli")
         assert modules[-1].startswith("saln.selection")
