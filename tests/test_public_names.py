@@ -45,7 +45,8 @@ PUBLIC = {
     """,
     "saln.labels": "LabelBeliefs LabelSums judge_labels label_sums",
     "saln.loading": """
-        FilterSchedule LearnerSelected SelectedBatches SelectedStream StreamBatch
+        FilterSchedule LearnerSelected LearnerSelectedOptions SelectedBatches
+        SelectedBatchesOptions SelectedStream SelectedStreamOptions StreamBatch
     """,
     "saln.report": """
         Bars Figure IntervalCurve ReportedRun Table register write_joined write_report

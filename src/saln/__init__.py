@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from saln.selection.neighbor_beliefs import label_beliefs, suspicious_labels
     from saln.spectral import FiedlerResult, fiedler
 else:
+    # The fronts, which load the module of a name in turn.
     _HOMES = {
         "saln.curation": ("select",),
         "saln.features": ("FeatureStore", "extract_features", "write_store"),

@@ -42,8 +42,9 @@ class ArraySource:
         if labels is not None:
             self._labels, names = as_labels(labels, (len(self),))
             self.class_names = None if names is None else list(names)
+        # What the output has of the input: there are no other columns to keep.
         self.columns = ("id",) if labels is None else ("id", "label")
-        self._identity = self.identity()
+        self._identity = self.identity()  # of now: what is in memory may be written to later
 
     def __len__(self) -> int:
         return self._length

@@ -99,7 +99,7 @@ def _listing(
     """The labels that are least believed, and what is made of all."""
     given = torch.from_numpy(codes)
     suspicious = suspicious_labels(beliefs, given, LISTED)
-    ids = source.ids([entry.example for entry in suspicious])
+    ids = source.ids([entry.example for entry in suspicious])  # in one pass over the input
     listed = []
     for place, entry in enumerate(suspicious):
         row = {
@@ -110,6 +110,7 @@ def _listing(
         }
         listed.append(row if ids is None else {**row, "id": ids[place]})
     return {
+        # No rate is better than one that nothing supports.
         "estimated_noise_rate": None if beliefs.tells_nothing else beliefs.noise_rate,
         "tells_nothing": beliefs.tells_nothing,
         "rows": len(source),

@@ -118,7 +118,7 @@ class RowGroups:
             if not sum(opened.sizes):
                 empty = empty or opened.schema
                 continue  # no rows: pandas gives their columns no type
-            if first is None:
+            if first is None:  # the columns of the first file with rows are those of all
                 first, self.schema = file, opened.schema
             self.schema = _joined(self.schema, opened.schema, first, file)
             for group, rows in enumerate(opened.sizes):
@@ -250,6 +250,7 @@ def _joined(one: Any, other: Any, first: Path, file: Path) -> Any:
         raise DataError(
             f"the columns of {file} are not those of {first}{said}; give files of one kind"
         )
+    # A writer marks what holds no null as never null: that differs from file to file.
     fields = [
         field.with_nullable(field.nullable or other.field(field.name).nullable) for field in one
     ]

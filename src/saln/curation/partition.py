@@ -154,6 +154,7 @@ class PartitionJob:
             InputError: A selector that needs what is not there, or sizes that do not fit.
         """
         name = type(self.selector).__name__
+        # Observed losses come from a learner too, though a choice could be made without.
         if not self.selector.chooses_before_loading() or self.selector.observes_losses:
             raise InputError(
                 f"{name} needs a network in training, and offline there is none; choose a selector "
@@ -170,7 +171,7 @@ class PartitionJob:
                 f"{parameter('candidates', self.candidates)} keeps "
                 "nothing; lower the ratio or give more candidates"
             )
-        first = self.source.read(np.zeros(1, dtype=np.int64))
+        first = self.source.read(np.zeros(1, dtype=np.int64))  # one row tells what there is
         if first.features is None and self.selector.requires & {"features", "label_confidence"}:
             raise InputError(f"{name} requires features; give them, not their number alone")
         needed = self.selector.requires & {"labels", "label_confidence"}
@@ -178,6 +179,7 @@ class PartitionJob:
             hint = parameter("labels_column", Placeholder("NAME"))
             raise InputError(f"{name} requires labels; give {hint}")
         added = (*ADDED, *(BELIEFS if "label_confidence" in needed else ()))
+        # The output has them beside the input's own: twice the same name would be ambiguous.
         taken = [column for column in added if column in self.source.columns]
         if taken:
             raise InputError(

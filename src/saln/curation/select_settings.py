@@ -40,7 +40,7 @@ def describe(value: Any, depth: int = 0) -> Any:
         value = value.detach().cpu().numpy()
     if isinstance(value, np.ndarray):
         if value.dtype.hasobject:
-            return {"array": describe(value.tolist(), depth + 1)}
+            return {"array": describe(value.tolist(), depth + 1)}  # its bytes are addresses
         content = xxhash.xxh3_128_hexdigest(np.ascontiguousarray(value).tobytes())
         return {"array": f"{value.dtype} {value.shape} {content}"}
     if isinstance(value, bytes | bytearray):
@@ -48,6 +48,7 @@ def describe(value: Any, depth: int = 0) -> Any:
     if isinstance(value, list | tuple):
         return [describe(part, depth + 1) for part in value]
     if isinstance(value, set | frozenset):
+        # Sorted: the order of a set is another in every process.
         return {"set": sorted((describe(part, depth + 1) for part in value), key=repr)}
     if isinstance(value, Mapping):
         pairs = [(describe(key, depth + 1), describe(value[key], depth + 1)) for key in value]
@@ -56,20 +57,20 @@ def describe(value: Any, depth: int = 0) -> Any:
         return f"{_name(type(value))} {value}"
     if isinstance(value, type) or (hasattr(value, "__qualname__") and hasattr(value, "__module__")):
         name = _name(value)  # a class or a function: known by its name where it has one
-        return UNKNOWN if "<" in name else name
+        return UNKNOWN if "<" in name else name  # <lambda>, and what is made in a function
     return _describe_object(value, depth)
 
 
 def _describe_object(value: Any, depth: int) -> Any:
     held: dict[str, Any] = {}
-    for kind in reversed(type(value).__mro__):
+    for kind in reversed(type(value).__mro__):  # what a class derived later sets holds
         if isinstance(value, Selector) and issubclass(kind, Selector) and kind is not Selector:
             held |= {
                 name: fact
                 for name, fact in vars(kind).items()
                 if not name.startswith("__") and name not in _FACTS and _is_value(fact)
             }
-        slots = kind.__dict__.get("__slots__", ())
+        slots = kind.__dict__.get("__slots__", ())  # not in __dict__, and one name may be bare
         for name in (slots,) if isinstance(slots, str) else slots:
             if hasattr(value, name):
                 held[name] = getattr(value, name)

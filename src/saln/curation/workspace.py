@@ -69,6 +69,7 @@ class Workspace:
             f"another saln select is writing {parameter('out', self.out)}; wait for it, or give "
             f"another {parameter('out')}"
         )
+        # Beside the output and not in the folder, which a finished run removes.
         with locked(self.out.with_name(f".{self.out.name}.lock"), refusal):
             if _there(self.out) and not (self.path / "manifest.json").exists():
                 with contextlib.suppress(OSError):
@@ -136,7 +137,7 @@ class Workspace:
     def _other(self, name: str, before: Any) -> InputError:
         said = json.dumps(before)[:300]
         if name == "identity":
-            said = "of another input, or the input has changed since"
+            said = "of another input, or the input has changed since"  # checksums tell nobody
         return InputError(
             f"{self.path} holds the unfinished work of a run whose {name} was {said}; go on "
             f"with its settings, remove that folder, or give another {parameter('out')}"
