@@ -67,7 +67,7 @@ def _git(folder: Path, *arguments: str) -> str | None:
     # A hook of git's, or a user, may have named another repository for every call.
     others = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     try:
-        found = subprocess.run(
+        process = subprocess.run(
             ["git", *arguments],
             cwd=folder,
             env=others,
@@ -78,7 +78,7 @@ def _git(folder: Path, *arguments: str) -> str | None:
         )
     except (OSError, subprocess.SubprocessError):
         return None
-    return os.fsdecode(found.stdout).strip() or None
+    return os.fsdecode(process.stdout).strip() or None
 
 
 def _program(path: str) -> str:

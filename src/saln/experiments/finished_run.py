@@ -19,12 +19,12 @@ from saln.experiments.run_folder import ANEW, RunFolder
 from saln.experiments.summary import summarize
 from saln.files import read_json, write_bytes, write_text
 
-# For a report: the run itself may be lost, but what it found need not.
+# For a report: the run itself may be lost, but its rows need not.
 _UNCHECKED = "put the file back, or delete it to draw the report without checking the other files"
 
 
 class FinishedRun(NamedTuple):
-    """What a finished run found.
+    """A finished run, read.
 
     Attributes:
         summary: The content of ``summary.json``.

@@ -200,20 +200,20 @@ def read_examples(folder: Path, seed: int) -> SeedExamples | None:
     """
     return _read(
         RunFolder(folder).examples(seed),
-        lambda found: SeedExamples(
-            found["labels"], found["true_labels"], tuple(map(str, found["class_names"]))
+        lambda arrays: SeedExamples(
+            arrays["labels"], arrays["true_labels"], tuple(map(str, arrays["class_names"]))
         ),
     )
 
 
 def read_choices(folder: Path, arm: str, seed: int, examples: int) -> ArmChoices | None:
-    """What an arm chose with a seed, of so many examples; None where it was not kept.
+    """What an arm chose with a seed, of ``examples`` in all; None where it was not kept.
 
     Raises:
         DataError: The file is broken.
     """
     path = RunFolder(folder).choices_of(arm, seed)
-    return _read(path, lambda found: _choices(found, examples))
+    return _read(path, lambda arrays: _choices(arrays, examples))
 
 
 def save_examples(

@@ -189,9 +189,9 @@ class RunProgress(contextlib.AbstractContextManager["RunProgress"]):
                 path.unlink()
                 del self.record.files[name]
 
-    def save_labels(self, found: Mapping[str, Any]) -> None:
+    def save_labels(self, doubts: Mapping[str, Any]) -> None:
         """Writes ``labels.json``; before the first arm, so that a finished arm has it."""
-        write_json(self.folder.labels, found, durable=True)
+        write_json(self.folder.labels, doubts, durable=True)
         self.record.note("labels.json")
         self.record.write()
 

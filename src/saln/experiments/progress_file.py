@@ -125,16 +125,16 @@ class Record:
 
     @classmethod
     def _of(cls, path: Path, values: Mapping[str, Any]) -> Record:
-        found = cls(path, dict(values["facts"]), version=values["format_version"])
+        record = cls(path, dict(values["facts"]), version=values["format_version"])
         for entry in values["costs"]:
             # The file keeps arm and seed beside the cost, JSON having no keys of two parts.
             rest = {key: value for key, value in entry.items() if key not in ("arm", "seed")}
             key = entry["arm"], entry["seed"]
-            found.costs[key] = ArmCost.from_json(rest, f"the cost of {key[0]}, seed {key[1]}")
+            record.costs[key] = ArmCost.from_json(rest, f"the cost of {key[0]}, seed {key[1]}")
         for entry in values["failed"]:
-            found.failures[entry["arm"], entry["seed"]] = entry["error"]
-        if found.is_old:  # its rows are in epochs.jsonl alone
-            return found
+            record.failures[entry["arm"], entry["seed"]] = entry["error"]
+        if record.is_old:  # its rows are in epochs.jsonl alone
+            return record
         rows = [EpochRow.from_json(row, f"rows[{i}]") for i, row in enumerate(values["rows"])]
         about = None if values["about"] is None else RunFacts.from_json(values["about"], "about")
-        return dataclasses.replace(found, rows=rows, files=values["files"], about=about)
+        return dataclasses.replace(record, rows=rows, files=values["files"], about=about)

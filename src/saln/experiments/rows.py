@@ -241,13 +241,13 @@ class ArmSummary(JsonRecord):
 
     def metric(self, name: str) -> Metric:
         """One of :data:`METRICS`."""
-        found: Metric = getattr(self, name)
-        return found
+        metric: Metric = getattr(self, name)
+        return metric
 
     def versus(self, baseline: str) -> Difference | None:
         """The difference of test accuracy after as many epochs; None where nothing is known."""
-        found: Difference | None = getattr(self, f"versus_{baseline}")
-        return found
+        difference: Difference | None = getattr(self, f"versus_{baseline}")
+        return difference
 
 
 @dataclass(frozen=True)
@@ -310,8 +310,8 @@ class Summary(RunFacts):
 
 def rows_of_arm(rows: Sequence[EpochRow], arm: str) -> dict[int, list[EpochRow]]:
     """Seed -> the rows of an arm, in the order of their first appearance."""
-    found: dict[int, list[EpochRow]] = {}
+    by_seed: dict[int, list[EpochRow]] = {}
     for row in rows:
         if row.arm == arm:
-            found.setdefault(row.seed, []).append(row)
-    return found
+            by_seed.setdefault(row.seed, []).append(row)
+    return by_seed

@@ -84,10 +84,10 @@ def read_lines(folder: RunFolder) -> bytes:
         ) from error
 
 
-def write_lines(folder: RunFolder, found: bytes, rows: list[EpochRow]) -> None:
+def write_lines(folder: RunFolder, before: bytes, rows: list[EpochRow]) -> None:
     """Makes ``epochs.jsonl`` hold the rows that count, and no others."""
     counted = lines_of(rows)
-    if found != counted:
+    if before != counted:
         # A kill here loses nothing, since the rows are in the record and the states.
         write_bytes(folder.rows, counted, durable=True)
 
@@ -99,7 +99,7 @@ def old_rows(folder: RunFolder, content: bytes, record: Record, epochs: int) -> 
         DataError: A line is no row, or a finished arm lacks some.
     """
     lines = content.splitlines()
-    found: dict[Key, list[EpochRow]] = {}
+    by_key: dict[Key, list[EpochRow]] = {}
     for number, line in enumerate(lines, start=1):
         try:
             row = row_of_line(line, folder.rows, number, ANEW)
@@ -107,13 +107,13 @@ def old_rows(folder: RunFolder, content: bytes, record: Record, epochs: int) -> 
             if number == len(lines):
                 break  # torn by the kill
             raise
-        found.setdefault(row.key, []).append(row)
+        by_key.setdefault(row.key, []).append(row)
     for key in record.costs:
-        if [row.epoch for row in found.get(key, [])] != list(range(1, epochs + 1)):
+        if [row.epoch for row in by_key.get(key, [])] != list(range(1, epochs + 1)):
             raise DataError(
                 f"{folder.rows} lacks rows of {key[0]}, seed {key[1]}, which is finished; {ANEW}"
             )
-    return [row for key in (*record.costs, *record.failures) for row in found.get(key, [])]
+    return [row for key in (*record.costs, *record.failures) for row in by_key.get(key, [])]
 
 
 def add_seeds(folder: RunFolder, record: Record, config: Config) -> None:

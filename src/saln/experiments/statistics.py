@@ -134,8 +134,8 @@ def difference_at_equal_cost(
         ends.append(end)
         values.append(value)
         others.append(against)
-    found = paired_difference(values, others)
-    return EqualDifference(float(np.mean(ends)), found.difference, found.ci95, found.verdict)
+    gain = paired_difference(values, others)
+    return EqualDifference(float(np.mean(ends)), gain.difference, gain.ci95, gain.verdict)
 
 
 def share_to_break_even(

@@ -175,8 +175,8 @@ def _break_even(runs: Sequence[_SeedRun], baseline: Sequence[_SeedRun]) -> Break
     share, ci95 = mean_interval(whole)
     verdict = "did not reach the baseline's accuracy"
     if len(margins) == len(pairs):
-        found = paired_difference(margins, [0.0] * len(margins)).verdict
-        verdict = {"better": "pays", "worse": "does not pay"}.get(found, found)
+        shown = paired_difference(margins, [0.0] * len(margins)).verdict
+        verdict = {"better": "pays", "worse": "does not pay"}.get(shown, shown)
     return BreakEven(
         steps_share=share,
         ci95=ci95,
@@ -190,7 +190,7 @@ def _break_even(runs: Sequence[_SeedRun], baseline: Sequence[_SeedRun]) -> Break
 def _against(arm: str, runs: Mapping[str, Sequence[_SeedRun]]) -> dict[str, Any]:
     """One arm against each baseline that was run."""
     mine, whole = runs[arm], runs.get(STANDARD.label)
-    found: dict[str, Any] = {
+    compared: dict[str, Any] = {
         "seconds_to_standard": None if whole is None else _seconds_to_standard(mine, whole),
         "at_equal_steps": dict.fromkeys(BASELINES),
         "at_equal_seconds": dict.fromkeys(BASELINES),
@@ -200,17 +200,17 @@ def _against(arm: str, runs: Mapping[str, Sequence[_SeedRun]]) -> dict[str, Any]
         if baseline not in runs or baseline == arm:
             continue
         both = (mine, runs[baseline])
-        found[f"versus_{baseline}"] = paired_difference(
+        compared[f"versus_{baseline}"] = paired_difference(
             *([run.measured("test_accuracy") for run in side] for side in both)
         )
-        found["at_equal_steps"][baseline] = difference_at_equal_cost(
+        compared["at_equal_steps"][baseline] = difference_at_equal_cost(
             *([run.over_steps() for run in side] for side in both)
         )
-        found["at_equal_seconds"][baseline] = difference_at_equal_cost(
+        compared["at_equal_seconds"][baseline] = difference_at_equal_cost(
             *([run.over_seconds() for run in side] for side in both)
         )
-        found["break_even"][baseline] = _break_even(*both)
-    return found
+        compared["break_even"][baseline] = _break_even(*both)
+    return compared
 
 
 def summarize(

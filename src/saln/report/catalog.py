@@ -110,13 +110,13 @@ def register(section: str = "Curves") -> Callable[[Part], Part]:
 def sections() -> tuple[Section, ...]:
     """The report's sections, those of registered functions behind them."""
     _load_packages()
-    found = {section.title: section for section in SECTIONS}
+    by_title = {section.title: section for section in SECTIONS}
     for title, part in _added:
         # Behind a word of its own: no place of the page's own can have that name.
         place = "section-" + re.sub(r"\W+", "-", title.lower())
-        section = found.get(title, Section(place, title, ()))
-        found[title] = section._replace(parts=(*section.parts, part))
-    return tuple(found.values())
+        section = by_title.get(title, Section(place, title, ()))
+        by_title[title] = section._replace(parts=(*section.parts, part))
+    return tuple(by_title.values())
 
 
 @functools.cache

@@ -124,10 +124,10 @@ def fact(run: ReportedRun, name: str) -> Figure | None:
     curves = []
     for arm in _selecting(run.chosen):
         facts = [by_arm[arm].facts for by_arm in run.chosen.choices.values()]
-        found = [each[name] for each in facts if name in each]
-        if not found or len(found[0]) == 0:
+        by_seed = [each[name] for each in facts if name in each]
+        if not by_seed or len(by_seed[0]) == 0:
             continue
-        values = np.array([each[: min(map(len, found))] for each in found], dtype=float)
+        values = np.array([each[: min(map(len, by_seed))] for each in by_seed], dtype=float)
         # Neighboring steps are averaged where they are more than a line can show.
         parts = np.array_split(np.arange(values.shape[1]), min(POINTS, values.shape[1]))
         means = np.stack([values[:, part].mean(axis=1) for part in parts], axis=1)

@@ -14,23 +14,23 @@ from saln.report.values import Table
 
 def headline(summary: Summary) -> str:
     """The run in a sentence: who was better than the control, who was worse."""
-    found: dict[str, list[str]] = {"better": [], "worse": [], "no difference shown": []}
+    arms: dict[str, list[str]] = {"better": [], "worse": [], "no difference shown": []}
     for arm, entry in summary.finished.items():
         if entry.versus_uniform is not None and not keeps_all(arm):
-            found.setdefault(entry.versus_uniform.verdict, []).append(arm)
-    if not any(found.values()):
+            arms.setdefault(entry.versus_uniform.verdict, []).append(arm)
+    if not any(arms.values()):
         return "No selector was compared with a uniform choice in this run."
     parts = [
-        f"{text}: {', '.join(found[verdict])}."
+        f"{text}: {', '.join(arms[verdict])}."
         for verdict, text in (
             ("better", "Better than a uniform choice after as many epochs"),
             ("worse", "Worse"),
             ("no difference shown", "No difference shown"),
         )
-        if found[verdict]
+        if arms[verdict]
     ]
     # What was hoped for and not shown is said first.
-    if not found["better"]:
+    if not arms["better"]:
         parts.insert(0, "No selector was shown to beat a uniform choice.")
     return " ".join(parts)
 
@@ -89,21 +89,21 @@ def time_to_standard(run: ReportedRun) -> Table | None:
 def _break_evens(summary: Summary) -> Iterator[tuple[str, str, BreakEven]]:
     for arm, entry in summary.finished.items():
         for baseline in BASELINES:
-            found = entry.break_even.get(baseline)
-            if found is not None:
-                yield arm, baseline, found
+            even = entry.break_even.get(baseline)
+            if even is not None:
+                yield arm, baseline, even
 
 
 def break_even(run: ReportedRun) -> Table | None:
     """How many steps an arm may make to cost no more, and how many it needed."""
     rows = []
-    for arm, baseline, found in _break_evens(run.summary):
+    for arm, baseline, even in _break_evens(run.summary):
         needed = [
             "never" if share is None else f"{100 * share:.0f}"
-            for share in found.needed_share_per_seed
+            for share in even.needed_share_per_seed
         ]
-        allowed = f"{100 * found.steps_share:.0f}"
-        rows.append((arm, baseline, allowed, ", ".join(needed), found.verdict))
+        allowed = f"{100 * even.steps_share:.0f}"
+        rows.append((arm, baseline, allowed, ", ".join(needed), even.verdict))
     return _table(
         "break_even",
         "Break-even: steps that an arm may make to cost no more (% of the other's), and "
@@ -134,17 +134,17 @@ def one_off(run: ReportedRun) -> Table | None:
 def break_even_lines(summary: Summary) -> tuple[str, ...]:
     """How many fewer steps each arm must need to pay for its choosing, in words."""
     lines = []
-    for arm, baseline, found in _break_evens(summary):
+    for arm, baseline, even in _break_evens(summary):
         if arm in BASELINES:  # they choose nothing that would have to pay
             continue
-        share = found.steps_share
+        share = even.steps_share
         if share <= 0:
             need = f"cannot pay: its one-off work alone costs more than {baseline}'s whole run"
         elif share < 1:
             need = f"must need {100 * (1 - share):.0f}% fewer steps than {baseline} to pay"
         else:
             need = f"may make {100 * (share - 1):.0f}% more steps than {baseline} and still pay"
-        lines.append(f"{arm} {need}. Here: {found.verdict}.")
+        lines.append(f"{arm} {need}. Here: {even.verdict}.")
     return tuple(lines)
 
 

@@ -27,7 +27,7 @@ _NAMES = {INK: "--ink", GRID: "--grid", PAPER: "--paper-of-figures"} | {
 
 # Longer names leave no room for what is drawn.
 LONGEST_NAME = 32
-# So many names of columns fit beside each other; of more, some are left out.
+# More names of columns do not fit beside each other; some are left out then.
 MOST_COLUMNS = 60
 # What matplotlib's own font lacks, where the machine has it.
 _MORE_FONTS = (

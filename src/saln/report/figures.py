@@ -79,7 +79,7 @@ def wrong_labels(run: ReportedRun) -> Figure | None:
 def difference(run: ReportedRun, baseline: str) -> Intervals | None:
     """The difference of every arm to a baseline; None where that was not run."""
     compared = ((arm, each.versus(baseline)) for arm, each in run.summary.finished.items())
-    against = {arm: found for arm, found in compared if found is not None}
+    against = {arm: gain for arm, gain in compared if gain is not None}
     if not against:
         return None
     ends = [(None, None) if v.ci95 is None else v.ci95 for v in against.values()]

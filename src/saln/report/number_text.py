@@ -46,18 +46,18 @@ def metric_text(metric: Metric, *, percent: bool) -> str:
     return interval_text(100 * metric.mean, ends)
 
 
-def points_text(found: Difference | EqualDifference) -> str:
+def points_text(gain: Difference | EqualDifference) -> str:
     """A difference of fractions in points, and the ends of its interval."""
-    text = number_text(100 * found.difference, sign=True)
-    if found.ci95 is None:
+    text = number_text(100 * gain.difference, sign=True)
+    if gain.ci95 is None:
         return text
-    low, high = (number_text(100 * end, sign=True) for end in found.ci95)
+    low, high = (number_text(100 * end, sign=True) for end in gain.ci95)
     return f"{text} [{low}, {high}]"
 
 
-def verdict_text(found: Difference | EqualDifference | None) -> str:
+def verdict_text(gain: Difference | EqualDifference | None) -> str:
     """A difference in points, with what it shows."""
-    return NOTHING if found is None else f"{points_text(found)} {found.verdict}"
+    return NOTHING if gain is None else f"{points_text(gain)} {gain.verdict}"
 
 
 def noise_text(facts: RunFacts) -> str:

@@ -107,7 +107,7 @@ class _ReportFiles:
 
 
 def is_current(folder: Path) -> bool:
-    """Whether a run's report is there, whole, and of what the run found.
+    """Whether a run's report is there, whole, and of the summary that is there.
 
     It is not when drawing it was cut short, or when seeds were added since.
     """
@@ -197,11 +197,11 @@ def _shown(folder: Path) -> str:
 
 def _part(run: ReportedRun, scope: str) -> dict[str, Any]:
     """What the joined page says of one run: its answer, as its own page begins."""
-    found = [make(part, run) for part in SECTIONS[0].parts]
+    shown = [make(part, run) for part in SECTIONS[0].parts]
     arms = tuple(run.summary.arms)
     figures = [
         _DrawnFigure(figure, for_page(draw(figure, arms), f"{scope}{figure.name}"))
-        for figure in found
+        for figure in shown
         if isinstance(figure, Drawing)
     ]
     return _about(run) | {"scope": scope, "folder": _shown(run.folder), "figures": figures}

@@ -78,7 +78,7 @@ class ReportedRun:
         Raises:
             DataError: Another file is not what was written.
         """
-        found = []
+        names = []
         for name in () if self.record is None else self.record.files:
             kind = name.split("/")[0]
             unread = kind == "checkpoints" and not name.endswith(f"-seed{self.summary.seeds[0]}.pt")
@@ -89,8 +89,8 @@ class ReportedRun:
             if damaged and not image:
                 raise DataError(f"{self.folder / name} is not what was written; {_CURES[kind]}")
             if damaged or not (self.folder / name).exists():
-                found.append(name)
-        return tuple(found)
+                names.append(name)
+        return tuple(names)
 
 
 def read_run(folder: Path) -> ReportedRun:
@@ -103,21 +103,21 @@ def read_run(folder: Path) -> ReportedRun:
     folder = folder.expanduser()
     if not any((folder / name).exists() for name in ("config.json", "progress.json")):
         raise InputError(f"{folder} holds no run; give a folder that 'saln compare' wrote")
-    found = read_finished(folder)
-    if found is None:
+    finished = read_finished(folder)
+    if finished is None:
         raise InputError(
             f"{folder} holds a run that was not finished, for it has no summary.json; finish it "
             f"with 'saln compare --resume --out {shlex.quote(str(folder))}'"
         )
     settings = read_settings(folder)
     # Nobody may be at work on the run while its files are written anew.
-    if not found.is_whole(folder):
+    if not finished.is_whole(folder):
         with held(folder):
-            found.mend(folder)
+            finished.mend(folder)
     try:
         environment = read_signed(folder / "environment.json", ANEW, must=False)
     except DataError:  # nothing but what the run ran on is lost, and the page says so
         environment = {}
     return ReportedRun(
-        folder, found.summary, found.rows, settings.preset, environment, found.record
+        folder, finished.summary, finished.rows, settings.preset, environment, finished.record
     )

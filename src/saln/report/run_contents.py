@@ -41,8 +41,8 @@ def read_chosen(folder: Path, summary: Summary) -> Chosen | None:
         of_seed = read_examples(folder, seed)
         if of_seed is not None:
             examples[seed], total = of_seed, len(of_seed.labels)
-            found = {arm: read_choices(folder, arm, seed, total) for arm in summary.finished}
-            choices[seed] = {arm: each for arm, each in found.items() if each is not None}
+            chosen = {arm: read_choices(folder, arm, seed, total) for arm in summary.finished}
+            choices[seed] = {arm: each for arm, each in chosen.items() if each is not None}
     return Chosen(examples, choices, summary.knows_truth) if examples else None
 
 
@@ -54,7 +54,7 @@ def final_weights(folder: Path, summary: Summary) -> dict[str, npt.NDArray[np.fl
     """
     import torch  # a second or two, for a page that may have no checkpoints
 
-    found = {}
+    weights = {}
     for arm, seed in ((arm, seed) for arm in summary.finished for seed in summary.seeds[:1]):
         path = RunFolder(folder).checkpoint(arm, seed)
         if not path.exists():
@@ -72,5 +72,5 @@ def final_weights(folder: Path, summary: Summary) -> dict[str, npt.NDArray[np.fl
                 "to draw the report without its weights"
             ) from error
         if heads:
-            found[arm] = heads[-1].float().numpy()
-    return found
+            weights[arm] = heads[-1].float().numpy()
+    return weights
