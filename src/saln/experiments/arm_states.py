@@ -74,7 +74,7 @@ class ArmStates:
         if not self.checked:
             for path in self.folder.resume.glob("*.pt"):
                 sign_state(path)
-            self.checked = True
+            self.checked = True  # from here on one without is damaged
 
     def _load(self, path: Path, device: torch.device, what: str) -> dict[str, Any] | None:
         if not path.exists():

@@ -35,6 +35,7 @@ def environment(device: torch.device) -> dict[str, Any]:
         "training_processes": int(os.environ.get("WORLD_SIZE", "1")),
         "device": str(device),
         "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
+        # The program's own name: its path would tell of a machine, and repeats on no other.
         "command": [_program(sys.argv[0]), *sys.argv[1:]],
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }

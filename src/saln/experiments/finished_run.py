@@ -104,7 +104,7 @@ def read_finished(path: Path, cure: str = _UNCHECKED) -> FinishedRun | None:
     record = Record.read(path, cure)
     if record is None or record.is_old:
         return _read_unchecked(path)
-    if record.about is None:
+    if record.about is None:  # arms or seeds are still to be trained
         return None
     if RunFolder(path).summary.exists() and not record.is_damaged("summary.json"):
         summary = read_summary(RunFolder(path).summary, ANEW)

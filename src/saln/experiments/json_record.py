@@ -72,6 +72,7 @@ class JsonRecord:
                 known[name] = _read(values[name], kind, where)
             elif name in _required(cls):
                 raise FieldError(f"{where} is missing; give {_allowed(kind)}")
+        # They stay in ``_order``, and so in their places, when the record is written.
         extra = {name: value for name, value in values.items() if name not in kinds}
         return cls(**known, extra=extra, _order=tuple(values))
 
@@ -101,6 +102,7 @@ def _required(record: type[JsonRecord]) -> set[str]:
 
 
 def _refusal(place: str, value: object, allowed: str) -> FieldError:
+    # Quotes tell the text '3' from the number; whole files must not come into a message.
     text = shown(value) if not isinstance(value, str) else repr(value[:80])
     return FieldError(f"{place} is {text}; give {allowed}")
 

@@ -112,7 +112,7 @@ class ChoiceRecord:
         self.choices += 1
         for name, value in selection.facts.items():
             self.facts.setdefault(name, []).append(float(value))
-        if (epoch, step) in self.wanted:
+        if (epoch, step) in self.wanted:  # whole batches are kept of few steps: they are large
             scores = selection.scores
             self.shown.append(
                 Shown(
@@ -155,6 +155,7 @@ class ChoiceRecord:
     def _arrays(self) -> dict[str, npt.NDArray[Any]]:
         arrays: dict[str, npt.NDArray[Any]] = {"kept": np.packbits(self.kept, axis=1)}
         for name, values in self.facts.items():
+            # The first word tells them from the other arrays of the file.
             arrays[f"facts.{name}"] = np.asarray(values, dtype=np.float32)
         for batch in self.shown:
             key = f"shown.{batch.epoch}.{batch.step}"

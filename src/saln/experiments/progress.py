@@ -156,7 +156,7 @@ class RunProgress(contextlib.AbstractContextManager["RunProgress"]):
         self, arm: str, seed: int, learner: Mapping[str, torch.Tensor], cost: ArmCost
     ) -> None:
         """Keeps a finished arm's learner, what it cost and the checksums of what it wrote."""
-        self.log.check()
+        self.log.check()  # else a moved folder would begin to come into being again
         checkpoint = self.folder.checkpoint(arm, seed)
         write_with(checkpoint, functools.partial(torch.save, dict(learner)), durable=True)
         self.record.costs[arm, seed] = cost
@@ -171,6 +171,7 @@ class RunProgress(contextlib.AbstractContextManager["RunProgress"]):
 
     def fail(self, arm: str, seed: int, why: str) -> None:
         """Keeps why an arm was stopped, so that it is not run again; its state goes."""
+        # With its rows: the summary says that it failed, the file how far it came.
         self.record.failures[arm, seed] = why
         self._end(arm, seed)
 

@@ -67,7 +67,7 @@ class Record:
             DataError: It cannot be read.
         """
         path = self.path / name
-        if name not in self.files or not path.exists():
+        if name not in self.files or not path.exists():  # missing is for others to judge
             return False
         try:
             return file_checksum(path) != self.files[name]
@@ -113,7 +113,7 @@ class Record:
         if CHECKSUM in values or version == FORMAT_VERSION:
             if signed(values)[CHECKSUM] != values.get(CHECKSUM):
                 raise DataError(f"{source} is not what was written; {cure}")
-        elif version != OLD_VERSION:
+        elif version != OLD_VERSION:  # of before the first that could go on, or of a later SALN
             raise InputError(
                 f"{source} has format version {str(version)[:40]}, this SALN goes on with "
                 f"{OLD_VERSION} and {FORMAT_VERSION}; use the SALN that began the run, or {cure}"

@@ -106,7 +106,7 @@ def row_of_line(line: bytes, source: object, number: int, cure: str) -> EpochRow
     where = f"{source} line {number}"
     try:
         row = EpochRow.from_json(json.loads(line))
-    except FieldError as error:
+    except FieldError as error:  # a ValueError, too: before those of the JSON
         raise DataError(f"{where}: {error}, or {cure}") from error
     except (ValueError, RecursionError) as error:
         raise DataError(f"{where} is no JSON ({error}); {cure}") from error

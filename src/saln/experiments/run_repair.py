@@ -64,6 +64,7 @@ def read_record(folder: RunFolder, facts: Mapping[str, Any]) -> Record:
 
 def remove_half_written(folder: RunFolder) -> None:
     """Removes what a killed process left half-written."""
+    # Only where runs and reports write: another program's hidden files are its own.
     for name in (".", "checkpoints", "choices", "figures", "resume", "tables"):
         for entry in (folder.path / name).glob(".*"):
             if _HALF_WRITTEN.fullmatch(entry.name) and entry.is_file():

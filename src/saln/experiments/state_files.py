@@ -18,7 +18,7 @@ import xxhash
 from saln.errors import DataError
 from saln.files import write_with
 
-_MARK = b"\nsaln xxh3-128 "
+_MARK = b"\nsaln xxh3-128 "  # tells a state without a checksum from one that was cut
 _TAIL = len(_MARK) + 32
 _BLOCK = 2**20
 

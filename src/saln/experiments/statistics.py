@@ -56,7 +56,7 @@ def mean_interval(values: Sequence[float]) -> Interval:
     """Student's t interval of the mean, ``mean ± t(0.975, m - 1) s / sqrt(m)``."""
     m = len(values)
     mean = float(np.mean(values))
-    if m < 2:
+    if m < 2:  # one value says nothing of how much they vary
         return Interval(mean, None)
     # Few seeds: the normal distribution's interval would be too narrow.
     half = float(

@@ -104,7 +104,7 @@ def _seconds(runs: Sequence[_SeedRun]) -> ArmSeconds:
 
 def _alone(runs: Sequence[_SeedRun]) -> dict[str, Any]:
     """What is said of one arm by itself; one run a seed."""
-    first, last = runs[0].cost, runs[0].last
+    first, last = runs[0].cost, runs[0].last  # counts are the same with every seed
     shares = [row.wrong_label_share_kept for run in runs for row in run.epochs]
     metrics = {name: _metric([run.measured(name) for run in runs]) for name in METRICS}
     return metrics | {
@@ -119,7 +119,7 @@ def _alone(runs: Sequence[_SeedRun]) -> dict[str, Any]:
             first.reference_examples_backward,
         ),
         "peak_bytes": PeakBytes(
-            max(run.cost.rss_bytes or 0 for run in runs) or None,
+            max(run.cost.rss_bytes or 0 for run in runs) or None,  # 0: not known
             max(run.cost.cuda_bytes or 0 for run in runs) or None,
         ),
     }
@@ -135,6 +135,7 @@ def _seconds_to_standard(
         curve = run.over_seconds()
         times.append(first_reaching(curve, target))
         own.append(first_reaching(base.over_seconds(), target))
+        # Not above 1: what is reached sooner does not make up for what is never reached.
         shares.append(min(1.0, max(curve.y) / target) if target > 0 else 1.0)
     mean, ci95, saved = None, None, None
     reached = [time for time in times if time is not None]
@@ -174,7 +175,7 @@ def _break_even(runs: Sequence[_SeedRun], baseline: Sequence[_SeedRun]) -> Break
         margins.append(allowed(run, base, its) - mine / its)
     share, ci95 = mean_interval(whole)
     verdict = "did not reach the baseline's accuracy"
-    if len(margins) == len(pairs):
+    if len(margins) == len(pairs):  # a verdict on some of the seeds would favor the arm
         shown = paired_difference(margins, [0.0] * len(margins)).verdict
         verdict = {"better": "pays", "worse": "does not pay"}.get(shown, shown)
     return BreakEven(
@@ -237,7 +238,7 @@ def summarize(
         with any seed has only an ``error``. None stands for what is not known:
         ``wrong_label_share_kept`` where no label was replaced on purpose.
     """
-    errors: dict[str, str] = {}
+    errors: dict[str, str] = {}  # of the first seed that failed
     for (arm, _), text in failures.items():
         errors.setdefault(arm, text)
     runs: dict[str, list[_SeedRun]] = {}

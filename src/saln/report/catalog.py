@@ -84,7 +84,7 @@ SECTIONS = (
         (weight_section.weight_map, weight_section.weight_distribution),
     ),
 )
-_added: list[tuple[str, Part]] = []
+_added: list[tuple[str, Part]] = []  # heading, function; in the order of registering
 
 
 def register(section: str = "Curves") -> Callable[[Part], Part]:
@@ -151,6 +151,7 @@ def make(part: Part, run: ReportedRun) -> Table | Drawing | None:
             f"{source} gave a {type(shown).__name__} for the report; give a Table, a Figure, Bars, "
             "Intervals, a HeatMap, or None for nothing to show"
         )
+    # It becomes the name of files and an anchor: a path could leave the folder.
     if shown is not None and not re.fullmatch(r"[\w-]+", shown.name):
         raise InputError(
             f"{source} names what it shows {shown.name!r}; give a name of letters, digits, '_' "

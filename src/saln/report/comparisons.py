@@ -99,6 +99,7 @@ def break_even(run: ReportedRun) -> Table | None:
     rows = []
     for arm, baseline, even in _break_evens(run.summary):
         needed = [
+            # None: with that seed the arm was at no step as accurate.
             "never" if share is None else f"{100 * share:.0f}"
             for share in even.needed_share_per_seed
         ]
@@ -118,7 +119,7 @@ def one_off(run: ReportedRun) -> Table | None:
     rows = []
     for arm, entry in run.summary.finished.items():
         once, peaks = entry.one_off_examples, (entry.peak_bytes.rss, entry.peak_bytes.cuda)
-        if once is None:
+        if once is None:  # a run of a version that did not count them
             continue
         memory = (NOTHING if peak is None else f"{peak / 2**20:,.0f}" for peak in peaks)
         counts = (once.features_forward, once.reference_forward, once.reference_backward)
@@ -138,7 +139,7 @@ def break_even_lines(summary: Summary) -> tuple[str, ...]:
         if arm in BASELINES:  # they choose nothing that would have to pay
             continue
         share = even.steps_share
-        if share <= 0:
+        if share <= 0:  # nothing is left after the one-off work
             need = f"cannot pay: its one-off work alone costs more than {baseline}'s whole run"
         elif share < 1:
             need = f"must need {100 * (1 - share):.0f}% fewer steps than {baseline} to pay"
@@ -169,6 +170,7 @@ def _beside(claim: Claim, entry: ArmSummary | None) -> tuple[str, ...]:
 
 def paper_table(run: ReportedRun) -> Table | None:
     """Our results beside the paper's printed ones; None for presets that are not the paper's."""
+    # By preset: other settings would not be those that the paper speaks of.
     claims, summary = claims_for(run.preset), run.summary
     if not claims or run.preset is None:
         return None

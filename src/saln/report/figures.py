@@ -40,7 +40,7 @@ def _series(run: ReportedRun, metric: str, x: str) -> tuple[IntervalCurve, ...]:
             spent = [[row.seconds.spent for row in epochs] for epochs in seeds]
             places = np.cumsum(np.array(spent), axis=1).mean(axis=0)
         else:
-            places = np.array([getattr(row, x) for row in seeds[0]])
+            places = np.array([getattr(row, x) for row in seeds[0]])  # the same with every seed
         curves.append(IntervalCurve.over(arm, places[measured].tolist(), values[:, measured]))
     return tuple(curves)
 

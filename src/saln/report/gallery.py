@@ -83,6 +83,7 @@ def _batch(arm: str, shown: Shown, labels: list[int], true_labels: list[int]) ->
         candidates.append(
             Candidate(position, index, labels[index], true_labels[index], score, position in kept)
         )
+    # What the selector liked best comes first, on both sides of its line.
     candidates.sort(key=lambda one: (not one.kept, -(one.score or 0.0), one.tile))
     left_out = max(0, len(shown.indices) - SHOWN_CANDIDATES)
     return ShownBatch(arm, shown.epoch, shown.step, tuple(candidates), left_out)
@@ -119,6 +120,7 @@ def make_gallery(folder: Path, chosen: Chosen, damaged: Sequence[str] = ()) -> G
                         left_out.add(name)
                         continue
                     content, width = sheet
+                    # Of all sheets alike: a page with both would look broken.
                     small = small or width // SHEET_COLUMNS < SMALL_TILE
                     sheets[key] = "data:image/webp;base64," + base64.b64encode(content).decode()
                     rows[key] = -(-min(len(shown.indices), SHOWN_CANDIDATES) // SHEET_COLUMNS)

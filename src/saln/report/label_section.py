@@ -107,6 +107,7 @@ def _confusions(doubts: LabelDoubts) -> Table | None:
         (share, true, given)
         for true, row in enumerate(doubts.transition)
         for given, share in enumerate(row)
+        # The diagonal is what is right.
         if given != true and share >= smallest
     ]
     # Of equal shares the first class comes first, so that the page repeats.
@@ -125,7 +126,7 @@ def _doubted(doubts: LabelDoubts) -> Table | None:
     labels, names = doubts.labels[:SHOWN_LABELS], doubts.classes
     if not labels:
         return None
-    known = labels[0].wrong is not None
+    known = labels[0].wrong is not None  # of all of them, or of none
     columns = ("image", "training example", "label", "believed class", "label is right (%)")
     rows = (
         (

@@ -40,7 +40,7 @@ def percent_text(share: float) -> str:
 
 def metric_text(metric: Metric, *, percent: bool) -> str:
     """A metric with its interval: a fraction in per cent, or as it is with three digits."""
-    if not percent:
+    if not percent:  # a loss has no scale of its own
         return interval_text(metric.mean, metric.ci95, 3)
     ends = None if metric.ci95 is None else [100 * end for end in metric.ci95]
     return interval_text(100 * metric.mean, ends)

@@ -99,6 +99,7 @@ class _ReportFiles:
     def write(self) -> None:
         """Writes everything, and last what :func:`is_current` looks at."""
         folder = self.run.folder
+        # Whole files one by one: a kill leaves a page without its stamp, which is drawn again.
         for name, content in self.files.items():
             write_bytes(folder / name, content)
         checksums = {n: xxhash.xxh3_128_hexdigest(content) for n, content in self.files.items()}
@@ -198,7 +199,7 @@ def _shown(folder: Path) -> str:
 def _part(run: ReportedRun, scope: str) -> dict[str, Any]:
     """What the joined page says of one run: its answer, as its own page begins."""
     shown = [make(part, run) for part in SECTIONS[0].parts]
-    arms = tuple(run.summary.arms)
+    arms = tuple(run.summary.arms)  # also those that are not drawn: colors are by place
     figures = [
         _DrawnFigure(figure, for_page(draw(figure, arms), f"{scope}{figure.name}"))
         for figure in shown

@@ -51,6 +51,7 @@ class ReportedRun:
     @property
     def command(self) -> str:
         """How it was called, as far as that is known."""
+        # Whatever it is: the file may be damaged, and the page is drawn all the same.
         command = self.environment.get("command")
         if isinstance(command, list) and all(isinstance(part, str) for part in command):
             return shlex.join(command)

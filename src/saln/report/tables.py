@@ -18,7 +18,7 @@ from saln.report.reported_run import ReportedRun
 from saln.report.values import Table
 from saln.training.cost_ledger import ONCE, PHASES
 
-SECONDS = ("total", *ONCE, *PHASES)
+SECONDS = ("total", *ONCE, *PHASES)  # in the order in which they are spent
 
 
 def _against(entry: ArmSummary) -> tuple[str, str]:
@@ -44,6 +44,7 @@ def arm_cells(arm: str, entry: ArmSummary | StoppedArm) -> tuple[str, ...]:
         + "".join(f"\n{name} {number_text(spent, comma=True)}" for name, spent in once if spent),
         f"{entry.steps:,}",
         f"{entry.examples_backward:,}",
+        # The verdict stands below: the last column is the one that breaks its lines.
         "\n".join([*difference.split(" ", 1), verdict]).rstrip(),
     )
 

@@ -125,6 +125,7 @@ class HeatMap(NamedTuple):
     description: str
 
 
+# What can be drawn; a new kind needs its data below and a function in drawing.py.
 Drawing = Figure | Bars | Intervals | HeatMap
 
 
@@ -141,12 +142,14 @@ def data_of(drawing: Drawing) -> tuple[tuple[str, ...], list[tuple[object, ...]]
     if isinstance(drawing, Intervals):
         points = zip(drawing.arms, drawing.values, drawing.low, drawing.high, strict=True)
         return ("arm", drawing.x_label, "lower end", "upper end"), [
-            tuple("" if value is None else value for value in point) for point in points
+            # An empty cell: CSV has no word for nothing.
+            tuple("" if value is None else value for value in point)
+            for point in points
         ]
     cells = [
         (
             panel.title,
-            drawing.rows[row] if drawing.rows else row,
+            drawing.rows[row] if drawing.rows else row,  # rows without names are counted
             drawing.columns[column] if drawing.columns else column,
             value,
         )
