@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from numpy.lib.format import open_memmap
 from PIL import Image
@@ -35,6 +36,7 @@ from saln.features import FeatureStore, nearest_neighbors
 from saln.selection import SELECTORS
 
 Row = dict[str, Any]
+Array = npt.NDArray[Any]
 SIZES = (10_000, 100_000, 1_000_000)
 WIDTH, NEIGHBOR_WIDTH, CLASSES = 512, 256, 1000
 CANDIDATES, FILTER_RATIO = 320, 0.8
@@ -43,13 +45,11 @@ PARTITION = 8_000  # rows of a part, when two stores take turns
 IMAGES = (400, 1600)
 
 
-def make_store(path: Path, n: int, d: int, seed: int = 0) -> FeatureStore:
-    """Generated features, written in parts: no more than one is in memory."""
+def generate(n: int, d: int, features: Array, seed: int = 0) -> npt.NDArray[np.int64]:
+    """Writes generated features to an array (n, d), part by part; gives the labels."""
     random = np.random.default_rng(seed)
     scale = (np.arange(1, d + 1) ** -0.7).astype(np.float32)
     means = 1.5 * random.normal(size=(CLASSES, d)).astype(np.float32) * scale
-    file = path.with_suffix(".npy")
-    features = open_memmap(file, "w+", np.float16, (n, d))
     labels = np.empty(n, dtype=np.int64)
     for start in range(0, n, 20_000):
         stop = min(start + 20_000, n)
@@ -57,6 +57,14 @@ def make_store(path: Path, n: int, d: int, seed: int = 0) -> FeatureStore:
         noise = random.normal(size=(stop - start, d)).astype(np.float32)
         rows = means[labels[start:stop]] + noise * scale + 0.2
         features[start:stop] = np.maximum(rows, 0)
+    return labels
+
+
+def make_store(path: Path, n: int, d: int, seed: int = 0) -> FeatureStore:
+    """Generated features in a store; no more than a part of them is in memory."""
+    file = path.with_suffix(".npy")
+    features = open_memmap(file, "w+", np.float16, (n, d))
+    labels = generate(n, d, features, seed)
     store = saln.write_store(path, features, labels, name="generated")
     file.unlink()
     return store

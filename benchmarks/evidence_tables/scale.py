@@ -60,6 +60,16 @@ def scale_flat(results: Path) -> str:
     return markdown(columns, lines)
 
 
+def approximate_search(results: Path) -> str:
+    """Ways to search for neighbors approximately, on the same rows."""
+    rows = [row for row in read_rows(results, "approximate-search") if "question" in row]
+    lines = [
+        [row["question"], f"{row['n']:,}", f"{row['value']:.1f}", f"{row['recall']:.3f}"]
+        for row in rows
+    ]
+    return markdown(("question", "rows", "seconds of one core", "recall"), lines)
+
+
 def scale_bytes(results: Path) -> str:
     """Memory, disk and network for a million examples."""
     rows = _rows(results)
@@ -83,4 +93,9 @@ def scale_bytes(results: Path) -> str:
     return markdown(("for a million examples", "costs", "note"), lines)
 
 
-TABLES = {"scale": scale, "scale-flat": scale_flat, "scale-bytes": scale_bytes}
+TABLES = {
+    "scale": scale,
+    "scale-flat": scale_flat,
+    "scale-approximate": approximate_search,
+    "scale-bytes": scale_bytes,
+}

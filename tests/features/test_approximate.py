@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import numpy as np
 import pytest
+import torch
 
 import saln
+from saln.errors import MissingExtraError
 from saln.features import neighbors as module
 from saln.features.approximate_neighbors import RECALL, approximate_neighbors
 from saln.features.neighbors import nearest_neighbors, neighbor_table
@@ -81,6 +84,50 @@ def test_rows_that_do_not_stay_in_memory(monkeypatch):
     assert np.array_equal(approximate_neighbors(rows, 10).indices, resident.indices)
 
 
+def test_it_is_the_same_with_any_number_of_threads():
+    features, _ = clustered(1500)
+    rows, before = UnitRows(features), torch.get_num_threads()
+    tables = []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            tables.append(approximate_neighbors(rows, 10))
+    finally:
+        torch.set_num_threads(before)
+    assert np.array_equal(tables[0].indices, tables[1].indices)
+
+
+def test_it_looks_more_widely_where_neighbors_are_hard_to_find():
+    easy, _ = clustered(4000)
+    hard = np.random.default_rng(0).normal(size=(4000, 256))  # no row is much nearer than others
+    widths = [approximate_neighbors(UnitRows(rows), 5) for rows in (easy, hard)]
+    assert widths[0].width < widths[1].width
+    assert widths[1].recall > RECALL - 0.03
+    exact = nearest_neighbors(hard, 5, engine="exact")
+    assert recall_of(widths[1].indices, exact.indices) > RECALL - 0.03
+
+
+def test_equal_rows_are_as_good_as_one_another():
+    """Many copies of each row: whichever is named, it is a nearest one."""
+    random = np.random.default_rng(0)
+    features = np.repeat(random.normal(size=(40, 16)), 50, axis=0)
+    found = approximate_neighbors(UnitRows(features), 20)
+    assert found.recall == 1.0
+    assert (found.similarities > 1 - 1e-5).all()
+    assert (found.indices // 50 == np.arange(2000)[:, None] // 50).all()
+
+
+def test_without_faiss_the_error_names_the_extra(monkeypatch):
+    features, _ = clustered(60)
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    with pytest.raises(MissingExtraError, match=r"an approximate search needs .*saln\[faiss\].*"):
+        nearest_neighbors(features, 5, engine="approximate")
+    assert nearest_neighbors(features, 5).recall == 1.0  # few rows: exact, without it
+    monkeypatch.setattr(module, "EXACT_ROWS", 50)
+    with pytest.raises(MissingExtraError, match="use engine 'exact'"):
+        nearest_neighbors(features, 5)
+
+
 def test_auto_is_approximate_for_many_rows_alone(tmp_path, monkeypatch):
     features, labels = clustered(700)
     store = saln.write_store(tmp_path / "store", features, labels)
@@ -97,8 +144,6 @@ def test_auto_is_approximate_for_many_rows_alone(tmp_path, monkeypatch):
 
 def test_beliefs_about_labels_hardly_change():
     """What the table is for: whose labels look wrong."""
-    import torch
-
     features, labels = clustered(4000, classes=12)
     random = np.random.default_rng(1)
     wrong = random.random(4000) < 0.3

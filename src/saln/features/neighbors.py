@@ -96,6 +96,7 @@ def _propose_by_faiss(
 
 def _rank(similarities: Array, indices: Array, k: int) -> tuple[Array, Array]:
     """The k first by (similarity, largest first; index, lowest first)."""
+    # Sums in another order differ in the last digits; rounded, they sort the same way.
     similarities = np.round(similarities, DECIMALS)
     order = np.lexsort((indices, -similarities), axis=1)[:, :k]
     return np.take_along_axis(similarities, order, 1), np.take_along_axis(indices, order, 1)
@@ -136,13 +137,14 @@ def nearest_neighbors(features: Any, k: int = 20, *, engine: Engine = "auto") ->
         k: At least 1; where there are fewer other examples, all of them.
         engine: ``exact``: blocked products; ``faiss``: proposals from a flat FAISS index
             (extra ``faiss``), which holds a float32 copy of the features;
-            ``approximate``: inverted lists, nearly all neighbors in a small part of the
+            ``approximate``: a graph of FAISS, nearly all neighbors in a small part of the
             time; ``auto``: exact up to 150,000 rows.
 
     Raises:
         InputError: Features of another shape or not finite, ``k`` below 1, or an engine
             that there is not.
-        MissingExtraError: ``faiss`` is asked for and not installed.
+        MissingExtraError: FAISS is needed (``faiss``, ``approximate``, or ``auto`` above 150,000
+            rows) and not installed.
     """
     if not isinstance(features, np.ndarray):
         features = as_array(features, "features")
@@ -184,6 +186,8 @@ def nearest_neighbors(features: Any, k: int = 20, *, engine: Engine = "auto") ->
             exact[low:high] = np.einsum("qd,qcd->qc", own[low:high], others.reshape(shape))
         near, found = _rank(exact, where, k)
         if count < n - 1:
+            # What was not proposed is at most as near as the last proposal, plus the error: if that
+            # is still farther than the k-th found, nothing nearer can be missing.
             beaten = quick[:, -1].numpy().astype(np.float64) + error < near[:, -1]
             doubtful = np.flatnonzero(~beaten)
             for low, high in blocks(len(doubtful), 64):
@@ -250,6 +254,7 @@ def neighbor_table(
     """
     k = as_whole(k, "k", 1)
     count = len(store) if rows is None else len(rows)
+    # Spelled as in the first version: tables that are there stay found.
     name = f"neighbours-{k}"
     if rows is not None:
         digest = hashlib.blake2b(np.asarray(rows, dtype=np.int64).tobytes(), digest_size=6)
@@ -337,6 +342,7 @@ def _keep(path: Path, table: NeighborTable, fits: dict[str, Any]) -> None:
         about = {"seconds": round(table.seconds, 3), "recall": table.recall, "checksums": sums}
         write_json(beside / "manifest.json", {**fits, **about})
 
+    # Until one that fits is there, whoever has written it.
     while _read(path, fits) is None:
         _clear(path)
         try:
@@ -348,6 +354,7 @@ def _keep(path: Path, table: NeighborTable, fits: dict[str, Any]) -> None:
 
 def _clear(path: Path) -> None:
     """Takes away what lies at a path, at once for whoever looks."""
+    # Renamed first, in one step: a reader never sees half a table.
     aside = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
         path.rename(aside)
