@@ -1,4 +1,4 @@
-"""From what was worked out to what is told: beliefs in the words of the one who asked."""
+"""Beliefs in the words of the one who asked: over all rows, with names and a message."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse
 import torch
 
-from saln.features.neighbors import NeighborTable
 from saln.labels.beliefs import LabelBeliefs
 from saln.labels.evidence import Evidence, Gatherer
 from saln.labels.feature_blocks import FeatureBlocks
 from saln.labels.given_labels import GivenLabels
 from saln.labels.likelihood_fit import BLOCK_ROWS, Judged, judge
-from saln.labels.noise_model import DENSE
+from saln.labels.noise_model import DENSE, Transition
 
 # A class's examples that count for as much as knowing nothing of it but the noise.
 UNKNOWN = 2.0
 
+Floats = npt.NDArray[np.float64]
 Places = npt.NDArray[np.int64]
 
 
@@ -46,7 +46,7 @@ class Clock:
         self.seconds: dict[str, float] = {}
         self.begun = self.last = time.perf_counter()
 
-    def tell(self, name: str) -> None:
+    def lap(self, name: str) -> None:
         """A part is done."""
         now = time.perf_counter()
         self.seconds[name] = self.seconds.get(name, 0.0) + now - self.last
@@ -59,122 +59,178 @@ def kept_rows(rows: FeatureBlocks) -> Places | slice:
     return slice(None) if rows.kept is None else rows.kept
 
 
-def told(
+class Outcome(NamedTuple):
+    """What the rounds of judging end with."""
+
+    penalty: float
+    rounds: int
+    judged: Judged
+    evidence: Evidence
+
+    @property
+    def informative(self) -> bool:
+        """Whether the features tell classes apart well enough to judge labels by."""
+        return self.judged.informative and self.judged.sure
+
+    @property
+    def message(self) -> str:
+        """What a person should know; empty when all is well."""
+        if self.informative:
+            return ""
+        what = (
+            "these features tell the classes apart too badly to tell wrong labels from hard "
+            "examples"
+            if self.judged.informative
+            else "these features predict the labels little better than chance"
+        )
+        return f"{what}, so no label is doubted; use the features of a stronger backbone"
+
+
+class _Columns(NamedTuple):
+    """Beliefs of the rows that have features.
+
+    Attributes:
+        shares: float32, (n, m): of the classes that the evidence holds.
+        confidence: float64, (n,): NaN without a label.
+        likeliest: int64, (n,): places of classes.
+    """
+
+    shares: npt.NDArray[np.float32]
+    confidence: Floats
+    likeliest: Places
+
+
+def describe(
     task: Task,
     gatherer: Gatherer,
-    penalty: float,
-    rounds: int,
-    judged: Judged,
-    evidence: Evidence,
+    outcome: Outcome,
     clock: Clock,
     again: Callable[[Any, Any], LabelBeliefs],
 ) -> LabelBeliefs:
     """Everything in the words of the one who asked."""
     rows, given, labels = task.rows, task.given, gatherer.labels
-    counts = np.bincount(labels[labels >= 0], minlength=gatherer.classes).astype(np.float64)
-    shares = counts / counts.sum()
-    informative = judged.informative and judged.sure
-    n = rows.n
-    confidence = np.full(n, np.nan)
-    likeliest = np.empty(n, dtype=np.int64)
-    kept = evidence.scores.shape[1]
-    held = np.empty((n, kept), dtype=np.float32)
-    doubt = float((judged.transition.wrong() * shares).sum())
-    known = labels >= 0
-    others = _others(gatherer, counts)
-    for start in range(0, n, BLOCK_ROWS):
-        part = slice(start, min(start + BLOCK_ROWS, n))
-        found, _ = judge(judged.joint, judged.transition, evidence, labels, part)
-        own = evidence.classes[part] == labels[part][:, None]
-        if not informative:
-            # Nothing can be said: what has a label is believed, what has none is any class.
-            found = np.where(known[part][:, None], own.astype(np.float64), found)
-        else:
-            right = (found * own).sum(axis=1)
-            # Few others of its class can tell little about an example.
-            few = UNKNOWN / (others[part] + UNKNOWN)
-            moved = right + few * np.maximum((1.0 - doubt) - right, 0.0)
-            rest = np.divide(1 - moved, 1 - right, out=np.ones_like(right), where=right < 1)
-            moved_rows = np.where(own, moved[:, None], found * rest[:, None])
-            found = np.where(known[part][:, None], moved_rows, found)
-        held[part] = found
-        confidence[part] = np.where(known[part], (found * own).sum(axis=1), np.nan)
-        best = found.argmax(axis=1)
-        likeliest[part] = evidence.classes[part][np.arange(len(found)), best]
-    classes, columns = gatherer.classes, evidence.classes
+    columns = _columns(gatherer, outcome)
+    confidence, known = columns.confidence, labels >= 0
     if given.soft is not None:
-        soft = given.soft[kept_rows(rows)]
-        unsure = ~known & soft.any(axis=1)
-        picked = np.take_along_axis(soft[unsure], columns[unsure].astype(np.int64), axis=1)
-        confidence[unsure] = (picked * held[unsure]).sum(axis=1)
-    rate = float(1.0 - np.nanmean(confidence[known])) if informative else math.nan
-    interval = _interval(rate, judged.transition.anchors, int(known.sum()))
-    what = (
-        "these features tell the classes apart too badly to tell wrong labels from hard examples"
-        if judged.informative
-        else "these features predict the labels little better than chance"
-    )
-    doubtless = f"{what}, so no label is doubted; use the features of a stronger backbone"
-    message = "" if informative else doubtless
-    matrix = judged.transition
-    transition: Any = (
-        torch.from_numpy(matrix.dense)
-        if classes <= DENSE
-        else scipy.sparse.csr_array(matrix.seen + scipy.sparse.diags_array(matrix.right))
-    )
-    table = gatherer.table or NeighborTable(
-        np.empty((n, 0), dtype=np.int32), np.empty((n, 0), dtype=np.float32), 0.0
-    )
-    indptr = np.arange(n + 1, dtype=np.int64) * kept
-    flat = np.ascontiguousarray(columns).ravel()
-    told = scipy.sparse.csr_array((held.ravel(), flat, indptr), shape=(n, classes))
-    clock.tell("telling")
-    place = np.arange(n) if rows.kept is None else rows.kept
-    near, similarities = np.asarray(table.indices), np.asarray(table.similarities)
-    if rows.kept is not None:
-        confidence = _spread(confidence, rows, np.nan)
-        likeliest = _spread(likeliest, rows, -1)
-        near, similarities = (
-            _spread(place[near].astype(np.int32), rows, -1),
-            _spread(similarities, rows, np.nan),
-        )
-        lengths = np.zeros(rows.given, dtype=np.int64)
-        lengths[rows.kept] = kept
-        indptr = np.concatenate([[0], np.cumsum(lengths)])
-        told = scipy.sparse.csr_array((told.data, told.indices, indptr), (rows.given, classes))
-    believed = np.where(likeliest >= 0, given.classes[np.maximum(likeliest, 0)], -1)
+        _judge_soft_labels(columns, outcome.evidence, given.soft[kept_rows(rows)], known)
+    rate = float(1.0 - np.nanmean(confidence[known])) if outcome.informative else math.nan
+    transition = outcome.judged.transition
+    place = np.arange(rows.n) if rows.kept is None else rows.kept
+    near, similarities = _neighbors(gatherer, place)
+    likeliest = _spread(columns.likeliest, rows, -1)
+    clock.lap("telling")
     return LabelBeliefs(
-        confidence=torch.from_numpy(confidence),
-        believed=torch.from_numpy(believed),
-        probabilities=told,
+        confidence=torch.from_numpy(_spread(confidence, rows, np.nan)),
+        believed=torch.from_numpy(
+            np.where(likeliest >= 0, given.classes[np.maximum(likeliest, 0)], -1)
+        ),
+        probabilities=_sparse(columns.shares, outcome.evidence.classes, rows, gatherer.classes),
         classes=given.classes,
         names=given.names,
-        transition=transition,
+        transition=_matrix(transition, gatherer.classes),
         noise_rate=rate,
-        noise_interval=interval,
-        informative=informative,
-        message=message,
+        noise_interval=_interval(rate, transition.anchors, int(known.sum())),
+        informative=outcome.informative,
+        message=outcome.message,
         groups=tuple(place[group] for group in gatherer.groups),
-        neighbors=near,
-        similarities=similarities,
-        penalty=penalty / gatherer.filter.scale,
-        rounds=rounds,
+        neighbors=_spread(near, rows, -1),
+        similarities=_spread(similarities, rows, np.nan),
+        penalty=outcome.penalty / gatherer.filter.scale,
+        rounds=outcome.rounds,
         seconds=clock.seconds,
         given=given.places,
         again=again,
     )
 
 
-def _others(gatherer: Gatherer, counts: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def _columns(gatherer: Gatherer, outcome: Outcome) -> _Columns:
+    """Beliefs and confidences, block by block."""
+    labels, evidence, judged = gatherer.labels, outcome.evidence, outcome.judged
+    n, kept = evidence.scores.shape
+    columns = _Columns(np.empty((n, kept), np.float32), np.empty(n), np.empty(n, np.int64))
+    counts = np.bincount(labels[labels >= 0], minlength=gatherer.classes).astype(np.float64)
+    doubt = float((judged.transition.wrong() * (counts / counts.sum())).sum())
+    others = _others(gatherer, counts)
+    for start in range(0, n, BLOCK_ROWS):
+        part = slice(start, min(start + BLOCK_ROWS, n))
+        shares, _ = judge(judged.joint, judged.transition, evidence, labels, part)
+        known = labels[part] >= 0
+        own = evidence.classes[part] == labels[part][:, None]
+        if outcome.informative:
+            shares = np.where(known[:, None], _cautious(shares, own, others[part], doubt), shares)
+        else:
+            # Nothing can be said: what has a label is believed, what has none is any class.
+            shares = np.where(known[:, None], own.astype(np.float64), shares)
+        columns.shares[part] = shares
+        columns.confidence[part] = np.where(known, (shares * own).sum(axis=1), np.nan)
+        best = shares.argmax(axis=1)
+        columns.likeliest[part] = evidence.classes[part][np.arange(len(shares)), best]
+    return columns
+
+
+def _cautious(shares: Floats, own: npt.NDArray[np.bool_], others: Floats, doubt: float) -> Floats:
+    """Beliefs moved towards the level of all labels, where few others carry the same label.
+
+    Few examples of a class can tell little about one that carries its label.
+    """
+    right = (shares * own).sum(axis=1)
+    few = UNKNOWN / (others + UNKNOWN)
+    moved = right + few * np.maximum((1.0 - doubt) - right, 0.0)
+    # What the label gains is taken from the other classes in proportion.
+    rest = np.divide(1 - moved, 1 - right, out=np.ones_like(right), where=right < 1)
+    cautious: Floats = np.where(own, moved[:, None], shares * rest[:, None])
+    return cautious
+
+
+def _judge_soft_labels(
+    columns: _Columns, evidence: Evidence, soft: Floats, known: npt.NDArray[np.bool_]
+) -> None:
+    """The confidence of a soft label is the mean belief in its classes."""
+    unsure = ~known & soft.any(axis=1)
+    classes = evidence.classes[unsure].astype(np.int64)
+    picked = np.take_along_axis(soft[unsure], classes, axis=1)
+    columns.confidence[unsure] = (picked * columns.shares[unsure]).sum(axis=1)
+
+
+def _matrix(transition: Transition, classes: int) -> Any:
+    """In full, or what was seen where that would be too large."""
+    if classes <= DENSE:
+        return torch.from_numpy(transition.dense)
+    return scipy.sparse.csr_array(transition.seen + scipy.sparse.diags_array(transition.right))
+
+
+def _neighbors(
+    gatherer: Gatherer, place: Places
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
+    """The table's rows, as they were numbered by the one who asked."""
+    n, table = gatherer.rows.n, gatherer.table
+    if table is None:
+        return np.empty((n, 0), dtype=np.int32), np.empty((n, 0), dtype=np.float32)
+    return place[np.asarray(table.indices)].astype(np.int32), np.asarray(table.similarities)
+
+
+def _sparse(
+    shares: npt.NDArray[np.float32],
+    classes: npt.NDArray[np.integer[Any]],
+    rows: FeatureBlocks,
+    count: int,
+) -> scipy.sparse.csr_array:
+    """Beliefs as CSR over all rows; those without features are empty."""
+    lengths = _spread(np.full(len(shares), shares.shape[1], dtype=np.int64), rows, 0)
+    indptr = np.concatenate([[0], np.cumsum(lengths)])
+    flat = np.ascontiguousarray(classes).ravel()
+    return scipy.sparse.csr_array((shares.ravel(), flat, indptr), shape=(rows.given, count))
+
+
+def _others(gatherer: Gatherer, counts: Floats) -> Floats:
     """How many examples outside its own group carry each example's label."""
     labels = gatherer.labels
-    others = np.maximum(counts[np.maximum(labels, 0)] - 1, 0)
+    others: Floats = np.maximum(counts[np.maximum(labels, 0)] - 1, 0)
     for group in gatherer.groups:
         inside = np.bincount(labels[group][labels[group] >= 0], minlength=gatherer.classes)
         own = np.maximum(labels[group], 0)
         others[group] = np.maximum(counts[own] - inside[own], 0)
-    found: npt.NDArray[np.float64] = others
-    return found
+    return others
 
 
 def _interval(rate: float, anchors: int, n: int) -> tuple[float, float]:
@@ -190,6 +246,8 @@ def _interval(rate: float, anchors: int, n: int) -> tuple[float, float]:
 
 def _spread(values: npt.NDArray[Any], rows: FeatureBlocks, missing: float) -> npt.NDArray[Any]:
     """Values of the rows that have features among all rows."""
+    if rows.kept is None:
+        return values
     full = np.full((rows.given, *values.shape[1:]), missing, dtype=values.dtype)
     full[rows.kept] = values
     return full

@@ -24,7 +24,7 @@ from torch import Tensor
 from saln.data.arguments import as_array
 from saln.errors import InputError
 from saln.labels.beliefs import LabelBeliefs
-from saln.labels.descriptions import Clock, Task, kept_rows, told
+from saln.labels.descriptions import Clock, Outcome, Task, describe, kept_rows
 from saln.labels.evidence import (
     NEIGHBOR_ROWS,
     Evidence,
@@ -137,19 +137,20 @@ def _judge(task: Task, sums: LabelSums | None) -> LabelBeliefs:
             f"sums over {len(sums.total)} features and {sums.classes} classes do not fit "
             f"{rows.d} features and {classes} classes; merge those of all parts of these rows"
         )
-    clock.tell("sums")
+    clock.lap("sums")
     found = LabelFilter(sums)
-    clock.tell("spectrum")
+    clock.lap("spectrum")
     asked = rows.n <= NEIGHBOR_ROWS if task.neighbors is None else task.neighbors
     table, groups = find_neighbors(rows, found) if asked else (None, [])
-    clock.tell("neighbors")
+    clock.lap("neighbors")
     gatherer = Gatherer(rows, places, classes, found, table, groups)
     penalty, leverages = _choose_penalty(gatherer, task.seed)
-    clock.tell("penalty")
+    clock.lap("penalty")
     rounds, judged, evidence = _rounds(gatherer, penalty, leverages, task.seed)
-    clock.tell("joining")
+    clock.lap("joining")
     again = _Again(task, sums)
-    return told(task, gatherer, penalty, rounds, judged, evidence, clock, again)
+    outcome = Outcome(penalty, rounds, judged, evidence)
+    return describe(task, gatherer, outcome, clock, again)
 
 
 def _sampled(gatherer: Gatherer, seed: int) -> tuple[Places, list[Places]]:
