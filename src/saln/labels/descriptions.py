@@ -234,7 +234,7 @@ def _others(gatherer: Gatherer, counts: Floats) -> Floats:
 
 
 def _interval(rate: float, anchors: int, n: int) -> tuple[float, float]:
-    """By the examples that told the noise: 95%, as Wilson's interval has it."""
+    """By the examples that the noise was learned from: 95%, as Wilson's interval has it."""
     if math.isnan(rate):
         return math.nan, math.nan
     trials, z = max(min(anchors, n), 1), 1.96

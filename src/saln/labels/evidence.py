@@ -216,19 +216,19 @@ class Gatherer:
                     block[part], smoothed[part], signal[part], penalty
                 )
                 alone[part] += self._missed(signal, part, together=True).to(alone)
-            told = None if self.table is None else self._votes(which, self.table)
+            voted = None if self.table is None else self._votes(which, self.table)
             if not all_classes:
-                chosen = self._likeliest(alone, told, self.labels[which])
+                chosen = self._likeliest(alone, voted, self.labels[which])
                 classes[at] = chosen.numpy()
                 others = alone.double().scatter(1, chosen, torch.nan)
                 typical[at] = others.nanmean(dim=1).numpy()
                 squares = (others - others.nanmean(dim=1, keepdim=True)).square()
                 spread[at] = squares.nanmean(dim=1).sqrt().numpy()
                 alone = alone.gather(1, chosen)
-                told = None if told is None else told.gather(1, chosen)
+                voted = None if voted is None else voted.gather(1, chosen)
             scores[at] = alone.float().numpy()
-            if votes is not None and told is not None:
-                votes[at] = told.log().numpy()
+            if votes is not None and voted is not None:
+                votes[at] = voted.log().numpy()
         unvoted = math.log(VOTE_SMOOTHING / self.classes / (1 + VOTE_SMOOTHING))
         return Evidence(rows, classes, scores, votes, self.classes - kept, typical, spread, unvoted)
 
@@ -260,9 +260,9 @@ class Gatherer:
         share = torch.where(total > 0, share, torch.full_like(share, 1 / self.classes))
         return (share + VOTE_SMOOTHING / self.classes) / (1 + VOTE_SMOOTHING)
 
-    def _likeliest(self, alone: Tensor, told: Tensor | None, labels: Places) -> Tensor:
+    def _likeliest(self, alone: Tensor, voted: Tensor | None, labels: Places) -> Tensor:
         """The classes that each example keeps, its own among them: int64 (b, m), sorted."""
-        wanted = alone if told is None else alone + told
+        wanted = alone if voted is None else alone + voted
         wanted = wanted.clone()
         known = torch.from_numpy(labels >= 0).nonzero().flatten()
         wanted[known, torch.from_numpy(labels)[known]] = torch.inf

@@ -93,7 +93,7 @@ def judge_labels(
     the spectrum of the features' Gram matrix (:mod:`saln.spectral.label_filter`), and the votes
     of the nearest neighbors. They are joined by the likelihood of the given labels; the noise
     is learned from the clearest examples. Then beliefs take the place of the labels and all is
-    done again, as long as the given labels become likelier by that. Nothing is told about the
+    done again, as long as the given labels become likelier by that. Nothing is known about the
     noise, and nothing is trained.
 
     Args:
@@ -102,7 +102,7 @@ def judge_labels(
         labels: The store's own when None. Else (n,): class numbers, of which negative ones, NaN
             and None are unknown; or names, of which None, NaN and the empty one are; or (n, C):
             shares of classes. Unknown and soft labels get beliefs and cast no vote.
-        class_names: The names of classes 0, 1, ..., for what is told to people.
+        class_names: The names of classes 0, 1, ..., as people read them.
         neighbors: Whether to ask them; up to 200,000 rows when None. Without them time is
             proportional to the rows.
         sums: What :func:`label_sums` gave for all parts of these rows, merged; made here when

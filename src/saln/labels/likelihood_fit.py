@@ -25,8 +25,8 @@ STEPS = 30
 # Of the labels' entropy, and of their agreement beyond chance, what features must explain.
 INFORMATIVE = 0.02
 # How sure evidence must be of a class on average, from 0 (the largest class always) to 1.
-# Below it, features that take classes for one another cannot be told from labels that do: the
-# share of wrong labels comes out far too high.
+# Below it, features that take classes for one another look like labels that do: the share of wrong
+# labels comes out far too high.
 SURE = 0.55
 # How often noise and joint are learned from each other.
 TURNS = 3
@@ -62,7 +62,7 @@ class Joint:
             found += self.votes * torch.from_numpy(evidence.votes[part]).double()
         return found + self.levels[torch.from_numpy(evidence.classes[part].astype(np.int64))]
 
-    def told(self, evidence: Evidence, part: slice = slice(None)) -> tuple[Floats, Floats]:
+    def probabilities(self, evidence: Evidence, part: slice = slice(None)) -> tuple[Floats, Floats]:
         """``Q``: of the classes that are held, (b, m), and of all others together, (b,)."""
         logits = self.logits(evidence, part)
         sizes = torch.tensor([self.scores, self.votes], dtype=torch.float64)
@@ -120,8 +120,8 @@ def fit(
         if votes is not None:
             logits = logits + sizes[1].exp() * votes
         beside = _left_out(evidence, sizes.exp())[:, None]
-        told = torch.softmax(torch.cat([logits, beside], dim=1), dim=1)
-        found = ((told[:, :-1] * by_class).sum(dim=1) + told[:, -1] * other).clamp_min(1e-300)
+        joined = torch.softmax(torch.cat([logits, beside], dim=1), dim=1)
+        found = ((joined[:, :-1] * by_class).sum(dim=1) + joined[:, -1] * other).clamp_min(1e-300)
         # Classes of few examples, and evidence that says nothing, stay where they are.
         prior = levels.square().sum() / 2 + sizes.square().sum() / 1e3
         total = -(counts * found.log()).sum() + prior / len(scores)
@@ -191,8 +191,8 @@ def learn(
     for start_row in range(0, len(labels), BLOCK_ROWS):
         rows = slice(start_row, start_row + BLOCK_ROWS)
         likelihood += float(judge(joint, transition, evidence, labels, rows)[1] @ voices[rows])
-        told = joint.told(evidence, rows)[0].max(axis=1)
-        certainty += float(told @ (voices[rows] * (labels[rows] >= 0)))
+        surest = joint.probabilities(evidence, rows)[0].max(axis=1)
+        certainty += float(surest @ (voices[rows] * (labels[rows] >= 0)))
     heard_of = float(heard.sum())
     agreement = float((majority[known] == labels[known]) @ heard) / heard_of
     given, believed = (
@@ -253,10 +253,10 @@ def judge(
         Their beliefs, float64 (b, m), and the logarithm of the probability of each one's label;
         0 for who has none.
     """
-    told, beside = joint.told(evidence, rows)
+    joined, beside = joint.probabilities(evidence, rows)
     given = labels[rows]
     likelihoods = transition.columns(evidence.classes[rows], np.maximum(given, 0))
-    product = told * np.where((given >= 0)[:, None], likelihoods, 1.0)
+    product = joined * np.where((given >= 0)[:, None], likelihoods, 1.0)
     beside = beside * np.where(given >= 0, transition.other(), 1.0)
     total = (product.sum(axis=1) + beside)[:, None].clip(1e-300)
     return product / total, np.where(given >= 0, np.log(total[:, 0]), 0.0)

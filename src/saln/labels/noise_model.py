@@ -51,7 +51,7 @@ class Transition:
         seen: CSR, (C, C), float64.
         right: float64, (C,).
         rest: float64, (C,).
-        anchors: How many examples told it.
+        anchors: How many examples it was learned from.
     """
 
     seen: scipy.sparse.csr_array
@@ -70,8 +70,8 @@ class Transition:
         """``T(classes[i, j], labels[i])``: float64 (b, m)."""
         beside = np.broadcast_to(labels[:, None], classes.shape)
         if len(self.right) <= DENSE:
-            told: Floats = self.dense[classes, beside]
-            return told
+            columns: Floats = self.dense[classes, beside]
+            return columns
         seen = np.asarray(self.seen[classes.ravel(), beside.ravel()]).reshape(classes.shape)
         found: Floats = np.where(classes == beside, self.right[classes], seen + self.rest[classes])
         return found

@@ -233,8 +233,8 @@ class LabelFilter:
         z = self.project(rows.double())
         hat = (1.0 / self.count + (z / (self.values + penalty)) @ z.T) * labeled
         left = torch.eye(len(z), dtype=torch.float64) - hat
-        told = smoothed.double() - hat @ torch.from_numpy(signal.toarray()).double()
-        found: Tensor = torch.linalg.lstsq(left, told, driver="gelsd").solution
+        of_others = smoothed.double() - hat @ torch.from_numpy(signal.toarray()).double()
+        found: Tensor = torch.linalg.lstsq(left, of_others, driver="gelsd").solution
         return found.to(smoothed)
 
 
