@@ -13,7 +13,7 @@ from typing import Any
 
 from saln.errors import DataError, InputError
 from saln.experiments.rows import ArmCost, EpochRow, Key, RunFacts
-from saln.experiments.run_folder import OLD_VERSION
+from saln.experiments.run_folder import OLD_VERSION, RunFolder
 from saln.files import CHECKSUM, file_checksum, read_json, signed, write_signed
 
 FORMAT_VERSION = 3
@@ -94,7 +94,7 @@ class Record:
             "files": self.files,
             "about": None if self.about is None else self.about.to_json(),
         }
-        write_signed(self.path / "progress.json", saved)
+        write_signed(RunFolder(self.path).progress, saved)
 
     @classmethod
     def read(cls, path: Path, cure: str) -> Record | None:
@@ -104,7 +104,7 @@ class Record:
             DataError: It cannot be read, or is not what was written.
             InputError: It is of another version.
         """
-        source = path / "progress.json"
+        source = RunFolder(path).progress
         if not source.exists():
             return None
         values = read_json(source, cure)

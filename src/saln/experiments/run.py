@@ -25,7 +25,7 @@ from saln.experiments.progress import RunProgress
 from saln.experiments.reference_model import Reference, cost_of
 from saln.experiments.reporter import Reporter
 from saln.experiments.rows import EpochRow, RunFacts, Summary
-from saln.experiments.run_folder import ANEW, claimed
+from saln.experiments.run_folder import ANEW, RunFolder, claimed
 from saln.experiments.shared_inputs import SharedInputs, candidates_of_step, make_inputs
 from saln.experiments.train_arm import train_arm
 from saln.messages import parameter
@@ -97,9 +97,10 @@ def _hinting(reporter: Reporter, path: Path) -> Iterator[None]:
     try:
         yield
     except BaseException:  # whatever it was: what is done is done
-        if (path / "config.json").exists() and not (path / "summary.json").exists():
+        folder = RunFolder(path)
+        if folder.config.exists() and not folder.summary.exists():
             reporter.note(
-                f"the rows so far are in {path / 'epochs.jsonl'}; go on with: "
+                f"the rows so far are in {folder.rows}; go on with: "
                 f"saln compare --resume --out {shlex.quote(str(path))}"
             )
         raise
@@ -121,7 +122,7 @@ def _compare(comparison: Comparison, path: Path) -> Outcome:
         "device": comparison.device.type,
         "number of processes": processes.world_size,
     }
-    log = EventLog(path / "tensorboard") if config.tensorboard and processes.first else None
+    log = EventLog(RunFolder(path).tensorboard) if config.tensorboard and processes.first else None
     with contextlib.ExitStack() as stack:
         if log is not None:
             stack.callback(log.close)

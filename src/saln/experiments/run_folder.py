@@ -211,7 +211,7 @@ def _lock(path: Path) -> ByteLocks | None:
 def _refuse_what_is_there(path: Path) -> None:
     if all(entry.name == LOCK for entry in path.iterdir()):
         return
-    if (path / "config.json").exists():
+    if RunFolder(path).config.exists():
         raise _TakenError(
             f"{parameter('out', path)} holds another run; give a new or an empty folder, or "
             f"{parameter('resume', True)} to go on with that run"
@@ -221,7 +221,7 @@ def _refuse_what_is_there(path: Path) -> None:
 
 def write_settings(path: Path, config: Config) -> None:
     """Writes ``config.json``; a folder that has it is a run."""
-    write_signed(path / "config.json", config.to_json())
+    write_signed(RunFolder(path).config, config.to_json())
 
 
 def read_settings(path: Path) -> Config:
@@ -231,7 +231,7 @@ def read_settings(path: Path) -> Config:
         InputError: The folder holds no run, or one of another version of SALN.
         DataError: Its ``config.json`` cannot be read, or is not what was written.
     """
-    source, progress = path / "config.json", path / "progress.json"
+    source, progress = RunFolder(path).config, RunFolder(path).progress
     if not source.is_file():
         if progress.exists():
             raise DataError(f"{source} is missing; {ANEW}")

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from saln.errors import DataError
 from saln.experiments.json_record import FieldError, JsonRecord
+from saln.experiments.run_folder import RunFolder
 from saln.files import read_json
 from saln.report.number_text import percent_text
 from saln.report.values import Table
@@ -65,7 +66,7 @@ def label_section(folder: Path) -> LabelSection | None:
     Raises:
         DataError: ``labels.json`` is there but cannot be used.
     """
-    path = folder / "labels.json"
+    path = RunFolder(folder).labels
     if not path.exists():
         return None
     try:

@@ -12,6 +12,7 @@ import jinja2
 import xxhash
 
 from saln.errors import DataError, InputError
+from saln.experiments.run_folder import RunFolder
 from saln.files import file_checksum, read_json, write_bytes, write_json, write_text
 from saln.messages import parameter
 from saln.report.catalog import SECTIONS, Section, make, sections
@@ -103,7 +104,7 @@ class _ReportFiles:
         for name, content in self.files.items():
             write_bytes(folder / name, content)
         checksums = {n: xxhash.xxh3_128_hexdigest(content) for n, content in self.files.items()}
-        summary = file_checksum(folder / "summary.json")
+        summary = file_checksum(RunFolder(folder).summary)
         write_json(folder / _STAMP, checksums | {"summary.json": summary})
 
 
@@ -136,7 +137,7 @@ def write_report(folder: Path) -> Path:
     files = _ReportFiles(run)
     files.add("report.html", _page(run, files))
     files.write()
-    return run.folder / "report.html"
+    return RunFolder(run.folder).report
 
 
 def _about(run: ReportedRun) -> dict[str, Any]:

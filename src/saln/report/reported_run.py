@@ -16,7 +16,7 @@ from saln.errors import DataError, InputError
 from saln.experiments.finished_run import read_finished
 from saln.experiments.progress_file import Record
 from saln.experiments.rows import EpochRow, Summary
-from saln.experiments.run_folder import ANEW, held, read_settings
+from saln.experiments.run_folder import ANEW, RunFolder, held, read_settings
 from saln.files import read_signed
 from saln.report.run_contents import Chosen, final_weights, read_chosen
 
@@ -102,7 +102,8 @@ def read_run(folder: Path) -> ReportedRun:
         DataError: Its files are broken.
     """
     folder = folder.expanduser()
-    if not any((folder / name).exists() for name in ("config.json", "progress.json")):
+    files = RunFolder(folder)
+    if not (files.config.exists() or files.progress.exists()):
         raise InputError(f"{folder} holds no run; give a folder that 'saln compare' wrote")
     finished = read_finished(folder)
     if finished is None:
@@ -116,7 +117,7 @@ def read_run(folder: Path) -> ReportedRun:
         with held(folder):
             finished.mend(folder)
     try:
-        environment = read_signed(folder / "environment.json", ANEW, must=False)
+        environment = read_signed(files.environment, ANEW, must=False)
     except DataError:  # nothing but what the run ran on is lost, and the page says so
         environment = {}
     return ReportedRun(
