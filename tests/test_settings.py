@@ -68,8 +68,9 @@ def test_selectors_may_be_given_by_their_classes_or_as_they_are():
     assert Config(methods=(saln.SALN, "uniform")).methods == ("saln", "uniform")
     assert Config(methods=saln.JEST).methods == ("jest",)
     assert Config(methods=(saln.SALN(), saln.JEST(4))).methods == ("saln", "jest(chunks=4)")
-    with pytest.raises(InputError, match=r"^methods=.* is not allowed; give names"):
-        Config(methods=(dict,))
+    for methods in ((dict,), (3,), {"saln"}, 3):
+        with pytest.raises(InputError, match=r"^methods=[^;]* is not allowed; give names such as"):
+            Config(methods=methods)
 
 
 def test_paths_switches_and_choices():

@@ -125,6 +125,8 @@ class Config:
             value = getattr(self, name)
             try:
                 value = as_methods(value) if name == "methods" else convert(value, kind)
+            except InputError:  # of as_methods, a whole message already
+                raise
             except ValueError as error:
                 refuse(name, value, str(error))
             object.__setattr__(self, name, value)  # frozen from here on
