@@ -22,6 +22,11 @@ from typing import Any, Literal
 
 import numpy as np
 
+# What may be given for each kind, in messages.
+_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+_WORDS |= {Path: "a path"}
+_WORDS_OF_SEVERAL = {int: "whole numbers", str: "names", Path: "paths"}
+
 
 def options_of(kind: Any) -> tuple[Any, ...]:
     """The types that a field's annotation names: those of a union, or the one."""
@@ -34,25 +39,13 @@ def allowed(kind: Any) -> str:
     words = []
     for option in options_of(kind):
         origin, arguments = typing.get_origin(option), typing.get_args(option)
-        if option is type(None):
-            continue
         if origin is Literal:
             words.append(f"one of {', '.join(map(str, arguments))}")
         elif origin is tuple:
-            each = {int: "whole numbers", str: "names", Path: "paths"}[arguments[0]]
-            words.append(f"{each}, with commas between")
-        else:
+            words.append(f"{_WORDS_OF_SEVERAL[arguments[0]]}, with commas between")
+        elif option is not type(None):  # that nothing need be given is no advice
             words.append(_WORDS[option])
     return " or ".join(words)
-
-
-_WORDS = {
-    int: "a whole number",
-    float: "a number",
-    bool: "true or false",
-    str: "text",
-    Path: "a path",
-}
 
 
 def convert(value: object, kind: Any) -> Any:

@@ -97,7 +97,7 @@ def _status(words: list[str], debug: bool) -> int:
             raise
         number, how = signal.SIGINT.value, ""
         if isinstance(stop, Stopped):
-            number, how = stop.number, f" by {stop.name}"
+            number, how = stop.number, f" by {signal.Signals(stop.number).name}"
         sys.stderr.write(f"\nsaln: stopped{how}{_KEPT.get(words[0], '') if words else ''}\n")
         return 128 + number
     except OutputError:  # main() knows what to say, and where it can still be said

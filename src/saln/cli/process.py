@@ -32,11 +32,6 @@ class Stopped(KeyboardInterrupt):
         super().__init__(number)
         self.number = number
 
-    @property
-    def name(self) -> str:
-        """Such as ``SIGTERM``."""
-        return signal.Signals(self.number).name
-
 
 @contextlib.contextmanager
 def stopping_signals() -> Iterator[None]:
