@@ -225,6 +225,20 @@ def test_help_and_version(run):
     assert run()[0] == 2
 
 
+def test_what_names_no_command_loads_nothing_heavy():
+    code = (
+        "import sys; from saln.cli import main\n"
+        "statuses = [main([word]) for word in ('--version', '--help', 'no-such')]\n"
+        "print(statuses, *sys.modules)"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout
+    assert "[0, 0, 2]" in found
+    heavy = {"torch", "torchvision", "numpy", "scipy", "sklearn", "matplotlib", "rich", "tyro"}
+    assert not heavy & set(found.split())
+
+
 def one_line(status, err, expected=2):
     assert status == expected
     assert "Traceback" not in err
