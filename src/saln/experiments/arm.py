@@ -63,6 +63,7 @@ def _label_of(value: Any) -> str:
 
 def _safe(label: str) -> str:
     label = re.sub(r"[^\w.+=(),~-]", ".", label)
+    # The empty brackets change nothing where the label is read again.
     if label in _FILES:
         return f"{label}()"
     if len(label) <= LONGEST_LABEL:
@@ -147,6 +148,7 @@ class Arm:
         Raises:
             InputError: A hyperparameter that is not allowed.
         """
+        # Such a class cannot be made without values, and so has no plan of its own to ask for.
         if any(each.default is REQUIRED for each in hyperparameters(self.kind)):
             return make_selector(self.kind, self.name, self.values)
         planned = self.kind.for_run(epochs=epochs)

@@ -89,6 +89,7 @@ class Comparison:
         self.first_learner, self.normalization, self.first_body = self._build_learner(
             config.seeds[0]
         )
+        # One for all arms and seeds, since images that fit are kept from the first evaluation on.
         self.measuring = Measuring(
             self.evaluation_view, config.split_seed, device, config.workers, processes
         )
@@ -110,6 +111,7 @@ class Comparison:
 
     def warm_up(self) -> None:
         """One pass of every batch shape, so that the first arm does not pay for the kernels."""
+        # A copy: these steps must not move the weights that the arms begin with.
         learner = copy.deepcopy(self.first_learner).to(self.device)
         body, size = self.first_body, self.image_size
         labels = torch.zeros(self.config.batch_size, dtype=torch.int64, device=self.device)
@@ -180,6 +182,7 @@ class Comparison:
                 self.reporter.note(f"reference model, seed {seed}: {error}")
             # Every process trained it; the first one's outputs hold, to the last digit.
             reference, why = self.processes.same((reference, why), self.device)
+        # Of the labels with their noise: what an arm can know, not what is true.
         confidence = None
         if inputs.neighbors is not None:
             confidence = judge_labels(inputs.neighbors, data, seed, self.reporter)
@@ -209,6 +212,7 @@ class Comparison:
         body, use = shared.body, "train" if before_loading else "score"
 
         def through(images: Tensor) -> Tensor:
+            # The frozen layers serve the scores where there are any, else the training step.
             with ledger.phase(use):
                 return images if body is None else body(images.to(self.device))
 

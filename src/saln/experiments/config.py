@@ -138,6 +138,7 @@ class Config:
         Raises:
             InputError: One that is not known or given twice, or none at all.
         """
+        # Resolved when asked for, so that settings that name a package that is gone can be read.
         arms = []
         for method in self.methods:
             try:
@@ -225,6 +226,7 @@ def _check_fields(config: Config) -> None:
     """Refuses what a field may not hold by itself; None is allowed where it is a default."""
     for each, field in zip(hyperparameters(Config), dataclasses.fields(config), strict=True):
         name, value = each.name, getattr(config, each.name)
+        # The type has let None through only where it stands for a default.
         if value is None:
             continue
         if each.bounds is not None and not each.bounds.holds(value):
@@ -242,6 +244,7 @@ def _check_fields(config: Config) -> None:
             refuse(name, value, f"one of {', '.join(preset_names())}")
         elif "names" in field.metadata and value not in (names := field.metadata["names"]):
             refuse(name, value, names.choices(value))
+        # The prefix is known by now; what stands behind it may still be no path.
         if name == "dataset" and value.startswith(("folder:", "hf:")):
             _check_path(name, Path(value.partition(":")[2]))
 

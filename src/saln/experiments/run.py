@@ -229,6 +229,7 @@ class _Run:
             waiting = [arm for arm in comparison.config.arms if arm.label in labels]
             if not waiting:
                 continue
+            # Seed by seed, not arm by arm: a run that is stopped early still compares all arms.
             shared = self._seed(seed, waiting)
             for arm in waiting:
                 self._train(arm, shared)
@@ -279,6 +280,7 @@ class _Run:
             return
         weights = {name: value.cpu() for name, value in shared.whole(trained.learner).items()}
         seconds, examples = self.inputs.cost(arm)
+        # Each arm is charged in full for what it shares, as if it were trained alone.
         if "label_confidence" in arm.requires and shared.confidence is not None:
             seconds += shared.confidence.seconds
         reference = shared.reference if arm.needs_reference else None

@@ -49,6 +49,7 @@ class StoredRows:
 
     def __getitem__(self, index: Any) -> npt.NDArray[Any]:
         """Copies rows: ``index`` is a slice, or int64 (m,)."""
+        # MmapRows reads them from the file, so that no page of it counts as this process's.
         return self._stored[torch.from_numpy(self.rows[index])].numpy()
 
 
@@ -119,6 +120,7 @@ def make_inputs(
         DataError: A broken image, or a disk that is full.
     """
     required = {name for arm in config.arms for name in arm.requires}
+    # A backbone may take a download, so none is built that no arm asks for.
     if not any(arm.needs_features for arm in config.arms):
         return SharedInputs(data)
     network = named_backbone(
@@ -142,5 +144,6 @@ def make_inputs(
     rows = np.searchsorted(pool.rows, data.train.rows)
     neighbors = None
     if "label_confidence" in required:
+        # Among the examples that the arms see: the reference model's part must not vote.
         neighbors = neighbor_table(store, NEIGHBORS, rows=rows if len(rows) < len(pool) else None)
     return SharedInputs(data, StoredRows(store, rows), neighbors, store.seconds)

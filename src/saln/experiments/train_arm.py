@@ -114,6 +114,7 @@ class _ArmRun:
             steps if size > k else 0
             for steps, size in zip(self.plan.steps, self.plan.candidates, strict=True)
         ]
+        # One seed is enough to look at, and standard has nothing to show: it keeps all.
         show = not arm.keeps_all and shared.seed == seeds[0]
         self.record = ChoiceRecord(len(shared.data.train), choices, show=show)
         self.selector = _selector_of(self.batches)
@@ -129,7 +130,7 @@ class _ArmRun:
             steps.append(len(self.batches))
         ratios = [0.0 if self.arm.keeps_all else schedule.ratio(epoch) for epoch in epochs]
         sizes = [candidates_needed(k, ratio) for ratio in ratios]
-        # What is chosen before loading is all that is loaded.
+        # What is chosen before loading is all that is loaded; else every candidate is.
         loaded = sizes if isinstance(self.batches, ScoredBatches) else [k] * len(sizes)
         return _Plan(steps, sizes, loaded)
 
@@ -144,6 +145,7 @@ class _ArmRun:
     def row(self, result: EpochResult) -> EpochRow:
         """An epoch's row of ``epochs.jsonl``."""
         data, ledger, kept = self.shared.data.train, self.ledger, result.indices.numpy()
+        # What only scored cost a forward pass, too, in whichever process it was.
         ledger.count(
             steps=result.steps, forward=len(kept) + self._newly_scored(), backward=len(kept)
         )

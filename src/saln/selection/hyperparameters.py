@@ -99,6 +99,7 @@ class Hyperparameter:
             value = convert(value, self.kind) if self._is_known() else value
         except ValueError as error:
             raise ValueError(self.allowed()) from error
+        # True is a 1 to Python, but no number that anybody meant.
         number = isinstance(value, int | float) and not isinstance(value, bool)
         if number and self.bounds is not None and not self.bounds.holds(value):
             raise ValueError(self.allowed())
@@ -113,6 +114,7 @@ class Hyperparameter:
         value: Any = text
         if text.startswith(DIGEST):
             raise ValueError(f"the value itself, of which this is a digest: {self.allowed()}")
+        # Before the types, for the converter of settings has its own words for flags.
         if text.lower() in _WORDS and self.kind is not str:
             value = _WORDS[text.lower()]
         elif text[:1] in ("'", '"') or not self._is_known():

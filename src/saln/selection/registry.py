@@ -89,6 +89,7 @@ def installed_selectors() -> dict[str, InstalledSelector]:
     for entry in metadata.entry_points(group=GROUP):
         package = "an unknown package" if entry.dist is None else entry.dist.name
         if entry.name not in SELECTORS and re.fullmatch(r"[^\W\d][\w.-]*", entry.name):
+            # The first on the path, as Python itself has it for modules of one name.
             found.setdefault(entry.name, InstalledSelector(entry.name, package, entry.value))
     return found
 
@@ -131,10 +132,12 @@ def split_selector(text: str) -> WrittenSelector:
     Raises:
         InputError: It is none of them.
     """
+    # Brackets before any "=": behind one they belong to a value, such as jest:layers=(1,2).
     call = re.fullmatch(r"([^(=]*)\((.*)\)", text, re.DOTALL)
     if call:
         name, parts = call[1].strip(), [part for part in split_commas(call[2]) if part]
     else:
+        # The words before the first "=" are the name, as module:Class has a colon of its own.
         words = text.split(":")
         values = next((at for at, word in enumerate(words) if "=" in word), len(words))
         name, parts = ":".join(words[:values]), words[values:]
@@ -187,6 +190,7 @@ def name_of(kind: type[Selector]) -> str:
     for name, ours in SELECTORS.items():
         if kind is ours:
             return name
+    # Only packages that the class may come from are loaded: others may take seconds, or fail.
     top = kind.__module__.partition(".")[0]
     for name, entry in installed_selectors().items():
         if entry.place.partition(".")[0].partition(":")[0] == top:
