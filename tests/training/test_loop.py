@@ -123,7 +123,7 @@ def test_epochs_steps_and_indices_are_reported():
 def test_a_loss_that_is_not_finite_stops_and_says_where():
     batches = make_batches(3)
     batches[2].images.fill_(float("nan"))
-    with pytest.raises(TrainingError, match=r"loss is nan in epoch 1, step 2, .* lower --learning"):
+    with pytest.raises(TrainingError, match=r"loss is nan in epoch 1, step 2, .* learning_rate"):
         run(linear(), batches, TrainSettings(epochs=1))
 
 
