@@ -269,9 +269,9 @@ def test_damaged_stores_are_refused_or_do_no_harm(tmp_path, capsys):
     arguments = [part for part in arguments if part not in ("--labels-column", "--id-column")]
     assert attempt(arguments, capsys)[0] == 0
     expected = out.read_bytes(), (tmp_path / "kept.labels.json").read_bytes()
-    # With the table of neighbors that was kept in it.
+    # To judge its labels left nothing in it.
     fresh = {name: data for name, data in content(tmp_path).items() if name.startswith("store/")}
-    assert len(fresh) == 7 + ("store/verified.json" in fresh)
+    assert len(fresh) == 4 + ("store/verified.json" in fresh)
     random, outcomes = random_of(6), Counter()
     for _ in range(90):
         put(tmp_path, fresh)
@@ -316,7 +316,8 @@ def killed(arguments, moment):
         finally:
             os._exit(code)
     status = os.waitpid(child, 0)[1]
-    assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0
+    # 2: the run before was killed when all was done, and the output is there.
+    assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) in (0, 2)
     return os.WIFSIGNALED(status)
 
 
