@@ -72,7 +72,6 @@ def test_rows_that_float32_cannot_order_are_searched_again():
 
 
 def test_faiss_gives_the_same_table():
-    pytest.importorskip("faiss")
     assert_is_the_definitions(draw(120, 16), 7, engine="faiss")
     assert_is_the_definitions(np.repeat(draw(3, 8), 30, axis=0), 5, engine="faiss")
 

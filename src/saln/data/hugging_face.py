@@ -76,7 +76,7 @@ def load_splits(name: str, download: bool) -> tuple[dict[str, TableSplit], tuple
         kind: splits[kind] for kind in ("train", "validation", "test") if kind in splits
     }
     folder = Path() if path is None else path if is_folder(path) else path.parent
-    return _Columns(f"hf:{name}", kept, folder).splits()
+    return _TableColumns(f"hf:{name}", kept, folder).splits()
 
 
 def _exists(path: Path) -> bool:
@@ -154,7 +154,7 @@ def _offline(datasets: Any) -> Iterator[None]:
                 place.HF_HUB_OFFLINE = value
 
 
-class _Columns:
+class _TableColumns:
     """Finds the images and the classes in the tables of a data set."""
 
     def __init__(self, name: str, tables: dict[str, Any], folder: Path) -> None:
