@@ -34,7 +34,7 @@ from saln.training.processes import Processes
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ComparisonOutcome:
     """A finished comparison.
 
     Attributes:
@@ -50,7 +50,9 @@ class Outcome:
     nothing_to_do: bool = False
 
 
-def compare(config: Config, reporter: Reporter, parts: type[Comparison] = Comparison) -> Outcome:
+def compare(
+    config: Config, reporter: Reporter, parts: type[Comparison] = Comparison
+) -> ComparisonOutcome:
     """Trains the arms side by side, seed by seed, and writes the run folder.
 
     Every arm sees the same splits, candidates, augmentation and initial weights for a
@@ -85,7 +87,7 @@ def compare(config: Config, reporter: Reporter, parts: type[Comparison] = Compar
         resumes = processes.first and config.resume
         summary = _finished_summary(path, config) if resumes else None
         if processes.same(summary is not None, device):
-            return Outcome(path, summary, (), nothing_to_do=True)
+            return ComparisonOutcome(path, summary, (), nothing_to_do=True)
         with limited_threads(config.threads):
             comparison = parts(config, reporter, device, processes)
             return _compare(comparison, path)
@@ -115,7 +117,7 @@ def _finished_summary(path: Path, config: Config) -> Summary | None:
     return run.summary
 
 
-def _compare(comparison: Comparison, path: Path) -> Outcome:
+def _compare(comparison: Comparison, path: Path) -> ComparisonOutcome:
     config, reporter, processes = comparison.config, comparison.reporter, comparison.processes
     facts = {
         "data set's fingerprint": comparison.data.fingerprint,
@@ -142,9 +144,9 @@ def _compare(comparison: Comparison, path: Path) -> Outcome:
         comparison.warm_up()
         _Run(comparison, inputs, progress, log).train_all()
         if progress is None:  # the first process has the rows
-            return Outcome(path, None, ())
+            return ComparisonOutcome(path, None, ())
         summary = progress.finish_run(about)
-    return Outcome(path, summary, tuple(progress.record.failures.values()))
+    return ComparisonOutcome(path, summary, tuple(progress.record.failures.values()))
 
 
 def _begun(
