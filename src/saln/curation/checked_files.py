@@ -31,6 +31,7 @@ class CheckedFiles:
         Raises:
             DataError: The disk is full or cannot be written to.
         """
+        # Another content is another name: a file that is there is never written over.
         path = self.folder / f"{name}-{xxhash.xxh3_128_hexdigest(content)}.{suffix}"
         write_bytes(path, content, durable=True)
         return path

@@ -134,6 +134,7 @@ def feature_rows(column: Any, name: str, width: int | None, bad: RowError) -> np
     array = arrow.concat_arrays(column.chunks) if column.num_chunks != 1 else column.chunk(0)
     if isinstance(array.type, arrow.BaseExtensionType):
         array = array.storage  # a tensor of a fixed shape is a list of its numbers
+    # A missing list has no numbers, and would move the rows behind it up.
     missing = np.flatnonzero(array.is_null().to_numpy(zero_copy_only=False))
     if len(missing):
         raise bad(int(missing[0]), f"{name} is missing")

@@ -167,7 +167,7 @@ class LabelColumn:
         self._groups = groups
         self._name = name
         self._named = holds_names(groups.schema.field(name).type)
-        self._class_names = class_names
+        self._class_names = class_names  # found once, in the first process
 
     @property
     def class_names(self) -> list[str] | None:
@@ -188,6 +188,7 @@ class LabelColumn:
 
     def all_numbers(self) -> npt.NDArray[np.int64]:
         """The labels of all rows, int64 (n,)."""
+        # Two passes where names are numbered: which there are is known only at the end of one.
         return np.concatenate([self.numbers(part) for part in self._parts()])
 
     def column(self, table: Any, start: int) -> Any:

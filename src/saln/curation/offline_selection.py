@@ -46,7 +46,7 @@ logger = logging.getLogger(__name__)
 
 # Rows of a partition, about: some tens of MB of features, and a second's work.
 PARTITION_ROWS = 32_768
-FORMAT_VERSION = 2
+FORMAT_VERSION = 2  # of the unfinished work: that of another version is not gone on with
 # What the names beside the output have more than its own.
 _RESERVE = len(".labels.json")
 
@@ -282,12 +282,12 @@ def _work(
         job = dataclasses.replace(job, beliefs=remote)
         files[workspace.path / "labels.json"] = listing
         write_json(workspace.path / "labels.json", labels, durable=True)
-    names = [f"part-{number:06}" for number in range(len(job))]
+    names = [f"part-{number:06}" for number in range(len(job))]  # sorted as they are joined
     left = [number for number, name in enumerate(names) if name not in kept]
     rows = len(job.source)
     sizes = [stop - start for start, stop in map(job.bounds, range(len(job)))]
     before = done = rows - sum(sizes[number] for number in left)
-    asked.progress(done, rows)
+    asked.progress(done, rows)  # what a run before has done counts as done
     parts = _local(job, left)
     if asked.engine == "ray":
         from saln.curation.ray_engine import contents_on_ray

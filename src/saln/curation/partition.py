@@ -196,6 +196,6 @@ def content_of(job: PartitionJob, number: int) -> bytes:
     _, parquet = import_pyarrow()
     with limited_threads(1):
         table = job.choose(number)
-    content = io.BytesIO()
+    content = io.BytesIO()  # a few MB; whoever writes it may be on another machine
     parquet.write_table(table, content, write_page_checksum=True)
     return content.getvalue()

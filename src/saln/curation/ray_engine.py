@@ -41,6 +41,7 @@ def contents_on_ray(
         from ray.data import DataContext, from_items
 
         context = DataContext.get_current()
+        # What the command prints is the result alone; progress is shown by the caller.
         context.enable_progress_bars = False
         context.print_on_execution_start = False
 
@@ -69,7 +70,7 @@ def contents_on_ray(
             options = {"compute": strategy(size=workers)} if strategy else {"concurrency": workers}
         try:
             for row in numbers.map_batches(choose, batch_size=1, **options).iter_rows():
-                if row["error"]:
+                if row["error"]:  # the first one ends the run; what came before it is kept
                     raise DataError(row["error"])
                 yield int(row["number"]), bytes(row["content"])
         except ray.exceptions.RayError as error:
