@@ -51,6 +51,7 @@ _FILES = ("examples", "reference")
 def _label_of(value: Any) -> str:
     """A value in a label: as text, or a digest where that would be no part of a file's name."""
     if isinstance(value, Tensor | np.ndarray):  # whose own text leaves most numbers out
+        # Bytes, type and shape: what two arrays must share to be one hyperparameter.
         array = np.ascontiguousarray(as_array(value, "value"))
         content = f"{array.dtype} {array.shape} ".encode() + array.tobytes()
     else:
@@ -208,6 +209,7 @@ def as_methods(methods: Any) -> tuple[str | Arm, ...]:
     """
     if isinstance(methods, str):
         return tuple(part for part in split_commas(methods) if part)
+    # A class and a selector are no collections of methods, though Python could iterate over some.
     one = isinstance(methods, Arm | Selector | type)
     # The order of a set would be nobody's: arms are trained in the order that they are given in.
     ordered = isinstance(methods, Iterable) and not isinstance(methods, Mapping | Set | bytes)

@@ -200,6 +200,7 @@ class Config:
     def to_json(self) -> dict[str, Any]:
         """Plain values, paths as text."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        # An arm that no text names is saved by its label: enough to tell whether it is the same.
         values["methods"] = tuple(map(str, self.methods))
         return {
             name: str(value) if isinstance(value, Path) else value for name, value in values.items()

@@ -42,6 +42,7 @@ def judge_labels(
         torch.from_numpy(data.train.labels),
         len(data.class_names),
     )
+    # Whoever uses the judgment pays for the neighbors, too, also where they came from the cache.
     seconds = neighbors.seconds + time.perf_counter() - started
     found = f"about {beliefs.noise_rate:.0%} of the training labels look wrong"
     reporter.note(f"label coherence, seed {seed}: {beliefs.tells_nothing or found}")
@@ -68,6 +69,7 @@ def doubted_labels(
     """
     train = data.train
     known = noise_share > 0
+    # Labels that were replaced on purpose; those that came wrong with the data are not known.
     wrong = train.labels != train.true_labels
     listed = suspicious_labels(beliefs, torch.from_numpy(train.labels), LISTED)
     return {

@@ -85,6 +85,7 @@ def train_reference(
         world_size=1,
     )
     sampler.share_among(0, 1)  # every process trains the whole of it
+    # As many steps as a selecting arm, so that neither of the two networks is better trained.
     steps = config.filter_schedule().steps(len(asked), config.batch_size)
     epochs = config.reference_epochs or -(-steps // len(sampler))
     total = epochs * len(sampler) * batch_size + len(asked)

@@ -39,5 +39,6 @@ class FeatureProgress:
             self.begun = True
             # What earlier runs have done is no part of this one's speed.
             self.reporter.begin(self.title, progress.rows - progress.rows_done)
+        # What came since the last call: a batch, or several where the disk was slow.
         self.reporter.advance(progress.rows_computed - self.rows)
         self.rows = progress.rows_computed

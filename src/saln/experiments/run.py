@@ -119,6 +119,7 @@ def _finished_summary(path: Path, config: Config) -> Summary | None:
 
 def _compare(comparison: Comparison, path: Path) -> ComparisonOutcome:
     config, reporter, processes = comparison.config, comparison.reporter, comparison.processes
+    # Rows differ in their last digits where one of these does, whatever the settings say.
     facts = {
         "data set's fingerprint": comparison.data.fingerprint,
         "device": comparison.device.type,
@@ -139,6 +140,7 @@ def _compare(comparison: Comparison, path: Path) -> ComparisonOutcome:
         )
         if processes.first and progress is None:
             progress = begins(RunProgress.start)
+        # Known before the first step, so that the note and the summary say the same.
         about = _about(comparison)
         reporter.note(_sizes(about))
         comparison.warm_up()
@@ -280,6 +282,7 @@ class _Run:
             return
         if progress is None:
             return
+        # On the CPU, for whoever loads the checkpoint may have no GPU.
         weights = {name: value.cpu() for name, value in shared.whole(trained.learner).items()}
         seconds, examples = self.inputs.cost(arm)
         # Each arm is charged in full for what it shares, as if it were trained alone.

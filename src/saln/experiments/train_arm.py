@@ -69,6 +69,7 @@ def train_arm(
     with run.ledger.phase("evaluate"):
         splits = comparison.measuring.splits(shared.data)
 
+    # After the parts are made, for a selector must exist to take its memory back.
     state = None if saved is None else run.restore(saved)
     epoch = state.epoch if state else 0
     if epoch < config.epochs:  # else it was ended between its last epoch and its checkpoint

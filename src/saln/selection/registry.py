@@ -177,6 +177,7 @@ def find_selector(name: str, also: Sequence[str] = ()) -> type[Selector]:
         if folder not in sys.path and (Path(module).is_dir() or Path(f"{module}.py").exists()):
             sys.path.append(folder)
         return _loaded(place, place, "give module:Class of a module that Python finds")
+    # The closest of all names: a slip of the pen is the usual reason to be here.
     known = [*also, *SELECTORS, *installed]
     near = difflib.get_close_matches(name, known, 1)
     hint = f" (did you mean {near[0]}?)" if near else ""
