@@ -45,26 +45,28 @@ PARTITION = 8_000  # rows of a part, when two stores take turns
 IMAGES = (400, 1600)
 
 
-def generate(n: int, d: int, features: Array, seed: int = 0) -> npt.NDArray[np.int64]:
+def generate(
+    n: int, d: int, features: Array, seed: int = 0, classes: int = CLASSES
+) -> npt.NDArray[np.int64]:
     """Writes generated features to an array (n, d), part by part; gives the labels."""
     random = np.random.default_rng(seed)
     scale = (np.arange(1, d + 1) ** -0.7).astype(np.float32)
-    means = 1.5 * random.normal(size=(CLASSES, d)).astype(np.float32) * scale
+    means = 1.5 * random.normal(size=(classes, d)).astype(np.float32) * scale
     labels = np.empty(n, dtype=np.int64)
     for start in range(0, n, 20_000):
         stop = min(start + 20_000, n)
-        labels[start:stop] = random.integers(0, CLASSES, stop - start)
+        labels[start:stop] = random.integers(0, classes, stop - start)
         noise = random.normal(size=(stop - start, d)).astype(np.float32)
         rows = means[labels[start:stop]] + noise * scale + 0.2
         features[start:stop] = np.maximum(rows, 0)
     return labels
 
 
-def make_store(path: Path, n: int, d: int, seed: int = 0) -> FeatureStore:
+def make_store(path: Path, n: int, d: int, seed: int = 0, classes: int = CLASSES) -> FeatureStore:
     """Generated features in a store; no more than a part of them is in memory."""
     file = path.with_suffix(".npy")
     features = open_memmap(file, "w+", np.float16, (n, d))
-    labels = generate(n, d, features, seed)
+    labels = generate(n, d, features, seed, classes)
     store = saln.write_store(path, features, labels, name="generated")
     file.unlink()
     return store

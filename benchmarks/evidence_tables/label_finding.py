@@ -110,31 +110,59 @@ def finders_against_best(results: Path) -> str:
 
 
 def judged_scratch(results: Path) -> str:
-    """From random weights on labels of which 40% are wrong: by whom labels are judged."""
-    arms = grouped(read_rows(results, "judged-scratch"), "selector")
+    """From random weights on labels of which 40% are wrong: by whom labels are judged.
+
+    Arms are compared with those of the same run alone: another machine rounds otherwise.
+    """
     lines = []
-    for (name,), rows in sorted(arms.items(), key=lambda arm: -_mean(arm[1], "test_accuracy")):
-        pair = paired(rows, arms["oracle",], "test_accuracy")
-        shares = [100 * own / best for own, best in zip(*pair, strict=True)]
-        against = paired(rows, arms["uniform",], "test_accuracy")
+    runs = grouped(read_rows(results, "judged-scratch"), "session")
+    for number, run in enumerate(runs.values(), start=1):
+        arms = grouped(run, "selector")
+        for (name,), rows in sorted(arms.items(), key=lambda arm: -_mean(arm[1], "test_accuracy")):
+            pair = paired(rows, arms["oracle",], "test_accuracy")
+            shares = [100 * own / best for own, best in zip(*pair, strict=True)]
+            against = paired(rows, arms.get(("uniform",), []), "test_accuracy")
+            lines.append(
+                [
+                    str(number),
+                    f"`{name}`",
+                    str(len(rows)),
+                    percent([row["test_accuracy"] for row in rows]),
+                    NOTHING if name == "uniform" else versus(against),
+                    NOTHING if name == "oracle" else interval_text(*mean_interval(shares)),
+                    wrong_kept(rows, rows[0]["asked_rate"]),
+                ]
+            )
+    columns = (
+        *("run", "chosen by", "seeds", "test accuracy (%)", "against uniform (points)"),
+        *("of the oracle's (%)", "wrong labels kept (%)"),
+    )
+    return markdown(columns, lines, left=2) if lines else ""
+
+
+def judging_scale(results: Path) -> str:
+    """What judging labels costs as the examples grow, without neighbors."""
+    lines = []
+    rows = read_rows(results, "judging-scale")
+    for row in rows:
+        each = 1e6 * row["processor_seconds"] / row["n"]
         lines.append(
             [
-                f"`{name}`",
-                str(len(rows)),
-                percent([row["test_accuracy"] for row in rows]),
-                NOTHING if name == "uniform" else versus(against),
-                NOTHING if name == "oracle" else interval_text(*mean_interval(shares)),
-                wrong_kept(rows, rows[0]["asked_rate"]),
+                f"{row['n']:,}",
+                f"{row['processor_seconds']:,.1f}",
+                f"{each:,.0f}",
+                f"{row['peak_bytes'] / 2**30:.2f}",
             ]
         )
     columns = (
-        *("chosen by", "seeds", "test accuracy (%)", "against uniform (points)"),
-        *("of the oracle's (%)", "wrong labels kept (%)"),
+        *("examples", "processor seconds", "for a million examples"),
+        "memory beside the mapped store (GiB)",
     )
     return markdown(columns, lines) if lines else ""
 
 
 TABLES = {
+    "judging-scale": judging_scale,
     "finders": finders,
     "finders-against-best": finders_against_best,
     "judged-scratch": judged_scratch,

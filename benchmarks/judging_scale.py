@@ -1,0 +1,132 @@
+"""Does the time of judging labels grow with the examples alone, and is its memory bounded?
+
+    python benchmarks/judging_scale.py                     a table
+    python benchmarks/judging_scale.py --out rows.jsonl    and the rows
+
+Generated features, 512 wide, of 100 classes, with a fifth of the labels replaced at random, from
+ten thousand examples to a million; no neighbors, whose search is no part of what grows with the
+examples alone. Each size runs in a process of its own, on one thread. Seconds are those of the
+processor, so that other work on the machine changes them little.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from scale import make_store
+
+import saln
+from saln.data.label_noise import flip_labels
+from saln.experiments.environment import environment
+from saln.features.store import FeatureStore
+
+__all__ = ["judging_row", "measure"]
+
+SIZES = (10_000, 100_000, 1_000_000)
+WIDTH, CLASSES, WRONG = 512, 100, 0.2
+
+Row = dict[str, Any]
+
+
+class MemoryWatch:
+    """The most memory of this process's own, without mapped files, while a block runs."""
+
+    INTERVAL = 0.02
+
+    def __init__(self) -> None:
+        self.peak = 0
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def _watch(self) -> None:
+        status = Path("/proc/self/status")
+        while not self._done.wait(self.INTERVAL):
+            own = status.read_text().split("RssAnon:")[1].split()[0]
+            self.peak = max(self.peak, 1024 * int(own))
+
+    def __enter__(self) -> MemoryWatch:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+
+def measure(path: str) -> Row:
+    """Judges the labels of a store, in this process."""
+    torch.set_num_threads(1)
+    store = FeatureStore.open(path)
+    labels = flip_labels(np.asarray(store.labels), WRONG, CLASSES, 0)
+    right = labels == store.labels
+    with MemoryWatch() as watch:
+        started, used = time.perf_counter(), time.process_time()
+        beliefs = saln.judge_labels(store, labels, neighbors=False)
+        used, seconds = time.process_time() - used, time.perf_counter() - started
+    return {
+        "n": len(labels),
+        "processor_seconds": used,
+        "seconds": seconds,
+        "parts": beliefs.seconds,
+        "rounds": beliefs.rounds,
+        "peak_bytes": watch.peak,
+        "estimated_noise_rate": beliefs.noise_rate,
+        "agreement": float((beliefs.suspicious.numpy() == ~right).mean()),
+    }
+
+
+def judging_row(n: int, folder: Path) -> Row:
+    """Judges the labels of ``n`` generated examples in a process of its own."""
+    path = folder / f"store-{n}"
+    make_store(path, n, WIDTH, classes=CLASSES)
+    done = subprocess.run(
+        [sys.executable, __file__, "--measure", str(path)],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    row: Row = json.loads(done.stdout.splitlines()[-1])
+    return row
+
+
+def main() -> None:
+    """Runs every size."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--sizes", default=",".join(map(str, SIZES)))
+    parser.add_argument("--out", type=Path, help="write the rows here as well")
+    parser.add_argument("--measure", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.measure:
+        print(json.dumps(measure(args.measure)))
+        return
+    if args.out is not None:
+        about = {"environment": environment(torch.device("cpu"))}
+        args.out.write_text(json.dumps(about) + "\n", encoding="utf-8")
+    with tempfile.TemporaryDirectory() as folder:
+        for n in map(int, args.sizes.split(",")):
+            row = judging_row(n, Path(folder))
+            if args.out is not None:
+                with args.out.open("a", encoding="utf-8") as stream:
+                    stream.write(json.dumps(row) + "\n")
+            print(
+                f"{n:>9,} rows  {row['processor_seconds']:8.1f} s  "
+                f"{1e6 * row['processor_seconds'] / n:7.1f} s a million  "
+                f"peak {row['peak_bytes'] / 2**30:.2f} GiB",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()
