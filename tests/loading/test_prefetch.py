@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
 
@@ -11,6 +12,12 @@ import torch
 from saln.loading.prefetch import Prefetcher
 from saln.loading.selected_batches import SelectedBatches
 from saln.selection import Selection, Selector
+
+
+@pytest.fixture(autouse=True)
+def nothing_of_other_tests():
+    """Loaders that another test left in a cycle of references hold their threads until then."""
+    gc.collect()
 
 
 def threads():

@@ -94,8 +94,10 @@ class BatchIterator(Iterator[list[int]]):
         self._loaded = True
         sampler = self.sampler
         requested = sampler.position.requested_epoch
+        # Loading forgets what was set before it, which is looked at below.
         sampler.load_state_dict(state)
         if requested is not None and requested != sampler.epoch:
+            # Nothing is left of the state's epoch: the one that was set begins.
             if sampler.loaded_step == len(sampler):
                 sampler.set_epoch(requested)
             else:

@@ -40,6 +40,8 @@ class BatchPosition:
 
     def load(self, epoch: int, step: int) -> None:
         """Takes a saved position; an epoch that was set before gives way to it, and is kept."""
+        # Loaders load their state after the user has set the epoch, which is still wanted once
+        # the state's is over.
         self._epoch_overridden = self.requested_epoch
         self._epoch_set, self._begun = None, False
         self.put(epoch, step)

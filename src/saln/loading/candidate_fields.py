@@ -79,6 +79,7 @@ def as_losses(losses: Any, n: int) -> Tensor:
     """
     if not isinstance(losses, Tensor):
         losses = torch.from_numpy(as_array(losses, "losses").astype(np.float64))
+    # What is remembered must not keep the graph of a step alive.
     losses = losses.detach()
     if losses.numel() != n:
         raise InputError(

@@ -100,6 +100,7 @@ class LoadedBatches:
             batch_sampler=batches,
             collate_fn=collate,
             num_workers=workers,
+            # Starting workers in every epoch would cost more than a small epoch itself.
             persistent_workers=workers > 0,
             generator=batches.generator,  # else the loader draws from the global one
         )
@@ -115,6 +116,7 @@ class LoadedBatches:
     def __iter__(self) -> Iterator[Batch]:
         """The batches of the epoch; a broken image raises DataError."""
         for batch in raise_broken(self.loader):
+            # Here, in the main process: a frozen body may be on a GPU, where no worker may go.
             if self.through is not None:
                 batch = batch._replace(images=self.through(batch.images))
             # Weights are the sampler's: loaders hand on what the data set gives, and no more.

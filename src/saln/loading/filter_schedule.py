@@ -67,10 +67,12 @@ class FilterSchedule:
 
     def ratio(self, epoch: int) -> Fraction:
         """The ratio of an epoch; before the run that of its first, after it of its last."""
+        # Before and after the run: evaluation, and a resume at its end, ask for such epochs.
         place = min(max(epoch - self.first_epoch, 0), self.epochs - 1)
         if not self.full_first <= place < self.full_first + self.ramp:
             return Fraction(0)
         start, end = exact_ratio(self.start), exact_ratio(self.last)
+        # In fractions: rounding must not change the number of candidates of an epoch.
         if self.ramp == 1:
             return start
         return start + (end - start) * (place - self.full_first) / (self.ramp - 1)

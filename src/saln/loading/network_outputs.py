@@ -41,6 +41,7 @@ def scoring(learner: nn.Module) -> Iterator[None]:
     learner.eval()
     devices = list(range(torch.cuda.device_count()))
     try:
+        # Networks may draw even in eval mode; training's own draws must not shift by that.
         with torch.random.fork_rng(devices=devices), torch.inference_mode():
             yield
     finally:
@@ -241,6 +242,7 @@ class BatchReader:
                     "batch that gives one loss an example"
                 )
             losses, who = cross_entropy(_wide(logits), labels, reduction="none"), "cross-entropy"
+        # A mean would be taken for one loss, and broadcast to every candidate.
         n = self.size(batch)
         if not isinstance(losses, Tensor) or losses.shape != (n,):
             shape = tuple(losses.shape) if isinstance(losses, Tensor) else describe(losses)

@@ -95,6 +95,7 @@ def _run(
 
 def _end(stop: threading.Event, room: threading.Semaphore, thread: threading.Thread) -> None:
     stop.set()
+    # The thread may be waiting for room; it looks at `stop` when it has some.
     room.release()
     if thread is not threading.current_thread():
         thread.join()

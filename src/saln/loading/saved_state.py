@@ -51,6 +51,7 @@ def refuse_other_settings(
             f"the state holds {held or 'nothing'}; expected {', '.join(sorted(own))}: "
             f"give what {what}.state_dict() gave"
         )
+    # Only what decides the batches: the number of ranks, for one, may differ.
     for key in keys:
         same = own[key] == state[key]
         if key == "selector":  # states of before held the name of its class alone

@@ -72,6 +72,7 @@ class StreamPosition:
             if shared.resumed_workers == 0:
                 shared.resumed_workers = seed
             pending = pending if shared.resumed_workers == seed else None
+        # Another epoch was set after the position was loaded: that holds.
         if pending is None or (pending["epoch"] != shared.epoch and self.overridden_epoch is None):
             return None
         return pending
