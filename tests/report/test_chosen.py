@@ -12,11 +12,10 @@ from saln.experiments.kept_examples import ArmChoices, SeedExamples, Shown
 from saln.experiments.run_folder import RunFolder
 from saln.report.catalog import SECTIONS
 from saln.report.choice_section import overlap
+from saln.report.figures import weight_distribution, weight_map
 from saln.report.gallery import Candidate, ShownBatch, make_gallery
-from saln.report.reported_run import ReportedRun
-from saln.report.run_contents import Chosen, final_weights
+from saln.report.reported_run import Chosen, ReportedRun, final_weights
 from saln.report.values import IntervalCurve, Panel, Table
-from saln.report.weight_section import weight_distribution, weight_map
 
 EVIL = "<script>alert(1)</script>"
 LABELS = np.array([0, 0, 1, 1], dtype=np.int32)

@@ -14,7 +14,7 @@ from saln.report.choice_section import chosen_table, class_mix
 from saln.report.drawing import Drawn
 from saln.report.figures import wrong_labels
 from saln.report.page import write_joined, write_report
-from saln.report.run_contents import Chosen
+from saln.report.reported_run import Chosen
 from saln.report.tables import counts, joined_table
 
 

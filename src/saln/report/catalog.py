@@ -20,7 +20,7 @@ from importlib import metadata
 from typing import NamedTuple
 
 from saln.errors import InputError
-from saln.report import choice_section, comparisons, figures, tables, weight_section
+from saln.report import choice_section, comparisons, figures, tables
 from saln.report.reported_run import ReportedRun
 from saln.report.values import Drawing, Table
 
@@ -30,13 +30,7 @@ Part = Callable[[ReportedRun], Table | Drawing | None]
 
 
 class Section(NamedTuple):
-    """A part of the page.
-
-    Attributes:
-        name: Of its place on the page.
-        title: Its heading.
-        parts: What it shows, in order.
-    """
+    """A part of the page: its place, its heading, and what it shows, in order."""
 
     name: str
     title: str
@@ -81,7 +75,7 @@ SECTIONS = (
     Section(
         "weights",
         "The final layer",
-        (weight_section.weight_map, weight_section.weight_distribution),
+        (figures.weight_map, figures.weight_distribution),
     ),
 )
 _added: list[tuple[str, Part]] = []  # heading, function; in the order of registering
@@ -123,15 +117,14 @@ def sections() -> tuple[Section, ...]:
 def _load_packages() -> None:
     """Registers what installed packages add by entry points of the group ``saln.report``.
 
-    One names a function, which has registered itself when it was imported or is shown with the
-    curves. One that fails must not cost the report of a run that took hours.
+    One names a function, which has registered itself when it was imported or joins the curves.
     """
     for entry in metadata.entry_points(group="saln.report"):
         try:
             part = entry.load()
             if callable(part) and all(part is not other for _, other in _added):
                 register()(part)
-        except Exception as error:  # whatever a package of somebody else raises
+        except Exception as error:  # nothing of it may cost the report of a run that took hours
             logger.warning(
                 "the part %s of the report (%s) cannot be used: %s: %s",
                 entry.name, entry.value, type(error).__name__, error,

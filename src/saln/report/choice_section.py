@@ -10,8 +10,7 @@ import numpy.typing as npt
 
 from saln.experiments.arm import BASELINES, UNIFORM, keeps_all
 from saln.report.number_text import NOTHING, UNKNOWN, number_text, percent_text
-from saln.report.reported_run import ReportedRun
-from saln.report.run_contents import Chosen
+from saln.report.reported_run import Chosen, ReportedRun
 from saln.report.values import Figure, HeatMap, IntervalCurve, Panel, Table
 
 # More points a line than this say nothing more on a page.

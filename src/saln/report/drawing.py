@@ -9,7 +9,6 @@ import math
 import os
 import re
 import warnings
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -36,6 +35,19 @@ _MORE_FONTS = (
     "Hiragino Sans", "PingFang SC", "Microsoft YaHei", "Malgun Gothic", "Segoe UI Symbol",
     "Noto Sans Symbols",
 )  # fmt: skip
+_STYLE: dict[str, Any] = {
+    "svg.fonttype": "path",
+    "pdf.fonttype": 42,  # whole TrueType fonts; journals refuse type 3
+    "font.size": 10,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": INK,
+    "axes.facecolor": "none",
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "grid.color": GRID,
+    "text.parse_math": False,  # a class may be called $x
+}
 # The user's own choices that are not of the look of a figure.
 _NOT_LOOKS = ("backend", "interactive", "toolbar", "webagg", "tk.", "macosx", "datapath")
 
@@ -45,23 +57,6 @@ class Drawn(NamedTuple):
 
     svg: str
     pdf: bytes
-
-
-def _style(name: str) -> Any:
-    return {
-        "svg.hashsalt": name,
-        "svg.fonttype": "path",
-        "pdf.fonttype": 42,  # whole TrueType fonts; journals refuse type 3
-        "font.size": 10,
-        "text.color": INK,
-        "axes.labelcolor": INK,
-        "axes.edgecolor": INK,
-        "axes.facecolor": "none",
-        "xtick.color": INK,
-        "ytick.color": INK,
-        "grid.color": GRID,
-        "text.parse_math": False,  # a class may be called $x
-    }
 
 
 def _look(arms: tuple[str, ...], arm: str) -> tuple[str, str]:
@@ -162,52 +157,26 @@ def _heat(canvas: Any, all_axes: list[Any], figure: HeatMap) -> None:
     canvas.colorbar(image, ax=all_axes, shrink=0.8)
 
 
-def _matplotlib() -> Any:
-    """The library, whatever backend the environment asks for: none is used here.
-
-    It refuses to be imported with one that it does not know.
-    """
+def _own_look(name: str) -> contextlib.AbstractContextManager[Any]:
+    """One look whatever the user's settings are; ``name`` makes the SVG repeat."""
+    # It refuses to be imported with a backend that it does not know; none is used here.
     asked = os.environ.pop("MPLBACKEND", None)
     try:
         import matplotlib
     finally:
         if asked is not None:
             os.environ["MPLBACKEND"] = asked
-    return matplotlib
-
-
-@contextlib.contextmanager
-def _silently() -> Iterator[None]:
-    """Keeps the library from talking about fonts, room and its cache.
-
-    A name in a script that no font here knows is drawn as boxes; the figure's data and its
-    description have it.
-    """
-    logger = logging.getLogger("matplotlib")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
-
-
-@contextlib.contextmanager
-def _alone(matplotlib: Any, style: dict[str, Any]) -> Iterator[None]:
-    """One look whatever the user's settings are."""
     from matplotlib import font_manager
 
     known = {font.name for font in font_manager.fontManager.ttflist}
-    fonts = ["DejaVu Sans", *(name for name in _MORE_FONTS if name in known)]
-    defaults = {
-        name: value
-        for name, value in matplotlib.rcParamsDefault.items()
-        if not name.startswith(_NOT_LOOKS)
+    fonts = ["DejaVu Sans", *(font for font in _MORE_FONTS if font in known)]
+    defaults: dict[str, Any] = {
+        setting: value
+        for setting, value in matplotlib.rcParamsDefault.items()
+        if not setting.startswith(_NOT_LOOKS)
     }
-    with matplotlib.rc_context(defaults | {"font.family": fonts} | style):
-        yield
+    own = {"font.family": fonts, "svg.hashsalt": name}
+    return matplotlib.rc_context(defaults | own | _STYLE)
 
 
 def draw(figure: Drawing, arms: tuple[str, ...]) -> Drawn:
@@ -218,12 +187,21 @@ def draw(figure: Drawing, arms: tuple[str, ...]) -> Drawn:
         shown = [] if isinstance(figure, HeatMap) else list(figure.arms)
     # What is no arm of the run, in a figure from elsewhere, gets the colors behind theirs.
     arms = tuple(dict.fromkeys((*arms, *shown)))
-    with _silently():
-        return _draw(figure, arms)
+    logger = logging.getLogger("matplotlib")
+    level = logger.level
+    # It talks about fonts, room and its cache. A name in a script that no font here knows is
+    # drawn as boxes; the figure's data and its description have it.
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with _own_look(figure.name):
+                return _draw(figure, arms)
+    finally:
+        logger.setLevel(level)
 
 
 def _draw(figure: Drawing, arms: tuple[str, ...]) -> Drawn:
-    matplotlib = _matplotlib()
     # The object interface alone: pyplot would keep every figure and pick a window system.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure as Canvas
@@ -236,25 +214,24 @@ def _draw(figure: Drawing, arms: tuple[str, ...]) -> Drawn:
         height = 1.6 + each * panels + 0.075 * max(0, names - 8)  # they stand upright
     elif not isinstance(figure, Figure):
         height = 1.4 + 0.36 * len(figure.arms) + (0.4 if isinstance(figure, Bars) else 0)
-    with _alone(matplotlib, _style(figure.name)):
-        canvas = Canvas(figsize=(6.4, height), layout="constrained", facecolor=PAPER)
-        FigureCanvasAgg(canvas)
-        axes = list(canvas.subplots(panels, 1, squeeze=False)[:, 0])
-        canvas.suptitle(figure.title, fontsize=11)
-        if isinstance(figure, HeatMap):
-            _heat(canvas, axes, figure)
+    canvas = Canvas(figsize=(6.4, height), layout="constrained", facecolor=PAPER)
+    FigureCanvasAgg(canvas)
+    axes = list(canvas.subplots(panels, 1, squeeze=False)[:, 0])
+    canvas.suptitle(figure.title, fontsize=11)
+    if isinstance(figure, HeatMap):
+        _heat(canvas, axes, figure)
+    else:
+        axes[0].spines[["top", "right"]].set_visible(False)
+        if isinstance(figure, Figure):
+            _lines(axes[0], figure, arms)
+        elif isinstance(figure, Bars):
+            _bars(axes[0], figure)
         else:
-            axes[0].spines[["top", "right"]].set_visible(False)
-            if isinstance(figure, Figure):
-                _lines(axes[0], figure, arms)
-            elif isinstance(figure, Bars):
-                _bars(axes[0], figure)
-            else:
-                _intervals(axes[0], figure, arms)
-        text, file = io.StringIO(), io.BytesIO()
-        canvas.savefig(text, format="svg", metadata={"Date": None})
-        canvas.set_layout_engine("none")  # it is laid out now; once is enough
-        canvas.savefig(file, format="pdf", metadata={"CreationDate": None})
+            _intervals(axes[0], figure, arms)
+    text, file = io.StringIO(), io.BytesIO()
+    canvas.savefig(text, format="svg", metadata={"Date": None})
+    canvas.set_layout_engine("none")  # it is laid out now; once is enough
+    canvas.savefig(file, format="pdf", metadata={"CreationDate": None})
     return Drawn(text.getvalue().replace(PAPER, "#ffffff"), file.getvalue())
 
 

@@ -1,16 +1,18 @@
-"""A run's curves, differences and seconds, as values."""
+"""A run's curves, differences, seconds and final weights (figures 9 and 10 of the paper)."""
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 
 import numpy as np
+import numpy.typing as npt
 
 from saln.experiments.arm import BASELINES
 from saln.experiments.rows import SPLITS, rows_of_arm
 from saln.report.number_text import number_text
 from saln.report.reported_run import ReportedRun
-from saln.report.values import Bars, Figure, IntervalCurve, Intervals
+from saln.report.values import Bars, Figure, HeatMap, IntervalCurve, Intervals, Panel
 from saln.training.cost_ledger import ONCE, PHASES
 
 _X_LABELS = {
@@ -21,6 +23,8 @@ _X_LABELS = {
 }
 # A name of a file for people, where a row's is another.
 _FILES = {"examples_backward": "gradients"}
+# Of the distribution of weights.
+BINS = 60
 
 
 def _series(run: ReportedRun, metric: str, x: str) -> tuple[IntervalCurve, ...]:
@@ -120,6 +124,45 @@ def seconds(run: ReportedRun) -> Bars | None:
         tuple(values[name] for name in parts),
         f"Seconds by phase, one stacked bar an arm. In all: {totals}.",
     )
+
+
+def _spread(weights: Mapping[str, npt.NDArray[np.float32]]) -> str:
+    """The same in words."""
+    said = "; ".join(f"{arm} {values.std():.3f}" for arm, values in weights.items())
+    return f"Standard deviations: {said}."
+
+
+def weight_map(run: ReportedRun) -> HeatMap | None:
+    """The weights, one panel an arm; None without checkpoints."""
+    weights = run.final_weights
+    if not weights:
+        return None
+    title = "Weights of the final layer, first seed"
+    return HeatMap(
+        "final_layer", title, "input feature", "class", (), (),
+        tuple(Panel(arm, tuple(map(tuple, values.tolist()))) for arm, values in weights.items()),
+        0.0, f"{title}: a row a class, a column an input. {_spread(weights)}",
+    )  # fmt: skip
+
+
+def weight_distribution(run: ReportedRun) -> Figure | None:
+    """How the weights are distributed, one line an arm; None without checkpoints."""
+    weights = run.final_weights
+    if not weights:
+        return None
+    # The same bins for all arms, else their shares could not be compared.
+    reach = max(float(np.abs(values).max()) for values in weights.values()) or 1.0
+    edges = np.linspace(-reach, reach, BINS + 1)
+    middles = ((edges[1:] + edges[:-1]) / 2).tolist()
+    curves = tuple(
+        IntervalCurve.over(arm, middles, np.histogram(values, edges)[0][None] / values.size)
+        for arm, values in weights.items()
+    )
+    title = "Distribution of the final layer's weights"
+    return Figure(
+        "final_layer_distribution", title, "weight", "share of the weights", curves,
+        f"{title}: one line an arm. {_spread(weights)}",
+    )  # fmt: skip
 
 
 # Against the control first: it is what the page begins with.

@@ -12,7 +12,7 @@ from PIL import Image
 
 from saln.experiments.kept_examples import SHEET_COLUMNS, SHOWN_CANDIDATES, Shown
 from saln.experiments.run_folder import RunFolder
-from saln.report.run_contents import Chosen
+from saln.report.reported_run import Chosen
 
 # Tiles of fewer pixels are shown as squares, not as a blur.
 SMALL_TILE = 24
@@ -21,13 +21,8 @@ SMALL_TILE = 24
 class Candidate(NamedTuple):
     """One candidate in a batch.
 
-    Attributes:
-        tile: Its place on the batch's sheet.
-        example: Its number in the training data.
-        label: As trained on: a position in the class names.
-        true_label: As it is.
-        score: What the selector made of it, or None.
-        kept: Whether it got a gradient.
+    ``tile`` is its place on the batch's sheet, ``example`` its number in the training data; the
+    labels, as trained on and as it is, are positions in the class names.
     """
 
     tile: int
@@ -51,14 +46,8 @@ class ShownBatch(NamedTuple):
 class Gallery(NamedTuple):
     """What the page browses.
 
-    Attributes:
-        class_names: One a label.
-        sheets: "EPOCH-STEP" -> a data URI: tiles, row by row.
-        columns: Tiles a row.
-        rows: "EPOCH-STEP" -> rows of tiles.
-        small: Tiles are shown as squares, not as a blur.
-        batches: All of them.
-        left_out: Files of damaged images, whose batches are not there.
+    ``sheets`` has a data URI for "EPOCH-STEP", with ``columns`` tiles in each of ``rows``; where
+    tiles are ``small``, they are shown as squares. ``left_out`` are files of damaged images.
     """
 
     class_names: tuple[str, ...]
@@ -92,11 +81,8 @@ def _batch(arm: str, shown: Shown, labels: list[int], true_labels: list[int]) ->
 def make_gallery(folder: Path, chosen: Chosen, damaged: Sequence[str] = ()) -> Gallery | None:
     """The batches whose images are there, of the seed that keeps them; None without any.
 
-    Args:
-        folder: The run folder.
-        chosen: What was chosen.
-        damaged: Files of images, relative to the folder, that are not what was written. They,
-            and those that are no images, are left out.
+    ``damaged`` are files, relative to the folder, whose images are not what was written. They, and
+    those that are no images, are left out.
     """
     batches: list[ShownBatch] = []
     sheets: dict[str, str] = {}

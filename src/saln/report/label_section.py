@@ -49,12 +49,7 @@ class LabelDoubts(JsonRecord):
 
 
 class LabelSection(NamedTuple):
-    """What the report says about labels.
-
-    Attributes:
-        sentences: The rate of wrong labels, and what is listed.
-        tables: The likeliest confusions, where there are any, and the labels least believed.
-    """
+    """The rate of wrong labels in words; the likeliest confusions and the labels least believed."""
 
     sentences: tuple[str, ...]
     tables: tuple[Table, ...]

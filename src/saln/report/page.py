@@ -73,21 +73,17 @@ class _ReportFiles:
         self.files[name] = content
 
     def section(self, section: Section) -> _DrawnSection:
-        """What a section shows of the run."""
+        """What a section shows of the run; a table becomes Markdown and CSV."""
         drawn = _DrawnSection(section.name, section.title, [], [])
         for part in section.parts:
             shown = make(part, self.run)
             if isinstance(shown, Table):
-                drawn.tables.append(self._table(shown))
+                self.add(f"tables/{shown.name}.md", to_markdown(shown))
+                self.add(f"tables/{shown.name}.csv", to_csv(shown.columns, shown.rows))
+                drawn.tables.append(shown)
             elif shown is not None:
                 drawn.figures.append(self._figure(shown))
         return drawn
-
-    def _table(self, table: Table) -> Table:
-        """A table as Markdown and as CSV."""
-        self.add(f"tables/{table.name}.md", to_markdown(table))
-        self.add(f"tables/{table.name}.csv", to_csv(table.columns, table.rows))
-        return table
 
     def _figure(self, figure: Drawing) -> _DrawnFigure:
         """A figure as SVG and PDF, and what it shows as CSV."""
