@@ -22,26 +22,22 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Rank:
-    """One of several processes that train together.
-
-    Attributes:
-        index: 0 to ``count - 1``.
-        count: How many there are.
-
-    Raises:
-        InputError: A rank that is not there.
-    """
+    """One of several processes that train together; InputError where ``index`` is not there."""
 
     index: int
     count: int
 
     def __post_init__(self) -> None:
-        for name, value in (("rank", self.index), ("world_size", self.count)):
-            if not _is_whole(value):
-                raise InputError(f"{name}={value!r} is not allowed; give a whole number")
-        # Plain integers: what is derived from them must not depend on their type.
-        object.__setattr__(self, "index", operator.index(self.index))
-        object.__setattr__(self, "count", operator.index(self.count))
+        for name, shown in (("index", "rank"), ("count", "world_size")):
+            value = getattr(self, name)
+            try:
+                # Plain integers: what is derived from them must not depend on their type.
+                whole = None if isinstance(value, bool) else operator.index(value)
+            except TypeError:
+                whole = None
+            if whole is None:
+                raise InputError(f"{shown}={value!r} is not allowed; give a whole number")
+            object.__setattr__(self, name, whole)
         if self.count < 1:
             raise InputError(f"world_size={self.count} is not allowed; give at least 1")
         if not 0 <= self.index < self.count:
@@ -59,11 +55,7 @@ class Rank:
 
     @classmethod
     def of(cls, rank: int | None = None, world_size: int | None = None) -> Rank:
-        """What somebody says; where nobody says anything, the process group's.
-
-        Args:
-            rank: 0 to ``world_size - 1``; None asks the group. Without one there is one process.
-            world_size: How many processes train together; both are given, or neither.
+        """What somebody says; where nobody says anything, the process group's, or one process.
 
         Raises:
             InputError: One without the other, or others than those of a group of several.
@@ -94,11 +86,7 @@ class Rank:
         return explicit
 
     def share_size(self, batch_size: int) -> int:
-        """How much of a global batch each rank gets.
-
-        Raises:
-            InputError: The ranks cannot share it equally.
-        """
+        """How much of a global batch each rank gets; raises InputError where that is not equal."""
         if batch_size % self.count:
             nearest = max(1, round(batch_size / self.count)) * self.count
             raise InputError(
@@ -113,11 +101,7 @@ class Rank:
         return batch[self.index * size : (self.index + 1) * size]
 
     def check_connected(self) -> None:
-        """Raises where torch.distributed does not connect these ranks.
-
-        Raises:
-            InputError: Several ranks without a process group, or another rank or size in it.
-        """
+        """Raises InputError where torch.distributed does not connect these ranks."""
         if self.count == 1:
             return
         group = Rank.group()
@@ -132,23 +116,10 @@ class Rank:
             )
 
 
-def _is_whole(value: Any) -> bool:
-    try:
-        operator.index(value)
-    except TypeError:
-        return False
-    return not isinstance(value, bool)
-
-
 class Sharing:
     """Among which ranks batches are shared out: as was asked for, else as the process group is.
 
     The group is read whenever it is needed: it may be started after this was made.
-
-    Args:
-        batch_size: Of the global batch.
-        rank: Which process this is; None takes it from torch.distributed.
-        world_size: How many train together; both are given, or neither.
 
     Raises:
         InputError: As :meth:`Rank.of`, and for a batch that cannot be shared.
@@ -173,12 +144,7 @@ class Sharing:
         return self._assigned is None and self._requested == (0, 1)
 
     def current(self) -> Rank:
-        """Which of how many processes this is.
-
-        Raises:
-            InputError: Another rank was asked for than the process group's, or the group cannot
-                share the batch.
-        """
+        """Which of how many processes this is; raises InputError as at the start."""
         rank = Rank.of(*self._requested) if self._assigned is None else self._assigned
         rank.share_size(self.batch_size)
         return rank
@@ -243,13 +209,7 @@ def gather_rows(rows: Tensor, n: int, world_size: int, device: torch.device) -> 
 
 
 def gather_uneven(rows: Tensor, world_size: int, device: torch.device) -> Tensor:
-    """All ranks' rows, in the order of the ranks, where each may have another number of them.
-
-    Args:
-        rows: (m, ...), as in :func:`gather_rows`.
-        world_size: How many ranks there are; every one must call this.
-        device: As in :func:`gather_rows`.
-    """
+    """As :func:`gather_rows`, where each rank may have another number of rows; all must call it."""
     # Losses may lie on the CPU although NCCL connects the ranks.
     if dist.get_backend() == "nccl" and device.type != "cuda":
         device = torch.device("cuda", torch.cuda.current_device())
@@ -266,12 +226,6 @@ def gather_uneven(rows: Tensor, world_size: int, device: torch.device) -> Tensor
 
 
 def same_on_all_ranks(values: list[int], world_size: int, device: torch.device) -> bool:
-    """Whether every rank has the same whole numbers; the answer is the same on each.
-
-    Args:
-        values: As many on every rank.
-        world_size: How many ranks there are.
-        device: As in :func:`gather_rows`.
-    """
+    """Whether every rank has the same whole numbers, as many on each; all get the same answer."""
     rows = gather_rows(torch.tensor([values]), world_size, world_size, device)
     return bool((rows == rows[0]).all())

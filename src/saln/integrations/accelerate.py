@@ -80,8 +80,21 @@ def own_shares(accelerator: Accelerator, loader: DataLoader[Any]) -> DataLoader[
     return result
 
 
+def _refuse_rebuilding(loader: PreparedLoader) -> NoReturn:
+    """Refused."""
+    raise InputError(
+        "skip_first_batches, and whatever else builds another loader from this one, would lose "
+        "the position; after load_state there is nothing to skip, else call skip(steps) of the "
+        "loader that saln.integrations.accelerate.prepare gave"
+    )
+
+
 class PreparedLoader(CountingLoader):
     """What :func:`prepare` gives."""
+
+    # accelerate.skip_first_batches reads these, or is given the first, to build another loader,
+    # which would neither count what it gives nor be saved.
+    loader = batch_sampler = drop_last = property(_refuse_rebuilding)
 
     @property
     def dataset(self) -> Any:
@@ -105,28 +118,3 @@ class PreparedLoader(CountingLoader):
             InputError: More than the epoch has.
         """
         self.load_state_dict(self.batches.state_dict(steps=steps))
-
-    # accelerate.skip_first_batches reads these, or is given the first, to build another loader,
-    # which would neither count what it gives nor be saved.
-    @property
-    def loader(self) -> NoReturn:
-        """Refused."""
-        _refuse_rebuilding()
-
-    @property
-    def batch_sampler(self) -> NoReturn:
-        """Refused."""
-        _refuse_rebuilding()
-
-    @property
-    def drop_last(self) -> NoReturn:
-        """Refused."""
-        _refuse_rebuilding()
-
-
-def _refuse_rebuilding() -> NoReturn:
-    raise InputError(
-        "skip_first_batches, and whatever else builds another loader from this one, would lose "
-        "the position; after load_state there is nothing to skip, else call skip(steps) of the "
-        "loader that saln.integrations.accelerate.prepare gave"
-    )

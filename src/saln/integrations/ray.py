@@ -56,14 +56,7 @@ _OBJECT_STORE = 200 * 2**20  # bytes; only rows and one network travel
 
 @dataclass(frozen=True)
 class TrainingPart:
-    """Opens a data set's training part by its name, on whatever machine it is called.
-
-    Attributes:
-        spec: As ``saln features --dataset`` takes it; paths absolute.
-        data_root: See :func:`saln.data.datasets.load_dataset`, as for the rest.
-        limit: At most so many training images.
-        split_seed: Decides which examples are for training.
-    """
+    """Opens a data set's training part, named as ``load_dataset`` takes it, on any machine."""
 
     spec: str
     data_root: Path
@@ -130,9 +123,7 @@ def _kept_handler() -> Iterator[None]:
 def connected(address: str | None, workers: int | None) -> Iterator[Any]:
     """Gives the module ``ray``, connected; a connection that was there stays.
 
-    Args:
-        address: The cluster's; None starts one on this machine, for the block.
-        workers: Cores of a cluster that is started; those of the machine when not given.
+    Without an address a cluster of so many cores (all, where not said) is started for the block.
 
     Raises:
         MissingExtraError: Ray is not installed.

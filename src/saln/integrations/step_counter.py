@@ -42,11 +42,7 @@ def chosen_by(loader: DataLoader[Any]) -> SelectedBatches | SelectedStream:
 
 
 def check_dataset(dataset: Any, batches: SelectedBatches) -> None:
-    """Refuses a data set that has not one example for each position that may be chosen.
-
-    Raises:
-        InputError: It has another length, or no positions at all.
-    """
+    """Raises InputError where a data set has not one example for each that may be chosen."""
     if isinstance(dataset, IterableDataset):
         raise InputError(
             f"the data set is a {type(dataset).__name__}, which is read in its own order, but "
@@ -64,10 +60,6 @@ class CountingLoader:
 
     A loader with worker processes, or one that looks ahead as Accelerate's does, asks for
     batches before they are trained on; what is saved here is what was given.
-
-    Args:
-        loader: Gives one batch for each that ``batches`` choose.
-        batches: Its sampler, or the stream that it reads.
 
     Raises:
         InputError: The batches are shared out among the ranks twice.

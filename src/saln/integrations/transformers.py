@@ -61,11 +61,7 @@ class _Resumable(Sampler[list[int]]):
 
 
 def _check_arguments(arguments: Any) -> None:
-    """Refuses what is asked of the Trainer's own choice of batches.
-
-    Raises:
-        InputError: Names it, and the cure.
-    """
+    """Refuses what is asked of the Trainer's own choice of batches."""
     strategy = getattr(arguments, "train_sampling_strategy", "random")
     grouped = getattr(arguments, "group_by_length", False)  # so it was called before version 5
     if strategy != "random" or grouped:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from fractions import Fraction
@@ -11,11 +12,10 @@ import torch
 from torch import Tensor
 
 from saln.data.arguments import as_whole
-from saln.distributed import Rank, Sharing
+from saln.distributed import Rank, Sharing, gather_uneven
 from saln.errors import InputError
-from saln.loading.candidate_fields import CandidateFields, as_selector
+from saln.loading.candidate_fields import CandidateFields, as_indices, as_losses, as_selector
 from saln.loading.filter_schedule import FilterSchedule, as_schedule
-from saln.loading.loss_observer import LossObserver
 from saln.randomness import derive_generator, seed_workers
 from saln.selection.candidates import Selection, candidates_needed
 from saln.selection.contract import BEFORE_LOADING, Selector
@@ -30,15 +30,7 @@ def no_phase(name: str) -> AbstractContextManager[Any]:
 
 
 class BatchChoice:
-    """A selector at work on one of several ranks.
-
-    Args:
-        selector: An object, or its class or name for one with its defaults.
-        batch_size: ``k``, of all ranks together.
-        seed: Decides every choice.
-        ranks: ``rank`` and ``world_size``; see
-            :class:`~saln.loading.keyword_options.RankOptions`.
-    """
+    """A selector at work on one of several ranks; see ``RankOptions`` for those."""
 
     def __init__(
         self,
@@ -51,8 +43,8 @@ class BatchChoice:
         self.batch_size = as_whole(batch_size, "batch_size", 1)
         self.seed = as_whole(seed, "seed")
         self.sharing = Sharing(self.batch_size, *ranks)
-        # Named as users know it: messages say whose observe is to be called.
-        self._observer = LossObserver(self.selector, type(self).__name__)
+        self._has_losses = False  # or has warned that there are none
+        self._epoch_without_losses: int | None = None
 
     @property
     def rank(self) -> int:
@@ -95,25 +87,51 @@ class BatchChoice:
         Raises:
             InputError: Not one loss an index, or ranks that torch.distributed does not connect.
         """
-        # Else nothing is gathered: most selectors need no word between the ranks.
-        if self.selector.observes_losses:
-            self._observer.observe(indices, losses, self.batch_rank)
+        if not self.selector.observes_losses:
+            return  # nothing is gathered: most selectors need no word between the ranks
+        where = as_indices(indices)
+        values = as_losses(losses, len(where))
+        # Ranks must remember alike to choose alike, so each hands on what all of them trained.
+        rank = self.batch_rank
+        if rank.count > 1:
+            rank.check_connected()
+            device = values.device
+            where = gather_uneven(where, rank.count, device)
+            values = gather_uneven(values, rank.count, device)
+        self._has_losses = True
+        self.selector.observe(where, values)
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Tells the selector that an epoch begins, before its first choice.
+
+        Warns:
+            UserWarning: Once, when a second epoch begins and it has observed no losses.
+        """
+        if self.selector.observes_losses and not self._has_losses:
+            silent = self._epoch_without_losses
+            if silent is not None and epoch != silent and not self._remembers():
+                self._has_losses = True
+                warnings.warn(
+                    f"{type(self.selector).__name__} chooses by the losses of training, but was "
+                    f"told none in epoch {silent}, so it chooses as at the start; call "
+                    f"{type(self).__name__}.observe(indices, losses) after every step",
+                    UserWarning,
+                    stacklevel=3,
+                )
+            self._epoch_without_losses = epoch
+        self.selector.begin_epoch(epoch)
+
+    def _remembers(self) -> bool:
+        """Whether the selector does: from somebody else's call, or from before a resume."""
+        values = self.selector.state_dict().values()
+        return any(isinstance(value, Tensor) and value.numel() > 0 for value in values)
 
 
 class ChoiceBeforeLoading(BatchChoice):
     """A choice among candidates of which only what was stored is known.
 
-    Args:
-        selector: As the following, see :class:`~saln.loading.selected_batches.SelectedBatches`.
-        batch_size: ``k``.
-        filter_ratio: ``f``.
-        seed: Decides every choice.
-        ranks: As :class:`BatchChoice`.
-        fields: ``features``, ``labels`` and ``label_confidence`` as
-            :class:`~saln.loading.candidate_fields.CandidateFields` takes them.
-
-    Raises:
-        InputError: A selector that needs the learner, or whose fields are missing.
+    ``fields`` are those of :class:`~saln.loading.candidate_fields.CandidateFields`; for the other
+    arguments see :class:`~saln.loading.selected_batches.SelectedBatches`.
     """
 
     def __init__(
@@ -179,13 +197,9 @@ class ChoiceBeforeLoading(BatchChoice):
         return self.candidates_of(self.epoch)
 
     def choose(self, indices: Tensor, epoch: int, step: int, *stream: int | str) -> Selection:
-        """Chooses from candidates, as the step of an epoch does; the same on every rank.
+        """Chooses from candidates, int64 (n,), as a step of an epoch does, on every rank alike.
 
-        Args:
-            indices: int64, (n,).
-            epoch: As given to ``set_epoch``.
-            step: From 0.
-            *stream: Which of the parts of a source that shares itself out.
+        ``stream`` says which of the parts of a source that shares itself out they are from.
         """
         k = self.own_batch_size
         if len(indices) == k:  # nothing to drop, and nothing drawn
@@ -193,9 +207,3 @@ class ChoiceBeforeLoading(BatchChoice):
         # Derived from what the choice is for: no choice before it, and no resume, changes it.
         generator = derive_generator(self.seed, "select", epoch, step, *stream)
         return self.selector(self.fields.candidates(indices), k, generator=generator)
-
-    def begin_epoch(self, epoch: int) -> None:
-        """Tells the selector that an epoch begins, before its first choice."""
-        # First, so that it warns of losses that are missing before they are needed.
-        self._observer.begin_epoch(epoch)
-        self.selector.begin_epoch(epoch)

@@ -55,16 +55,11 @@ def move(batch: Any, device: torch.device) -> Any:
 
 
 def cut(batch: Any, rows: Tensor, n: int) -> Any:
-    """The examples at ``rows`` of a batch of ``n``.
+    """The examples at ``rows``, int64 (m,), of a batch of ``n``.
 
     Cut is every tensor whose first dimension is ``n``, and every list of ``n`` strings,
     numbers or the like, as a loader makes of them. The rest belongs to all examples
     and stays whole.
-
-    Args:
-        batch: Nested dicts, tuples, named tuples and lists of tensors.
-        rows: int64, (m,).
-        n: Examples in the batch.
     """
     if isinstance(batch, Tensor):
         mine = batch.ndim > 0 and len(batch) == n
@@ -92,16 +87,7 @@ def describe(batch: Any) -> str:
 
 
 def find(batch: Any, key: Key, what: str) -> Any:
-    """The part of a batch that a key names.
-
-    Args:
-        batch: Nested.
-        key: See :data:`Key`.
-        what: What it is for, for the message.
-
-    Raises:
-        InputError: There is no such part.
-    """
+    """The part of a batch that a key names; raises InputError, for ``what`` it is, without one."""
     for step in key if isinstance(key, tuple) else (key,):
         try:
             # A named tuple is found by field, or, like any other, by position.
@@ -118,11 +104,7 @@ def find(batch: Any, key: Key, what: str) -> Any:
 
 
 def leading(batch: Any) -> int:
-    """How many examples a batch holds: the first dimension of its first tensor.
-
-    Raises:
-        InputError: It holds no tensor with a first dimension.
-    """
+    """How many examples a batch holds, by its first tensor; raises InputError without any."""
     for tensor in tensors(batch):
         if tensor.ndim > 0:
             return len(tensor)

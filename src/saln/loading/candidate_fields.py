@@ -26,11 +26,7 @@ from saln.selection.registry import SELECTORS, read_selector
 
 
 def as_selector(selector: Any) -> Selector:
-    """A selector, from one, its class, or its name on the command line.
-
-    Raises:
-        InputError: It is none, or a class that needs arguments.
-    """
+    """A selector, from one, its class, or its name; raises InputError for what is none."""
     if isinstance(selector, Selector):
         return selector
     if isinstance(selector, str):
@@ -58,11 +54,7 @@ def as_selector(selector: Any) -> Selector:
 
 
 def as_indices(indices: Any) -> Tensor:
-    """Positions in the data set: int64, (m,), on the CPU, from an array, tensor or list.
-
-    Raises:
-        InputError: They are no whole numbers.
-    """
+    """Positions in the data set: int64, (m,), on the CPU; raises InputError for other numbers."""
     array = as_array(indices, "indices").reshape(-1)
     if array.size and array.dtype.kind not in "iu":
         raise InputError(
@@ -72,11 +64,7 @@ def as_indices(indices: Any) -> Tensor:
 
 
 def as_losses(losses: Any, n: int) -> Tensor:
-    """One loss an example: floating, (n,), from a tensor, array or list.
-
-    Raises:
-        InputError: There are not ``n``, or they are no numbers.
-    """
+    """Floating, (n,), from a tensor, array or list; raises InputError without one an example."""
     if not isinstance(losses, Tensor):
         losses = torch.from_numpy(as_array(losses, "losses").astype(np.float64))
     # What is remembered must not keep the graph of a step alive.
@@ -194,14 +182,13 @@ class CandidateFields:
         device: torch.device | str = "cpu",
         **others: Any,
     ) -> Candidates:
-        """Looks candidates up.
+        """Looks candidates up: ``rows``, int64 (n,), for a selector that computes on the device.
 
         Args:
-            rows: int64, (n,): which.
+            rows: Which.
             indices: int64, (n,): their positions in the data set; ``rows`` when None.
-            device: Where the selector is to compute.
-            **others: Fields of :class:`~saln.selection.candidates.Candidates` that are not
-                known before loading.
+            device: Where the fields go.
+            **others: Fields that are not known before loading.
 
         Raises:
             InputError: There is no such row.
@@ -231,11 +218,7 @@ class CandidateFields:
 
 
 def as_rows(features: Any) -> npt.NDArray[Any] | Any:
-    """Features as an array (N, d); what lies in a file stays there.
-
-    Raises:
-        InputError: They are no rows of numbers.
-    """
+    """Features as an array (N, d); what lies in a file stays there. InputError for others."""
     # What looks like an array stays what it is: np.asarray would read a mapped file as a whole
     # where it is of another library, and forget that it is mapped.
     is_array = hasattr(features, "ndim") and hasattr(features, "shape")

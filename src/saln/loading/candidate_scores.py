@@ -20,9 +20,7 @@ _READ = ("outputs", "losses", "embeddings")
 
 
 class CandidateScores:
-    """Reads of two networks what a selector requires.
-
-    The arguments are those of :class:`~saln.loading.learner_selected.LearnerSelected`.
+    """Reads of two networks what a selector requires; the arguments are LearnerSelected's.
 
     Attributes:
         examples_scored: How many examples the learner has been asked about, by this rank.
@@ -57,19 +55,12 @@ class CandidateScores:
 
         Each rank reads its share of them; the fields are those of all.
 
-        Args:
-            batch: As loaded.
-            indices: int64, (n,).
-            n: How many candidates.
-            rank: Of those that share them out.
-            where: Names the step, for messages.
-
         Returns:
             The fields; the batch, on the device where all of it went there; and the learner's
             outputs with their graph, where they are reused.
 
         Raises:
-            TrainingError: A field is not finite.
+            TrainingError: A field is not finite, ``where``.
         """
         # No number of ranks need divide the candidates: shares differ by one at most.
         start, end = share_bounds(n, rank.index, rank.count)
@@ -121,15 +112,7 @@ def _check_finite(fields: dict[str, Field], where: str) -> None:
 
 
 def check_scoring(scores: CandidateScores, world_size: int) -> None:
-    """Refuses a selector that requires what is not there, and options that exclude each other.
-
-    Args:
-        scores: What can be read.
-        world_size: How many ranks score.
-
-    Raises:
-        InputError: Names what is missing, or the two options.
-    """
+    """Raises InputError for what a selector lacks, and for options that exclude each other."""
     name, requires, reader = type(scores.selector).__name__, scores.selector.requires, scores.reader
     if scores.reference is not None and scores.reference_outputs is not None:
         raise InputError("give reference or reference_outputs, not both")

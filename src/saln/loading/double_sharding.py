@@ -15,17 +15,12 @@ _COUNTS = ("num_replicas", "num_processes", "world_size")
 
 
 def sharded_by(loader: Any) -> list[str]:
-    """Names each part of a loader that gives a rank only its share of the examples.
+    """Names each part of a loader, or sampler, that gives a rank only its share of the examples.
 
     Found are torch's DistributedSampler and what is derived from it or looks like it
     (Lightning's), Accelerate's BatchSamplerShard, IterableDatasetShard and
-    DataLoaderDispatcher, and SelectedBatches and LearnerSelected with more than one rank.
-
-    Args:
-        loader: A loader, a sampler or a batch sampler.
-
-    Returns:
-        From the outside in, such as ``["BatchSamplerShard(num_processes=2)"]``.
+    DataLoaderDispatcher, and SelectedBatches and LearnerSelected with more than one rank: from the
+    outside in, such as ``["BatchSamplerShard(num_processes=2)"]``.
     """
     return [name for part in parts_of(loader) for name in shards_of(part)]
 
@@ -66,15 +61,7 @@ def shards_of(part: Any) -> list[str]:
 
 
 def refuse_double_sharding(loader: Any, also: str | None = None) -> None:
-    """Raises where the batches of a loader are shared out among the ranks more than once.
-
-    Args:
-        loader: As in :func:`sharded_by`.
-        also: What else shares them, around the loader.
-
-    Raises:
-        InputError: Names those that share, and the cure.
-    """
+    """Raises InputError where batches are shared out more than once, ``also`` around the loader."""
     sharers = ([] if also is None else [also]) + sharded_by(loader)
     if len(sharers) > 1:
         raise InputError(

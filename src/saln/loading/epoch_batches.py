@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,59 +23,47 @@ from saln.loading.selected_batches import SelectedBatches
 from saln.selection.uniform import Uniform
 
 
-class EpochBatches(Protocol):
-    """Batches of an epoch, loaded."""
+class EpochBatches:
+    """Batches of an epoch, loaded.
+
+    Attributes:
+        batches: What chooses them.
+    """
+
+    batches: SelectedBatches | LearnerSelected
 
     def set_epoch(self, epoch: int) -> None:
         """Makes the next iteration the given epoch's."""
+        self.batches.set_epoch(epoch)
 
     def __len__(self) -> int:
-        """Batches an epoch; known before the first."""
+        return len(self.batches)  # of the epoch; known before the first
 
     def __iter__(self) -> Iterator[Batch]:
-        """The batches of the epoch."""
+        raise NotImplementedError
 
     def observe(self, indices: Tensor, losses: Tensor) -> None:
         """Takes the losses, (m,), of examples that were just trained, before any weights."""
+        self.batches.observe(indices, losses)
 
 
-class CandidateBatches:
-    """The candidates of every step of an epoch, before anything is chosen.
-
-    Args:
-        length: Examples to take them from.
-        batch_size: ``k``, what will be kept of each batch of candidates.
-        schedule: How many candidates that takes, from epoch to epoch.
-        seed: Decides the order, which is that of :class:`SelectedBatches`.
-    """
+class CandidateBatches(SelectedBatches):
+    """The candidates of every step of an epoch, ``n`` at a time, before anything is chosen."""
 
     def __init__(self, length: int, batch_size: int, schedule: FilterSchedule, seed: int) -> None:
-        self.sampler = SelectedBatches(
+        super().__init__(
             length, selector=Uniform(), batch_size=batch_size, filter_ratio=schedule, seed=seed
         )
-        self.sampler.share_among(0, 1)  # every process has all candidates
+        self.share_among(0, 1)  # every process has all candidates
 
-    @property
-    def generator(self) -> torch.Generator:
-        """For the loader; see :class:`~saln.loading.selected_batches.SelectedBatches`."""
-        return self.sampler.generator
-
-    def set_epoch(self, epoch: int) -> None:
-        """Makes the next iteration the given epoch's."""
-        self.sampler.set_epoch(epoch)
-
-    def __len__(self) -> int:
-        return len(self.sampler)
-
-    def __iter__(self) -> Iterator[list[int]]:
+    def __iter__(self) -> Iterator[list[int]]:  # type: ignore[override]
         # The order of SelectedBatches, so that every arm sees the same candidates.
-        n = self.sampler.n_candidates
-        order = self.sampler.order(self.sampler.epoch)
+        n, order = self.n_candidates, self.order(self.epoch)
         for step in range(len(self)):
             yield order[step * n : (step + 1) * n].tolist()
 
 
-class LoadedBatches:
+class LoadedBatches(EpochBatches):
     """The batches that a sampler names, loaded and augmented.
 
     Args:
@@ -88,12 +76,12 @@ class LoadedBatches:
     def __init__(
         self,
         view: TrainingView,
-        batches: SelectedBatches | CandidateBatches,
+        batches: SelectedBatches,
         workers: int = 0,
         through: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         self.view = view
-        self.batches = batches
+        self.batches: SelectedBatches = batches
         self.through = through
         self.loader: DataLoader[Any] = DataLoader(
             view,
@@ -108,10 +96,7 @@ class LoadedBatches:
     def set_epoch(self, epoch: int) -> None:
         """Makes the next iteration the given epoch's."""
         self.view.set_epoch(epoch)
-        self.batches.set_epoch(epoch)
-
-    def __len__(self) -> int:
-        return len(self.batches)
+        super().set_epoch(epoch)
 
     def __iter__(self) -> Iterator[Batch]:
         """The batches of the epoch; a broken image raises DataError."""
@@ -120,42 +105,19 @@ class LoadedBatches:
             if self.through is not None:
                 batch = batch._replace(images=self.through(batch.images))
             # Weights are the sampler's: loaders hand on what the data set gives, and no more.
-            if isinstance(self.batches, SelectedBatches):
-                batch = batch._replace(weights=self.batches.weights_of(batch.indices))
-            yield batch
-
-    def observe(self, indices: Tensor, losses: Tensor) -> None:
-        """Hands the losses to the selector that chose."""
-        if isinstance(self.batches, SelectedBatches):
-            self.batches.observe(indices, losses)
+            yield batch._replace(weights=self.batches.weights_of(batch.indices))
 
 
-class ScoredBatches:
-    """The batches that the learner's scores leave of loaded candidates.
-
-    Args:
-        selected: Around :class:`LoadedBatches`.
-    """
+class ScoredBatches(EpochBatches):
+    """The batches, with loss weights, that the learner's scores leave of :class:`LoadedBatches`."""
 
     def __init__(self, selected: LearnerSelected) -> None:
-        self.selected = selected
-
-    def set_epoch(self, epoch: int) -> None:
-        """Makes the next iteration the given epoch's."""
-        self.selected.set_epoch(epoch)
-
-    def __len__(self) -> int:
-        return len(self.selected)
+        self.selected = self.batches = selected
 
     def __iter__(self) -> Iterator[Batch]:
-        """The batches of the epoch, with their loss weights."""
         for kept in self.selected:
             batch: Batch = kept.batch
             yield batch._replace(indices=kept.indices, weights=kept.weights)
-
-    def observe(self, indices: Tensor, losses: Tensor) -> None:
-        """Hands the losses to the selector."""
-        self.selected.observe(indices, losses)
 
 
 def evaluation_batches(

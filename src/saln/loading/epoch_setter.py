@@ -94,14 +94,7 @@ def begun_by_accelerate(chooser: Any) -> Any | None:
 
 
 def refuse_sharing_by_accelerate(chooser: Any) -> None:
-    """Raises where Accelerate's own ``prepare`` shares out what is shared out here.
-
-    Args:
-        chooser: SelectedBatches or SelectedStream; Accelerate has begun to iterate over it.
-
-    Raises:
-        InputError: Names what shares, and the cure.
-    """
+    """Raises InputError where Accelerate, iterating, shares out what ``chooser`` shares out."""
     loader = begun_by_accelerate(chooser)
     if loader is None:
         return

@@ -98,11 +98,7 @@ class FilterSchedule:
 
 
 def as_schedule(filter_ratio: float | Fraction | FilterSchedule) -> FilterSchedule:
-    """A schedule as it is, or one of a single ratio.
-
-    Raises:
-        InputError: A ratio that is none, or outside [0, 1).
-    """
+    """A schedule as it is, or one of a single ratio; raises InputError for a ratio that is none."""
     if isinstance(filter_ratio, FilterSchedule):
         return filter_ratio
     return FilterSchedule(filter_ratio)

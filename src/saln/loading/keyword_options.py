@@ -27,12 +27,7 @@ D = TypeVar("D", bound=_Dataclass)
 
 
 def checked_options(kind: type[D], owner: Callable[..., Any], options: Mapping[str, Any]) -> D:
-    """The options that a class or function was given by keyword, with the others' defaults.
-
-    Args:
-        kind: The dataclass of its options.
-        owner: The class or function; what it names itself is suggested too.
-        options: As given.
+    """The options, of a dataclass, that ``owner`` was given by keyword, with the others' defaults.
 
     Raises:
         TypeError: A keyword that it does not take; names those that are close to it.

@@ -53,11 +53,7 @@ class LearnerPosition:
             self._loaded = None
 
     def begin(self) -> Iterable[Any]:
-        """The loader's batches that are left, as an iteration begins.
-
-        Raises:
-            DataError: The loader does not give what it gave when the position was saved.
-        """
+        """The loader's batches that are left; raises DataError where they are not those saved."""
         batches = self.selected.batches
         state, self._loaded = self._loaded, None
         if state is not None:

@@ -230,8 +230,7 @@ class LearnerSelected(BatchChoice):
         self._check_sharing()  # the process group may have been started since
         position = self._position
         candidates_left = position.begin()
-        self._observer.begin_epoch(self.epoch)
-        self.selector.begin_epoch(self.epoch)
+        self.begin_epoch(self.epoch)
         for batch in candidates_left:
             with self.phase("score"):
                 n = self.reader.size(batch)

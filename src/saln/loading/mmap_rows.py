@@ -25,9 +25,6 @@ class MmapRows:
     Touching a mapped row maps what lies around it too, up to some MiB where the system
     caches files in large pages, and all of that counts as this process's. So the rows
     of a large mapped file are read from the file, through the system's own cache.
-
-    Args:
-        array: (N, ...); memory-mapped or not.
     """
 
     def __init__(self, array: npt.NDArray[Any]) -> None:

@@ -31,11 +31,7 @@ def device_of(network: nn.Module) -> torch.device:
 
 @contextmanager
 def scoring(learner: nn.Module) -> Iterator[None]:
-    """Lets a network be read without leaving a trace.
-
-    Eval mode, no gradients; afterwards every module is in the mode it was in, BatchNorm
-    statistics and torch's random state are as before.
-    """
+    """Reads a network without a trace: modes, BatchNorm statistics and random state stay."""
     # Of each module: users freeze parts, such as a BatchNorm, by leaving them in eval mode.
     modes = {module: module.training for module in learner.modules()}
     learner.eval()
@@ -51,13 +47,7 @@ def scoring(learner: nn.Module) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class BatchReader:
-    """Finds a batch's parts and puts it through networks.
-
-    The arguments are those of :class:`~saln.loading.learner_selected.LearnerSelectedOptions`.
-
-    Raises:
-        InputError: A size below 1.
-    """
+    """Finds a batch's parts and puts it through networks, by ``LearnerSelectedOptions``."""
 
     inputs: Key | None = None
     labels: Key | None = None
@@ -74,20 +64,12 @@ class BatchReader:
                 raise InputError(f"{name}={value} is not allowed; give {what}")
 
     def size(self, batch: Any) -> int:
-        """How many examples a batch holds.
-
-        Raises:
-            InputError: It holds no tensor with one row an example.
-        """
+        """How many examples a batch holds; raises InputError where no tensor says it."""
         rows = self.labels_of(batch)
         return leading(batch) if rows is None or rows.ndim == 0 else len(rows)
 
     def labels_of(self, batch: Any) -> Tensor | None:
-        """The labels of a batch; None where nobody named them and none are found.
-
-        Raises:
-            InputError: They are not where the user said.
-        """
+        """The labels of a batch; None where nobody named them and none are found."""
         key = self._labels_at(batch)
         if key is None:
             return None
@@ -103,11 +85,7 @@ class BatchReader:
         raise InputError(f"labels={key!r} is {describe(labels)}, expected a tensor (n,)")
 
     def indices_of(self, batch: Any) -> Tensor | None:
-        """The positions in the data set: int64 (n,) on the CPU; None where nobody named them.
-
-        Raises:
-            InputError: They are not where the user said, or not int64 (n,).
-        """
+        """Positions in the data set: int64 (n,) on the CPU; None where nobody named them."""
         if self.indices is None:
             return None
         indices = find(batch, self.indices, "indices")
@@ -131,17 +109,8 @@ class BatchReader:
     ) -> dict[str, Any]:
         """Puts a batch of ``n`` through a network in eval mode, a part at a time.
 
-        Args:
-            network: On the batch's device.
-            batch: ``n`` examples.
-            n: At least 1.
-            required: Of ``outputs``, ``losses`` and ``embeddings``.
-
         Returns:
-            What was required, float32 or float64, (n, ...).
-
-        Raises:
-            InputError: Outputs or losses of another kind or size than expected.
+            What is required: float32 or float64, (n, ...).
         """
         # Its forward pass sends buffers between ranks, which read different numbers of parts.
         if isinstance(network, DistributedDataParallel):
@@ -159,10 +128,9 @@ class BatchReader:
     def read_in_training(
         self, network: nn.Module, batch: Any, required: Sequence[str]
     ) -> tuple[dict[str, Any], Tensor]:
-        """Puts a whole batch through a network as training does.
+        """What is required, without its graph, of a whole batch put through as training does.
 
-        Returns:
-            What was required, without its graph, and the logits, with it.
+        Also the logits, with their graph.
         """
         outputs = self._call(network, batch)
         # The graph is that of the outputs; what the selector sees needs none.

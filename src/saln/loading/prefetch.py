@@ -26,13 +26,8 @@ class Prefetcher(Generic[T]):
 
     One thread does the work in order, so the results depend on no timing. It starts
     with the first ``next`` (a loader that forks its processes before has no thread to
-    fork), and ends with the range, with an error, with :meth:`close`, or when nobody
-    holds the iterator any longer.
-
-    Args:
-        work: Called in the thread. What it raises is raised by ``next`` in its place.
-        steps: Which.
-        depth: How many results may wait, at least 1.
+    fork), and ends with the range, with an error, which ``next`` raises in its place, with
+    :meth:`close`, or when nobody holds the iterator any longer.
     """
 
     def __init__(self, work: Callable[[int], T], steps: range, depth: int) -> None:

@@ -36,14 +36,8 @@ def refuse_other_settings(
 ) -> None:
     """Checks that a state was saved by what would give the same batches.
 
-    Args:
-        state: As saved.
-        own: What is held here; its keys are those that the state must have.
-        keys: Those of which the values must be the same.
-        what: Whose state it should be, for the message.
-
     Raises:
-        InputError: Other keys, or another value.
+        InputError: Other keys than ``own``, of ``what`` would go on; or another value of ``keys``.
     """
     if not isinstance(state, Mapping) or set(own) != set(state):
         held = ", ".join(sorted(map(str, state))) if isinstance(state, Mapping) else repr(state)

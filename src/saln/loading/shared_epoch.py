@@ -69,21 +69,15 @@ class SharedEpoch:
     def has_ended(self, epoch: int, *, every_worker: bool) -> bool:
         """Whether a loader's state, of which its workers hold parts, was at an epoch's end.
 
-        Args:
-            epoch: Which.
-            every_worker: Each worker has a part of the source, so all must be at its end. Where
-                the steps go round among the workers, the one that gave the last of them knows.
+        Where each worker has a part of the source, ``every_worker`` must be at its end; where the
+        steps go round among them, the one that gave the last of them knows.
         """
         info = get_worker_info()
         ended = self._ended[: 1 if info is None else info.num_workers] == epoch + 1
         return bool(ended.all() if every_worker else ended.any())
 
     def begin(self, epoch: int) -> None:
-        """A user's iteration reads its first sample.
-
-        Warns:
-            UserWarning: Once, where the epoch has begun before and was not set since.
-        """
+        """A user's iteration reads its first sample; warns once of an epoch that was not set."""
         info = get_worker_info()
         if info is not None and info.id != 0:  # the first worker speaks for all
             return
@@ -96,11 +90,7 @@ class SharedEpoch:
         self._begun_after = self.changes + 1
 
     def compare_order(self, epoch: int, keys: list[str], selector: str) -> None:
-        """Looks at an epoch's first candidates, where they come as the source gives them.
-
-        Warns:
-            UserWarning: Once, where they are those of another epoch.
-        """
+        """Warns once where the first candidates of an epoch are those of another."""
         order = derive_seed(*keys)
         other = self._first_order_epoch not in (0, epoch + 1)
         if other and self._first_order == order and not self._warned_of_order:

@@ -39,14 +39,10 @@ class StreamBatch(NamedTuple):
 
 
 class StreamPass:
-    """One iteration of a stream: an epoch, or what is left of it.
+    """One iteration of a stream: an epoch, or what is left of it after a state.
 
-    Args:
-        stream: Whose.
-        epoch: Which.
-        state: Where it goes on from; None begins.
-        is_spent: There is nothing to give, as a loader's state was at the epoch's end.
-        is_users: Whether this is an iteration of the user's, of which an epoch has one.
+    ``is_spent`` says that there is nothing to give, as a loader's state was at the epoch's end;
+    ``is_users`` whether this is an iteration of the user's, of which an epoch has one.
     """
 
     def __init__(

@@ -28,14 +28,10 @@ class Item(NamedTuple):
 
 
 def key_of(sample: Any, field: str) -> tuple[str, Any]:
-    """The key of a sample, and what is to be decoded.
-
-    Args:
-        sample: A pair (key, raw sample), or a dict that holds its key.
-        field: Where in a dict.
+    """The key of a sample, in a dict at ``field``, and what is to be decoded.
 
     Raises:
-        InputError: It is neither.
+        InputError: It is neither a pair (key, raw sample) nor a dict that holds its key.
     """
     if isinstance(sample, Mapping):
         if field not in sample:
@@ -53,12 +49,9 @@ def key_of(sample: Any, field: str) -> tuple[str, Any]:
 
 
 def known_split(source: Any) -> frozenset[str] | None:
-    """Among whom a source of a known kind shares its samples out by itself.
+    """Among whom of ``"ranks"`` and ``"workers"`` a source shares its samples out by itself.
 
-    Known are WebDataset's pipelines and Hugging Face's streams.
-
-    Returns:
-        Of ``"ranks"`` and ``"workers"``; None for a source of another kind.
+    Known are WebDataset's pipelines and Hugging Face's streams; None for others.
     """
     # By the names of their modules: neither need be installed, or imported.
     modules = {kind.__module__.split(".")[0] for kind in type(source).__mro__}
@@ -268,14 +261,7 @@ def _loses_buffer(iterable: Any) -> bool:
 def rows_by_key(
     keys: Mapping[str, int] | Sequence[str] | None, rows: int
 ) -> Mapping[str, int] | None:
-    """Key -> row, of a mapping or of the keys in the order of the rows.
-
-    Args:
-        keys: See :class:`~saln.loading.selected_stream.SelectedStream`.
-        rows: How many there are.
-
-    Returns:
-        None without rows: then samples are known by their positions.
+    """Key -> row, of a mapping or of the keys in the order of the rows; None without rows.
 
     Raises:
         InputError: No keys, not one a row, or a key twice.
