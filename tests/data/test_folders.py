@@ -36,7 +36,7 @@ def found(root):
     return {
         (split, names[label], path.relative_to(root).as_posix())
         for split, part in splits.items()
-        for path, label in zip(part.paths, part.labels.tolist(), strict=True)
+        for path, label in zip(part.images.paths, part.labels.tolist(), strict=True)
     }
 
 
@@ -63,7 +63,9 @@ def test_the_order_is_that_of_torchvision(image_folder):
     theirs = torchvision.datasets.ImageFolder(str(image_folder))
     splits, names = find_splits(image_folder)
     assert names == tuple(theirs.classes)
-    assert [str(path) for path in splits["train"].paths] == [path for path, _ in theirs.samples]
+    assert [str(path) for path in splits["train"].images.paths] == [
+        path for path, _ in theirs.samples
+    ]
     assert splits["train"].labels.tolist() == theirs.targets
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -96,15 +95,7 @@ def _oxford_pet(request: DatasetRequest) -> LoadedSplits:
     argument="PATH",
 )
 def _folder(request: DatasetRequest) -> LoadedSplits:
-    path: Path = expanded(request.argument)
-    splits, names = find_splits(path)
-    return _published(
-        {
-            name: ImageSplit(FileImages(path, part.paths), part.labels)
-            for name, part in splits.items()
-        },
-        names,
-    )
+    return _published(*find_splits(expanded(request.argument)))
 
 
 @register_dataset(
@@ -114,8 +105,7 @@ def _folder(request: DatasetRequest) -> LoadedSplits:
     needs="extra 'hf'",
 )
 def _hugging_face(request: DatasetRequest) -> LoadedSplits:
-    splits, names = load_splits(request.argument, request.download)
-    return _published({kind: ImageSplit(*part) for kind, part in splits.items()}, names)
+    return _published(*load_splits(request.argument, request.download))
 
 
 def _published(splits: dict[str, ImageSplit], names: tuple[str, ...]) -> LoadedSplits:

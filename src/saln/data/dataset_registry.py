@@ -103,11 +103,7 @@ class LoadedSplits:
 
 @dataclass(frozen=True)
 class DatasetKind(RegisteredName):
-    """A registered data set, or a prefix such as ``folder:``.
-
-    Attributes:
-        image_size: Pixels, where none are asked for; found by the images where it is None.
-    """
+    """A registered data set, or a prefix; its fields are those of :func:`register_dataset`."""
 
     image_size: int | None = None
 
@@ -142,9 +138,4 @@ def register_dataset(
     Raises:
         InputError: Another function has the name already, or it is no name.
     """
-
-    def register(loader: Loader) -> Loader:
-        DATASETS.add(DatasetKind(name, summary, loader, argument, needs, image_size=image_size))
-        return loader
-
-    return register
+    return DATASETS.register(name, summary, argument=argument, needs=needs, image_size=image_size)

@@ -160,9 +160,8 @@ def load_rgb(source: Any) -> Image.Image:
     if not isinstance(source, bytes | Path):
         return array_to_rgb(np.asarray(source))
     with _opened(source) as image:
-        stored = str(
-            getattr(image, "tile", "")
-        )  # how the values lie in the file; forgotten once they are read
+        # How the values lie in the file; forgotten once they are read.
+        stored = str(getattr(image, "tile", ""))
         rgb = _convert(image, stored)
         # Of colors of 16 bits Pillow keeps the upper 8 by itself.
         cut = ";16" in stored and image.mode not in ("I", "I;16")

@@ -55,18 +55,36 @@ def _row_name(dataset: Any, index: int) -> str:
     return f"row {index}"
 
 
+def kept_as(dataset: Any, names: tuple[str, ...]) -> Any:
+    """What a data set keeps under the first of some names that it has."""
+    # Of the instance alone: a property of the class might open files.
+    attributes = getattr(dataset, "__dict__", {})
+    return next((attributes[name] for name in names if attributes.get(name) is not None), None)
+
+
 def file_of(dataset: Any, index: int) -> Path | None:
     """An example's file, of a data set that keeps a list of paths, or of tuples that begin so."""
-    attributes = getattr(dataset, "__dict__", {})
-    # Of the instance alone: a property of the class might open files.
-    found = next((attributes[name] for name in PATHS if attributes.get(name) is not None), None)
+    found = kept_as(dataset, PATHS)
     if not isinstance(found, Sequence) or isinstance(found, str) or index >= len(found):
         return None
-    entry = found[index]
+    return _file(dataset, found[index])
+
+
+def files_of(dataset: Any) -> list[Path] | None:
+    """Every example's, where all have one."""
+    found = kept_as(dataset, PATHS)
+    if not isinstance(found, Sequence) or isinstance(found, str) or not found:
+        return None
+    paths = [path for entry in found if (path := _file(dataset, entry)) is not None]
+    return paths if len(paths) == len(found) else None
+
+
+def _file(dataset: Any, entry: Any) -> Path | None:
     # torchvision's folders keep (path, class).
     entry = entry[0] if isinstance(entry, tuple | list) and entry else entry
     if not isinstance(entry, str | os.PathLike):
         return None
     path = Path(entry)
+    # Some keep names that begin at their root, others at the working folder.
     root = Path(str(getattr(dataset, "root", "")))
     return path if path.is_absolute() or path.exists() else root / path

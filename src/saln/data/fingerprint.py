@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from saln.data.file_names import PATHS
+from saln.data.file_names import files_of, kept_as
 from saln.data.image_sources import ArrayImages, FileImages, TableImages
 from saln.data.items import IMAGE_KEYS, MapStyle, check_map_style, read_item
 from saln.errors import DataError
@@ -45,35 +44,16 @@ class _Digest:
         return self._hash.hexdigest()
 
 
-def _first(dataset: Any, names: tuple[str, ...]) -> Any:
-    attributes = getattr(dataset, "__dict__", {})
-    return next((attributes[name] for name in names if attributes.get(name) is not None), None)
-
-
-def _file_names(dataset: Any) -> list[Path] | None:
-    """The files of a data set that keeps a list of paths, or of tuples that begin with one."""
-    found = _first(dataset, PATHS)
-    if not isinstance(found, Sequence) or isinstance(found, str) or not found:
-        return None
-    names = [entry[0] if isinstance(entry, tuple | list) and entry else entry for entry in found]
-    if not all(isinstance(name, str | os.PathLike) for name in names):
-        return None
-    # Some keep names that begin at their root, others at the working folder.
-    root = Path(str(getattr(dataset, "root", "")))
-    paths = [Path(name) for name in names]
-    return [path if path.is_absolute() or path.exists() else root / path for path in paths]
-
-
 def _images(dataset: Any, digest: _Digest) -> bool:
     """Hashes what is known of the images; says whether anything was."""
-    paths = _file_names(dataset)
+    paths = files_of(dataset)
     if paths is not None:
         absolute = [Path.cwd() / path for path in paths]
         # Relative, so that a data set may be moved. One file alone has its folder in common.
         parents = [str(path.parent) for path in absolute]
         digest.text(FileImages(Path(os.path.commonpath(parents)), absolute).fingerprint())
         return True
-    arrays = _first(dataset, ARRAYS)
+    arrays = kept_as(dataset, ARRAYS)
     parts = arrays if isinstance(arrays, tuple | list) else [arrays]
     if not parts or not all(isinstance(part, np.ndarray | torch.Tensor) for part in parts):
         return False
@@ -87,7 +67,7 @@ def _images(dataset: Any, digest: _Digest) -> bool:
 
 
 def _labels(dataset: Any, digest: _Digest) -> None:
-    labels = _first(dataset, LABELS)
+    labels = kept_as(dataset, LABELS)
     if isinstance(labels, torch.Tensor):
         labels = labels.numpy(force=True)
     if isinstance(labels, np.ndarray | list | tuple):

@@ -8,13 +8,13 @@ import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from saln.data.arguments import is_folder
+from saln.data.dataset_registry import ImageSplit
 from saln.data.decoding import EXTENSIONS
+from saln.data.image_sources import FileImages
 from saln.errors import DataError, InputError
 
 logger = logging.getLogger(__name__)
@@ -32,13 +32,6 @@ _NOT_OURS = frozenset(
 )
 # Formats of pictures that are not taken; somebody with a few among others shall hear of it.
 _OTHER_PICTURES = frozenset((".avif", ".heic", ".heif", ".jfif", ".jp2", ".jxl", ".svg", ".tga"))
-
-
-class FoundSplit(NamedTuple):
-    """One split: ``labels[i]``, int64, is the class of ``paths[i]``."""
-
-    paths: list[Path]
-    labels: npt.NDArray[np.int64]
 
 
 def _is_ours(name: str) -> bool:
@@ -208,17 +201,15 @@ def _named(names: list[str]) -> str:
     return ", ".join(shown) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
-def _numbered(classes: dict[str, list[str]], names: list[str]) -> FoundSplit:
+def _numbered(root: Path, classes: dict[str, list[str]], names: list[str]) -> ImageSplit:
     number = {name: label for label, name in enumerate(names)}
-    ordered = sorted(classes, key=number.__getitem__)
-    return FoundSplit(
-        [Path(path) for name in ordered for path in classes[name]],
-        np.repeat([number[name] for name in ordered], [len(classes[name]) for name in ordered])
-        .astype(np.int64),
-    )  # fmt: skip
+    ordered = sorted((name for name, paths in classes.items() if paths), key=number.__getitem__)
+    paths = [Path(path) for name in ordered for path in classes[name]]
+    labels = [number[name] for name in ordered for _ in classes[name]]
+    return ImageSplit(FileImages(root, paths), np.array(labels, dtype=np.int64))
 
 
-def find_splits(root: Path) -> tuple[dict[str, FoundSplit], tuple[str, ...]]:
+def find_splits(root: Path) -> tuple[dict[str, ImageSplit], tuple[str, ...]]:
     """Finds the pictures of a folder with one sub-folder a class, or with such splits.
 
     Hidden files and folders and those that other programs leave behind are passed over. Symbolic
@@ -251,24 +242,21 @@ def find_splits(root: Path) -> tuple[dict[str, FoundSplit], tuple[str, ...]]:
     names = sorted(name for name, paths in found["train"].items() if paths)
     _tell(walk, found, names)
     _check(root, walk, found, names)
-    return {
-        split: _numbered({name: paths for name, paths in classes.items() if paths}, names)
-        for split, classes in found.items()
-    }, tuple(names)
+    splits = {split: _numbered(root, classes, names) for split, classes in found.items()}
+    return splits, tuple(names)
 
 
 def _tell(walk: _Walk, found: dict[str, dict[str, list[str]]], names: list[str]) -> None:
     """Says what is left out."""
     empty = [name for name, paths in found["train"].items() if not paths]
-    for count, what, first in (
-        (len(empty), "sub-folders without pictures are no classes", next(iter(empty), "")),
-        (len(walk.outside), "pictures outside of a class", next(iter(walk.outside), "")),
-        (len(walk.others), "pictures of other formats", next(iter(walk.others), "")),
+    for what, left_out in (
+        ("sub-folders without pictures are no classes", empty),
+        ("pictures outside of a class", walk.outside),
+        ("pictures of other formats", walk.others),
     ):
-        if count and names:
-            logger.warning(
-                "folder:%s: left out: %d %s, the first %s", walk.root, count, what, first
-            )
+        if left_out and names:
+            about = walk.root, len(left_out), what, left_out[0]
+            logger.warning("folder:%s: left out: %d %s, the first %s", *about)
 
 
 def _check(

@@ -7,13 +7,14 @@ import logging
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from saln._extras import optional_import
 from saln.data.arguments import expanded, is_folder
+from saln.data.dataset_registry import ImageSplit
 from saln.data.decoding import EXTENSIONS
 from saln.data.image_sources import TableImages
 from saln.data.items import IMAGE_KEYS, LABEL_KEYS
@@ -34,14 +35,7 @@ _PIXELS = ("uint8", "uint16", "int16", "int32", "int64", "float32", "float64", "
 _OFFLINE = threading.RLock()
 
 
-class TableSplit(NamedTuple):
-    """One split: ``labels[i]``, int64, is the class of row ``i``."""
-
-    images: TableImages
-    labels: npt.NDArray[np.int64]
-
-
-def load_splits(name: str, download: bool) -> tuple[dict[str, TableSplit], tuple[str, ...]]:
+def load_splits(name: str, download: bool) -> tuple[dict[str, ImageSplit], tuple[str, ...]]:
     """Opens a data set and numbers its classes.
 
     Args:
@@ -72,9 +66,8 @@ def load_splits(name: str, download: bool) -> tuple[dict[str, TableSplit], tuple
             f"hf:{name} has no split 'train', only {', '.join(map(str, splits))}; name it so"
         )
     # Other splits, such as "extra", have no part in a comparison.
-    kept: dict[str, Any] = {
-        kind: splits[kind] for kind in ("train", "validation", "test") if kind in splits
-    }
+    known = ("train", "validation", "test")
+    kept: dict[str, Any] = {kind: splits[kind] for kind in known if kind in splits}
     folder = Path() if path is None else path if is_folder(path) else path.parent
     return _TableColumns(f"hf:{name}", kept, folder).splits()
 
@@ -162,7 +155,7 @@ class _TableColumns:
         self.tables = tables
         self.folder = folder
 
-    def splits(self) -> tuple[dict[str, TableSplit], tuple[str, ...]]:
+    def splits(self) -> tuple[dict[str, ImageSplit], tuple[str, ...]]:
         """See :func:`load_splits`."""
         train = self.tables["train"]
         if len(train) == 0:
@@ -190,7 +183,7 @@ class _TableColumns:
                 )
             given = values if split == "train" else self._values(split, label)
             images = TableImages(table, image, f"{self.name} ({split})", self.folder)
-            found[split] = TableSplit(images, self._numbers(split, given, classes, names))
+            found[split] = ImageSplit(images, self._numbers(split, given, classes, len(names)))
         return found, names
 
     def _image(self, table: Any) -> str:
@@ -314,11 +307,7 @@ class _TableColumns:
         return values.astype(np.int64)
 
     def _numbers(
-        self,
-        split: str,
-        values: npt.NDArray[Any],
-        classes: npt.NDArray[Any],
-        names: tuple[str, ...],
+        self, split: str, values: npt.NDArray[Any], classes: npt.NDArray[Any], n_classes: int
     ) -> npt.NDArray[np.int64]:
         """Labels as positions among the sorted classes."""
         if (values.dtype.kind == "U") != (classes.dtype.kind == "U"):
@@ -333,7 +322,7 @@ class _TableColumns:
             raise DataError(
                 f"{self.name} has the label {_shown(values[row])!r} in row {row} of split "
                 f"{split!r} and {int(strange.sum()):,} rows in all whose label is none of the "
-                f"{len(names):,} classes of its training split; remove those rows"
+                f"{n_classes:,} classes of its training split; remove those rows"
             )
         return numbers.astype(np.int64)
 

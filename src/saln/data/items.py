@@ -67,9 +67,8 @@ def _pick(item: Mapping[str, Any], keys: tuple[str, ...], what: str) -> Any:
 def _to_rgb(image: Any) -> Image.Image:
     if isinstance(image, Image.Image):
         return to_rgb(image)
-    if isinstance(image, bytes | bytearray | memoryview):
-        return load_rgb(image)
-    if isinstance(image, Mapping) and ("bytes" in image or "path" in image):
+    mapped = isinstance(image, Mapping) and ("bytes" in image or "path" in image)
+    if mapped or isinstance(image, bytes | bytearray | memoryview):
         return load_rgb(image)
     if not isinstance(image, np.ndarray | torch.Tensor | list):
         raise InputError(f"its image is a {type(image).__name__}, expected a PIL image or uint8")

@@ -21,16 +21,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class RegisteredName:
-    """A name, or a prefix of names, and what it stands for.
-
-    Attributes:
-        name: What is given to choose it; a prefix ends in a colon, such as ``folder:``.
-        summary: What it is, in a line.
-        make: What makes it.
-        argument: What stands behind a prefix, such as ``PATH``.
-        needs: What must be there first, e.g. ``extra 'hf'``.
-        members: For a family without a prefix: gives the names that are in it.
-    """
+    """A name, or a prefix of names, and what it stands for; registering functions say the rest."""
 
     name: str
     summary: str
@@ -56,6 +47,7 @@ class RegisteredName:
 
 
 Entry = TypeVar("Entry", bound=RegisteredName)
+Make = TypeVar("Make", bound=Callable[[Any], Any])
 
 
 class NameRegistry(Generic[Entry]):
@@ -71,9 +63,7 @@ class NameRegistry(Generic[Entry]):
         entry: Makes an entry of a name, a summary and such a function.
     """
 
-    def __init__(
-        self, what: str, known_here: str, group: str, entry: Callable[[str, str, Any], Entry]
-    ) -> None:
+    def __init__(self, what: str, known_here: str, group: str, entry: Callable[..., Entry]) -> None:
         self.what = what
         self.known_here = known_here
         self.group = group
@@ -100,6 +90,15 @@ class NameRegistry(Generic[Entry]):
         if known is not None and _origin(known.make) != _origin(entry.make):
             raise InputError(f"there is a {self.what} {name!r} already; choose another name")
         self._entries[name] = entry  # the same function again: a cell or module run once more
+
+    def register(self, name: str, summary: str, **facts: Any) -> Callable[[Make], Make]:
+        """As a decorator: registers a function by what an entry holds beside it."""
+
+        def register(make: Make) -> Make:
+            self.add(self._entry(name, summary, make, **facts))
+            return make
+
+        return register
 
     def find(self, spec: str) -> tuple[Entry, str]:
         """What a name stands for, and what stands behind its prefix.

@@ -60,23 +60,22 @@ class Augmentation(Protocol):
         """Gives float32, (3, size, size), drawing only from ``generator``."""
 
 
-def _check_size(transform: EvaluationTransform | PhotoAugmentation | DigitAugmentation) -> None:
-    object.__setattr__(transform, "size", as_whole(transform.size, "size", 1))
-
-
 def _uniform(generator: torch.Generator, low: float, high: float) -> float:
     return low + (high - low) * torch.rand((), generator=generator, dtype=torch.float64).item()
 
 
 @dataclass(frozen=True)
-class EvaluationTransform:
-    """Resize (shorter side), center crop, normalize: for evaluation and features."""
-
+class _SizedTransform:
     size: int
     normalization: Normalization = IMAGENET
 
     def __post_init__(self) -> None:
-        _check_size(self)
+        object.__setattr__(self, "size", as_whole(self.size, "size", 1))  # frozen from here on
+
+
+@dataclass(frozen=True)
+class EvaluationTransform(_SizedTransform):
+    """Resize (shorter side), center crop, normalize: for evaluation and features."""
 
     def __call__(self, image: Image.Image) -> Tensor:
         """Gives float32, (3, size, size)."""
@@ -86,7 +85,7 @@ class EvaluationTransform:
 
 
 @dataclass(frozen=True)
-class PhotoAugmentation:
+class PhotoAugmentation(_SizedTransform):
     """The paper's augmentation (section 3.1).
 
     Resize to (size, size), horizontal flip with probability 1/2, rotation within
@@ -95,14 +94,9 @@ class PhotoAugmentation:
     first, which costs less and is the same up to interpolation.
     """
 
-    size: int
-    normalization: Normalization = IMAGENET
     degrees: float = 15.0
     jitter: float = 0.2
     hue: float = 0.1
-
-    def __post_init__(self) -> None:
-        _check_size(self)
 
     def __call__(self, image: Image.Image, generator: torch.Generator) -> Tensor:
         """Gives float32, (3, size, size), drawing only from ``generator``."""
@@ -129,19 +123,14 @@ class PhotoAugmentation:
 
 
 @dataclass(frozen=True)
-class DigitAugmentation:
+class DigitAugmentation(_SizedTransform):
     """Keeps a digit a digit: rotation within ±10 degrees, shift by up to 1/8, no flip.
 
     A mirrored 2 is no 2, and a 6 turned by 180 degrees is a 9.
     """
 
-    size: int
-    normalization: Normalization = IMAGENET
     degrees: float = 10.0
     shift: float = 0.125
-
-    def __post_init__(self) -> None:
-        _check_size(self)
 
     def __call__(self, image: Image.Image, generator: torch.Generator) -> Tensor:
         """Gives float32, (3, size, size), drawing only from ``generator``."""

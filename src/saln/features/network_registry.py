@@ -64,12 +64,7 @@ class BuiltNetwork(NamedTuple):
 
 @dataclass(frozen=True)
 class NetworkKind(RegisteredName):
-    """A registered network, a prefix such as ``timm:``, or a family of names.
-
-    Attributes:
-        min_feature_size: Fewest pixels for features, where none are asked for.
-        published: Whether its features mean something without a file of weights.
-    """
+    """A registered network, a prefix or a family; see :func:`register_network` for its fields."""
 
     min_feature_size: int = MIN_FEATURE_SIZE
     published: bool = True
@@ -103,25 +98,18 @@ def register_network(
         argument: What stands behind a prefix, such as ``NAME``.
         needs: What must be there first, e.g. ``extra 'timm'``.
         members: For a family without a prefix: gives the names that are in it.
-        min_feature_size: See :class:`NetworkKind`.
-        published: See :class:`NetworkKind`.
+        min_feature_size: Fewest pixels for features, where none are asked for.
+        published: Whether its features mean something without a file of weights.
 
     Raises:
         InputError: Another function has the name already, or it is no name.
     """
-
-    def register(builder: Builder) -> Builder:
-        kind = NetworkKind(
-            name,
-            summary,
-            builder,
-            argument,
-            needs,
-            members,
-            min_feature_size=min_feature_size,
-            published=published,
-        )
-        NETWORKS.add(kind)
-        return builder
-
-    return register
+    return NETWORKS.register(
+        name,
+        summary,
+        argument=argument,
+        needs=needs,
+        members=members,
+        min_feature_size=min_feature_size,
+        published=published,
+    )
