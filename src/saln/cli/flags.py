@@ -27,26 +27,20 @@ Settings = TypeVar("Settings")
 
 @dataclass(frozen=True, kw_only=True)
 class Command(Generic[Settings]):
-    """A command, called with its arguments; gives the exit status.
+    """A command, called with its arguments; gives the exit status."""
 
-    Attributes:
-        name: Such as ``compare``.
-        settings: A dataclass, whose fields are the flags.
-        run: Does the work. Its docstring opens the help.
-        positional: Fields that are given without their names, in this order; one that holds a
-            tuple takes all that is left.
-        complete: Makes the settings of the fields that were given; ``settings`` does by default.
-        defaults: Gives the settings whose values ``--help`` shows; the dataclass's own by default.
-        other_names: For messages: parameter of the library -> field of the settings, where they
-            differ, or what else to write for it.
-    """
-
-    name: str
-    settings: type[Settings]
-    run: Callable[[Settings], int]
+    name: str  # Such as ``compare``
+    settings: type[Settings]  # A dataclass, whose fields are the flags
+    run: Callable[[Settings], int]  # Does the work. Its docstring opens the help.
+    # Fields that are given without their names, in this order; one that holds a tuple takes
+    # all that is left
     positional: tuple[str, ...] = ()
+    # Makes the settings of the fields that were given; ``settings`` does by default
     complete: Callable[[dict[str, Any]], Settings] | None = None
+    # Gives the settings whose values ``--help`` shows; the dataclass's own by default
     defaults: Callable[[], Settings] | None = None
+    # For messages: parameter of the library -> field of the settings, where they differ, or
+    # what else to write for it
     other_names: Mapping[str, str] = field(default_factory=dict)
 
     def __call__(self, arguments: Sequence[str]) -> int:

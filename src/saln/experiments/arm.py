@@ -22,13 +22,13 @@ from saln.data.arguments import as_array
 from saln.errors import InputError
 from saln.messages import parameter, shown
 from saln.selection import Selector, Uniform
+from saln.selection.contract import kept_values
 from saln.selection.hyperparameters import (
     DIGEST,
     REQUIRED,
     Hyperparameter,
     hyperparameters,
     is_text,
-    kept_values,
     make_selector,
     read_values,
     text_of,
@@ -236,18 +236,17 @@ def read_arm(method: Method) -> Arm:
     if isinstance(method, Selector):
         return _arm_of(type(method), name_of(type(method)), _differing(method))
     if isinstance(method, type) and is_selector(method):
-        name, values = name_of(method), {}
-        kind = method
+        kind, name, values = method, name_of(method), {}
     elif isinstance(method, str):
-        written = split_selector(method)
-        if written.name == STANDARD.name:
-            if written.values:
+        name, texts = split_selector(method)
+        if name == STANDARD.name:
+            if texts:
                 raise InputError(f"{shown(method)} is not allowed; it has no hyperparameters")
             return STANDARD
-        kind = find_selector(written.name, also=(STANDARD.name,))
-        values = read_values(kind, written.name, written.values)
-        is_place = ":" in written.name or "." in written.name
-        name = name_of(kind) if is_place else written.name
+        kind = find_selector(name, also=(STANDARD.name,))
+        values = read_values(kind, name, texts)
+        if ":" in name or "." in name:
+            name = name_of(kind)
     else:
         _refuse(method)
     # The class alone knows all that is not allowed, such as two values that exclude each other.

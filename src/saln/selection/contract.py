@@ -33,21 +33,22 @@ _FLAT = frozenset({"labels", "learner_losses", "reference_losses", "label_confid
 def parameters_of(kind: type[Selector]) -> tuple[str, ...]:
     """The names of the parameters that a kind of selector is made with."""
     parameters = inspect.signature(kind).parameters.values()
-    return tuple(
-        parameter.name
-        for parameter in parameters
-        if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
-    )
+    several = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return tuple(each.name for each in parameters if each.kind not in several)
 
 
-def _said(selector: Selector, name: str) -> str:
-    """A hyperparameter as text that tells it from every other value; "?" where it is not kept."""
-    for attribute in (name, f"_{name}"):
-        if hasattr(selector, attribute):
-            value = getattr(selector, attribute)
-            break
-    else:
-        return "?"
+def kept_values(selector: Selector) -> dict[str, Any]:
+    """The values of a selector's hyperparameters, as far as it keeps them in attributes."""
+    return {
+        name: getattr(selector, attribute)
+        for name in parameters_of(type(selector))
+        for attribute in (f"_{name}", name)  # the one without an underscore wins
+        if hasattr(selector, attribute)
+    }
+
+
+def _said(value: Any) -> str:
+    """A hyperparameter as text that tells it from every other value."""
     if isinstance(value, Tensor | np.ndarray):  # whose own text leaves most numbers out
         array = value.numpy(force=True) if isinstance(value, Tensor) else value
         digest = hashlib.blake2b(np.ascontiguousarray(array).tobytes(), digest_size=8)
@@ -82,8 +83,9 @@ class Selector(abc.ABC):
         each parameter of ``__init__`` is read from the attribute of its name, with an
         underscore before it or without. What it remembers is no part.
         """
-        said = ", ".join(f"{name}={_said(self, name)}" for name in parameters_of(type(self)))
-        return f"{type(self).__name__}({said})"
+        said = dict.fromkeys(parameters_of(type(self)), "?")
+        said |= {name: _said(value) for name, value in kept_values(self).items()}
+        return f"{type(self).__name__}({', '.join(f'{n}={text}' for n, text in said.items())})"
 
     @classmethod
     def for_run(cls, *, epochs: int) -> Self:
@@ -205,30 +207,21 @@ class Selector(abc.ABC):
         check_finite(value, name, of="candidate")
 
     def _check_selection(self, selection: Selection, n: int, k: int) -> None:
-        positions = selection.positions
+        positions, weights, wrong = selection.positions, selection.weights, ""
         ok = positions.dtype == torch.int64 and positions.shape == (k,)
-        if ok:
-            # Distinct and in range: a position kept twice would silently weigh double.
-            ok = len(torch.unique(positions)) == k and int(positions.min()) >= 0
-            ok = ok and int(positions.max()) < n
-        if not ok:
-            raise InputError(
-                f"{type(self).__name__}.choose gave {positions.dtype} "
-                f"{tuple(positions.shape)}, expected {k} distinct int64 positions in 0..{n - 1}; "
-                "this is a mistake in the selector"
+        # Distinct and in range: a position kept twice would silently weigh double.
+        ok = ok and len(torch.unique(positions)) == k and int(positions.min()) >= 0
+        if not (ok and int(positions.max()) < n):
+            wrong = (
+                f"{positions.dtype} {tuple(positions.shape)}, expected {k} distinct int64 "
+                f"positions in 0..{n - 1}"
             )
-        for name, value, size in (
-            ("weights", selection.weights, k),
-            ("scores", selection.scores, n),
-        ):
+        for name, value, size in (("weights", weights, k), ("scores", selection.scores, n)):
             if value is not None and value.shape != (size,):
-                raise InputError(
-                    f"{type(self).__name__}.choose gave {name} of shape {tuple(value.shape)}, "
-                    f"expected ({size},); this is a mistake in the selector"
-                )
-        weights = selection.weights
+                wrong = wrong or f"{name} of shape {tuple(value.shape)}, expected ({size},)"
         if weights is not None and not bool((torch.isfinite(weights) & (weights >= 0)).all()):
+            wrong = wrong or "weights that are not finite or below 0"
+        if wrong:
             raise InputError(
-                f"{type(self).__name__}.choose gave weights that are not finite or below 0; "
-                "this is a mistake in the selector"
+                f"{type(self).__name__}.choose gave {wrong}; this is a mistake in the selector"
             )

@@ -16,7 +16,7 @@ from typing import Any
 from saln.converter import allowed, convert, from_text
 from saln.errors import InputError
 from saln.messages import shown
-from saln.selection.contract import Selector
+from saln.selection.contract import Selector, parameters_of
 
 REQUIRED = inspect.Parameter.empty
 # Before the digest of a value that is longer than a label may hold; no text says such a value.
@@ -57,19 +57,13 @@ class Bounds:
 
 @dataclass(frozen=True)
 class Hyperparameter:
-    """One hyperparameter of a kind of selector.
+    """One hyperparameter of a kind of selector."""
 
-    Attributes:
-        name: As in the call that makes the selector.
-        kind: Its type; ``Any`` where none is written.
-        default: Its value where none is given; :data:`REQUIRED` where there is no such.
-        bounds: Of a number, where they are written.
-    """
-
-    name: str
-    kind: Any = Any
+    name: str  # As in the call that makes the selector
+    kind: Any = Any  # Its type; ``Any`` where none is written
+    # Its value where none is given; :data:`REQUIRED` where there is no such
     default: Any = REQUIRED
-    bounds: Bounds | None = None
+    bounds: Bounds | None = None  # Of a number, where they are written
 
     def __str__(self) -> str:
         default = "required" if self.default is REQUIRED else f"default {text_of(self.default)}"
@@ -138,11 +132,9 @@ def hyperparameters(kind: type[Any]) -> tuple[Hyperparameter, ...]:
         hints = typing.get_type_hints(source, include_extras=True)
     except Exception:  # a name that only type checkers see, in code that is not ours
         hints = {}
-    found = []
-    for name, parameter in inspect.signature(kind).parameters.items():
-        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-            continue
-        hint, default = hints.get(name, Any), parameter.default
+    found, parameters = [], inspect.signature(kind).parameters
+    for name in parameters_of(kind):
+        hint, default = hints.get(name, Any), parameters[name].default
         if hint is Any and isinstance(default, bool | int | float | str):
             hint = type(default)
         notes = getattr(hint, "__metadata__", ())
@@ -168,24 +160,8 @@ def check_hyperparameters(selector: Selector) -> None:
         object.__setattr__(selector, parameter.name, converted)  # many selectors are frozen
 
 
-def kept_values(selector: Selector) -> dict[str, Any]:
-    """The values of a selector's hyperparameters, as far as it keeps them in attributes."""
-    found = {}
-    for parameter in hyperparameters(type(selector)):
-        for attribute in (parameter.name, f"_{parameter.name}"):
-            if hasattr(selector, attribute):
-                found[parameter.name] = getattr(selector, attribute)
-                break
-    return found
-
-
 def read_values(kind: type[Selector], name: str, texts: Mapping[str, str]) -> dict[str, Any]:
-    """The values that texts name, hyperparameter by hyperparameter.
-
-    Args:
-        kind: Of the selector.
-        name: What it is called in messages.
-        texts: Hyperparameter -> text.
+    """The values that texts name, by hyperparameter; messages call the selector ``name``.
 
     Raises:
         InputError: There is no such hyperparameter, or a value is not allowed.

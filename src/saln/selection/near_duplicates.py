@@ -24,18 +24,13 @@ Search = Callable[[Ints, Ints], tuple[Ints, Floats]]
 
 
 class Graph(NamedTuple):
-    """The neighbors of each picture.
+    """The neighbors of each picture."""
 
-    Attributes:
-        weights: (m, m) sparse: max(cosine, 0) of a picture's neighbors, in its row. Entries
-            of 0 are there: a neighbor that is far away is still known to be the nearest.
-        labels: int64, (m,): the label of each picture.
-        copies: int64, (m,): how many examples are copies of it.
-    """
-
+    # (m, m) sparse: max(cosine, 0) of a picture's neighbors, in its row. Entries of 0 are
+    # there: a neighbor that is far away is still known to be the nearest.
     weights: Any
-    labels: Ints
-    copies: Ints
+    labels: Ints  # int64, (m,): the label of each picture
+    copies: Ints  # int64, (m,): how many examples are copies of it
 
 
 def pictures(indices: Ints, similarities: Floats, labels: Ints) -> Ints:

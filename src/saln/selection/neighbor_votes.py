@@ -48,16 +48,13 @@ Floats = npt.NDArray[np.float64]
 
 
 class Benefit(NamedTuple):
-    """What a label gets of a class that is too small to be among the neighbors.
+    """What a label gets of a class that is too small to be among the neighbors."""
 
-    Attributes:
-        reach: Neighbors less near than this, measured by how near their own neighbors are
-            to them, say little about it.
-        alone: What the label of the only example of its class counts at least, against the
-            first of the votes.
-    """
-
+    # Neighbors less near than this, measured by how near their own neighbors are to them, say
+    # little about it
     reach: float
+    # What the label of the only example of its class counts at least, against the first of
+    # the votes
     alone: float
 
 
@@ -69,19 +66,12 @@ IN_CLEAN_BATCH = Benefit(1.0, 0.3)
 
 
 class Judgement(NamedTuple):
-    """What is believed of each picture's label.
+    """What is believed of each picture's label."""
 
-    Attributes:
-        confidence: float64, (m,): the probability that the label is right.
-        believed: int64, (m,): the likeliest class.
-        noise: How labels come about.
-        noise_rate: The estimated share of wrong labels.
-    """
-
-    confidence: Floats
-    believed: Ints
-    noise: Noise
-    noise_rate: float
+    confidence: Floats  # float64, (m,): the probability that the label is right
+    believed: Ints  # int64, (m,): the likeliest class
+    noise: Noise  # How labels come about
+    noise_rate: float  # The estimated share of wrong labels
 
 
 class Noise:
@@ -133,21 +123,13 @@ class Noise:
 
 
 class _Votes(NamedTuple):
-    """The votes for the classes of some pictures: those that neighbors believe in, and the label.
+    """Votes for the classes of some pictures: those that neighbors believe in, and the label."""
 
-    Attributes:
-        rows: Of each entry, ascending.
-        classes: Of each entry, ascending within a row.
-        shares: Of the row's votes, 0 to 1.
-        starts: Of each row's entries; none is empty.
-        heard: (rows,): whether there is any vote.
-    """
-
-    rows: Ints
-    classes: Ints
-    shares: Floats
-    starts: Ints
-    heard: npt.NDArray[np.bool_]
+    rows: Ints  # Of each entry, ascending
+    classes: Ints  # Of each entry, ascending within a row
+    shares: Floats  # Of the row's votes, 0 to 1
+    starts: Ints  # Of each row's entries; none is empty
+    heard: npt.NDArray[np.bool_]  # (rows,): whether there is any vote
 
 
 def _votes(weights: Any, beliefs: Any, own: Any, total: Floats) -> _Votes:
@@ -311,19 +293,12 @@ def _posterior(
 
 
 class _Beliefs(NamedTuple):
-    """What is believed after a round.
+    """What is believed after a round."""
 
-    Attributes:
-        shares: (m, C) sparse: the belief in each class, where it is not next to nothing.
-        confidence: (m,): in the label.
-        rival: (m,): the likeliest of the other classes.
-        rival_belief: (m,): in that one.
-    """
-
-    shares: Any
-    confidence: Floats
-    rival: Ints
-    rival_belief: Floats
+    shares: Any  # (m, C) sparse: the belief in each class, where it is not next to nothing
+    confidence: Floats  # (m,): in the label
+    rival: Ints  # (m,): the likeliest of the other classes
+    rival_belief: Floats  # (m,): in that one
 
 
 class _Electorate:

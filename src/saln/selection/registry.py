@@ -58,17 +58,11 @@ SELECTORS: dict[str, type[Selector]] = {
 
 
 class InstalledSelector(NamedTuple):
-    """An entry point of the group ``saln.selectors``.
+    """An entry point of the group ``saln.selectors``."""
 
-    Attributes:
-        name: What the selector is called by.
-        package: Whose it is.
-        place: ``module:Class``.
-    """
-
-    name: str
-    package: str
-    place: str
+    name: str  # What the selector is called by
+    package: str  # Whose it is
+    place: str  # ``module:Class``
 
     def load(self) -> type[Selector]:
         """The class.
@@ -119,15 +113,10 @@ def is_selector(found: Any) -> bool:
     return isinstance(found, type) and issubclass(found, Selector) and not inspect.isabstract(found)
 
 
-class WrittenSelector(NamedTuple):
-    """A selector as text says it: its name, and text for its hyperparameters."""
+def split_selector(text: str) -> tuple[str, dict[str, str]]:
+    """Parts ``NAME``, ``NAME:KEY=VALUE``, ``NAME(KEY=VALUE, ...)``: the name, and text by key.
 
-    name: str
-    values: dict[str, str]
-
-
-def split_selector(text: str) -> WrittenSelector:
-    """Parts ``NAME``, ``NAME:KEY=VALUE``, ``NAME(KEY=VALUE, ...)``; NAME may be MODULE:CLASS.
+    NAME may be MODULE:CLASS.
 
     Raises:
         InputError: It is none of them.
@@ -152,15 +141,13 @@ def split_selector(text: str) -> WrittenSelector:
             f"{shown(text)} is no selector; write a NAME, NAME:KEY=VALUE, or with several "
             "hyperparameters NAME(KEY=VALUE, KEY=VALUE), each once"
         )
-    return WrittenSelector(name, found)
+    return name, found
 
 
 def find_selector(name: str, also: Sequence[str] = ()) -> type[Selector]:
     """The class of a name: ours, an installed package's, or ``module:Class``.
 
-    Args:
-        name: Which.
-        also: Further names that the message of an unknown one lists.
+    The message of an unknown one lists ``also`` too.
 
     Raises:
         InputError: There is none, or it cannot be loaded.
@@ -188,9 +175,9 @@ def find_selector(name: str, also: Sequence[str] = ()) -> type[Selector]:
 
 def name_of(kind: type[Selector]) -> str:
     """What a class is called by: its registered name, else ``module:Class``."""
-    for name, ours in SELECTORS.items():
-        if kind is ours:
-            return name
+    ours = {ours: name for name, ours in SELECTORS.items()}
+    if kind in ours:
+        return ours[kind]
     # Only packages that the class may come from are loaded: others may take seconds, or fail.
     top = kind.__module__.partition(".")[0]
     for name, entry in installed_selectors().items():
@@ -209,9 +196,9 @@ def read_selector(text: str) -> Selector:
     Raises:
         InputError: There is none of that name, or its hyperparameters are not allowed.
     """
-    written = split_selector(text)
-    kind = find_selector(written.name)
-    return make_selector(kind, written.name, read_values(kind, written.name, written.values))
+    name, texts = split_selector(text)
+    kind = find_selector(name)
+    return make_selector(kind, name, read_values(kind, name, texts))
 
 
 def described(kind: type[Selector]) -> str:

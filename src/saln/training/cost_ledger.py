@@ -18,30 +18,20 @@ ONCE = ("features", "reference", "save")
 
 
 class Counts(NamedTuple):
-    """Work done so far.
+    """Work done so far."""
 
-    Attributes:
-        steps: Optimizer steps.
-        forward: Examples put through the learner to train it or to score them.
-        backward: Examples that got a gradient.
-    """
-
-    steps: int = 0
-    forward: int = 0
-    backward: int = 0
+    steps: int = 0  # Optimizer steps
+    forward: int = 0  # Examples put through the learner to train it or to score them
+    backward: int = 0  # Examples that got a gradient
 
 
 class Peak(NamedTuple):
-    """The most memory held at once.
+    """The most memory held at once."""
 
-    Attributes:
-        rss_bytes: Resident memory of this process, loader processes left out; None where
-            the system does not say.
-        cuda_bytes: What torch had allocated on the GPU; None without one.
-    """
-
+    # Resident memory of this process, loader processes left out; None where the system does
+    # not say
     rss_bytes: int | None
-    cuda_bytes: int | None
+    cuda_bytes: int | None  # What torch had allocated on the GPU; None without one
 
 
 class Ledger:

@@ -58,36 +58,22 @@ class TrainState(NamedTuple):
     """What training goes on from: the state dicts after an epoch.
 
     They share the learner's tensors; save them before the next epoch begins.
-
-    Attributes:
-        epoch: The last epoch that is done.
-        learner: Weights and buffers.
-        optimizer: Momentum among it.
-        scheduler: Where the learning rate stands.
     """
 
-    epoch: int
-    learner: dict[str, Any]
-    optimizer: dict[str, Any]
-    scheduler: dict[str, Any]
+    epoch: int  # The last epoch that is done
+    learner: dict[str, Any]  # Weights and buffers
+    optimizer: dict[str, Any]  # Momentum among it
+    scheduler: dict[str, Any]  # Where the learning rate stands
 
 
 class EpochResult(NamedTuple):
-    """One epoch of training.
+    """One epoch of training."""
 
-    Attributes:
-        epoch: From 1.
-        steps: Gradient steps in this epoch.
-        indices: int64: the examples that got a gradient in this epoch, in order.
-        measures: What ``measure`` gave after it; empty where it was not asked.
-        state: What training goes on from.
-    """
-
-    epoch: int
-    steps: int
-    indices: Tensor
-    measures: dict[str, Measure]
-    state: TrainState
+    epoch: int  # From 1
+    steps: int  # Gradient steps in this epoch
+    indices: Tensor  # int64: the examples that got a gradient in this epoch, in order
+    measures: dict[str, Measure]  # What ``measure`` gave after it; empty where it was not asked
+    state: TrainState  # What training goes on from
 
 
 def evaluate(

@@ -28,17 +28,11 @@ TIMEOUT = datetime.timedelta(hours=2)
 
 @dataclass(frozen=True)
 class Processes:
-    """Which of how many processes this is.
+    """Which of how many processes this is."""
 
-    Attributes:
-        rank: 0 to ``world_size - 1``; the first one writes and reports.
-        world_size: How many train together.
-        local_rank: Which on its machine; says which GPU is its own.
-    """
-
-    rank: int = 0
-    world_size: int = 1
-    local_rank: int = 0
+    rank: int = 0  # 0 to ``world_size - 1``; the first one writes and reports
+    world_size: int = 1  # How many train together
+    local_rank: int = 0  # Which on its machine; says which GPU is its own
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Processes:
