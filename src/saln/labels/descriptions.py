@@ -217,8 +217,10 @@ def _sparse(
 ) -> scipy.sparse.csr_array:
     """Beliefs as CSR over all rows; those without features are empty."""
     lengths = _spread(np.full(len(shares), shares.shape[1], dtype=np.int64), rows, 0)
-    indptr = np.concatenate([[0], np.cumsum(lengths)])
-    flat = np.ascontiguousarray(classes).ravel()
+    # An index wider than it must be would take as much as the beliefs and their classes.
+    number = np.int32 if shares.size <= np.iinfo(np.int32).max else np.int64
+    indptr = np.concatenate([[0], np.cumsum(lengths)]).astype(number)
+    flat = classes.astype(number).ravel()
     return scipy.sparse.csr_array((shares.ravel(), flat, indptr), shape=(rows.given, count))
 
 

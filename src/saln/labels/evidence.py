@@ -63,7 +63,7 @@ class Evidence:
 
     Attributes:
         rows: int64, (b,): which examples.
-        classes: int64 or int32, (b, m).
+        classes: integer, (b, m), as narrow as the number of classes allows.
         scores: float32, (b, m): of the filter.
         votes: float32, (b, m): logarithms; None without neighbors.
         left: How many classes each example leaves out.
@@ -195,9 +195,11 @@ class Gatherer:
         """
         count = len(singles) + sum(map(len, groups))
         kept = self.kept
-        every = np.broadcast_to(np.arange(self.classes, dtype=np.int32), (count, self.classes))
+        # Two rounds' evidence is held at once, so each number is no wider than it must be.
+        number = np.min_scalar_type(-self.classes)
+        every = np.broadcast_to(np.arange(self.classes, dtype=number), (count, self.classes))
         all_classes = kept == self.classes
-        classes = every if all_classes else np.empty((count, kept), dtype=np.int32)
+        classes = every if all_classes else np.empty((count, kept), dtype=number)
         scores = np.empty((count, kept), dtype=np.float32)
         votes = None if self.table is None else np.empty((count, kept), dtype=np.float32)
         typical, spread = np.zeros((2, count), dtype=np.float32)

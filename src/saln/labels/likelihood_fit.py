@@ -30,7 +30,8 @@ INFORMATIVE = 0.02
 SURE = 0.55
 # How often noise and joint are learned from each other.
 TURNS = 3
-BLOCK_ROWS = 65_536
+# Small enough that a block's temporaries, ten times its beliefs, do not count beside the evidence.
+BLOCK_ROWS = 16_384
 
 Floats = npt.NDArray[np.float64]
 Places = npt.NDArray[np.int64]
