@@ -25,6 +25,8 @@ from saln.errors import InputError
 
 # A leverage above this leaves nothing of the others to say, but for rounding.
 FULL_LEVERAGE = 1.0 - 1e-9
+# Columns of the Gram matrix that are made at once.
+GRAM_COLUMNS = 128
 Signal = Any  # a scipy.sparse.csr_array, (n, C)
 
 
@@ -85,7 +87,12 @@ class LabelSums:
         wide = rows.double()
         self.count += len(wide)
         self.total += wide.sum(dim=0)
-        self.gram += wide.T @ wide
+        for start in range(0, wide.shape[1], GRAM_COLUMNS):
+            # The matrix is symmetric: what lies below its diagonal is copied from above.
+            own = slice(start, start + GRAM_COLUMNS)
+            product = wide[:, own].T @ wide[:, start:]
+            self.gram[own, start:] += product
+            self.gram[own.stop :, own] += product[:, GRAM_COLUMNS:].T
         self.products[:, : signal.shape[1]] += transposed_product(signal, wide)
         sums = np.asarray(signal.sum(axis=0)).ravel()
         self.weights[: signal.shape[1]] += torch.from_numpy(sums)
