@@ -60,7 +60,8 @@ def test_the_bytes_are_those_of_the_local_engine(cluster, store, local, tmp_path
     assert told[-1] == (4_050, 4_050)
 
 
-def test_beliefs_and_names_of_classes_travel(cluster, tmp_path):
+@pytest.mark.parametrize("selector", ["coherence", "coherence(judge=labels, power=4)"])
+def test_beliefs_and_names_of_classes_travel(cluster, selector, tmp_path):
     """They are formed by the driver; Parquet is opened anew by every worker."""
     pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     labels = np.arange(900) % 3
@@ -72,7 +73,7 @@ def test_beliefs_and_names_of_classes_travel(cluster, tmp_path):
     found = {}
     for engine in ("local", "ray"):
         result = saln.select(
-            tmp_path / "rows.parquet", selector="coherence", labels_column="kind", engine=engine,
+            tmp_path / "rows.parquet", selector=selector, labels_column="kind", engine=engine,
             out=tmp_path / f"{engine}.parquet", ray_workers=2 if engine == "ray" else None,
             **OPTIONS,
         )  # fmt: skip

@@ -196,6 +196,36 @@ def test_coherence_says_which_labels_it_distrusts(tmp_path, capsys):
     assert {entry["id"] for entry in result.listed} == {f"i{i}" for i in range(20)}
 
 
+def test_the_selector_says_who_judges_the_labels(tmp_path):
+    features, labels = examples()
+    given = labels.copy()
+    given[:20] = (labels[:20] + 1) % 4
+    store = saln.write_store(tmp_path / "store", features, given)
+    found, kept = {}, {}
+    for judge in ("neighbors", "labels"):
+        out = tmp_path / f"{judge}.parquet"
+        result = saln.select(
+            store, selector=f"coherence(judge={judge}, power=4)", out=out, filter_ratio=0.5,
+            candidates=40,
+        )  # fmt: skip
+        found[judge] = json.loads(result.labels.read_text())
+        table = pq.read_table(out)
+        kept[judge] = dict(
+            zip(table["id"].to_pylist(), table["label_confidence"].to_pylist(), strict=True)
+        )
+    assert "judge" not in found["neighbors"]
+    assert found["labels"]["judge"] == "labels"
+    judged = saln.judge_labels(store)
+    assert found["labels"]["estimated_noise_rate"] == judged.noise_rate
+    assert found["labels"]["transition"] == judged.transition.tolist()
+    wrong = {entry["row"]: entry["confidence"] for entry in found["labels"]["labels"]}
+    assert wrong == {row: float(judged.confidence[row]) for row in range(20)}
+    for row, confidence in kept["labels"].items():
+        assert confidence == float(judged.confidence[int(row)])
+    assert kept["neighbors"] != kept["labels"]
+    assert not set(kept["labels"]) & set(range(20))
+
+
 def test_coherence_says_that_features_tell_nothing(tmp_path, capsys):
     features, labels = examples()
     saln.write_store(tmp_path / "store", np.full_like(features, 0.25), labels)

@@ -14,7 +14,10 @@ from saln.experiments import progress as progress_module
 from saln.experiments.config import Config, load_preset
 from saln.experiments.label_confidence import doubted_labels, judge_labels
 from saln.experiments.run import compare
+from saln.experiments.run_folder import RunFolder
 from saln.features.neighbors import nearest_neighbors
+from saln.features.store import FeatureStore
+from saln.report.label_section import label_section
 
 
 class Killed(BaseException):
@@ -106,6 +109,81 @@ def test_a_run_killed_as_it_writes_the_labels_writes_them_when_it_goes_on(
 def test_an_arm_that_judges_no_labels_writes_none(config):
     compare(dataclasses.replace(config, methods=("uniform",), seeds=(3,)), Quiet())
     assert not (config.out / "labels.json").exists()
+
+
+BOTH = ("coherence", "coherence(judge=labels, power=4)")
+JUDGED = "coherence(judge=labels,power=4.0)"
+
+
+def kept_examples(folder, arm, seed):
+    return RunFolder(folder).choices_of(arm, seed).read_bytes()
+
+
+def test_arms_of_both_judges_are_trained_side_by_side(config, tmp_path):
+    watching = Quiet()
+    alone = dataclasses.replace(config, label_noise=0.2, seeds=(3,), out=tmp_path / "alone")
+    compare(alone, Quiet())
+    both = dataclasses.replace(alone, methods=BOTH, out=tmp_path / "both")
+    summary = compare(both, watching).summary.to_json()
+    assert list(summary["arms"]) == ["coherence", JUDGED]
+    # The neighbors' arm is what it is alone, and so is what is listed.
+    assert labels_of(both) == labels_of(alone)
+    kept = {arm: kept_examples(both.out, arm, 3) for arm in ("coherence", JUDGED)}
+    assert kept["coherence"] == kept_examples(alone.out, "coherence", 3)
+    assert kept["coherence"] != kept[JUDGED]
+    rows = [json.loads(line) for line in (both.out / "epochs.jsonl").read_text().splitlines()]
+    wrong = {row["arm"]: row["wrong_label_share_kept"] for row in rows}
+    assert wrong[JUDGED] < wrong["coherence"] < 0.1
+    # Each pays for its own judge, who is asked once.
+    assert sum("label coherence, seed 3" in note for note in watching.notes) == 1
+    assert sum("judged labels, seed 3: about" in note for note in watching.notes) == 1
+    seconds = FeatureStore.open(next(both.cache_dir.glob("*/manifest.json")).parent).seconds
+    paid = [summary["arms"][arm]["seconds"]["features"] for arm in ("coherence", JUDGED)]
+    assert min(paid) > seconds
+    assert paid[0] != paid[1]
+
+
+def test_a_comparison_without_neighbors_searches_none_and_lists_what_is_judged(config):
+    only = dataclasses.replace(config, methods=BOTH[1:], label_noise=0.2, seeds=(3,))
+    compare(only, Quiet())
+    assert not list(only.cache_dir.glob("*/neighbours*"))
+    found = labels_of(only)
+    assert found["judge"] == "labels"
+    assert found["estimated_noise_rate"] == pytest.approx(0.2, abs=0.04)
+    assert np.mean([label["wrong"] for label in found["labels"]]) > 0.95
+    assert "The other examples believe" in label_section(only.out).sentences[1]
+
+
+def test_a_run_with_the_judged_arm_goes_on_to_the_same_rows(config, tmp_path, monkeypatch):
+    whole = dataclasses.replace(
+        config, methods=BOTH, label_noise=0.2, seeds=(3,), epochs=2, out=tmp_path / "whole"
+    )
+    compare(whole, Quiet())
+    save_epoch, saved = progress_module.RunProgress.save_epoch, []
+
+    def dying(self, row, state):
+        save_epoch(self, row, state)
+        saved.append(row)
+        if len(saved) == 3:  # in the middle of the second arm
+            raise Killed
+
+    monkeypatch.setattr(progress_module.RunProgress, "save_epoch", dying)
+    stopped = dataclasses.replace(whole, out=tmp_path / "stopped")
+    with pytest.raises(Killed):
+        compare(stopped, Quiet())
+    monkeypatch.undo()
+    compare(dataclasses.replace(stopped, resume=True), Quiet())
+    for arm in ("coherence", JUDGED):
+        assert kept_examples(stopped.out, arm, 3) == kept_examples(whole.out, arm, 3)
+    assert labels_of(stopped) == labels_of(whole)
+    told = [
+        [
+            (row["arm"], row["epoch"], row["train_loss"], row["validation_accuracy"])
+            for row in map(json.loads, (run.out / "epochs.jsonl").read_text().splitlines())
+        ]
+        for run in (stopped, whole)
+    ]
+    assert told[0] == told[1]
 
 
 def test_features_that_tell_nothing_are_noted_and_no_label_is_listed():

@@ -198,23 +198,25 @@ def labeled(folder):
 
 
 @pytest.mark.parametrize("owner", OWNERS)
-@pytest.mark.parametrize("judge", [None, "neighbors", "judge"])
-def test_judging_labels_writes_nothing_beside_the_store(owner, judge, tmp_path, monkeypatch):
-    if owner == "select" and judge is not None:
-        pytest.skip("labels are judged by neighbors there")
+@pytest.mark.parametrize("asked", ["default", "selector", "neighbors", "labels"])
+def test_judging_labels_writes_nothing_beside_the_store(owner, asked, tmp_path, monkeypatch):
+    if owner == "select" and asked in ("neighbors", "labels"):
+        pytest.skip("its selector alone says who judges")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     store = labeled(tmp_path)
     saln.FeatureStore.open(store.path)
     before = content(store.path)
-    options = {} if judge is None else {"label_confidence": judge}
-    chosen = OWNERS[owner](store, saln.Coherence(), tmp_path, **options)
+    options = {"label_confidence": asked} if asked in ("neighbors", "labels") else {}
+    selector = saln.Coherence(judge="labels") if asked == "selector" else saln.Coherence()
+    chosen = OWNERS[owner](store, selector, tmp_path, **options)
     assert len(chosen) == N // CANDIDATES
     assert content(store.path) == before
     assert not (tmp_path / "cache").exists()
 
 
-def confidence_of(features, **options):
-    fields = CandidateFields(features, selector=saln.Coherence(), owner="a test", **options)
+def confidence_of(features, judge="neighbors", **options):
+    selector = saln.Coherence(judge=judge)
+    fields = CandidateFields(features, selector=selector, owner="a test", **options)
     return fields.candidates(torch.arange(N)).label_confidence.double()
 
 
@@ -224,8 +226,15 @@ def test_label_confidence_is_taken_from_whatever_says_it(tmp_path):
     assert int(near.confidence.argmin()) == int(judged.confidence.argmin()) == 7
     for given in (near, "neighbors", None, near.confidence, near.confidence.tolist()):
         assert torch.equal(confidence_of(store, label_confidence=given), near.confidence)
-    for given in (judged, "judge", judged.confidence.numpy(), pandas.Series(judged.confidence)):
+    columns = judged.confidence.numpy(), pandas.Series(judged.confidence)
+    for given in (judged, "judge", "labels", *columns):
         assert torch.equal(confidence_of(store, label_confidence=given), judged.confidence)
+    # The selector's own judge is asked where nothing is given, and nowhere else.
+    assert not torch.equal(judged.confidence, near.confidence)
+    assert torch.equal(confidence_of(store, "labels"), judged.confidence)
+    assert torch.equal(confidence_of(store, "labels", label_confidence=near), near.confidence)
+    by_name = confidence_of(store, "labels", label_confidence="neighbors")
+    assert torch.equal(by_name, near.confidence)
     array, labels = np.array(store.features), store.labels
     by_array = confidence_of(array, labels=labels, label_confidence="judge")
     torch.testing.assert_close(by_array, judged.confidence)
@@ -242,7 +251,7 @@ def test_what_has_no_label_is_believed_least(tmp_path):
 @pytest.mark.parametrize(
     ("features", "options", "message"),
     [
-        (ROWS, {"label_confidence": "neighbours"}, "'neighbours' is not allowed; give 'judge'"),
+        (ROWS, {"label_confidence": "neighbours"}, "'neighbours' is not allowed; give 'labels'"),
         (ROWS, {"label_confidence": "judge"}, "judges labels by features; give both"),
         (N, {"labels": LABELS, "label_confidence": "neighbors"}, "give both"),
         (ROWS, {"label_confidence": np.ones(N - 1)}, "60 rows of features but 59 label_conf"),

@@ -87,6 +87,9 @@ def test_clean_labels_have_no_tables(folder):
     section = label_section(folder)
     assert section.tables == ()
     assert section.sentences[1] == "The neighbors believe another class for 0 of 3,000 labels."
+    keep(folder, judge="labels", transition=clean, labels=[], doubted=0)
+    said = label_section(folder).sentences[1]
+    assert said == "The other examples believe another class for 0 of 3,000 labels."
 
 
 class Tables(html.parser.HTMLParser):

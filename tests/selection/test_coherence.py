@@ -9,17 +9,19 @@ from hypothesis import strategies as st
 from oracles import dense_coherence
 
 import saln
+from saln.curation.select_settings import describe
 from saln.errors import InputError
 from saln.features.from_arrays import write_store
 from saln.randomness import derive_generator, derive_seed
 from saln.selection import Candidates, Coherence
-from saln.selection.coherence import candidate_neighbors
+from saln.selection.coherence import candidate_neighbors, judge_of
 from saln.selection.neighbor_beliefs import (
     NeighborBeliefs,
     label_beliefs,
     store_beliefs,
     suspicious_labels,
 )
+from saln.selection.sampling import gumbel_top_k
 
 
 def clusters(n=300, classes=3, d=8, spread=0.5, seed=0):
@@ -190,20 +192,68 @@ def test_suspicious_labels_come_worst_first():
         suspicious_labels(beliefs, labels[:4])
 
 
-def test_kept_sets_have_the_law_of_draws_in_proportion():
+@pytest.mark.parametrize("power", [1.0, 0.5, 3.0])
+def test_kept_sets_have_the_law_of_draws_in_proportion(power):
     confidence = torch.tensor([0.9, 0.5, 0.05, 1.0, 0.3])
-    law = dense_coherence.keep_probabilities(confidence.double().numpy(), 2)
+    law = dense_coherence.keep_probabilities(confidence.double().numpy() ** power, 2)
     candidates = Candidates(indices=torch.arange(5), label_confidence=confidence)
     generator = derive_generator("law")
     draws = 4000
     counts: dict[frozenset[int], int] = {}
     for _ in range(draws):
-        kept = frozenset(Coherence()(candidates, 2, generator=generator).positions.tolist())
+        chosen = Coherence(power=power)(candidates, 2, generator=generator)
+        assert torch.equal(chosen.scores, confidence)  # what is believed, not its power
+        kept = frozenset(chosen.positions.tolist())
         counts[kept] = counts.get(kept, 0) + 1
     assert set(counts) <= set(law)
     for kept, probability in law.items():
         deviation = 4 * (probability * (1 - probability) / draws) ** 0.5
         assert counts.get(kept, 0) / draws == pytest.approx(probability, abs=deviation + 1e-3)
+
+
+def test_judge_and_power_change_nothing_where_they_are_the_defaults():
+    confidence = torch.rand(200, generator=torch.Generator().manual_seed(0))
+    candidates = Candidates(indices=torch.arange(200), label_confidence=confidence)
+    law = confidence.double().log()
+    expected = gumbel_top_k(law, 50, derive_generator(1))
+    for selector in (Coherence(), Coherence("labels"), Coherence(judge="neighbors", power=1)):
+        found = selector(candidates, 50, generator=derive_generator(1)).positions
+        assert torch.equal(found, expected)
+    # Records of a choice name the selector: those of before must stay those of the default.
+    assert repr(Coherence()) == repr(Coherence("neighbors", 1.0)) == "Coherence()"
+    assert describe(Coherence()) == {"class": "saln.selection.coherence.Coherence"}
+    assert repr(Coherence("labels", 4)) == "Coherence(judge='labels', power=4.0)"
+    assert describe(Coherence("labels")) != describe(Coherence()) != describe(Coherence(power=2))
+
+
+def test_a_derived_class_of_before_has_the_default_judge():
+    class Derived(Coherence):
+        def __init__(self, alpha):
+            self.alpha = alpha
+
+    class Calling(Coherence):
+        def __init__(self, alpha):
+            super().__init__()
+            self.alpha = alpha
+
+    for selector in (Derived(3), Calling(3)):
+        assert judge_of(selector) == "neighbors"
+        assert selector.power == 1
+        assert repr(selector) == f"{type(selector).__name__}(alpha=3)"
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"judge": "judge"}, "judge='judge' is not allowed; give one of neighbors, labels"),
+        ({"power": 0}, "power=0 is not allowed; give a number, above 0"),
+        ({"power": float("inf")}, "power=inf is not allowed"),
+        ({"power": "4x"}, "power='4x' is not allowed"),
+    ],
+)
+def test_another_judge_and_powers_that_are_none_are_refused(values, message):
+    with pytest.raises(InputError, match=message):
+        Coherence(**values)
 
 
 def test_a_label_that_cannot_be_right_is_kept_last():
@@ -212,6 +262,8 @@ def test_a_label_that_cannot_be_right_is_kept_last():
     )
     generator = derive_generator(0)
     for _ in range(20):
+        kept = Coherence(power=4)(candidates, 2, generator=generator).positions.tolist()
+        assert sorted(kept) == [1, 2]
         kept = Coherence()(candidates, 2, generator=generator).positions.tolist()
         assert sorted(kept) == [1, 2]
 

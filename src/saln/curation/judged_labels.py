@@ -18,6 +18,8 @@ from saln.errors import DataError, InputError
 from saln.features.from_arrays import write_store
 from saln.features.store import FeatureStore
 from saln.messages import Placeholder, parameter
+from saln.selection.coherence import Judge
+from saln.selection.judged_beliefs import judged_beliefs
 from saln.selection.neighbor_beliefs import NeighborBeliefs, store_beliefs, suspicious_labels
 
 # How many labels ``OUT.labels.json`` lists at most.
@@ -31,7 +33,7 @@ def belief_array(content: bytes) -> npt.NDArray[Any]:
 
 
 def judge(
-    source: Source, files: CheckedFiles, kept: dict[str, Path]
+    source: Source, files: CheckedFiles, kept: dict[str, Path], who: Judge = "neighbors"
 ) -> tuple[Path, dict[str, Any]]:
     """Forms beliefs about all labels, or takes those that a run before has formed.
 
@@ -40,6 +42,7 @@ def judge(
         files: Where they are kept.
         kept: What is whole there. Parts that were chosen by beliefs which are lost are taken
             out of it: beliefs that are formed anew may differ in a last digit.
+        who: Judges them.
 
     Returns:
         The ``.npy`` with (n,) of ``BELIEF``, and what ``OUT.labels.json`` holds.
@@ -73,7 +76,11 @@ def judge(
     codes = np.full(len(given), -1, dtype=np.int64)  # -1 stays where there is no label
     codes[known] = numbers
     # What is learned is kept with the unfinished work; nothing is written beside a user's store.
-    beliefs = store_beliefs(_store(source, files, codes), codes, keep=False)
+    store = _store(source, files, codes)
+    if who == "labels":
+        beliefs = judged_beliefs(store, codes, len(classes))
+    else:
+        beliefs = store_beliefs(store, codes, keep=False)
     believed = beliefs.believed.numpy()
     both = np.empty(len(given), dtype=BELIEF)
     both["confidence"] = beliefs.confidence.numpy()
@@ -84,6 +91,8 @@ def judge(
     if source.class_names is not None:
         names = [source.class_names[number] for number in names]
     labels = _listing(source, beliefs, codes, names)
+    if who != "neighbors":
+        labels = {"judge": who, **labels}
     text = json.dumps(labels, default=str)  # ids may be dates, decimals or bytes
     file = files.write("beliefs", "npy", content.getvalue())
     files.write("labels", "json", text.encode())
@@ -114,7 +123,7 @@ def _listing(
         "estimated_noise_rate": None if beliefs.tells_nothing else beliefs.noise_rate,
         "tells_nothing": beliefs.tells_nothing,
         "rows": len(source),
-        "doubted": int((beliefs.believed != given).sum()),
+        "doubted": int(((beliefs.believed != given) & (given >= 0)).sum()),  # unknown: none
         "classes": names,
         "transition": beliefs.transition.tolist(),
         "labels": listed,

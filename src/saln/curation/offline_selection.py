@@ -40,6 +40,7 @@ from saln.loading.candidate_fields import as_selector
 from saln.loading.keyword_options import checked_options
 from saln.messages import parameter
 from saln.selection.candidates import as_ratio
+from saln.selection.coherence import judge_of
 from saln.selection.contract import Selector
 
 logger = logging.getLogger(__name__)
@@ -274,7 +275,8 @@ def _work(
     facts: dict[str, Any] = {}
     files: dict[Path, Path] = {}
     if listing is not None:
-        beliefs, labels = judge(job.source, workspace.files, kept)
+        who = judge_of(job.selector) or "neighbors"
+        beliefs, labels = judge(job.source, workspace.files, kept, who)
         facts = {"noise_rate": labels["estimated_noise_rate"], "doubted": labels["doubted"]}
         facts["tells_nothing"] = labels.get("tells_nothing")
         # Other machines do not see the file; here a memory map of it is enough.

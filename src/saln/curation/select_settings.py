@@ -19,7 +19,9 @@ from saln.selection.contract import Selector
 UNKNOWN = "<unknown>"
 _DEPTH = 20
 # What every class of selectors has; the others of its values are settings, too.
-_FACTS = frozenset({"requires", "is_joint", "observes_losses", "summary", "_watcher", "_abc_impl"})
+_FACTS = frozenset(
+    {"requires", "is_joint", "observes_losses", "summary", "_added", "_watcher", "_abc_impl"}
+)
 
 
 def describe(value: Any, depth: int = 0) -> Any:
@@ -78,6 +80,8 @@ def _describe_object(value: Any, depth: int) -> Any:
     if dataclasses.is_dataclass(value):
         held |= {part.name: getattr(value, part.name) for part in dataclasses.fields(value)}
     held.pop("_watcher", None)  # looks on, and decides nothing
+    if isinstance(value, Selector):
+        held = {name: fact for name, fact in held.items() if not value._is_unsaid(name)}
     if not held and not isinstance(value, Selector):
         return UNKNOWN  # an object of an extension, which keeps what it holds to itself
     settings = {name: describe(held[name], depth + 1) for name in sorted(held)}

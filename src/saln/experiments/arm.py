@@ -22,6 +22,7 @@ from saln.data.arguments import as_array
 from saln.errors import InputError
 from saln.messages import parameter, shown
 from saln.selection import Selector, Uniform
+from saln.selection.coherence import Judge, judge_of
 from saln.selection.contract import kept_values
 from saln.selection.hyperparameters import (
     DIGEST,
@@ -132,6 +133,11 @@ class Arm:
     def requires(self) -> frozenset[str]:
         """The fields of the candidates that its selector reads, with these hyperparameters."""
         return frozenset() if self.keeps_all else self.selector(epochs=1).requires
+
+    @functools.cached_property
+    def judge(self) -> Judge | None:
+        """Who says how likely its labels are right; None where it does not ask."""
+        return None if self.keeps_all else judge_of(self.selector(epochs=1))
 
     @property
     def needs_reference(self) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from saln.errors import TrainingError
 from saln.experiments.arm import Arm
 from saln.experiments.config import Config
 from saln.experiments.evaluation import Measuring
-from saln.experiments.label_confidence import LabelConfidence, judge_labels
+from saln.experiments.label_confidence import LabelConfidence, judge_for_arms
 from saln.experiments.reference_model import Reference, train_reference
 from saln.experiments.reporter import Reporter
 from saln.experiments.shared_inputs import SharedInputs, load_data
@@ -26,6 +26,7 @@ from saln.loading.learner_selected import LearnerSelected
 from saln.loading.network_outputs import scoring
 from saln.loading.selected_batches import SelectedBatches
 from saln.randomness import seeded_globally
+from saln.selection.coherence import Judge
 from saln.training.cost_ledger import Ledger
 from saln.training.learner_networks import FrozenBody, build_head, build_learner
 from saln.training.loop import TrainSettings
@@ -43,7 +44,7 @@ class SharedBySeed:
         learner: What is trained, with its initial weights: a network, or the head of one.
         body: What the head is on.
         reference: For the arms that need it.
-        confidence: How likely the labels are right, for the arms that ask.
+        confidence: How likely the labels are right, by each judge that an arm asks.
         without_reference: Why there is no reference model for the arms that need it.
     """
 
@@ -53,8 +54,12 @@ class SharedBySeed:
     learner: nn.Module
     body: FrozenBody | None
     reference: Reference | None
-    confidence: LabelConfidence | None
+    confidence: Mapping[Judge, LabelConfidence]
     without_reference: str | None = None
+
+    def confidence_of(self, arm: Arm) -> LabelConfidence | None:
+        """How likely the labels are right by the arm's judge; None where it asks none."""
+        return None if arm.judge is None else self.confidence.get(arm.judge)
 
     @property
     def reference_outputs(self) -> Tensor | None:
@@ -183,9 +188,7 @@ class Comparison:
             # Every process trained it; the first one's outputs hold, to the last digit.
             reference, why = self.processes.same((reference, why), self.device)
         # Of the labels with their noise: what an arm can know, not what is true.
-        confidence = None
-        if inputs.neighbors is not None:
-            confidence = judge_labels(inputs.neighbors, data, seed, self.reporter)
+        confidence = judge_for_arms(config.arms, inputs, data, seed, self.reporter)
         return SharedBySeed(seed, data, inputs, learner, body, reference, confidence, why)
 
     def _train_reference(
@@ -225,11 +228,12 @@ class Comparison:
             "phase": ledger.phase,
         }
         features, workers = shared.inputs.features, self.config.workers
+        confidence = shared.confidence_of(arm)
         if before_loading:
             sampler = SelectedBatches(
                 len(view) if features is None else features,
                 labels=shared.data.train.labels,
-                label_confidence=None if shared.confidence is None else shared.confidence.values,
+                label_confidence=None if confidence is None else confidence.values,
                 filter_ratio=0.0 if arm.keeps_all else self.filter_schedule,
                 ahead=0,  # every second of choosing counts, none is hidden behind training
                 **options,

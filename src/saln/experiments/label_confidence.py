@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +11,12 @@ import numpy as np
 import torch
 
 from saln.data.datasets import DataSet
+from saln.experiments.arm import Arm
 from saln.experiments.reporter import Reporter
+from saln.experiments.shared_inputs import SharedInputs
 from saln.features.neighbors import NeighborTable
+from saln.selection.coherence import Judge
+from saln.selection.judged_beliefs import judged_beliefs
 from saln.selection.neighbor_beliefs import NeighborBeliefs, label_beliefs, suspicious_labels
 
 # So many doubted labels are listed at most.
@@ -20,10 +25,11 @@ LISTED = 100
 
 @dataclass(frozen=True)
 class LabelConfidence:
-    """Attributes: what is believed of the labels, and the seconds for it and the neighbors."""
+    """Attributes: what is believed of the labels, the seconds for all of it, and who judged."""
 
     beliefs: NeighborBeliefs
     seconds: float
+    judge: Judge = "neighbors"
 
     @property
     def values(self) -> np.ndarray[Any, np.dtype[np.float64]]:
@@ -44,13 +50,50 @@ def judge_labels(
     )
     # Whoever uses the judgment pays for the neighbors, too, also where they came from the cache.
     seconds = neighbors.seconds + time.perf_counter() - started
-    found = f"about {beliefs.noise_rate:.0%} of the training labels look wrong"
-    reporter.note(f"label coherence, seed {seed}: {beliefs.tells_nothing or found}")
+    _note("label coherence", beliefs, seed, reporter)
     return LabelConfidence(beliefs, seconds)
 
 
+def _judge_without_table(
+    inputs: SharedInputs, data: DataSet, seed: int, reporter: Reporter
+) -> LabelConfidence:
+    """Judges the labels as given by :func:`saln.judge_labels`, which has its own neighbors."""
+    started = time.perf_counter()
+    beliefs = judged_beliefs(inputs.features, data.train.labels, len(data.class_names))
+    seconds = time.perf_counter() - started
+    _note("judged labels", beliefs, seed, reporter)
+    return LabelConfidence(beliefs, seconds, "labels")
+
+
+def _note(what: str, beliefs: NeighborBeliefs, seed: int, reporter: Reporter) -> None:
+    found = f"about {beliefs.noise_rate:.0%} of the training labels look wrong"
+    reporter.note(f"{what}, seed {seed}: {beliefs.tells_nothing or found}")
+
+
+def judge_for_arms(
+    arms: Sequence[Arm], inputs: SharedInputs, data: DataSet, seed: int, reporter: Reporter
+) -> dict[Judge, LabelConfidence]:
+    """How likely the labels of a seed are right, by every judge that an arm asks; each once."""
+    found: dict[Judge, LabelConfidence] = {}
+    if inputs.neighbors is not None:
+        found["neighbors"] = judge_labels(inputs.neighbors, data, seed, reporter)
+    if any(arm.judge == "labels" for arm in arms):
+        found["labels"] = _judge_without_table(inputs, data, seed, reporter)
+    return found
+
+
+def listed_confidence(found: Mapping[Judge, LabelConfidence]) -> LabelConfidence | None:
+    """The one that ``labels.json`` lists: the neighbors', where an arm asks them."""
+    return found.get("neighbors", found.get("labels"))
+
+
 def doubted_labels(
-    beliefs: NeighborBeliefs, data: DataSet, *, seed: int, noise_share: float
+    beliefs: NeighborBeliefs,
+    data: DataSet,
+    *,
+    seed: int,
+    noise_share: float,
+    judge: Judge = "neighbors",
 ) -> dict[str, Any]:
     """What ``labels.json`` says: the noise that was found, and the labels least believed.
 
@@ -60,6 +103,7 @@ def doubted_labels(
         seed: The seed that the labels are of.
         noise_share: The share of labels that were replaced on purpose. Where it is 0, which
             labels are wrong is not known.
+        judge: Who formed the beliefs; named where it is not the neighbors.
 
     Returns:
         Values for JSON. ``transition[c][b]``: how often a label of class ``c`` comes out as
@@ -73,6 +117,7 @@ def doubted_labels(
     wrong = train.labels != train.true_labels
     listed = suspicious_labels(beliefs, torch.from_numpy(train.labels), LISTED)
     return {
+        **({} if judge == "neighbors" else {"judge": judge}),
         "seed": seed,
         "classes": list(data.class_names),
         "training_labels": len(train),

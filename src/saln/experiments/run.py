@@ -20,7 +20,7 @@ from saln.experiments.environment import find_device
 from saln.experiments.event_log import EventLog
 from saln.experiments.finished_run import read_finished
 from saln.experiments.kept_examples import save_examples, save_sheets
-from saln.experiments.label_confidence import doubted_labels
+from saln.experiments.label_confidence import doubted_labels, listed_confidence
 from saln.experiments.progress import RunProgress
 from saln.experiments.reference_model import Reference, cost_of
 from saln.experiments.reporter import Reporter
@@ -257,11 +257,16 @@ class _Run:
         # At once: a kill in the first arm must not cost a second training of it.
         if saved is None and shared.reference is not None:
             progress.save_reference(seed, shared.reference.to_state())
-        config, confidence = comparison.config, shared.confidence
+        config, confidence = comparison.config, listed_confidence(shared.confidence)
         if seed == config.seeds[0] and confidence is not None:
-            noise = config.label_noise
             progress.save_labels(
-                doubted_labels(confidence.beliefs, shared.data, seed=seed, noise_share=noise)
+                doubted_labels(
+                    confidence.beliefs,
+                    shared.data,
+                    seed=seed,
+                    noise_share=config.label_noise,
+                    judge=confidence.judge,
+                )
             )
         progress.drop_damaged_choices(seed)
         save_examples(progress.path, seed, shared.data.train, comparison.data.class_names)
@@ -286,8 +291,9 @@ class _Run:
         weights = {name: value.cpu() for name, value in shared.whole(trained.learner).items()}
         seconds, examples = self.inputs.cost(arm)
         # Each arm is charged in full for what it shares, as if it were trained alone.
-        if "label_confidence" in arm.requires and shared.confidence is not None:
-            seconds += shared.confidence.seconds
+        confidence = shared.confidence_of(arm)
+        if confidence is not None:
+            seconds += confidence.seconds
         reference = shared.reference if arm.needs_reference else None
         cost = cost_of(trained.ledger, (seconds, examples), reference)
         # What the checkpoint stands for is there before `finish` counts the arm as done.

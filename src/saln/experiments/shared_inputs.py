@@ -60,7 +60,7 @@ class SharedInputs:
     Attributes:
         data: Without label noise.
         features: The training examples' rows, where an arm chooses by them.
-        neighbors: Of the training examples, where an arm asks how likely their labels are right.
+        neighbors: Of the training examples, where an arm has its labels judged by them.
         seconds: What the features took when they were made.
     """
 
@@ -119,7 +119,6 @@ def make_inputs(
         InputError: The backbone's weights are not there.
         DataError: A broken image, or a disk that is full.
     """
-    required = {name for arm in config.arms for name in arm.requires}
     # A backbone may take a download, so none is built that no arm asks for.
     if not any(arm.needs_features for arm in config.arms):
         return SharedInputs(data)
@@ -143,7 +142,7 @@ def make_inputs(
     # The store holds the pool in order; the arms see the part that trains no reference model.
     rows = np.searchsorted(pool.rows, data.train.rows)
     neighbors = None
-    if "label_confidence" in required:
+    if any(arm.judge == "neighbors" for arm in config.arms):
         # Among the examples that the arms see: the reference model's part must not vote.
         neighbors = neighbor_table(store, NEIGHBORS, rows=rows if len(rows) < len(pool) else None)
     return SharedInputs(data, StoredRows(store, rows), neighbors, store.seconds)

@@ -19,6 +19,7 @@ from saln.labels.beliefs import LabelBeliefs
 from saln.labels.judge import judge_labels
 from saln.loading.mmap_rows import MmapRows
 from saln.selection.candidates import Candidates
+from saln.selection.coherence import judge_of
 from saln.selection.contract import BEFORE_LOADING, Selector
 from saln.selection.neighbor_beliefs import NeighborBeliefs
 from saln.selection.neighbor_beliefs import label_confidence as judged_by_neighbors
@@ -89,8 +90,9 @@ class CandidateFields:
         labels: (N,) or (N, 1): classes, by number or name; by default the store's.
         label_confidence: How likely each label is right: numbers (N,), what
             :func:`saln.judge_labels` or ``neighbor_beliefs.store_beliefs`` gave, or who is to
-            judge: ``"judge"`` for the first, ``"neighbors"`` for the second, which is also asked
-            where nothing is given, but features and labels are. Nothing is written.
+            judge: ``"labels"`` (or ``"judge"``) for the first, ``"neighbors"`` for the second.
+            Where nothing is given, but features and labels are, the selector's own ``judge`` is
+            asked, which is the second where it names none. Nothing is written.
         selector: Reads them.
         owner: Who asks, for messages.
         requires: What to hold; by default all that the selector requires of them.
@@ -142,7 +144,10 @@ class CandidateFields:
             if store is None and array is not None and "label_confidence" in requires:
                 _check_finite("features", MmapRows(array))  # before they are judged by
             rows = array if store is None else store
-            confidence = _confidence(label_confidence, rows, labels, requires)
+            judge = label_confidence
+            if judge is None and array is not None and labels is not None:
+                judge = judge_of(selector)
+            confidence = _confidence(judge, rows, labels, requires)
             if confidence is not None:
                 self._check_length(confidence, "label_confidence")
             by_name["label_confidence"] = confidence
@@ -241,9 +246,9 @@ def _confidence(
         return _believed(value)
     if value is not None and not isinstance(value, str):
         return _as_confidence(as_array(value, "label_confidence"))
-    if value not in (None, "judge", "neighbors"):
+    if value not in (None, "labels", "judge", "neighbors"):
         raise InputError(
-            f"label_confidence={value!r} is not allowed; give 'judge' (saln.judge_labels), "
+            f"label_confidence={value!r} is not allowed; give 'labels' (saln.judge_labels), "
             "'neighbors', what one of them gave, or one number an example"
         )
     if "label_confidence" not in requires:
@@ -255,7 +260,7 @@ def _confidence(
             f"label_confidence={value!r} judges labels by features; give both, or one number an "
             "example"
         )
-    if value == "judge":
+    if value in ("labels", "judge"):
         return _believed(judge_labels(features, labels))
     # The search for neighbors takes floating rows alone; these are few, as they were no file.
     if isinstance(features, np.ndarray) and features.dtype.kind != "f":

@@ -113,9 +113,9 @@ class SelectedBatches(ChoiceBeforeLoading, Sampler[list[int]]):
         labels: (N,) or (N, 1): whole numbers from 0 of any type, or the classes' names; by
             default the store's.
         label_confidence: How likely each label is right: numbers (N,), what
-            :func:`saln.judge_labels` gave, ``"judge"``, which calls it, or ``"neighbors"``, which
-            asks the neighbors by the features, as is done by default where a selector requires
-            it. Nothing is written.
+            :func:`saln.judge_labels` gave, ``"labels"``, which calls it, or ``"neighbors"``, which
+            asks the neighbors by the features. By default the selector says which of the two, and
+            it is the neighbors where it says nothing. Nothing is written.
         **options: See :class:`SelectedBatchesOptions`.
 
     Raises:

@@ -37,6 +37,7 @@ class DoubtedLabel(JsonRecord):
 class LabelDoubts(JsonRecord):
     """The content of ``labels.json``; rates are None where there is none."""
 
+    judge: str = "neighbors"
     seed: int
     classes: tuple[str, ...]
     training_labels: int
@@ -86,7 +87,9 @@ def _sentences(doubts: LabelDoubts) -> tuple[str, ...]:
     rate = f"About {percent_text(doubts.estimated_noise_rate)}% of the training labels look wrong"
     if doubts.true_noise_rate is not None:
         rate += f"; {percent_text(doubts.true_noise_rate)}% were replaced on purpose"
-    count = f"The neighbors believe another class for {doubts.doubted:,} of "
+    # Another judge asks all the other examples, not the nearest alone.
+    who = "The neighbors" if doubts.judge == "neighbors" else "The other examples"
+    count = f"{who} believe another class for {doubts.doubted:,} of "
     count += f"{doubts.training_labels:,} labels"
     if doubts.labels:
         count += f"; labels.json lists the {len(doubts.labels):,} that they believe least"

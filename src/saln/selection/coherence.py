@@ -1,12 +1,13 @@
 """Coherence: keeps examples in proportion to how likely their label is right.
 
-What that is judged by stands in :mod:`saln.selection.neighbor_beliefs`.
+What that is judged by stands in :mod:`saln.selection.neighbor_beliefs` and :mod:`saln.labels`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +24,9 @@ from saln.selection.sampling import gumbel_top_k
 # Neighbors that vote among candidates, and the noise that their classes share.
 CANDIDATE_NEIGHBORS = 10
 CANDIDATE_SHARED_NOISE = 5.0
+
+# Who says how likely labels are right: the votes of neighbors, or saln.judge_labels.
+Judge = Literal["neighbors", "labels"]
 
 
 def candidate_neighbors(features: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -58,26 +62,47 @@ def _similarities(features: Tensor) -> Tensor:
     return (unit @ unit.T).fill_diagonal_(-torch.inf)
 
 
-def _keep(confidence: Tensor, k: int, generator: torch.Generator) -> Selection:
+def _keep(confidence: Tensor, k: int, generator: torch.Generator, power: float = 1.0) -> Selection:
     tiny = torch.finfo(torch.float64).tiny
     # A confidence of 0 is drawn last, not never: k are always found.
-    logits = confidence.double().clamp_min(tiny).log()
+    logits = power * confidence.double().clamp_min(tiny).log()
     return Selection(gumbel_top_k(logits, k, generator), scores=confidence.cpu())
 
 
 class Coherence(Selector):
     """Keeps examples in proportion to the probability that their label is right.
 
-    The probability comes with the candidates: :func:`label_beliefs` gives it for a whole
-    data set, once, from the neighbors of every example
-    (:func:`saln.features.neighbors.nearest_neighbors`).
+    The probability comes with the candidates. Whoever feeds the selector has it formed for a
+    whole data set, once: by :func:`label_beliefs` from the neighbors of every example
+    (:func:`saln.features.neighbors.nearest_neighbors`), or by :func:`saln.judge_labels`.
+
+    Args:
+        judge: Who says it where it is not given: ``"neighbors"`` or ``"labels"``, which is
+            :func:`saln.judge_labels`.
+        power: Examples are drawn in proportion to this power of it: above 1 the sure ones are
+            trusted more.
+
+    Raises:
+        InputError: Another judge, or a power that is not above 0.
     """
+
+    # Of the class, too, for classes derived from this one whose __init__ does not call this one.
+    judge: Judge = "neighbors"
+    power: float = 1.0
 
     requires: ClassVar[frozenset[str]] = frozenset({"label_confidence"})
     summary: ClassVar[str] = (
         "in proportion to how likely the label is right, by its neighbors (ours); costs features "
         "and one neighbor search before the first step"
     )
+    _added: ClassVar[Mapping[str, Any]] = {"judge": "neighbors", "power": 1.0}
+
+    def __init__(
+        self, judge: Judge = "neighbors", power: Annotated[float, Bounds(above=0)] = 1.0
+    ) -> None:
+        self.judge = judge
+        self.power = power
+        check_hyperparameters(self, Coherence)
 
     def choose(self, candidates: Candidates, k: int, generator: torch.Generator) -> Selection:
         """Draws by Gumbel-top-k.
@@ -92,7 +117,14 @@ class Coherence(Selector):
                 f"label_confidence of candidate {row} is {float(confidence[row]):g}; "
                 "give probabilities, 0 to 1"
             )
-        return _keep(confidence, k, generator)
+        return _keep(confidence, k, generator, self.power)
+
+
+def judge_of(selector: Selector) -> Judge | None:
+    """Who is to say how likely labels are right; None for a selector that does not ask."""
+    if "label_confidence" not in selector.requires:
+        return None
+    return selector.judge if isinstance(selector, Coherence) else "neighbors"
 
 
 @dataclass(frozen=True)

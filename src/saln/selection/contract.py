@@ -73,6 +73,9 @@ class Selector(abc.ABC):
     is_joint: ClassVar[bool] = False
     observes_losses: ClassVar[bool] = False
     summary: ClassVar[str] = ""
+    # Hyperparameters that came after the class, with their defaults. Where one has its default it
+    # is not named, so that what was stored before it came still fits.
+    _added: ClassVar[Mapping[str, Any]] = {}
     _watcher: Callable[[Candidates, Selection], None] | None = None
 
     def __repr__(self) -> str:
@@ -85,7 +88,12 @@ class Selector(abc.ABC):
         """
         said = dict.fromkeys(parameters_of(type(self)), "?")
         said |= {name: _said(value) for name, value in kept_values(self).items()}
-        return f"{type(self).__name__}({', '.join(f'{n}={text}' for n, text in said.items())})"
+        named = (f"{name}={text}" for name, text in said.items() if not self._is_unsaid(name))
+        return f"{type(self).__name__}({', '.join(named)})"
+
+    def _is_unsaid(self, name: str) -> bool:
+        """Whether a hyperparameter came later and has the value that it had before it came."""
+        return name in self._added and bool(getattr(self, name, None) == self._added[name])
 
     @classmethod
     def for_run(cls, *, epochs: int) -> Self:

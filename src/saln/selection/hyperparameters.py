@@ -143,15 +143,20 @@ def hyperparameters(kind: type[Any]) -> tuple[Hyperparameter, ...]:
     return tuple(found)
 
 
-def check_hyperparameters(selector: Selector) -> None:
+def check_hyperparameters(selector: Selector, kind: type[Selector] | None = None) -> None:
     """Gives each hyperparameter that a selector keeps the type that its annotation names.
 
     To be called by ``__post_init__`` of a dataclass, or at the end of ``__init__``.
 
+    Args:
+        selector: Whose.
+        kind: The class whose hyperparameters to check; the selector's own when None. A class that
+            derives others gives itself, for these may have other ones.
+
     Raises:
         InputError: A value is of another type or out of bounds; names it and what is allowed.
     """
-    for parameter in hyperparameters(type(selector)):
+    for parameter in hyperparameters(kind or type(selector)):
         value = getattr(selector, parameter.name)
         try:
             converted = parameter.convert(value)
