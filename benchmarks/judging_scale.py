@@ -37,8 +37,7 @@ import saln
 from saln import label_beliefs
 from saln.data.label_noise import flip_labels
 from saln.experiments.environment import environment
-from saln.features.neighbors import nearest_neighbors
-from saln.features.store import FeatureStore
+from saln.features import FeatureStore, nearest_neighbors
 
 __all__ = ["judging_row", "measure", "speed_rows"]
 

@@ -17,6 +17,7 @@ from saln.cli import main
 from saln.cli.main import load_command
 from saln.data.dataset_registry import DATASETS
 from saln.experiments.config import load_preset
+from saln.features.network_registry import NETWORKS
 from saln.report import catalog, page
 
 ROOT = Path(__file__).parents[1]
@@ -53,7 +54,9 @@ def saln_calls(text):
 def test_snippets_run(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert "digits" in DATASETS  # which loads ours
-    monkeypatch.setattr(DATASETS, "_entries", dict(DATASETS._entries))  # some add their own
+    assert "pixels" in NETWORKS
+    for registry in (DATASETS, NETWORKS):  # some snippets add their own
+        monkeypatch.setattr(registry, "_entries", dict(registry._entries))
     monkeypatch.setattr(catalog, "_added", [])
     # As a module of its own: what this file imports from __future__ is not the snippet's.
     exec(compile(SNIPPETS[name], name, "exec", dont_inherit=True), {"__name__": name})

@@ -257,7 +257,7 @@ def one_line(status, err, expected=2):
         (["compare", "--filter-ratio", "1"], "filter ratio 1.0 is not allowed; give the share"),
         (["compare", "--filter-ratio", "-0.5"], "filter ratio -0.5 is not allowed"),
         (["compare", "--batch-size", "4000"], "--batch-size 4000 at --filter-ratio 0.8 needs"),
-        (["compare", "--batch-size", "0"], "--batch-size 0 is not allowed; give a whole number of"),
+        (["compare", "--batch-size", "0"], "--batch-size 0 is not allowed; give a whole number"),
         (["compare", "--epochs", "many"], "--epochs"),
         (["compare", "--seeds", "0,a"], "--seeds"),
         (["compare", "--no-such-flag"], "--no-such-flag"),

@@ -39,7 +39,7 @@ SETTINGS = {
 
 
 @pytest.mark.parametrize("library", ["own", "accelerate"])
-@settings(max_examples=12, **SETTINGS)
+@settings(max_examples=6, **SETTINGS)
 @given(**WHERE)
 def test_another_process_goes_on_with_the_same_batches(elsewhere, library, name, epoch, step):
     goes_on(elsewhere, library, name, epoch, step)
@@ -47,7 +47,7 @@ def test_another_process_goes_on_with_the_same_batches(elsewhere, library, name,
 
 # Its workers start anew for every epoch, which takes a second or so: fewer examples. Its state is
 # from when a batch was asked for and lacks losses told later, so not with infobatch.
-@settings(max_examples=3, **SETTINGS)
+@settings(max_examples=2, **SETTINGS)
 @given(**WHERE | {"name": st.sampled_from(["rs2", "saln", "uniform"])})
 def test_so_does_a_stateful_loader_with_two_workers(elsewhere, name, epoch, step):
     goes_on(elsewhere, "stateful", name, epoch, step)
