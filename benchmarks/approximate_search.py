@@ -72,7 +72,7 @@ def _without_oneself(found: Indices, queries: Indices) -> Indices:
 
 def _search(index: Any, rows: UnitRows, k: int, set_width: Callable[[int], None]) -> Searched:
     """The narrowest search that finds the wanted share for a sample; then that for all rows."""
-    data = np.ascontiguousarray(rows.quick(0, rows.n).numpy())
+    data = np.ascontiguousarray(rows.take(slice(rows.n)).numpy())
     sample = torch.randperm(rows.n, generator=derive_generator(0, "width"))[:SAMPLE]
     exact = nearest_rows(rows, sample, k)[1].numpy()
     queries = sample.numpy()
@@ -95,7 +95,7 @@ def _search(index: Any, rows: UnitRows, k: int, set_width: Callable[[int], None]
 
 def by_faiss_lists(rows: UnitRows, k: int) -> Searched:
     """FAISS's inverted lists (IndexIVFFlat), as many as SALN's."""
-    data = np.ascontiguousarray(rows.quick(0, rows.n).numpy())
+    data = np.ascontiguousarray(rows.take(slice(rows.n)).numpy())
     lists = round(math.sqrt(rows.n))
     quantizer = faiss.IndexFlatIP(rows.d)
     index = faiss.IndexIVFFlat(quantizer, rows.d, lists, faiss.METRIC_INNER_PRODUCT)

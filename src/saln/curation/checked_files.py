@@ -16,11 +16,7 @@ _CHECKED = re.compile(r"(?P<name>part-\d+|beliefs|labels)-(?P<checksum>[0-9a-f]{
 
 
 class CheckedFiles:
-    """What a selection that may be killed at any time keeps of its work.
-
-    Args:
-        folder: Where they are; made with the first one.
-    """
+    """What a selection that may be killed at any time keeps of its work, in a folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

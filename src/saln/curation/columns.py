@@ -47,10 +47,6 @@ class InputColumns:
     def check(self, path: Path, schema: Any) -> None:
         """Refuses columns that are not there, hold something else, or would be there twice.
 
-        Args:
-            path: The input, for messages.
-            schema: Its ``pyarrow.Schema``.
-
         Raises:
             InputError: Names the option, its value and what is allowed.
         """
@@ -116,13 +112,10 @@ def holds_names(kind: Any) -> bool:
 
 
 def feature_rows(column: Any, name: str, width: int | None, bad: RowError) -> npt.NDArray[Any]:
-    """Rows of features from a column of lists.
+    """Rows of features from a ``pyarrow.ChunkedArray`` of lists, as :class:`InputColumns` allows.
 
-    Args:
-        column: A ``pyarrow.ChunkedArray`` of a type that :class:`InputColumns` allows.
-        name: The column's, for messages.
-        width: How many numbers each row must have; as many as the first when None.
-        bad: Makes the error for a row.
+    Each has ``width`` numbers, or as many as the first when None; ``bad`` makes the error for a
+    row, in which ``name`` is the column's.
 
     Returns:
         floating, (n, d); whole numbers become float32 where it holds them all, else float64.
@@ -162,12 +155,7 @@ def feature_rows(column: Any, name: str, width: int | None, bad: RowError) -> np
 
 
 def label_column(column: Any, name: str, bad: RowError) -> Any:
-    """Labels as int64, or as strings where they are names; a ``pyarrow.Array``.
-
-    Args:
-        column: A ``pyarrow.ChunkedArray`` of a type that :class:`InputColumns` allows.
-        name: The column's, for messages.
-        bad: Makes the error for a row.
+    """Labels as int64, or as strings where they are names, a ``pyarrow.Array``; else as above.
 
     Raises:
         DataError: A label that is missing, or no whole number that int64 holds.

@@ -94,11 +94,8 @@ class Source(Protocol):
 class StoreSource:
     """A feature store's rows; the columns are ``id``, the row's number, and ``label``.
 
-    Args:
-        path: The store's folder.
-
     Raises:
-        DataError: It is no finished store.
+        DataError: There is no finished store in the folder ``path``.
     """
 
     class_names: list[str] | None = None
@@ -157,10 +154,7 @@ class StoreSource:
 class LabelColumn:
     """The labels of Parquet: whole numbers, or names that count as their place among all of them.
 
-    Args:
-        groups: The rows.
-        name: The column.
-        class_names: All names in order, where they are known already.
+    All names, in order, are read from the column where ``class_names`` does not give them.
     """
 
     def __init__(self, groups: RowGroups, name: str, class_names: list[str] | None) -> None:
@@ -206,14 +200,8 @@ class ParquetSource:
 
     A row group is read as a whole, so row groups bound the memory.
 
-    Args:
-        path: A file or a folder with ``*.parquet``.
-        asked: Which columns hold what.
-        width: How many numbers a row of features has, where it is known already.
-        class_names: Likewise, all names of classes in order.
-
-    Attributes:
-        groups: The files' row groups.
+    ``width``, the numbers of a row of features, and ``class_names``, all in order, are given where
+    they are known already.
 
     Raises:
         InputError: No such file, column or type; a column whose name the output needs.
@@ -344,11 +332,7 @@ def shuffled_rows(length: int, seed: int) -> npt.NDArray[np.int64]:
 
 
 def open_source(path: str | os.PathLike[str], columns: InputColumns | None = None) -> Source:
-    """A feature store where ``path`` is a folder with a manifest, else Parquet.
-
-    Args:
-        path: Where it is.
-        columns: Which columns of Parquet hold what; of a store, none are read.
+    """A feature store where ``path`` is a folder with one, else Parquet with such columns.
 
     Raises:
         InputError: There is nothing there, or a column or type is not allowed.

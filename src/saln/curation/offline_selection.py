@@ -290,7 +290,7 @@ def _work(
     sizes = [stop - start for start, stop in map(job.bounds, range(len(job)))]
     before = done = rows - sum(sizes[number] for number in left)
     asked.progress(done, rows)  # what a run before has done counts as done
-    parts = _local(job, left)
+    parts: Iterator[tuple[int, bytes]] = ((number, content_of(job, number)) for number in left)
     if asked.engine == "ray":
         from saln.curation.ray_engine import contents_on_ray
 
@@ -306,11 +306,6 @@ def _work(
     files[output] = workspace.out  # last: where it is, everything is
     workspace.publish(files, facts)
     return facts, done - before
-
-
-def _local(job: PartitionJob, left: list[int]) -> Iterator[tuple[int, bytes]]:
-    for number in left:
-        yield number, content_of(job, number)
 
 
 def _join(files: CheckedFiles, parts: list[Path], output: Path) -> int:

@@ -208,7 +208,9 @@ class RowGroups:
             if not self._looked and table.num_columns:
                 self.has_checksums = _has_checksum(opened, group, table.column_names[0])
                 self._looked = True
-            wanted = self.schema if columns is None else _part(self.schema, columns)
+            wanted = self.schema
+            if columns is not None:
+                wanted = import_pyarrow()[0].schema([wanted.field(name) for name in columns])
             if not table.schema.equals(wanted):  # what may be null in another file
                 table = table.cast(wanted)
         except Exception as error:  # as above
@@ -219,10 +221,6 @@ class RowGroups:
         if columns is None:
             self._cached = (number, table)
         return table
-
-
-def _part(schema: Any, columns: Sequence[str]) -> Any:
-    return import_pyarrow()[0].schema([schema.field(name) for name in columns])
 
 
 def _unreadable(file: Path, error: Exception) -> DataError:
@@ -239,13 +237,9 @@ def _joined(one: Any, other: Any, first: Path, file: Path) -> Any:
     """
     arrow, _ = import_pyarrow()
     if one.names != other.names or one.types != other.types:
-        differing = sorted(set(one.names) ^ set(other.names))
-        if not differing:
-            differing = [
-                name
-                for name in one.names
-                if one.field(name).type != other.field(name).type
-            ]  # fmt: skip
+        differing = sorted(set(one.names) ^ set(other.names)) or [
+            name for name in one.names if one.field(name).type != other.field(name).type
+        ]
         said = f" ({differing[0]} differs)" if differing else " (they come in another order)"
         raise DataError(
             f"the columns of {file} are not those of {first}{said}; give files of one kind"

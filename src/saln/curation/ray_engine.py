@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 
 from saln.curation.partition import PartitionJob, content_of
-from saln.errors import DataError, InputError, SalnError
+from saln.errors import DataError, SalnError
 from saln.integrations.ray import connected
-from saln.messages import parameter
 
 
 def contents_on_ray(
@@ -22,19 +21,14 @@ def contents_on_ray(
     The driver alone writes, so the output's folder need not be shared; the input must be
     at the same path on every machine. Ray gives the work of a process that died to another.
 
-    Args:
-        job: What to choose from, and by what; beliefs as an array.
-        left: The partitions.
-        address: The cluster's; one is started on this machine when None.
-        workers: How many partitions at once; as many as the cluster has cores when None.
+    Without an address a cluster is started on this machine; at once are chosen from as many
+    partitions as there are ``workers``, by default one a core.
 
     Raises:
-        InputError: ``workers``, or no cluster at the address.
+        InputError: No cluster at the address.
         DataError: A row that cannot be read, or a task that keeps failing.
         MissingExtraError: Ray is not installed.
     """
-    if workers is not None and workers < 1:
-        raise InputError(f"{parameter('ray_workers', workers)} is not allowed; give at least 1")
     if not left:
         return
     with connected(address, workers) as ray:

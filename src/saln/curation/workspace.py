@@ -38,16 +38,7 @@ _OURS = re.compile(
 
 
 class Workspace:
-    """The folder for what is done before the output is whole.
-
-    Args:
-        out: The output.
-        beside: Other files that are made with it.
-
-    Attributes:
-        path: The folder.
-        files: What is kept there of the work that is done.
-    """
+    """The folder for what is done before the output is whole, and other files ``beside`` it."""
 
     def __init__(self, out: Path, beside: tuple[Path, ...] = ()) -> None:
         self.out = out
@@ -85,11 +76,8 @@ class Workspace:
     def begin(self, settings: dict[str, Any]) -> dict[str, Any] | None:
         """Makes the folder, goes on with the one that is there, or makes it anew.
 
-        Args:
-            settings: All that decides which rows are kept; plain JSON.
-
-        Returns:
-            What :meth:`publish` was given, where the output is whole already; None otherwise.
+        By ``settings``, all that decides which rows are kept, as plain JSON. Gives the result that
+        :meth:`publish` was given, where the output is whole already.
 
         Raises:
             InputError: The folder is of other settings or holds other files; or there is an
@@ -166,10 +154,6 @@ class Workspace:
 
         Killed before the last move, the same command makes and moves them again; after it, it
         finds by the manifest that all is there.
-
-        Args:
-            files: From where in this folder to which place; the output is last.
-            result: What :meth:`begin` gives to a run that comes after a kill.
 
         Raises:
             DataError: The disk is full or cannot be written to.

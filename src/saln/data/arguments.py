@@ -32,17 +32,10 @@ def check_finite(
     of: str = "example",
     cure: str = "find what made them so, or leave that example out",
 ) -> None:
-    """Refuses rows that hold a NaN or an infinity.
-
-    Args:
-        values: (n, ...), of any type; only floats can hold them.
-        name: What they are, in the plural.
-        rows: The number of each row in the message; its place by default.
-        of: What a row is of.
-        cure: What to do.
+    """Refuses rows of (n, ...) that hold a NaN or an infinity.
 
     Raises:
-        InputError: Names the first such row.
+        InputError: Names the first such row by its number in ``rows``, or its place.
     """
     row = first_nonfinite(values)
     if row is not None:

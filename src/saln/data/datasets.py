@@ -137,18 +137,11 @@ class DataSet:
         """
         if share == 0:
             return self
-        n_classes = len(self.class_names)
-
-        def noisy(name: str, part: Examples) -> Examples:
-            labels = flip_labels(part.labels, share, n_classes, derive_seed(seed, name))
-            return dataclasses.replace(part, labels=labels)
-
-        # Not validation and test: they measure, and must stay true.
-        return dataclasses.replace(
-            self,
-            train=noisy("train", self.train),
-            reference=noisy("reference", self.reference),
-        )
+        noisy: dict[str, Any] = {}
+        for name, part in (("train", self.train), ("reference", self.reference)):
+            labels = flip_labels(part.labels, share, len(self.class_names), derive_seed(seed, name))
+            noisy[name] = dataclasses.replace(part, labels=labels)
+        return dataclasses.replace(self, **noisy)
 
 
 def stratified_part(
@@ -158,11 +151,6 @@ def stratified_part(
 
     Systematic sampling: the examples stand in a row, class by class, shuffled inside
     each class, and every (n / count)-th is taken from a random start.
-
-    Args:
-        labels: int64, (n,).
-        count: How many to draw, 0 to n.
-        random: The source of randomness.
 
     Returns:
         int64, (count,), distinct, ascending.

@@ -18,10 +18,6 @@ def name_of(dataset: Any, index: int) -> str | None:
     """The name of an example's file, or of its row; None where a data set tells neither.
 
     Nothing is opened. A data set's own method ``name_of(index)`` comes first.
-
-    Args:
-        dataset: Any map-style data set.
-        index: The example's position, from 0.
     """
     given = getattr(dataset, "name_of", None)
     if callable(given):

@@ -20,13 +20,7 @@ _AT_ONCE = 256
 
 
 class Unreadable(NamedTuple):
-    """An image that cannot be read.
-
-    Attributes:
-        row: Its row in the image source.
-        name: What a person finds it by.
-        reason: One line, with its file or row.
-    """
+    """An image that cannot be read: its row in the source, its name for people, and why."""
 
     row: int
     name: str
@@ -58,10 +52,7 @@ def unreadable_images(examples: Examples) -> tuple[Unreadable, ...]:
 
 
 def check_headers(data: DataSet) -> None:
-    """Refuses a data set some of whose images cannot be read.
-
-    Args:
-        data: All of its parts are looked at; see :func:`unreadable_images`.
+    """Refuses a data set some of whose images cannot be read, by :func:`unreadable_images`.
 
     Raises:
         DataError: The message has the number of such images, the first one's reason and the

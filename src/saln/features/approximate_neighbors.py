@@ -55,12 +55,7 @@ def approximate_neighbors(rows: UnitRows, k: int, seed: int = 0) -> Found:
     """The ``k`` nearest of each row, but for a few that the search does not come to.
 
     The same result on every run with the same seed, whatever the number of threads. Memory is
-    that of the rows in float32 and of the links.
-
-    Args:
-        rows: (n, d).
-        k: 1 to n - 1.
-        seed: Decides the samples.
+    that of the rows in float32 and of the links. ``k`` is 1 to n - 1.
 
     Raises:
         MissingExtraError: FAISS is not installed.
@@ -91,7 +86,7 @@ def _graph(rows: UnitRows) -> Any:
     # same features would have another table on every run.
     with _threads(1):
         for start, stop in blocks(rows.n, KEYS):
-            index.add(np.ascontiguousarray(rows.quick(start, stop).numpy()))
+            index.add(np.ascontiguousarray(rows.take(slice(start, stop)).numpy()))
     return index
 
 

@@ -29,10 +29,7 @@ _SHOWN = 3
 def read_weights(path: Path) -> State:
     """Reads the state dict of a file, from within a checkpoint, too.
 
-    No code in the file is run: a pickled model is refused.
-
-    Args:
-        path: What ``torch.save`` wrote, or ``*.safetensors``.
+    No code in the file is run: of what ``torch.save`` wrote, a pickled model is refused.
 
     Raises:
         InputError: No such file, or none that holds a state dict.
@@ -139,12 +136,8 @@ def _unwrapped(state: State, known: set[str]) -> State:
 def fit_weights(module: nn.Module, head: str, state: State, source: str) -> None:
     """Loads all but the head, whose number of classes may be another.
 
-    Args:
-        module: The network, changed in place.
-        head: The name of its last layer.
-        state: Of :func:`read_weights`; names that DistributedDataParallel, torch.compile or a
-            module around the network put before all others are taken off.
-        source: Names where the weights are from, for messages.
+    What DistributedDataParallel, torch.compile or a module around the network put before all
+    names is taken off. ``source`` says in messages where the weights are from.
 
     Raises:
         InputError: They are another network's; the message names tensors of both.

@@ -131,11 +131,9 @@ def build_network(
 
 def _check_size(network: Network) -> None:
     image_size = network.image_size
-    # In eval mode: batch normalization refuses one image in training.
-    was_training = network.body.training
-    network.body.eval()
     try:
-        with torch.inference_mode():
+        # In eval mode: batch normalization refuses one image in training.
+        with inference_mode_of(network.body):
             shape = tuple(network.body(torch.zeros(1, 3, image_size, image_size)).shape)
     except Exception as error:  # networks refuse a size in many ways; all mean the same here
         raise InputError(
@@ -143,8 +141,6 @@ def _check_size(network: Network) -> None:
             f"({str(error).splitlines()[0]}); give another {parameter('image_size')}, "
             "e.g. 224"
         ) from error
-    finally:
-        network.body.train(was_training)
     if shape != (1, network.width):
         raise InputError(
             f"{network.name} gives features of shape {shape} for one image of {image_size} "

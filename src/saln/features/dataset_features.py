@@ -30,20 +30,11 @@ def default_cache_dir() -> Path:
 
 
 def named_backbone(
-    name: str,
-    image_size: int,
-    *,
-    size: int | None = None,
-    weights: Path | None = None,
+    name: str, image_size: int, *, size: int | None = None, weights: Path | None = None
 ) -> Network:
     """The frozen network for images that a learner sees at ``image_size`` pixels.
 
-    Args:
-        name: One that ``saln list`` names.
-        image_size: The learner's.
-        size: The network's own; ``image_size``, at least 96 for networks made for ImageNet,
-            when not given.
-        weights: A state dict on disk, in the place of the published weights.
+    Its own ``size``, when not given, is the same, but for networks made for ImageNet at least 96.
 
     Raises:
         SalnError: As :func:`saln.features.backbones.build_backbone`.

@@ -64,13 +64,7 @@ class Progress:
 
 
 class Meter:
-    """Says how far an extraction is.
-
-    Args:
-        rows: Of this process's share.
-        done: Of them, by earlier runs.
-        progress: Called with what is done; None says nothing.
-    """
+    """Says how far an extraction is: of this process's rows, some done by earlier runs."""
 
     def __init__(self, rows: int, done: int, progress: Callable[[Progress], None] | None) -> None:
         self.rows = rows
@@ -169,14 +163,7 @@ def _refuse_lookalikes(dataset: Any) -> None:
 
 @dataclass(frozen=True)
 class Plan:
-    """What an extraction will do.
-
-    Attributes:
-        job: What is computed.
-        path: The store's folder.
-        manifest: What will be in it, with no shard done.
-        rank: This process's number.
-    """
+    """What an extraction will do; the manifest is of its end, with no shard done."""
 
     job: ExtractionJob
     path: Path
@@ -207,6 +194,22 @@ class Plan:
                 f"{parameter('unreadable', 'skip')}, or repair or remove their "
                 "files, as saln compare needs it, and run again"
             )
+
+    def run(self, fill: Callable[[StoreWriter], None]) -> FeatureStore:
+        """Makes what the store lacks by ``fill``, and opens it.
+
+        Raises:
+            DataError: As :func:`extract_features`; finished shards are kept.
+        """
+        with StoreWriter(self.path, self.manifest) as writer:
+            self.check_skipped(writer.manifest.skipped)
+            try:
+                fill(writer)
+            except Exception:
+                if self.job.world_size == 1:  # else the others may be about to finish a shard
+                    writer.discard()
+                raise
+        return self.finished()
 
     def finished(self) -> FeatureStore:
         """The store, opened after it was written.
@@ -333,17 +336,8 @@ def extract_features(
     )
     if (whole := plan.found()) is not None:
         return whole
-    job = plan.job
-    with StoreWriter(plan.path, plan.manifest) as writer:
-        plan.check_skipped(writer.manifest.skipped)
-        try:
-            with ready(job.network.body, job.device):
-                _fill(job, writer, plan.rank, progress)
-        except Exception:
-            if job.world_size == 1:  # else the others may be about to finish a shard
-                writer.discard()
-            raise
-    return plan.finished()
+    with ready(plan.job.network.body, plan.job.device):
+        return plan.run(lambda writer: _fill(plan.job, writer, plan.rank, progress))
 
 
 def _store_path(cache_dir: Path, name: str, network: Network, identity: dict[str, Any]) -> Path:

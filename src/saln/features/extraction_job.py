@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import re
 from collections.abc import Iterator, Sequence
@@ -13,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
 from saln.data.file_names import name_of
 from saln.data.items import MapStyle
@@ -52,22 +53,6 @@ def joined(
         np.concatenate([part.labels for part in parts]),
         tuple(entry for part in parts for entry in part.skipped),
     )
-
-
-class _ShardBatches(Sampler[list[int]]):
-    """Batches that end where shards do, so that a resumed run forms the same ones."""
-
-    def __init__(self, shards: list[range], batch_size: int) -> None:
-        self.shards = shards
-        self.batch_size = batch_size
-
-    def __len__(self) -> int:
-        return sum(-(-len(shard) // self.batch_size) for shard in self.shards)
-
-    def __iter__(self) -> Iterator[list[int]]:
-        for shard in self.shards:
-            for start in range(shard.start, shard.stop, self.batch_size):
-                yield list(range(start, min(start + self.batch_size, shard.stop)))
 
 
 def _to_float16(
@@ -123,20 +108,14 @@ class _View(Dataset[Any]):
         return Skipped(index, name_of(self.view.examples, index) or f"example {index}", reason)
 
 
-class _Collate:
+def _collate(
+    image_size: int, items: Sequence[tuple[Tensor, int, int] | Skipped | SalnError]
+) -> tuple[Batch | SalnError, tuple[Skipped, ...]]:
     """Makes a batch, with a black image in the place of each that is skipped."""
-
-    def __init__(self, image_size: int) -> None:
-        self.image_size = image_size
-
-    def __call__(
-        self, items: Sequence[tuple[Tensor, int, int] | Skipped | SalnError]
-    ) -> tuple[Batch | SalnError, tuple[Skipped, ...]]:
-        skipped = tuple(item for item in items if isinstance(item, Skipped))
-        black = torch.zeros(3, self.image_size, self.image_size)
-        return collate(
-            [(black, -1, item.row) if isinstance(item, Skipped) else item for item in items]
-        ), skipped
+    skipped = tuple(item for item in items if isinstance(item, Skipped))
+    black = torch.zeros(3, image_size, image_size)
+    shown = [(black, -1, item.row) if isinstance(item, Skipped) else item for item in items]
+    return collate(shown), skipped
 
 
 @dataclass(frozen=True)
@@ -162,16 +141,17 @@ class ExtractionJob:
         Args:
             shards: Rows of the data set; a batch ends where one of them does.
         """
-        network = self.network
+        network, size = self.network, self.batch_size
         on_gpu = self.device.type == "cuda"
+        # They end where shards do, so that a resumed run forms the same ones.
+        batches: list[Any] = [
+            shard[start : start + size] for shard in shards for start in range(0, len(shard), size)
+        ]
+        transform = EvaluationTransform(network.image_size, network.normalization)
         loader = DataLoader(
-            _View(
-                self.dataset,
-                EvaluationTransform(network.image_size, network.normalization),
-                self.skip,
-            ),
-            batch_sampler=_ShardBatches(shards, self.batch_size),
-            collate_fn=_Collate(network.image_size),
+            _View(self.dataset, transform, self.skip),
+            batch_sampler=batches,
+            collate_fn=functools.partial(_collate, network.image_size),
             num_workers=self.workers,
             pin_memory=on_gpu,
             generator=torch.Generator(),  # else the loader draws from the global one

@@ -57,12 +57,9 @@ else:
 
 
 class ByteLocks:
-    """An open lock file.
+    """An open lock file, made when missing.
 
     Closing it releases every lock that this process holds on the file.
-
-    Args:
-        path: The lock file, made when missing.
 
     Raises:
         OSError: It cannot be made or opened.

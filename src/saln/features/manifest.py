@@ -51,13 +51,7 @@ def shard_checksum(
 
 
 class Skipped(NamedTuple):
-    """An example without features.
-
-    Attributes:
-        row: Its position in the data set.
-        file: What a person finds it by.
-        reason: Why it could not be read.
-    """
+    """An example without features: its position, what a person finds it by, and why."""
 
     row: int
     file: str

@@ -79,7 +79,7 @@ def _faiss_index(rows: UnitRows) -> Any:
         import faiss
     index = faiss.IndexFlatIP(rows.d)
     for start, stop in blocks(rows.n, KEYS):
-        index.add(np.ascontiguousarray(rows.quick(start, stop).numpy()))
+        index.add(np.ascontiguousarray(rows.take(slice(start, stop)).numpy()))
     return index
 
 
@@ -87,7 +87,7 @@ def _propose_by_faiss(
     index: Any, rows: UnitRows, start: int, stop: int, count: int
 ) -> tuple[Tensor, Tensor]:
     """As :func:`nearest_rows`, by a flat FAISS index over the unit rows."""
-    found = index.search(np.ascontiguousarray(rows.quick(start, stop).numpy()), count + 1)
+    found = index.search(np.ascontiguousarray(rows.take(slice(start, stop)).numpy()), count + 1)
     best, where = (torch.from_numpy(array) for array in found)
     best[where == torch.arange(start, stop)[:, None]] = -torch.inf
     best, order = torch.topk(best, count, dim=1)
@@ -201,13 +201,9 @@ def nearest_neighbors(features: Any, k: int = 20, *, engine: Engine = "auto") ->
 def neighbors_among(
     features: Array, which: npt.NDArray[np.int64], among: npt.NDArray[np.int64], k: int
 ) -> tuple[npt.NDArray[np.int64], Array]:
-    """The nearest of some examples among a part of all, without themselves.
+    """The k nearest of some examples, int64 (q,), among a part of all, int64 (m,), which has them.
 
-    Args:
-        features: floating, (n, d), finite.
-        which: int64, (q,): the examples; they are among the part.
-        among: int64, (m,): the part.
-        k: At least 1; where the part has fewer others, all of them.
+    Where the part has fewer others than ``k``, all of them.
 
     Returns:
         int64 (q, k) indices and float64 (q, k) cosines, nearest first: exact but for the

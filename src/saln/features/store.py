@@ -28,13 +28,7 @@ from saln.data.arguments import as_path
 from saln.data.fingerprint import fingerprint
 from saln.data.items import MapStyle
 from saln.errors import DataError, InputError
-from saln.features.manifest import (
-    IDENTITY,
-    Manifest,
-    Skipped,
-    damaged,
-    read_manifest,
-)
+from saln.features.manifest import IDENTITY, Manifest, Skipped, damaged, read_manifest
 from saln.features.verification import DamagedArrayError, find_damage, open_array
 from saln.files import read_json
 
@@ -48,12 +42,7 @@ class DamagedStoreError(DataError):
 def read_shards(
     path: Path, manifest: Manifest, *, again: bool = False
 ) -> tuple[npt.NDArray[np.float16], npt.NDArray[np.int64]]:
-    """Maps a store's arrays into memory, once they are what was written.
-
-    Args:
-        path: The store's folder.
-        manifest: Its manifest.
-        again: Compare the rows although their file has not changed since that was done last.
+    """Maps a store's arrays into memory, once they are what was written; see :func:`find_damage`.
 
     Raises:
         DamagedStoreError: They are not; the message names the file, the rows and the cure.
@@ -66,15 +55,14 @@ def read_shards(
         raise DamagedStoreError(_mendable(path, str(error))) from error
     found = find_damage(path, manifest, features, labels, again=again)
     if found is not None:
-        rows = manifest.shard(found.shards[0])
-        more = f", and {len(found.shards) - 1:,} more" if len(found.shards) > 1 else ""
-        raise DamagedStoreError(
-            _mendable(
-                path,
-                f"{found.name}: rows {rows.start:,} to {rows.stop - 1:,} are not what was written; "
-                f"shard {found.shards[0]:,} of 0 to {len(manifest.checksums) - 1:,}{more}",
-            )
+        shards, name = found
+        rows = manifest.shard(shards[0])
+        more = f", and {len(shards) - 1:,} more" if len(shards) > 1 else ""
+        reason = (
+            f"{name}: rows {rows.start:,} to {rows.stop - 1:,} are not what was written; "
+            f"shard {shards[0]:,} of 0 to {len(manifest.checksums) - 1:,}{more}"
         )
+        raise DamagedStoreError(_mendable(path, reason))
     return features, labels
 
 

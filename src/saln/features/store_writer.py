@@ -24,7 +24,6 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -53,10 +52,6 @@ _TURNS: defaultdict[Path, threading.Lock] = defaultdict(threading.Lock)
 
 def finished_store(path: Path, identity: Mapping[str, Any]) -> FeatureStore | None:
     """The store in a folder, where it is finished and whole; nothing need be written then.
-
-    Args:
-        path: The folder.
-        identity: What it must have been made of.
 
     Raises:
         DataError: It is of something else, or its manifest is damaged.
@@ -181,12 +176,7 @@ class StoreWriter:
             self._close = stack.pop_all()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         if not self.manifest.left:
             remove_lock_file(self.path)
         self._close.close()
@@ -226,13 +216,14 @@ class StoreWriter:
         found = find_damage(self.path, self.manifest, *arrays)
         if found is None:
             return
+        shards, _ = found
+        checksums = list(self.manifest.checksums)
         logger.warning(
             "%d of %d shards of %s are damaged and made anew",
-            len(found.shards), len(self.manifest.checksums), self.path,
+            len(shards), len(checksums), self.path,
         )  # fmt: skip
-        checksums = list(self.manifest.checksums)
-        gone = [self.manifest.shard(shard) for shard in found.shards]
-        for shard in found.shards:
+        gone = [self.manifest.shard(shard) for shard in shards]
+        for shard in shards:
             checksums[shard] = None
         self.manifest = dataclasses.replace(
             self.manifest,
@@ -304,14 +295,10 @@ class StoreWriter:
         skipped: Sequence[Skipped],
         seconds: float,
     ) -> None:
-        """Writes a claimed shard and, once it is durable, counts it.
+        """Writes a claimed shard and, once it is durable, counts it with the seconds it took.
 
-        Args:
-            shard: Its number.
-            features: float16, (rows of the shard, d).
-            labels: int64, (rows of the shard,).
-            skipped: Examples of it that could not be read; their rows are NaN, their labels -1.
-            seconds: What it took.
+        Features are float16 (rows of the shard, d), labels int64; of examples that are skipped NaN
+        and -1.
 
         Raises:
             DataError: The disk is full or cannot be written to; the shard is not counted,
@@ -324,17 +311,11 @@ class StoreWriter:
                 row_bytes = array.nbytes // len(array)
                 _write_at(stream, np.ascontiguousarray(array).data, offset + first * row_bytes)
                 os.fsync(stream.fileno())
+            checksum = shard_checksum(features, labels, self.manifest.version)
             with self._locks.hold(_MANIFEST_BYTE):
-                self._count(shard, features, labels, seconds, skipped)
+                self._count(shard, checksum, seconds, skipped)
 
-    def _count(
-        self,
-        shard: int,
-        features: npt.NDArray[np.float16],
-        labels: npt.NDArray[np.int64],
-        seconds: float,
-        skipped: Sequence[Skipped],
-    ) -> None:
+    def _count(self, shard: int, checksum: str, seconds: float, skipped: Sequence[Skipped]) -> None:
         self.left()  # what other processes have counted meanwhile
         if skipped and self.manifest.version == 2:
             raise DataError(
@@ -346,7 +327,7 @@ class StoreWriter:
         taken[str(shard)] = round(seconds, 6)
         _replace(timing, {"seconds": taken})
         checksums = list(self.manifest.checksums)
-        checksums[shard] = shard_checksum(features, labels, self.manifest.version)
+        checksums[shard] = checksum
         self.manifest = dataclasses.replace(
             self.manifest,
             checksums=tuple(checksums),

@@ -51,17 +51,12 @@ class UnitRows:
         )
         return unit
 
-    def quick(self, start: int, stop: int) -> Tensor:
+    def take(self, which: Tensor | slice) -> Tensor:
         """Rows in float32."""
         if self.resident is not None:
-            return self.resident[start:stop]
-        return torch.from_numpy(self.exact(slice(start, stop)).astype(np.float32))
-
-    def take(self, which: Tensor) -> Tensor:
-        """Rows by number, in float32."""
-        if self.resident is not None:
             return self.resident[which]
-        return torch.from_numpy(self.exact(which.numpy()).astype(np.float32))
+        exact = self.exact(which if isinstance(which, slice) else which.numpy())
+        return torch.from_numpy(exact.astype(np.float32))
 
 
 def blocks(n: int, size: int) -> Iterator[tuple[int, int]]:
@@ -71,21 +66,11 @@ def blocks(n: int, size: int) -> Iterator[tuple[int, int]]:
 
 
 def nearest_rows(
-    rows: UnitRows,
-    which: Tensor,
-    k: int,
-    *,
-    among: Tensor | None = None,
-    keys: int = KEYS,
+    rows: UnitRows, which: Tensor, k: int, *, among: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """The rows of the largest float32 products with some rows, without themselves.
+    """The k rows of the largest float32 products with some rows, int64 (q,), without themselves.
 
-    Args:
-        rows: All.
-        which: int64, (q,): the rows whose nearest are sought; (q, keys) products are in memory.
-        k: How many; at most as many as there are others.
-        among: int64, (m,): seek among these rows alone.
-        keys: How many rows they are compared with at once.
+    They are sought among all, or among some, int64 (m,); at most as many as there are others.
 
     Returns:
         float32 (q, k) products, the largest first, and int64 (q, k), which rows they are with.
@@ -96,8 +81,8 @@ def nearest_rows(
         outside[among] = False
     best = torch.empty(len(which), 0)
     where = torch.empty(len(which), 0, dtype=torch.int64)
-    for low, high in blocks(rows.n, keys):
-        products = own @ rows.quick(low, high).T
+    for low, high in blocks(rows.n, KEYS):
+        products = own @ rows.take(slice(low, high)).T
         if among is not None:
             products[:, outside[low:high]] = -torch.inf
         inside = ((which >= low) & (which < high)).nonzero().flatten()

@@ -16,7 +16,6 @@ import logging
 import os
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -44,19 +43,6 @@ _known: dict[str, list[Any]] = {}
 
 class DamagedArrayError(DataError):
     """An array of a store that is not what was written, and can be made anew in its place."""
-
-
-@dataclass(frozen=True)
-class DamagedShards:
-    """What is wrong with the rows or labels of a store.
-
-    Attributes:
-        shards: Their numbers, in order.
-        name: The file that the first of them is damaged in.
-    """
-
-    shards: tuple[int, ...]
-    name: str
 
 
 def open_array(path: Path, shape: tuple[int, ...], dtype: type) -> Any:
@@ -93,15 +79,11 @@ def find_damage(
     labels: npt.NDArray[np.int64],
     *,
     again: bool = False,
-) -> DamagedShards | None:
-    """Compares what is written with its checksums; says what differs, or None.
+) -> tuple[list[int], str] | None:
+    """Compares what is written with its checksums: which shards differ, and in which file.
 
-    Args:
-        path: The store's folder.
-        manifest: Its manifest; shards that are not written yet are passed over.
-        features: float16, (n, d), as :func:`open_array` gives them.
-        labels: int64, (n,).
-        again: Read the rows although they are known to be unchanged since they were last.
+    Shards that are not written yet are passed over. The arrays are those of :func:`open_array`;
+    with ``again`` the rows are read although they are known to be unchanged.
     """
     written = [number for number, one in enumerate(manifest.checksums) if one is not None]
     if manifest.version == 2:
@@ -110,7 +92,7 @@ def find_damage(
     else:
         bad = [number for number in written if not _labels_agree(manifest, number, labels)]
         if bad:
-            return DamagedShards(tuple(bad), "labels.npy")
+            return bad, "labels.npy"
         stamp = _Stamp(path, manifest, [features])
     if stamp.known and not again:
         return None
@@ -123,7 +105,7 @@ def find_damage(
     bad = [number for number in written if not _rows_agree(manifest, number, features, labels)]
     if bad:
         name = "features.npy or labels.npy" if manifest.version == 2 else "features.npy"
-        return DamagedShards(tuple(bad), name)
+        return bad, name
     stamp.keep()
     return None
 

@@ -168,23 +168,20 @@ class _Extractor:
         self.job = job
         self.load = load
         self.wanted = wanted
-        self.opened = load is None
         if job.device.type == "cpu":
             limit_process(1)  # an actor a core
 
     def compute(self, shard: range) -> Shard | SalnError:
         """Features and labels of some rows, and the seconds they took; or why there are none."""
         try:
-            if not self.opened:
-                self._open()
+            if self.load is not None:
+                self._open(self.load)
             return self._compute(shard)
         except SalnError as error:
             return error
 
-    def _open(self) -> None:
-        if self.load is None:
-            return
-        dataset = self.load()
+    def _open(self, load: Callable[[], MapStyle]) -> None:
+        dataset = load()
         found = fingerprint(dataset)
         if found != self.wanted:
             raise DataError(
@@ -193,7 +190,7 @@ class _Extractor:
                 "path on every machine"
             )
         self.job = replace(self.job, dataset=dataset)
-        self.opened = True
+        self.load = None  # once
 
     def _compute(self, shard: range) -> Shard:
         job, started = self.job, time.perf_counter()
@@ -319,16 +316,10 @@ def extract_features_on_ray(  # noqa: D417 (the others are described there)
         remote = ray.remote(**needs)(_Extractor)
         wanted = plan.manifest.identity["dataset_fingerprint"]
         pool = _Pool(ray, lambda: remote.remote(sent, load, wanted), actors)
-        with StoreWriter(plan.path, plan.manifest) as writer:
-            plan.check_skipped(writer.manifest.skipped)
-            try:
-                _fill(pool, plan, writer, progress)
-            except Exception:
-                writer.discard()
-                raise
-            finally:
-                pool.close()
-    return plan.finished()
+        try:
+            return plan.run(lambda writer: _fill(pool, plan, writer, progress))
+        finally:
+            pool.close()
 
 
 def _room(
