@@ -57,13 +57,7 @@ def is_out_of_space(error: BaseException) -> bool:
 
 
 def unwritable(path: Path, error: BaseException, *, rest: str = "") -> DataError:
-    """The error for a file or folder that cannot be written: what, why and the cure.
-
-    Args:
-        path: What could not be written.
-        error: Why.
-        rest: More about the cure, e.g. ``"; what is done is kept"``.
-    """
+    """The error for a path that cannot be written: what, why, and the cure with its ``rest``."""
     space = is_out_of_space(error)
     cure = "free some space, or choose another folder" if space else "choose another folder"
     return DataError(f"{path} cannot be written ({_reason(error)}); {cure}{rest}")
@@ -79,10 +73,7 @@ def _reason(error: BaseException) -> str:
 def check_new_path(path: Path, named: str, *, reserve: int = 0) -> None:
     """Refuses a path at which no system lets anything be made, before any work is done.
 
-    Args:
-        path: Where a file or folder shall be.
-        named: The parameter that it was given as, e.g. ``"out"``.
-        reserve: How many bytes longer names beside it get.
+    It was given as the parameter ``named``; names beside it get ``reserve`` bytes longer.
 
     Raises:
         InputError: A null byte, a name or path that is too long, or a parent that is a file.
@@ -114,11 +105,7 @@ def check_new_path(path: Path, named: str, *, reserve: int = 0) -> None:
 
 
 def flush(path: Path) -> None:
-    """Returns when a file's content, or the names in a folder, outlive a power cut.
-
-    Raises:
-        OSError: The disk fails.
-    """
+    """Returns when a file's content, or the names in a folder, outlive a power cut."""
     if path.is_dir() and os.name != "posix":
         return  # elsewhere a folder cannot be opened, and a rename is durable
     descriptor = os.open(path, os.O_RDONLY)
@@ -136,11 +123,7 @@ def _beside(path: Path) -> Path:
 
 
 def move(path: Path, place: Path) -> None:
-    """Renames a file, in the place of one that is there; durable when it returns.
-
-    Raises:
-        DataError: The system does not let it.
-    """
+    """Renames a file, in the place of one that is there; durable when it returns."""
     try:
         path.replace(place)
         flush(place.parent)
@@ -160,10 +143,7 @@ def remove(path: Path) -> None:
 def replacing(path: Path, *, beside: Path | None = None, durable: bool = False) -> Iterator[Path]:
     """Gives a name beside ``path`` to write to, and renames that to ``path`` after the block.
 
-    Args:
-        path: Where a file or folder shall be. A file that is there is replaced.
-        beside: The name to write to; one of its own by default.
-        durable: Whether it outlives a power cut, not only a killed process.
+    A file that is there is replaced; ``durable`` outlives a power cut, not only a killed process.
 
     Raises:
         OSError: It cannot be written; ``path`` is as it was, and nothing is left beside it.
@@ -184,12 +164,7 @@ def replacing(path: Path, *, beside: Path | None = None, durable: bool = False) 
 
 
 def write_with(path: Path, write: Callable[[Path], object], *, durable: bool = False) -> None:
-    """Lets ``write`` write to a name beside ``path`` and renames that to ``path``.
-
-    Args:
-        path: Where the file shall be. One that is there is replaced.
-        write: Writes the file it is given.
-        durable: Return only when the file outlives a power cut, not only a killed process.
+    """Lets ``write`` write to a name beside ``path`` and renames that; see :func:`replacing`.
 
     Raises:
         DataError: The disk is full or cannot be written to; ``path`` is as it was, and nothing
@@ -207,16 +182,7 @@ def write_with(path: Path, write: Callable[[Path], object], *, durable: bool = F
 
 
 def write_folder(path: Path, write: Callable[[Path], object], *, durable: bool = False) -> None:
-    """Lets ``write`` fill an empty folder beside ``path`` and renames that to ``path``.
-
-    Args:
-        path: Where the folder shall be; nothing, or an empty folder, is there.
-        write: Fills the folder it is given.
-        durable: See :func:`write_with`.
-
-    Raises:
-        DataError: As :func:`write_with`; or something is at ``path``.
-    """
+    """As :func:`write_with`, but ``write`` fills an empty folder; nothing else may be there."""
 
     def fill(beside: Path) -> None:
         beside.mkdir()
@@ -257,10 +223,6 @@ def write_npz(path: Path, arrays: Mapping[str, Any], *, durable: bool = False) -
 def read_json(path: Path, cure: str) -> dict[str, Any]:
     """Reads a file that holds one JSON object.
 
-    Args:
-        path: The file.
-        cure: What to do when it is damaged, e.g. ``"delete it and run again"``.
-
     Raises:
         DataError: It is missing, cannot be read, or holds anything else; names file and cure.
     """
@@ -276,15 +238,7 @@ def read_json(path: Path, cure: str) -> dict[str, Any]:
 
 
 def read_npz(path: Path, cure: str) -> dict[str, npt.NDArray[Any]]:
-    """Reads what :func:`write_npz` wrote.
-
-    Args:
-        path: The file.
-        cure: As in :func:`read_json`.
-
-    Raises:
-        DataError: It cannot be read, or is damaged; names file and cure.
-    """
+    """Reads what :func:`write_npz` wrote; errors are those of :func:`read_json`."""
     import numpy as np
 
     try:
@@ -297,17 +251,10 @@ def read_npz(path: Path, cure: str) -> dict[str, npt.NDArray[Any]]:
 def signed(
     values: Mapping[str, Any], *, key: str = CHECKSUM, bits: Literal[64, 128] = 64
 ) -> dict[str, Any]:
-    """Adds the XXH3 of everything else to a JSON object, in the place of one that is there.
-
-    Args:
-        values: The object.
-        key: Where the checksum goes.
-        bits: Of the checksum.
-    """
+    """Adds the XXH3 of everything else to a JSON object, in the place of one that is there."""
     rest = {name: value for name, value in values.items() if name != key}
-    text = json.dumps(rest, sort_keys=True).encode()
     digest = xxhash.xxh3_64_hexdigest if bits == 64 else xxhash.xxh3_128_hexdigest
-    return rest | {key: digest(text)}
+    return rest | {key: digest(json.dumps(rest, sort_keys=True).encode())}
 
 
 def write_signed(path: Path, values: Mapping[str, Any]) -> None:
@@ -316,12 +263,9 @@ def write_signed(path: Path, values: Mapping[str, Any]) -> None:
 
 
 def read_signed(path: Path, cure: str, *, must: bool) -> dict[str, Any]:
-    """Reads a JSON object and compares it with its checksum, which it gives no more.
+    """Reads what :func:`write_signed` wrote, without the checksum that it is compared with.
 
-    Args:
-        path: The file.
-        cure: What to do when it is damaged.
-        must: Whether there must be a checksum. Earlier versions wrote none.
+    Earlier versions wrote no checksum: there need be none unless it ``must``.
 
     Raises:
         DataError: It is missing, no JSON, or not what was written; names file and cure.
@@ -334,11 +278,7 @@ def read_signed(path: Path, cure: str, *, must: bool) -> dict[str, Any]:
 
 
 def file_checksum(path: Path) -> str:
-    """XXH3 of a file's bytes, 128 bits in hexadecimal.
-
-    Raises:
-        OSError: The file cannot be read.
-    """
+    """XXH3 of a file's bytes, 128 bits in hexadecimal."""
     digest = xxhash.xxh3_128()
     with path.open("rb") as stream:
         while block := stream.read(_BLOCK):
@@ -351,14 +291,10 @@ def locked(path: Path, refusal: str) -> Iterator[None]:
     """Holds a lock file, so that only one process does what is in the block.
 
     The system releases it when the process ends, however it ends; the file then does no harm.
-    It excludes threads of this process too, and goes after the block.
-
-    Args:
-        path: The lock file; its folder is made when missing.
-        refusal: The message for the one who comes second.
+    It excludes threads of this process too, and goes after the block. Its folder is made.
 
     Raises:
-        InputError: Another process holds it.
+        InputError: Another process holds it; the message is ``refusal``.
         DataError: The lock cannot be made.
     """
     try:

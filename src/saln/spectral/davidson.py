@@ -53,30 +53,19 @@ _PLAIN_STEPS = 2
 
 @dataclass(frozen=True, eq=False)
 class LowestPairs:
-    """The ``w`` lowest eigenpairs on the complement of the kernel, and one more value.
+    """The ``w`` lowest eigenpairs on the complement of the kernel, and one more value."""
 
-    Attributes:
-        values: float64 (b, w + 1), ascending; the last is a Ritz value, from above.
-        vectors: float64 (b, w, n), orthonormal rows.
-        residuals: float64 (b, w), norms of ``A v - value v``.
-        converged: bool (b,): every residual is as small as rounding lets it be.
-        certified: bool (b,): no eigenvalue was missed, but for ``MISS_PROBABILITY``.
-        products: How many block products with S were made, float32 ones included.
-    """
-
-    values: Tensor
-    vectors: Tensor
-    residuals: Tensor
-    converged: Tensor
-    certified: Tensor
-    products: int
+    values: Tensor  # float64 (b, w + 1), ascending; the last is a Ritz value, from above
+    vectors: Tensor  # float64 (b, w, n), orthonormal rows
+    residuals: Tensor  # float64 (b, w), norms of ``A v - value v``
+    converged: Tensor  # bool (b,): every residual is as small as rounding lets it be
+    certified: Tensor  # bool (b,): no eigenvalue was missed, but for ``MISS_PROBABILITY``
+    products: int  # How many block products with S were made, float32 ones included
 
     def single(self, item: int) -> LowestPairs:
         """Those of one batch of several, with b = 1."""
-        one = slice(item, item + 1)
-        values, vectors, residuals = self.values[one], self.vectors[one], self.residuals[one]
-        known = self.converged[one], self.certified[one]
-        return LowestPairs(values, vectors, residuals, *known, self.products)
+        *tensors, products = vars(self).values()
+        return LowestPairs(*(each[item : item + 1] for each in tensors), products)
 
 
 def lowest_pairs(
@@ -89,17 +78,14 @@ def lowest_pairs(
 ) -> LowestPairs:
     """The lowest eigenpairs of the graph's operator beside its kernel.
 
+    Never raises for want of convergence: the pairs say what is known about them.
+
     Args:
         graph: The operator, for b batches of n examples.
         wanted: How many pairs, at least 1; n must be at least ``wanted + 2``.
-        start: float64 (b, p, n) start rows in place of the low-degree corner's; p is at
-            least ``wanted + 1``.
+        start: float64 (b, p, n), p > wanted, in place of the low-degree corner's.
         rounds: The most outer rounds.
         inner_steps: The most inner steps a round.
-
-    Returns:
-        The pairs found, with what is known about them; never raises for want of
-        convergence.
     """
     search = _Search(graph, wanted, _corner_start(graph, wanted + 1) if start is None else start)
     search.rayleigh_ritz()
@@ -316,10 +302,8 @@ class _Inner:
         return torch.baddbmm(rows, along, self.beside, alpha=-1)
 
     def inverse_iterate(self) -> Tensor:
-        """What inverse iteration makes of a random start beside the pairs found, (b, 1 or 0, n).
-
-        It leans to the lowest pair that is left, so its Ritz value gives the gap.
-        """
+        """What inverse iteration makes of a random start beside the pairs found, (b, 1 or 0, n)."""
+        # It leans to the lowest pair that is left, so its Ritz value gives the gap.
         iterate: Tensor = self.scale * self.solution[:, -1:]
         return iterate
 

@@ -19,14 +19,8 @@ def dense_pairs(graph: SimilarityGraph, count: int) -> tuple[Tensor, Tensor]:
     """The lowest eigenpairs of the graph's operator beside its kernel, by LAPACK.
 
     The kernel is moved above the spectrum, so what is left at the bottom is exact
-    beside it even where 0 is repeated.
-
-    Args:
-        graph: The operator of one batch; n is at most ``DENSE_LIMIT``.
-        count: How many pairs, at most n - 1.
-
-    Returns:
-        Values float64 (count,), ascending, and unit vectors as rows (count, n).
+    beside it even where 0 is repeated. Gives at most n - 1 values, ascending, float64 (count,),
+    and unit vectors as rows (count, n).
     """
     similarity, diagonal, kernel = graph.dense()[0], graph.diagonal[0], graph.kernel[0]
     # Above every eigenvalue, by Gershgorin's circles.
@@ -35,13 +29,9 @@ def dense_pairs(graph: SimilarityGraph, count: int) -> tuple[Tensor, Tensor]:
     matrix.diagonal().add_(diagonal)
     if matrix.device.type == "cpu":
         few = one_linear_algebra_thread() if len(matrix) < _ONE_THREAD_BELOW else nullcontext()
+        options = {"overwrite_a": True, "check_finite": False}
         with few:
-            values, vectors = linalg.eigh(
-                matrix.numpy(),
-                subset_by_index=(0, count - 1),
-                overwrite_a=True,
-                check_finite=False,
-            )
+            values, vectors = linalg.eigh(matrix.numpy(), subset_by_index=(0, count - 1), **options)
         return torch.from_numpy(values), torch.from_numpy(vectors).mT.contiguous()
     all_values, all_vectors = torch.linalg.eigh(matrix)
     return all_values[:count], all_vectors[:, :count].mT.contiguous()

@@ -73,11 +73,8 @@ class SimilarityGraph(abc.ABC):
                 f"{n} examples would need a dense {n} x {n} matrix; allowed is up to "
                 f"{DENSE_LIMIT}; choose from fewer candidates at once"
             )
-        return self._whole()
-
-    @abc.abstractmethod
-    def _whole(self) -> Tensor:
-        """``S`` itself, whatever n."""
+        everyone = torch.arange(n, device=self.degrees.device)
+        return self.corner(everyone.expand(len(self.degrees), n))
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -109,10 +106,6 @@ class FactorGraph(SimilarityGraph):
         rows = self.factor[batch, positions] * self.scaling.gather(1, positions)[..., None]
         return rows @ rows.mT
 
-    def _whole(self) -> Tensor:
-        rows = self.factor * self.scaling[..., None]
-        return rows @ rows.mT
-
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class MatrixGraph(SimilarityGraph):
@@ -135,9 +128,6 @@ class MatrixGraph(SimilarityGraph):
             return self.matrix[:, at[:, None], at]
         part: Tensor = self.matrix.index_select(0, at).index_select(1, at).to_dense()
         return part[None]
-
-    def _whole(self) -> Tensor:
-        return self.matrix.to_dense()[None] if self.matrix.is_sparse else self.matrix
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -166,10 +156,6 @@ class TiledGraph(SimilarityGraph):
         """``S`` between some positions."""
         rows, scaling = self.rows[positions[0]], self.scaling[0, positions[0]]
         return (rows @ rows.mT).clamp_min_(0.0)[None] * scaling[:, None] * scaling
-
-    def _whole(self) -> Tensor:
-        cut = (self.rows @ self.rows.mT).clamp_min_(0.0)
-        return cut[None] * self.scaling[:, None] * self.scaling[..., None]
 
 
 def similarity_graph(
@@ -331,18 +317,14 @@ def _gram(factor: Tensor, vectors: Tensor) -> Tensor:
     p = vectors.shape[1]
     height = n // _PANELS
     whole = height * _PANELS
-    if whole == n:
-        panels = factor.view(_PANELS, height, d)
-        rows = vectors.reshape(p, _PANELS, height).transpose(0, 1)
-        inner = torch.bmm(rows, panels).sum(0)
-        outer = torch.bmm(inner.expand(_PANELS, p, d), panels.mT)
-        return outer.transpose(0, 1).reshape(1, p, n)
-    panels = factor[0, :whole].view(_PANELS, height, d)
+    panels, rest = factor[0, :whole].view(_PANELS, height, d), factor[0, whole:]
     rows = vectors[0, :, :whole].reshape(p, _PANELS, height).transpose(0, 1)
-    inner = torch.bmm(rows, panels).sum(0).addmm(vectors[0, :, whole:], factor[0, whole:])
+    inner = torch.bmm(rows, panels).sum(0)
+    if whole < n:
+        inner = inner.addmm(vectors[0, :, whole:], rest)
     outer = torch.bmm(inner.expand(_PANELS, p, d), panels.mT)
-    out = outer.transpose(0, 1).reshape(p, whole)
-    return torch.cat([out, inner @ factor[0, whole:].mT], 1).unsqueeze(0)
+    out = outer.transpose(0, 1).reshape(1, p, whole)
+    return out if whole == n else torch.cat([out, (inner @ rest.mT)[None]], 2)
 
 
 def _normalized(
