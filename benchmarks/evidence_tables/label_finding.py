@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from pathlib import Path
 
 from evidence_tables.rows import (
@@ -161,8 +162,28 @@ def judging_scale(results: Path) -> str:
     return markdown(columns, lines) if lines else ""
 
 
+def judging_speed(results: Path) -> str:
+    """How long judging takes beside the beliefs of `coherence`, in a sentence."""
+    rows = read_rows(results, "judging-speed")
+    if not rows:
+        return ""
+    ratio = rows[-1]
+    used = {
+        name: statistics.fmean(row["processor_seconds"] for row in found)
+        for (name,), found in grouped(rows[:-1], "finder").items()
+    }
+    return (
+        f"Of {ratio['n']:,} examples with {ratio['width']:,} features, judged in turn with "
+        f"`coherence` and its exact neighbors on one thread, {ratio['rounds']} times each: "
+        f"{used['judge_labels']:.0f} processor seconds against {used['coherence']:.0f}, "
+        f"{ratio['ratio_of_processor_seconds']:.2f} of them "
+        f"({ratio['ratio_of_seconds']:.2f} by the clock of a busy machine)."
+    )
+
+
 TABLES = {
     "judging-scale": judging_scale,
+    "judging-speed": judging_speed,
     "finders": finders,
     "finders-against-best": finders_against_best,
     "judged-scratch": judged_scratch,
