@@ -175,8 +175,9 @@ def _own_look(name: str) -> contextlib.AbstractContextManager[Any]:
         for setting, value in matplotlib.rcParamsDefault.items()
         if not setting.startswith(_NOT_LOOKS)
     }
-    own = {"font.family": fonts, "svg.hashsalt": name}
-    return matplotlib.rc_context(defaults | own | _STYLE)
+    # Any: matplotlib's type of the argument lists every setting by name.
+    looks: Any = defaults | {"font.family": fonts, "svg.hashsalt": name} | _STYLE
+    return matplotlib.rc_context(looks)
 
 
 def draw(figure: Drawing, arms: tuple[str, ...]) -> Drawn:
