@@ -25,6 +25,7 @@ eigenvalues below sigma, and those found are the lowest ones.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from functools import lru_cache
@@ -64,8 +65,15 @@ class LowestPairs:
 
     def single(self, item: int) -> LowestPairs:
         """Those of one batch of several, with b = 1."""
-        *tensors, products = vars(self).values()
-        return LowestPairs(*(each[item : item + 1] for each in tensors), products)
+        own = slice(item, item + 1)
+        return dataclasses.replace(
+            self,
+            values=self.values[own],
+            vectors=self.vectors[own],
+            residuals=self.residuals[own],
+            converged=self.converged[own],
+            certified=self.certified[own],
+        )
 
 
 def lowest_pairs(
