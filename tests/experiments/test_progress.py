@@ -23,10 +23,10 @@ from helpers.stopped_runs import (
 
 from saln import files
 from saln.errors import InputError
+from saln.experiments import arm_states
 from saln.experiments import progress as progress_module
-from saln.experiments import state_files
 from saln.experiments.config import Config
-from saln.experiments.row_log import RowLog
+from saln.experiments.progress import RowLog
 from saln.experiments.run import compare
 from saln.experiments.run_folder import read_settings
 from saln.files import signed
@@ -131,7 +131,7 @@ def test_killed_before_or_within_any_write_it_goes_on(config, tmp_path, monkeypa
     append = RowLog._append
     monkeypatch.setattr(RowLog, "_append", torn)
     deadly = dying(files.write_with)  # every other write ends there
-    for module in (files, progress_module, state_files):
+    for module in (files, progress_module, arm_states):
         monkeypatch.setattr(module, "write_with", deadly)
     kills = 0
     # When going on it writes three times before the first epoch: rows, environment, progress.

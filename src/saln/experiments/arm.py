@@ -150,11 +150,7 @@ class Arm:
         return bool(self.requires & {"features", "label_confidence"})
 
     def selector(self, *, epochs: int) -> Selector:
-        """A fresh selector for a run of so many epochs: arms and seeds share none.
-
-        Raises:
-            InputError: A hyperparameter that is not allowed.
-        """
+        """A fresh selector for a run of so many epochs: arms and seeds share none."""
         # Such a class cannot be made without values, and so has no plan of its own to ask for.
         if any(each.default is REQUIRED for each in hyperparameters(self.kind)):
             return make_selector(self.kind, self.name, self.values)
@@ -207,9 +203,6 @@ def _refuse(methods: object) -> NoReturn:
 def as_methods(methods: Any) -> tuple[str | Arm, ...]:
     """The arms that were given, one or several: text where text can name them.
 
-    Args:
-        methods: Names with hyperparameters, selectors, their classes, or arms.
-
     Raises:
         InputError: They are none of these.
     """
@@ -240,8 +233,8 @@ def read_arm(method: Method) -> Arm:
     if isinstance(method, Arm):
         return method
     if isinstance(method, Selector):
-        return _arm_of(type(method), name_of(type(method)), _differing(method))
-    if isinstance(method, type) and is_selector(method):
+        kind, name, values = type(method), name_of(type(method)), _values_of(method)
+    elif isinstance(method, type) and is_selector(method):
         kind, name, values = method, name_of(method), {}
     elif isinstance(method, str):
         name, texts = split_selector(method)
@@ -255,14 +248,15 @@ def read_arm(method: Method) -> Arm:
             name = name_of(kind)
     else:
         _refuse(method)
-    # The class alone knows all that is not allowed, such as two values that exclude each other.
-    make_selector(kind, name, values)
+    if not isinstance(method, Selector):
+        # The class alone knows all that is not allowed, such as values that exclude each other.
+        make_selector(kind, name, values)
     differing = {
         each.name: values[each.name]
         for each in hyperparameters(kind)
         if each.name in values and _label_of(values[each.name]) != _label_of(each.default)
     }
-    return _arm_of(kind, name, differing)
+    return UNIFORM if kind is UNIFORM.kind else Arm(name, kind, differing)
 
 
 def label_of(method: Method) -> str:
@@ -273,12 +267,8 @@ def label_of(method: Method) -> str:
         return str(method)
 
 
-def _arm_of(kind: type[Selector], name: str, values: Mapping[str, Any]) -> Arm:
-    return UNIFORM if kind is UNIFORM.kind else Arm(name, kind, values)
-
-
-def _differing(selector: Selector) -> dict[str, Any]:
-    """The hyperparameters of a selector that differ from the defaults."""
+def _values_of(selector: Selector) -> dict[str, Any]:
+    """The hyperparameters of a selector."""
     kept, found = kept_values(selector), {}
     for each in hyperparameters(type(selector)):
         if each.name not in kept:
@@ -286,10 +276,8 @@ def _differing(selector: Selector) -> dict[str, Any]:
                 f"{type(selector).__name__} has no attribute {each.name}, so that no fresh one can "
                 f"be made for each arm and seed; let __init__ keep the value in self.{each.name}"
             )
-        value = kept[each.name]
+        found[each.name] = kept[each.name]
         # So that 2 and 2.0 are one arm; what is of another type than is written stays as it is.
         with contextlib.suppress(ValueError):
-            value = each.convert(value)
-        if _label_of(value) != _label_of(each.default):
-            found[each.name] = value
+            found[each.name] = each.convert(kept[each.name])
     return found

@@ -37,15 +37,9 @@ from saln.training.processes import Processes
 class SharedBySeed:
     """What all arms of one seed share.
 
-    Attributes:
-        seed: Which.
-        data: With the seed's label noise.
-        inputs: What is the same for every seed.
-        learner: What is trained, with its initial weights: a network, or the head of one.
-        body: What the head is on.
-        reference: For the arms that need it.
-        confidence: How likely the labels are right, by each judge that an arm asks.
-        without_reference: Why there is no reference model for the arms that need it.
+    ``data`` has the seed's label noise; ``learner`` is a network with its initial weights, or the
+    head on ``body``; ``without_reference`` says why the arms that need a reference have none.
+    ``confidence`` says how likely the labels are right, by each judge that an arm asks.
     """
 
     seed: int
@@ -60,11 +54,6 @@ class SharedBySeed:
     def confidence_of(self, arm: Arm) -> LabelConfidence | None:
         """How likely the labels are right by the arm's judge; None where it asks none."""
         return None if arm.judge is None else self.confidence.get(arm.judge)
-
-    @property
-    def reference_outputs(self) -> Tensor | None:
-        """The reference model's logits for every training example."""
-        return None if self.reference is None else self.reference.outputs
 
     def whole(self, learner: nn.Module) -> dict[str, Tensor]:
         """The state dict of the whole network with what was trained."""
@@ -157,16 +146,11 @@ class Comparison:
         reference: Reference | None = None,
         arms: Sequence[Arm] | None = None,
     ) -> SharedBySeed:
-        """Labels, initial weights and, where an arm needs it, the trained reference model.
+        """Labels, initial weights and, where one of ``arms`` needs it, the trained reference model.
 
         A reference model that diverges stops the arms that need it and no others: the reporter
-        has a note of it, and training such an arm raises it.
-
-        Args:
-            seed: Which.
-            inputs: What is the same for every seed.
-            reference: What was trained before, in the place of training it again.
-            arms: Those that are still to be trained; all when None.
+        has a note of it, and training such an arm raises it. ``reference`` is one that was trained
+        before; ``arms`` are those that are still to be trained, all when None.
         """
         config = self.config
         data = self.data.with_label_noise(config.label_noise, seed)
@@ -181,7 +165,15 @@ class Comparison:
             arm.needs_reference for arm in (config.arms if arms is None else arms)
         ):
             try:
-                reference = self._train_reference(seed, data, learner, body)
+                reference = train_reference(
+                    copy.deepcopy(learner).to(self.device),
+                    self.training_view(data.reference, seed),
+                    self.evaluation_view(data.train),
+                    self.settings(seed),
+                    config=config,
+                    reporter=self.reporter,
+                    through=None if body is None else lambda images: body(images.to(self.device)),
+                )
             except TrainingError as error:
                 why = f"its reference model diverged: {error}"
                 self.reporter.note(f"reference model, seed {seed}: {error}")
@@ -190,19 +182,6 @@ class Comparison:
         # Of the labels with their noise: what an arm can know, not what is true.
         confidence = judge_for_arms(config.arms, inputs, data, seed, self.reporter)
         return SharedBySeed(seed, data, inputs, learner, body, reference, confidence, why)
-
-    def _train_reference(
-        self, seed: int, data: DataSet, learner: nn.Module, body: FrozenBody | None
-    ) -> Reference:
-        return train_reference(
-            copy.deepcopy(learner).to(self.device),
-            self.training_view(data.reference, seed),
-            self.evaluation_view(data.train),
-            self.settings(seed),
-            config=self.config,
-            reporter=self.reporter,
-            through=None if body is None else lambda images: body(images.to(self.device)),
-        )
 
     def batches(
         self, arm: Arm, shared: SharedBySeed, learner: nn.Module, ledger: Ledger
@@ -249,7 +228,7 @@ class Comparison:
             inputs="images",
             labels="labels",
             indices="indices",
-            reference_outputs=shared.reference_outputs,
+            reference_outputs=None if shared.reference is None else shared.reference.outputs,
             features=features,
             device=self.device,
             **options,

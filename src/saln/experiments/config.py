@@ -116,11 +116,7 @@ class Config:
     """Print the content of summary.json and nothing else."""
 
     def __post_init__(self) -> None:
-        """Takes what a setting plainly means: 8.0 for 8, lists, NumPy's numbers, text of paths.
-
-        Raises:
-            InputError: A value of a kind that a setting cannot hold; the message names it.
-        """
+        """Takes what a setting plainly means: 8.0 for 8, lists, NumPy's numbers, text of paths."""
         for name, kind in _kinds().items():
             value = getattr(self, name)
             try:
@@ -175,12 +171,15 @@ class Config:
             raise InputError(
                 f"{parameter('full_first_epochs', self.full_first_epochs)} and "
                 f"{parameter('full_last_epochs', self.full_last_epochs)} leave none of "
-                f"{self.epochs} epochs to choose in; "
-                "lower one of them"
+                f"{self.epochs} epochs to choose in; lower one of them"
             )
         if self.out is not None:
             check_new_path(self.out.absolute(), "out")
-            if self.tensorboard and _has_bytes(self.out):
+            if self.tensorboard and any(
+                # Bytes that are no UTF-8 are lone surrogates, as Python reads them.
+                "\ud800" <= sign <= "\udfff"
+                for sign in str(self.out)
+            ):
                 raise InputError(
                     f"{parameter('tensorboard')} cannot write into {parameter('out', self.out)}, "
                     "whose name is not UTF-8; give another folder"
@@ -205,11 +204,6 @@ class Config:
         return {
             name: str(value) if isinstance(value, Path) else value for name, value in values.items()
         }
-
-
-def _has_bytes(path: Path) -> bool:
-    """Whether a name has bytes that are no UTF-8: lone surrogates, as Python reads them."""
-    return any("\ud800" <= sign <= "\udfff" for sign in str(path))
 
 
 @functools.cache
@@ -306,11 +300,7 @@ def preset_names() -> tuple[str, ...]:
 
 
 def load_preset(name: str) -> Config:
-    """A named configuration that comes with SALN.
-
-    Raises:
-        InputError: There is none of that name.
-    """
+    """A named configuration that comes with SALN; an InputError where there is none."""
     if name not in preset_names():
         refuse("preset", name, f"one of {', '.join(preset_names())}")
     text = (_presets() / f"{name}.toml").read_text(encoding="utf-8")

@@ -22,6 +22,7 @@ from saln.messages import parameter
 
 def environment(device: torch.device) -> dict[str, Any]:
     """Versions, machine, command and start time, as plain values."""
+    program = Path(sys.argv[0]).name
     return {
         "saln": saln.__version__,
         "commit": _commit(Path(saln.__file__).parent),
@@ -36,17 +37,13 @@ def environment(device: torch.device) -> dict[str, Any]:
         "device": str(device),
         "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
         # The program's own name: its path would tell of a machine, and repeats on no other.
-        "command": [_program(sys.argv[0]), *sys.argv[1:]],
+        "command": ["saln" if program == "__main__.py" else program, *sys.argv[1:]],
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
 
 
 def _commit(package: Path) -> str | None:
-    """The commit of the checkout that the code is run from.
-
-    None where it is not known: an installed package, whatever repository it lies in; a machine
-    without git, or with one that refuses to look.
-    """
+    """The commit of the checkout that the code is run from; None where git knows none of it."""
     root = package.parent.parent  # src/saln, as it lies in the checkout
     try:
         settings = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))
@@ -82,17 +79,10 @@ def _git(folder: Path, *arguments: str) -> str | None:
     return os.fsdecode(process.stdout).strip() or None
 
 
-def _program(path: str) -> str:
-    name = Path(path).name
-    return "saln" if name == "__main__.py" else name
-
-
 def find_device(name: str, local_rank: int = 0) -> torch.device:
     """The device of that name; ``auto`` is a GPU where torch sees one.
 
-    Args:
-        name: ``auto``, ``cpu`` or ``cuda``.
-        local_rank: Which of this machine's processes asks: each has a GPU of its own.
+    Each of a machine's processes has a GPU of its own, that of its ``local_rank``.
 
     Raises:
         InputError: ``cuda`` without a GPU.
@@ -101,14 +91,12 @@ def find_device(name: str, local_rank: int = 0) -> torch.device:
         raise InputError(
             f"{parameter('device', name)} is not allowed: torch sees no GPU here; give cpu or auto"
         )
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and local_rank >= torch.cuda.device_count():
+    if name == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    if local_rank >= torch.cuda.device_count():
         raise InputError(
             f"there are {torch.cuda.device_count()} GPUs here but process {local_rank + 1} asks "
             "for one; start as many processes with --nproc-per-node as there are GPUs"
         )
-    if name == "cuda":
-        torch.cuda.set_device(local_rank)
-        return torch.device(name, local_rank)
-    return torch.device(name)
+    torch.cuda.set_device(local_rank)
+    return torch.device("cuda", local_rank)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -23,36 +24,22 @@ TRAIN_LIMIT = 1000
 KEPT_BYTES = 2**27
 
 
+@dataclass
 class Measuring:
     """Evaluates learners on the same images.
 
     What a frozen body makes of them is kept: every head is measured on the same. So are the
     images of a small split.
-
-    Args:
-        view: Gives examples as they are evaluated.
-        split_seed: Decides which training examples are measured.
-        device: Where the learners are.
-        workers: Loader processes.
-        processes: Those that share the images out.
     """
 
-    def __init__(
-        self,
-        view: Callable[[Examples], EvaluationView],
-        split_seed: int,
-        device: torch.device,
-        workers: int,
-        processes: Processes,
-    ) -> None:
-        self.view = view
-        self.split_seed = split_seed
-        self.device = device
-        self.workers = workers
-        self.processes = processes
-        self._body: FrozenBody | None = None
-        self._outputs: dict[str, Tensor] = {}
-        self._images: dict[str, tuple[Examples, list[Batch]]] = {}
+    view: Callable[[Examples], EvaluationView]
+    split_seed: int  # decides which training examples are measured
+    device: torch.device
+    workers: int
+    processes: Processes
+    _body: FrozenBody | None = field(default=None, init=False)
+    _outputs: dict[str, Tensor] = field(default_factory=dict, init=False)
+    _images: dict[str, tuple[Examples, list[Batch]]] = field(default_factory=dict, init=False)
 
     def splits(self, data: DataSet) -> dict[str, Examples]:
         """What this process measures on; the same examples for every seed's labels."""
@@ -71,13 +58,7 @@ class Measuring:
     def measure(
         self, learner: nn.Module, splits: Mapping[str, Examples], body: FrozenBody | None
     ) -> dict[str, Measure]:
-        """Loss and accuracy by split.
-
-        Args:
-            learner: A whole network, or the head of one.
-            splits: Of :meth:`splits`.
-            body: What the head is on.
-        """
+        """Loss and accuracy by split, of a whole network or of a head on ``body``."""
         return {
             name: evaluate(learner, self._batches(name, part, body), self.device, self.processes)
             for name, part in splits.items()

@@ -18,10 +18,7 @@ NUMBERS = ("epoch", "examples_forward", "examples_backward", "wrong_label_share_
 
 
 class EventLog:
-    """Writes ``ARM-seedS/`` folders that TensorBoard shows as runs.
-
-    Args:
-        path: The folder of all of them.
+    """Writes ``ARM-seedS/`` folders that TensorBoard shows as runs, into the folder ``path``.
 
     Raises:
         MissingExtraError: TensorBoard is not installed.
@@ -35,14 +32,10 @@ class EventLog:
         self._writer: Any = None
 
     def add(self, row: EpochRow, rows: Sequence[EpochRow]) -> None:
-        """Takes an epoch's row; its x is the number of steps.
+        """Takes an epoch's row; its x is the number of steps. ``rows`` are all of the run.
 
         An arm's folder is made anew from its rows when its first one comes, so that a run
         that goes on shows nothing twice.
-
-        Args:
-            row: The new one.
-            rows: All of the run, the new one among them.
         """
         new = [row]
         if row.key != self._of:

@@ -24,13 +24,7 @@ _UNCHECKED = "put the file back, or delete it to draw the report without checkin
 
 
 class FinishedRun(NamedTuple):
-    """A finished run, read.
-
-    Attributes:
-        summary: The content of ``summary.json``.
-        rows: Those of ``epochs.jsonl``.
-        record: With the checksums of its files; None for a run without.
-    """
+    """A finished run, read; ``record`` is None for a run of before there were checksums."""
 
     summary: Summary
     rows: list[EpochRow]
@@ -59,15 +53,7 @@ class FinishedRun(NamedTuple):
 
 
 def finish(record: Record, about: RunFacts) -> Summary:
-    """Makes a run a finished one; gives its summary.
-
-    Args:
-        record: All arms are done.
-        about: See :func:`summarize`.
-
-    Raises:
-        DataError: The disk is full.
-    """
+    """Makes a run whose arms are all done a finished one; gives its summary."""
     summary = summarize(about, record.rows, record.costs, record.failures)
     text = _text(summary)
     # First: from here on the summary can be made of it.
@@ -92,14 +78,8 @@ def read_finished(path: Path, cure: str = _UNCHECKED) -> FinishedRun | None:
     """Reads a finished run; None where it is not. Nothing is written.
 
     Rows and summary are made of what ``progress.json`` holds. Without it, or with that of an
-    earlier version, they are those on the disk, which nobody can check.
-
-    Args:
-        path: The run folder.
-        cure: What to do when ``progress.json`` is damaged.
-
-    Raises:
-        DataError: A file is damaged and cannot be made anew.
+    earlier version, they are those on the disk, which nobody can check. ``cure`` says what to do
+    when ``progress.json`` is damaged.
     """
     record = Record.read(path, cure)
     if record is None or record.is_old:
@@ -114,11 +94,7 @@ def read_finished(path: Path, cure: str = _UNCHECKED) -> FinishedRun | None:
 
 
 def read_summary(source: Path, cure: str) -> Summary:
-    """Reads a ``summary.json``.
-
-    Raises:
-        DataError: It cannot be read, or a field is missing or of another kind.
-    """
+    """Reads a ``summary.json``, or raises a DataError that says what to do."""
     try:
         return Summary.from_json(read_json(source, cure))
     except FieldError as error:

@@ -53,11 +53,7 @@ class JsonRecord:
 
     @classmethod
     def from_json(cls, values: object, place: str = "") -> Self:
-        """Reads a JSON object.
-
-        Args:
-            values: As ``json.loads`` gives it.
-            place: The field that holds the object, for messages.
+        """Reads what ``json.loads`` gave; ``place`` is the field that holds it, for messages.
 
         Raises:
             FieldError: It is no object, a field is missing, or one has another kind of value.
@@ -90,10 +86,9 @@ _kinds: Callable[[Any], dict[str, Any]] = functools.cache(_hints)
 def _default(record: type[JsonRecord], name: str) -> Any:
     """What a field is where it is not given; ``MISSING`` where it must be."""
     for each in dataclasses.fields(record):
-        if each.name == name and each.default_factory is not _MISSING:
-            return each.default_factory()
         if each.name == name:
-            return each.default
+            made = each.default_factory
+            return each.default if made is _MISSING else made()
     return _MISSING
 
 
@@ -107,16 +102,13 @@ def _refusal(place: str, value: object, allowed: str) -> FieldError:
     return FieldError(f"{place} is {text}; give {allowed}")
 
 
-def _is_record(kind: Any) -> bool:
-    return isinstance(kind, type) and issubclass(kind, JsonRecord)
-
-
 def _read(value: Any, kind: Any, place: str) -> Any:
     """A value as a field holds it; numbers stay as they are, so that 1 is not written as 1.0."""
     options = options_of(kind)
     if value is None and types.NoneType in options:
         return None
-    records = [option for option in options if _is_record(option)]
+    classes = (option for option in options if isinstance(option, type))
+    records = [option for option in classes if issubclass(option, JsonRecord)]
     if records and isinstance(value, Mapping):
         # Of several, the one whose fields are there; the first says what is wrong with them.
         fits = (record for record in records if _required(record) <= value.keys())

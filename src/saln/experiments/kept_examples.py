@@ -84,10 +84,8 @@ class SeedExamples(NamedTuple):
 class ChoiceRecord:
     """Notes what an arm chooses while it trains; costs next to nothing a step.
 
-    Args:
-        examples: ``N``.
-        steps: Choices in each epoch; 0 where everything is kept.
-        show: Keep whole batches for the gallery.
+    ``steps`` are the choices in each epoch, 0 where everything is kept; ``show`` keeps whole
+    batches for the gallery.
     """
 
     def __init__(self, examples: int, steps: Sequence[int], *, show: bool) -> None:
@@ -145,11 +143,7 @@ class ChoiceRecord:
         self.shown = list(before.shown)
 
     def save(self, folder: Path, arm: str, seed: int) -> None:
-        """Writes the arm's file.
-
-        Raises:
-            DataError: The disk is full.
-        """
+        """Writes the arm's file."""
         write_npz(RunFolder(folder).choices_of(arm, seed), self._arrays())
 
     def _arrays(self) -> dict[str, npt.NDArray[Any]]:
@@ -194,11 +188,7 @@ def _read(path: Path, make: Callable[[dict[str, npt.NDArray[Any]]], _Content]) -
 
 
 def read_examples(folder: Path, seed: int) -> SeedExamples | None:
-    """The training examples of a run's seed; None where none were kept.
-
-    Raises:
-        DataError: The file is broken.
-    """
+    """The training examples of a run's seed; None where none were kept."""
     return _read(
         RunFolder(folder).examples(seed),
         lambda arrays: SeedExamples(
@@ -208,11 +198,7 @@ def read_examples(folder: Path, seed: int) -> SeedExamples | None:
 
 
 def read_choices(folder: Path, arm: str, seed: int, examples: int) -> ArmChoices | None:
-    """What an arm chose with a seed, of ``examples`` in all; None where it was not kept.
-
-    Raises:
-        DataError: The file is broken.
-    """
+    """What an arm chose with a seed, of ``examples`` in all; None where it was not kept."""
     path = RunFolder(folder).choices_of(arm, seed)
     return _read(path, lambda arrays: _choices(arrays, examples))
 
@@ -233,11 +219,7 @@ def save_examples(
 
 
 def save_sheets(folder: Path, examples: Examples, shown: list[Shown]) -> None:
-    """Writes the images of shown batches, once each: square tiles, row by row.
-
-    Raises:
-        DataError: An image cannot be read, or the disk is full.
-    """
+    """Writes the images of shown batches, once each: square tiles, row by row."""
     for batch in shown:
         path = RunFolder(folder).sheet(batch.epoch, batch.step)
         if path.exists():

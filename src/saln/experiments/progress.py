@@ -25,42 +25,96 @@ arm begins anew, which gives the same rows; of anything else the damaged file is
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
+import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 
+from saln.errors import DataError, InputError
 from saln.experiments.arm_states import ArmStates
 from saln.experiments.config import Config
 from saln.experiments.environment import environment
 from saln.experiments.finished_run import finish
 from saln.experiments.progress_file import FORMAT_VERSION, Record
-from saln.experiments.row_log import RowLog
-from saln.experiments.rows import ArmCost, EpochRow, RunFacts, Summary
-from saln.experiments.run_folder import RunFolder, unwritable_folder, write_settings
-from saln.experiments.run_repair import (
-    add_seeds,
-    note_resumed,
-    old_rows,
-    read_lines,
-    read_record,
-    remove_half_written,
-    write_lines,
+from saln.experiments.rows import ArmCost, EpochRow, Key, RunFacts, Summary, lines_of, row_of_line
+from saln.experiments.run_folder import (
+    ANEW,
+    RunFolder,
+    read_settings,
+    refuse_setting,
+    unwritable_folder,
+    write_settings,
 )
-from saln.files import write_json, write_signed, write_with
+from saln.files import (
+    is_out_of_space,
+    read_signed,
+    write_bytes,
+    write_json,
+    write_signed,
+    write_with,
+)
+from saln.messages import parameter
+
+# What a write that was killed leaves beside its file: today's names, and an earlier version's.
+_HALF_WRITTEN = re.compile(r"\..+\.([0-9a-f]{16}|\d+)")
+
+
+class RowLog:
+    """``epochs.jsonl``, to which rows are added, each durable and in one piece."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            # Unbuffered and in one piece: a row is on disk or not, whenever the run ends.
+            self.stream: IO[bytes] = path.open("ab", buffering=0)
+        except OSError as error:
+            raise unwritable_folder(path.parent, error) from error
+
+    def check(self) -> None:
+        """Notices a folder that was deleted, moved or replaced under the run.
+
+        Raises:
+            DataError: It was. What is written would be lost, or come to stand in a new folder.
+        """
+        try:
+            if os.path.samestat(os.fstat(self.stream.fileno()), self.path.stat()):
+                return
+        except OSError:  # not there: as if it were another
+            pass
+        raise DataError(
+            f"{self.path} was deleted, moved or replaced while the run was at work; put "
+            f"{self.path.parent} back and go on with {parameter('resume', True)}, or begin a new "
+            "run"
+        )
+
+    def add(self, row: EpochRow) -> None:
+        """Adds a row, or raises a DataError where the disk does not take it."""
+        try:
+            self._append(lines_of([row]))
+        except OSError as error:
+            cure = "free some space, then" if is_out_of_space(error) else "mend the disk, then"
+            raise DataError(
+                f"{self.path} cannot be written ({error}); {cure} go on with "
+                f"{parameter('resume', True)}"
+            ) from error
+
+    def _append(self, line: bytes) -> None:
+        view = memoryview(line)
+        while view:  # a system may take less than it is given
+            view = view[self.stream.write(view) :]
+        os.fsync(self.stream.fileno())
 
 
 class RunProgress(contextlib.AbstractContextManager["RunProgress"]):
-    """A run under way. Make it by ``start`` or ``resume``, in a claimed folder.
+    """A run under way, in a claimed folder; ``rows`` are those that count.
 
-    Attributes:
-        path: The run folder.
-        folder: Its files.
-        rows: The rows that count.
-        record: What is finished, and why arms were stopped.
-        states: What arms in progress go on from.
+    Made by ``start`` or ``resume``, whose ``facts`` must be the same when the run goes on, beside
+    the settings.
     """
 
     def __init__(self, path: Path, record: Record, rows: list[EpochRow], states: ArmStates) -> None:
@@ -72,24 +126,13 @@ class RunProgress(contextlib.AbstractContextManager["RunProgress"]):
         self.log = RowLog(self.folder.rows)
 
     def __exit__(self, *error: object) -> None:
-        self.log.close()
+        self.log.stream.close()
 
     @classmethod
     def start(
         cls, path: Path, config: Config, device: torch.device, facts: Mapping[str, Any]
     ) -> RunProgress:
-        """Begins a run in a folder.
-
-        Args:
-            path: From :func:`claimed`.
-            config: The settings.
-            device: Where the run trains.
-            facts: What must be the same when the run goes on, beside the settings.
-
-        Raises:
-            InputError: The folder cannot be written to.
-            DataError: The disk is full.
-        """
+        """Begins a run in a folder from :func:`claimed`, which trains on ``device``."""
         folder, record = RunFolder(path), Record(path, dict(facts))
         # First: whatever happens after this, the folder is a run that can go on.
         write_settings(path, config)
@@ -109,21 +152,23 @@ class RunProgress(contextlib.AbstractContextManager["RunProgress"]):
             DataError: The folder's files are damaged, or contradict each other.
         """
         folder = RunFolder(path)
-        record = read_record(folder, facts)
+        record = _read_record(folder, facts)
         _make_folders(folder)
-        remove_half_written(folder)
+        _remove_half_written(folder)
         states = ArmStates(folder, checked=not record.is_old)
-        lines = read_lines(folder)
+        lines = _read_lines(folder)
         if record.is_old:
-            record.rows = old_rows(folder, lines, record, config.epochs)
+            record.rows = _old_rows(folder, lines, record, config.epochs)
         # In the order in which a run that is left alone would have written them.
         rows: list[EpochRow] = []
         for arm, seed in ((arm, seed) for seed in config.seeds for arm in config.labels):
             done = record.done(arm, seed)
             rows += record.of(arm, seed) if done else states.rows(arm, seed)
-        write_lines(folder, lines, rows)
-        add_seeds(folder, record, config)
-        lost = note_resumed(folder, device)
+        # A kill here loses nothing, since the rows are in the record and the states.
+        if lines != lines_of(rows):
+            write_bytes(folder.rows, lines_of(rows), durable=True)
+        _add_seeds(folder, record, config)
+        lost = _note_resumed(folder, device)
         states.damaged += [] if lost is None else [lost]
         # Before the record says that states carry checksums; a kill between the two does no harm.
         states.sign()
@@ -134,12 +179,7 @@ class RunProgress(contextlib.AbstractContextManager["RunProgress"]):
     def save_epoch(self, row: EpochRow, state: Mapping[str, Any]) -> None:
         """Makes the state after an epoch durable, then counts its row.
 
-        Args:
-            row: The epoch's row.
-            state: Tensors and plain values that the arm goes on from.
-
-        Raises:
-            DataError: The disk is full, or the folder is no longer there.
+        The state is of tensors and plain values.
         """
         self.log.check()
         # In this order: a kill between the two leaves a row too few, which the state has.
@@ -180,7 +220,7 @@ class RunProgress(contextlib.AbstractContextManager["RunProgress"]):
         self.record.rows = [row for row in self.rows if self.record.done(*row.key)]
         # First: what the state holds is in the record before it goes.
         self.record.write()
-        self.states.drop(arm, seed)
+        self.folder.state(arm, seed).unlink(missing_ok=True)
 
     def drop_damaged_choices(self, seed: int) -> None:
         """Removes what is damaged of what all arms share, before it would be kept as it is."""
@@ -197,11 +237,7 @@ class RunProgress(contextlib.AbstractContextManager["RunProgress"]):
         self.record.write()
 
     def finish_run(self, about: RunFacts) -> Summary:
-        """Writes ``summary.json`` and gives it; nothing is left to go on from.
-
-        Raises:
-            DataError: The disk is full, or the folder is no longer there.
-        """
+        """Writes ``summary.json`` and gives it; nothing is left to go on from."""
         self.log.check()
         return finish(self.record, about)
 
@@ -212,3 +248,95 @@ def _make_folders(folder: RunFolder) -> None:
             path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise unwritable_folder(folder.path, error) from error
+
+
+def _read_record(folder: RunFolder, facts: Mapping[str, Any]) -> Record:
+    """What of a run is done; nothing where it was ended before it noted anything."""
+    record = Record.read(folder.path, ANEW)
+    if record is None:
+        # Whether data and device are the same, nobody knows then.
+        done = [folder.summary, *folder.checkpoints.glob("*.pt"), *folder.resume.glob("*.pt")]
+        has_rows = folder.rows.exists() and folder.rows.stat().st_size
+        if has_rows or any(file.exists() for file in done):
+            raise DataError(
+                f"{folder.progress} is missing, which says what of the run is done; {ANEW}"
+            )
+        return Record(folder.path, dict(facts))
+    for name, now in facts.items():
+        before = record.facts.get(name)
+        if before != now and name == "device":
+            refuse_setting(record.path, name, str(before), str(now))
+        if before != now:
+            raise InputError(
+                f"{parameter('resume')}: the {name} was {before} when the run in {record.path} "
+                f"began and is {now} now; put back what changed, or begin a new run in another "
+                f"folder with {parameter('out')}"
+            )
+    return record
+
+
+def _remove_half_written(folder: RunFolder) -> None:
+    """Removes what a killed process left half-written."""
+    # Only where runs and reports write: another program's hidden files are its own.
+    for name in (".", "checkpoints", "choices", "figures", "resume", "tables"):
+        for entry in (folder.path / name).glob(".*"):
+            if _HALF_WRITTEN.fullmatch(entry.name) and entry.is_file():
+                entry.unlink()
+
+
+def _read_lines(folder: RunFolder) -> bytes:
+    """The content of ``epochs.jsonl``, whatever it is; empty where there is none."""
+    try:
+        return folder.rows.read_bytes() if folder.rows.exists() else b""
+    except OSError as error:
+        raise DataError(
+            f"{folder.rows} cannot be read ({error.strerror or error}); make it readable, or {ANEW}"
+        ) from error
+
+
+def _old_rows(folder: RunFolder, content: bytes, record: Record, epochs: int) -> list[EpochRow]:
+    """The rows of the arms that are done, of a run whose record holds none."""
+    lines = content.splitlines()
+    by_key: dict[Key, list[EpochRow]] = {}
+    for number, line in enumerate(lines, start=1):
+        try:
+            row = row_of_line(line, folder.rows, number, ANEW)
+        except DataError:
+            if number == len(lines):
+                break  # torn by the kill
+            raise
+        by_key.setdefault(row.key, []).append(row)
+    for key in record.costs:
+        if [row.epoch for row in by_key.get(key, [])] != list(range(1, epochs + 1)):
+            raise DataError(
+                f"{folder.rows} lacks rows of {key[0]}, seed {key[1]}, which is finished; {ANEW}"
+            )
+    return [row for key in (*record.costs, *record.failures) for row in by_key.get(key, [])]
+
+
+def _add_seeds(folder: RunFolder, record: Record, config: Config) -> None:
+    """Makes the folder that of an unfinished run of all the seeds."""
+    saved = read_settings(folder.path)
+    if saved.seeds != config.seeds:
+        # First: without them, whatever happens after this, the run is one that can go on.
+        record.about = None
+        if not record.is_old:
+            record.write()
+        folder.summary.unlink(missing_ok=True)
+    if saved.seeds != config.seeds or record.is_old:
+        write_settings(folder.path, dataclasses.replace(saved, seeds=config.seeds))
+
+
+def _note_resumed(folder: RunFolder, device: torch.device) -> str | None:
+    """Writes what a run goes on upon beside what it began on; says what of that is lost."""
+    now, lost = environment(device), None
+    try:
+        began = dict(now)
+        if folder.environment.exists():
+            began = read_signed(folder.environment, ANEW, must=False)
+        before = list(began.get("resumed", []))
+    except (DataError, TypeError):
+        lost = f"{folder.environment} was damaged: what the run began on is lost"
+        began, before = dict(now), []
+    write_signed(folder.environment, {**began, "resumed": [*before, now]})
+    return lost

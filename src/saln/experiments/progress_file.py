@@ -21,26 +21,15 @@ FORMAT_VERSION = 3
 
 @dataclass
 class Record:
-    """The content of ``progress.json``.
-
-    Attributes:
-        path: The run folder.
-        facts: What must be the same when the run goes on, beside the settings.
-        rows: Of the arms that are finished or failed.
-        costs: (arm, seed) -> what a finished arm cost.
-        failures: (arm, seed) -> why it was stopped.
-        files: Checksums of files, by their names relative to the folder.
-        about: What the summary says of the whole run; None until it is finished.
-        version: Of the format.
-    """
+    """The content of ``progress.json``."""
 
     path: Path
-    facts: dict[str, Any]
-    rows: list[EpochRow] = field(default_factory=list)
-    costs: dict[Key, ArmCost] = field(default_factory=dict)
-    failures: dict[Key, str] = field(default_factory=dict)
-    files: dict[str, str] = field(default_factory=dict)
-    about: RunFacts | None = None
+    facts: dict[str, Any]  # what must be the same when the run goes on, beside the settings
+    rows: list[EpochRow] = field(default_factory=list)  # of the arms that are done
+    costs: dict[Key, ArmCost] = field(default_factory=dict)  # of the finished arms
+    failures: dict[Key, str] = field(default_factory=dict)  # why an arm was stopped
+    files: dict[str, str] = field(default_factory=dict)  # name -> checksum
+    about: RunFacts | None = None  # None until the whole run is finished
     version: int = FORMAT_VERSION
 
     @property
@@ -61,11 +50,7 @@ class Record:
         self.files[name] = file_checksum(self.path / name)
 
     def is_damaged(self, name: str) -> bool:
-        """Whether a file is there and is not the one whose checksum was taken.
-
-        Raises:
-            DataError: It cannot be read.
-        """
+        """Whether a file is there and is not the one whose checksum was taken."""
         path = self.path / name
         if name not in self.files or not path.exists():  # missing is for others to judge
             return False
@@ -77,11 +62,7 @@ class Record:
             ) from error
 
     def write(self) -> None:
-        """Writes the file, durably.
-
-        Raises:
-            DataError: The disk is full or cannot be written to.
-        """
+        """Writes the file, durably."""
         saved = {
             "format_version": FORMAT_VERSION,
             "facts": self.facts,

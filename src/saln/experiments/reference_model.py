@@ -59,14 +59,9 @@ def train_reference(
 ) -> Reference:
     """Trains a reference model like a learner, on every example of its part.
 
-    Args:
-        model: On the device where it trains; changed in place.
-        view: The part of the training data that no arm sees.
-        asked: The training examples, whose outputs are kept.
-        settings: As the learners', but for the epochs.
-        config: Says its epochs, or how many steps a selecting arm has, and the batch size.
-        reporter: Shows every step.
-        through: What images are put through before the model.
+    ``view`` is the part of the training data that no arm sees; ``asked`` are the examples whose
+    outputs are kept. Images are put ``through`` what the model stands on. ``settings`` are the
+    learners', but for the epochs, which ``config`` says.
 
     Raises:
         TrainingError: A loss that is not finite, or outputs that are not.

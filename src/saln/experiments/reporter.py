@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
 
 from saln.experiments.rows import EpochRow
@@ -24,14 +25,14 @@ class Reporter(Protocol):
         """An epoch is done."""
 
 
+@dataclass
 class FeatureProgress:
     """Tells a reporter how far an extraction is; ``rows`` counts what was computed."""
 
-    def __init__(self, reporter: Reporter, title: str) -> None:
-        self.reporter = reporter
-        self.title = title
-        self.rows = 0
-        self.begun = False
+    reporter: Reporter
+    title: str
+    rows: int = 0
+    begun: bool = False
 
     def __call__(self, progress: Progress) -> None:
         """Takes the place of ``progress`` in :func:`saln.extract_features`."""

@@ -92,16 +92,10 @@ def lines_of(rows: Iterable[EpochRow]) -> bytes:
 
 
 def row_of_line(line: bytes, source: object, number: int, cure: str) -> EpochRow:
-    """Reads a line of ``epochs.jsonl``.
-
-    Args:
-        line: The bytes.
-        source: The file, for the message.
-        number: Of the line, from 1.
-        cure: What to do, beside giving the field another value.
+    """Reads a line of ``epochs.jsonl``; ``number`` counts from 1.
 
     Raises:
-        DataError: It is no row; the message names file, line and field.
+        DataError: It is no row; the message names file, line and field, and says the ``cure``.
     """
     where = f"{source} line {number}"
     try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -37,11 +36,8 @@ from saln.training.processes import Processes
 class ComparisonOutcome:
     """A finished comparison.
 
-    Attributes:
-        path: The run folder.
-        summary: The content of ``summary.json``; None but in the first process.
-        failures: One line for each arm and seed that was stopped.
-        nothing_to_do: The run to go on with was finished already.
+    The summary is None but in the first process; ``failures`` has a line for each arm and seed that
+    was stopped; there was ``nothing_to_do`` where the run to go on with was finished already.
     """
 
     path: Path
@@ -84,9 +80,13 @@ def compare(
         # Before anything is looked at: two that are started at once would find the same.
         path = stack.enter_context(claimed(config)) if processes.first else Path()
         stack.enter_context(processes.connected(device))
-        resumes = processes.first and config.resume
-        summary = _finished_summary(path, config) if resumes else None
-        if processes.same(summary is not None, device):
+        run = read_finished(path, ANEW) if processes.first and config.resume else None
+        if run is not None and run.summary.seeds != config.seeds:
+            run = None  # seeds are to be added
+        if run is not None:
+            run.mend(path)
+        if processes.same(run is not None, device):
+            summary = None if run is None else run.summary
             return ComparisonOutcome(path, summary, (), nothing_to_do=True)
         with limited_threads(config.threads):
             comparison = parts(config, reporter, device, processes)
@@ -108,15 +108,6 @@ def _hinting(reporter: Reporter, path: Path) -> Iterator[None]:
         raise
 
 
-def _finished_summary(path: Path, config: Config) -> Summary | None:
-    """The summary of a run that has every seed that is asked for; what is damaged is mended."""
-    run = read_finished(path, ANEW)
-    if run is None or run.summary.seeds != config.seeds:
-        return None
-    run.mend(path)
-    return run.summary
-
-
 def _compare(comparison: Comparison, path: Path) -> ComparisonOutcome:
     config, reporter, processes = comparison.config, comparison.reporter, comparison.processes
     # Rows differ in their last digits where one of these does, whatever the settings say.
@@ -129,17 +120,22 @@ def _compare(comparison: Comparison, path: Path) -> ComparisonOutcome:
     with contextlib.ExitStack() as stack:
         if log is not None:
             stack.callback(log.close)
-        begins = functools.partial(_begun, stack, reporter, path, config, comparison.device, facts)
+
+        def begun(begin: Callable[..., RunProgress]) -> RunProgress:
+            opened = stack.enter_context(begin(path, config, comparison.device, facts))
+            stack.enter_context(_hinting(reporter, path))
+            return opened
+
         # A run that goes on is checked before hours of features; a new one has no folder until
         # they are there, so that a failure leaves nothing behind.
-        progress = begins(RunProgress.resume) if processes.first and config.resume else None
+        progress = begun(RunProgress.resume) if processes.first and config.resume else None
         if progress is not None:
             _report_damage(reporter, progress)
         inputs = make_inputs(
             config, comparison.data, comparison.image_size, comparison.device, reporter
         )
         if processes.first and progress is None:
-            progress = begins(RunProgress.start)
+            progress = begun(RunProgress.start)
         # Known before the first step, so that the note and the summary say the same.
         about = _about(comparison)
         reporter.note(_sizes(about))
@@ -149,21 +145,6 @@ def _compare(comparison: Comparison, path: Path) -> ComparisonOutcome:
             return ComparisonOutcome(path, None, ())
         summary = progress.finish_run(about)
     return ComparisonOutcome(path, summary, tuple(progress.record.failures.values()))
-
-
-def _begun(
-    stack: contextlib.ExitStack,
-    reporter: Reporter,
-    path: Path,
-    config: Config,
-    device: torch.device,
-    facts: dict[str, Any],
-    begin: Callable[[Path, Config, torch.device, dict[str, Any]], RunProgress],
-) -> RunProgress:
-    """The run folder, opened until the stack is closed; whoever stops it learns how to go on."""
-    progress = stack.enter_context(begin(path, config, device, facts))
-    stack.enter_context(_hinting(reporter, path))
-    return progress
 
 
 def _about(comparison: Comparison) -> RunFacts:
@@ -238,7 +219,7 @@ class _Run:
             for arm in waiting:
                 self._train(arm, shared)
             if progress is not None:
-                progress.states.drop_reference(seed)
+                progress.folder.reference(seed).unlink(missing_ok=True)
 
     def _same(self, value: Any) -> Any:
         """What the first process has, in all of them."""

@@ -27,14 +27,7 @@ ANEW = "put the file back, or begin a new run in another folder"
 # What may differ when a run goes on: none of these changes a row.
 FREE = frozenset(
     {
-        "config",
-        "data_root",
-        "download",
-        "workers",
-        "cache_dir",
-        "out",
-        "resume",
-        "json",
+        "config", "data_root", "download", "workers", "cache_dir", "out", "resume", "json",
         "tensorboard",
     }
 )  # fmt: skip
@@ -248,10 +241,6 @@ def refuse_changes(path: Path, asked: Config) -> None:
     """Checks that a run would go on with the settings that it began with.
 
     More seeds may follow its own: that adds rows and changes none.
-
-    Raises:
-        InputError: A setting differs, or the folder holds no run.
-        DataError: The folder's ``config.json`` cannot be read.
     """
     saved = read_settings(path)
     for field in dataclasses.fields(Config):
@@ -273,11 +262,7 @@ def _text(value: Any) -> str:
 
 
 def refuse_setting(path: Path, name: str, before: str, now: str) -> typing.NoReturn:
-    """Says that a run began with another value of a setting.
-
-    Raises:
-        InputError: Always.
-    """
+    """Raises that a run began with another value of a setting."""
     setting = parameter(name)
     more = f", give {before} and further seeds after them" if name == "seeds" else ""
     raise InputError(

@@ -70,19 +70,12 @@ def paired_difference(values: Sequence[float], baseline: Sequence[float]) -> Dif
 
     The verdict is 'better' or 'worse' where the 95% interval leaves 0 out, else 'no
     difference shown'. One seed shows nothing.
-
-    Raises:
-        ValueError: The two have different lengths.
     """
     # Seeds share data and order: what they have in common cancels out of each pair.
     pairs = [a - b for a, b in zip(values, baseline, strict=True)]
     mean, ci95 = mean_interval(pairs)
-    if ci95 is not None and ci95[0] > 0:
-        verdict = "better"
-    elif ci95 is not None and ci95[1] < 0:
-        verdict = "worse"
-    else:
-        verdict = "no difference shown"
+    low, high = ci95 or (0.0, 0.0)
+    verdict = "better" if low > 0 else "worse" if high < 0 else "no difference shown"
     return Difference(mean, ci95, verdict)
 
 
@@ -112,17 +105,10 @@ def first_reaching(curve: Curve, target: float) -> float | None:
 def difference_at_equal_cost(
     curves: Sequence[Curve], baseline: Sequence[Curve]
 ) -> EqualDifference | None:
-    """The paired difference where the cheaper of each pair of curves ends.
-
-    Args:
-        curves: One a seed.
-        baseline: The same seeds, in the same order.
+    """The paired difference where the cheaper of each pair of curves, one a seed, ends.
 
     Returns:
         None where, for any seed, the curve that costs more had no point yet when the other ended.
-
-    Raises:
-        ValueError: The two have different lengths.
     """
     ends, values, others = [], [], []
     for mine, other in zip(curves, baseline, strict=True):

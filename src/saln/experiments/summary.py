@@ -45,12 +45,6 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
-def _mean_where_known(values: Sequence[float | None]) -> float | None:
-    """The mean; None where any value is unknown, for what is left would be another mean."""
-    known = [value for value in values if value is not None]
-    return _mean(known) if len(known) == len(values) else None
-
-
 @dataclass(frozen=True)
 class _SeedRun:
     """One arm with one seed: its rows in order, its one-off seconds and its total."""
@@ -106,9 +100,11 @@ def _alone(runs: Sequence[_SeedRun]) -> dict[str, Any]:
     """What is said of one arm by itself; one run a seed."""
     first, last = runs[0].cost, runs[0].last  # counts are the same with every seed
     shares = [row.wrong_label_share_kept for run in runs for row in run.epochs]
+    known = [share for share in shares if share is not None]
     metrics = {name: _metric([run.measured(name) for run in runs]) for name in METRICS}
     return metrics | {
-        "wrong_label_share_kept": _mean_where_known(shares),
+        # What is left where some are unknown would be another mean.
+        "wrong_label_share_kept": _mean(known) if len(known) == len(shares) else None,
         "seconds": _seconds(runs),
         "steps": last.steps,
         "examples_forward": last.examples_forward,
@@ -200,17 +196,13 @@ def _against(arm: str, runs: Mapping[str, Sequence[_SeedRun]]) -> dict[str, Any]
     for baseline in BASELINES:
         if baseline not in runs or baseline == arm:
             continue
-        both = (mine, runs[baseline])
-        compared[f"versus_{baseline}"] = paired_difference(
-            *([run.measured("test_accuracy") for run in side] for side in both)
-        )
-        compared["at_equal_steps"][baseline] = difference_at_equal_cost(
-            *([run.over_steps() for run in side] for side in both)
-        )
-        compared["at_equal_seconds"][baseline] = difference_at_equal_cost(
-            *([run.over_seconds() for run in side] for side in both)
-        )
-        compared["break_even"][baseline] = _break_even(*both)
+        its = runs[baseline]
+        ends = [[run.measured("test_accuracy") for run in side] for side in (mine, its)]
+        compared[f"versus_{baseline}"] = paired_difference(*ends)
+        for name, over in (("steps", _SeedRun.over_steps), ("seconds", _SeedRun.over_seconds)):
+            gain = difference_at_equal_cost(list(map(over, mine)), list(map(over, its)))
+            compared[f"at_equal_{name}"][baseline] = gain
+        compared["break_even"][baseline] = _break_even(mine, its)
     return compared
 
 

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import torch
-from torch import nn
 
 from saln.errors import TrainingError
 from saln.experiments.arm import Arm
@@ -19,18 +18,10 @@ from saln.loading.selected_batches import SelectedBatches
 from saln.selection import Selector, candidates_needed
 from saln.training.cost_ledger import Ledger
 from saln.training.distributed_layers import synchronize
-from saln.training.loop import EpochResult, Measure, TrainState, train
+from saln.training.loop import EpochResult, TrainState, train
 
 # Takes an epoch's row, and the state that training goes on from.
 SaveEpoch = Callable[[EpochRow, dict[str, Any]], None]
-
-
-class TrainedArm(NamedTuple):
-    """The learner, what it cost and what was chosen for it."""
-
-    learner: nn.Module
-    ledger: Ledger
-    record: ChoiceRecord
 
 
 class _Plan(NamedTuple):
@@ -47,15 +38,8 @@ def train_arm(
     shared: SharedBySeed,
     save_epoch: SaveEpoch,
     saved: Mapping[str, Any] | None = None,
-) -> TrainedArm:
-    """Trains one arm with one seed.
-
-    Args:
-        comparison: What its parts are made by.
-        arm: Which.
-        shared: What all arms of the seed share.
-        save_epoch: Called after every epoch.
-        saved: A state that it was called with, to go on from.
+) -> ArmRun:
+    """Trains one arm with one seed; ``saved`` is a state to go on from, of ``save_epoch``.
 
     Raises:
         TrainingError: A loss that is not finite, or the reference model that the arm needs
@@ -65,7 +49,7 @@ def train_arm(
     if shared.without_reference is not None and arm.needs_reference:
         raise TrainingError(shared.without_reference)
     config, reporter = comparison.config, comparison.reporter
-    run = _ArmRun(comparison, arm, shared)
+    run = ArmRun(comparison, arm, shared)
     with run.ledger.phase("evaluate"):
         splits = comparison.measuring.splits(shared.data)
 
@@ -95,11 +79,11 @@ def train_arm(
             save_epoch(row, run.state_after(result))
         reporter.epoch(row, config.epochs)
         epoch = result.epoch
-    return TrainedArm(run.learner, run.ledger, run.record)
+    return run
 
 
-class _ArmRun:
-    """What changes while an arm trains, and what an epoch leaves of it."""
+class ArmRun:
+    """The learner of an arm, what it cost and what was chosen for it, while it trains and after."""
 
     def __init__(self, comparison: Comparison, arm: Arm, shared: SharedBySeed) -> None:
         self.comparison, self.arm, self.shared = comparison, arm, shared
@@ -154,6 +138,12 @@ class _ArmRun:
         # Known only of labels that were replaced here: as it came, a data set may hold some.
         known = self.comparison.config.label_noise > 0
         seconds: dict[str, Any] = {name: round(t, 6) for name, t in ledger.take().items()}
+        # None where --evaluate-every leaves the epoch out.
+        metrics: dict[str, Any] = {
+            f"{split}_{name}": value
+            for split, measure in result.measures.items()
+            for name, value in measure._asdict().items()
+        }
         return EpochRow(
             arm=self.arm.label,
             seed=self.shared.seed,
@@ -161,7 +151,7 @@ class _ArmRun:
             steps=ledger.counts.steps,
             examples_forward=ledger.counts.forward,
             examples_backward=ledger.counts.backward,
-            **_metrics(result.measures),
+            **metrics,
             wrong_label_share_kept=float(wrong.mean()) if known else None,
             seconds=PhaseSeconds(**seconds),
         )
@@ -185,15 +175,6 @@ class _ArmRun:
             "choices": self.record.state_dict(),
             "selector": self.selector.state_dict(),
         }
-
-
-def _metrics(measures: Mapping[str, Measure]) -> dict[str, Any]:
-    """The metrics of a row; none where --evaluate-every leaves the epoch out."""
-    return {
-        f"{split}_{name}": value
-        for split, measure in measures.items()
-        for name, value in measure._asdict().items()
-    }
 
 
 def _selector_of(batches: EpochBatches) -> Selector:

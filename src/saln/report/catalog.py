@@ -45,8 +45,8 @@ SECTIONS = (
         "Tables",
         (
             tables.accuracy_against_uniform,
-            tables.accuracy,
-            tables.loss,
+            functools.partial(tables.last, what="accuracy"),
+            functools.partial(tables.last, what="loss"),
             tables.time,
             tables.counts,
             comparisons.equal_costs,
@@ -132,11 +132,7 @@ def _load_packages() -> None:
 
 
 def make(part: Part, run: ReportedRun) -> Table | Drawing | None:
-    """What a function makes of a run.
-
-    Raises:
-        InputError: It is neither a table nor a figure, or its name is no name of a file.
-    """
+    """What a function makes of a run; an InputError where it is nothing that can be shown."""
     shown = part(run)
     source = getattr(part, "__name__", repr(part))
     if shown is not None and not isinstance(shown, Table | Drawing):

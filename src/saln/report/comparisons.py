@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from saln.experiments.arm import BASELINES, keeps_all
 from saln.experiments.rows import SPLITS, ArmSummary, BreakEven, Summary
 from saln.report.number_text import NOTHING, interval_text, number_text, verdict_text
-from saln.report.paper_claims import UNREAD, Claim, claims_for
+from saln.report.paper_claims import CLAIMS, UNREAD, Claim
 from saln.report.reported_run import ReportedRun
 from saln.report.values import Table
 
@@ -171,7 +171,7 @@ def _beside(claim: Claim, entry: ArmSummary | None) -> tuple[str, ...]:
 def paper_table(run: ReportedRun) -> Table | None:
     """Our results beside the paper's printed ones; None for presets that are not the paper's."""
     # By preset: other settings would not be those that the paper speaks of.
-    claims, summary = claims_for(run.preset), run.summary
+    claims, summary = CLAIMS.get(run.preset or "", ()), run.summary
     if not claims or run.preset is None:
         return None
     note = (

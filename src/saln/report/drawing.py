@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
 import logging
 import math
@@ -162,7 +163,7 @@ def _own_look(name: str) -> contextlib.AbstractContextManager[Any]:
     # It refuses to be imported with a backend that it does not know; none is used here.
     asked = os.environ.pop("MPLBACKEND", None)
     try:
-        import matplotlib
+        matplotlib = importlib.import_module("matplotlib")
     finally:
         if asked is not None:
             os.environ["MPLBACKEND"] = asked
@@ -170,14 +171,15 @@ def _own_look(name: str) -> contextlib.AbstractContextManager[Any]:
 
     known = {font.name for font in font_manager.fontManager.ttflist}
     fonts = ["DejaVu Sans", *(font for font in _MORE_FONTS if font in known)]
-    defaults: dict[str, Any] = {
+    defaults = {
         setting: value
         for setting, value in matplotlib.rcParamsDefault.items()
         if not setting.startswith(_NOT_LOOKS)
     }
     # Any: matplotlib's type of the argument lists every setting by name.
     looks: Any = defaults | {"font.family": fonts, "svg.hashsalt": name} | _STYLE
-    return matplotlib.rc_context(looks)
+    look: contextlib.AbstractContextManager[Any] = matplotlib.rc_context(looks)
+    return look
 
 
 def draw(figure: Drawing, arms: tuple[str, ...]) -> Drawn:

@@ -57,11 +57,7 @@ class LabelSection(NamedTuple):
 
 
 def label_section(folder: Path) -> LabelSection | None:
-    """The section for a run folder; None where no arm judged labels.
-
-    Raises:
-        DataError: ``labels.json`` is there but cannot be used.
-    """
+    """The section for a run folder; None where no arm judged labels."""
     path = RunFolder(folder).labels
     if not path.exists():
         return None

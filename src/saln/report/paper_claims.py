@@ -6,21 +6,13 @@ from typing import NamedTuple
 
 
 class Claim(NamedTuple):
-    """One method's printed results on one data set.
+    """One method's printed results on one data set: per cent by split, loss, and training time."""
 
-    Attributes:
-        arm: The arm that the paper's method is here.
-        tables: Where they are printed.
-        accuracy: Per cent: training, validation, test; None where not printed.
-        loss: Training, validation.
-        minutes: Training time; None where the printed table could not be read.
-    """
-
-    arm: str
-    tables: str
+    arm: str  # the arm that the paper's method is here
+    tables: str  # where they are printed
     accuracy: tuple[float, float, float]
     loss: tuple[float, float]
-    minutes: float | None
+    minutes: float | None  # None where the printed table could not be read
 
 
 # By preset. The paper trained ResNet-18 once on a T4; it gives no number of seeds and no
@@ -42,8 +34,3 @@ UNREAD = {
     "paper-oxford-pet": "tables 4 and 8 (training time)",
     "paper-cifar10": "tables 9 to 12 (standard training)",
 }
-
-
-def claims_for(preset: str | None) -> tuple[Claim, ...]:
-    """The paper's results on a preset's data; none where the preset is not the paper's."""
-    return CLAIMS.get(preset or "", ())

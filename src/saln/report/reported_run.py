@@ -56,11 +56,7 @@ def read_chosen(folder: Path, summary: Summary) -> Chosen | None:
 
 
 def final_weights(folder: Path, summary: Summary) -> dict[str, npt.NDArray[np.float32]]:
-    """Arm -> float32, (classes, d), of the first seed; arms without a checkpoint are left out.
-
-    Raises:
-        DataError: A checkpoint is broken.
-    """
+    """Arm -> float32, (classes, d), of the first seed; arms without a checkpoint are left out."""
     import torch  # a second or two, for a page that may have no checkpoints
 
     weights = {}
@@ -131,11 +127,7 @@ class ReportedRun:
 
     @functools.cached_property
     def left_out(self) -> tuple[str, ...]:
-        """The files that are missing, and the images that are damaged.
-
-        Raises:
-            DataError: Another file is not what was written.
-        """
+        """The files that are missing, and the images that are damaged."""
         names = []
         for name in () if self.record is None else self.record.files:
             kind = name.split("/")[0]

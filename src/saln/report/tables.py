@@ -72,25 +72,15 @@ def accuracy_against_uniform(run: ReportedRun) -> Table:
     )
 
 
-def accuracy(run: ReportedRun) -> Table:
-    """Accuracy of every split; the paper's first table."""
+def last(run: ReportedRun, what: str) -> Table:
+    """Accuracy, the paper's first table, or loss of every split."""
+    percent = what == "accuracy"
     return _table(
         run,
-        "accuracy",
-        "Accuracy (%) after the last epoch",
+        what,
+        f"{'Accuracy (%)' if percent else 'Cross-entropy'} after the last epoch",
         SPLITS,
-        lambda entry: [metric_text(entry.metric(f"{s}_accuracy"), percent=True) for s in SPLITS],
-    )
-
-
-def loss(run: ReportedRun) -> Table:
-    """Cross-entropy of every split."""
-    return _table(
-        run,
-        "loss",
-        "Cross-entropy after the last epoch",
-        SPLITS,
-        lambda entry: [metric_text(entry.metric(f"{s}_loss"), percent=False) for s in SPLITS],
+        lambda entry: [metric_text(entry.metric(f"{s}_{what}"), percent=percent) for s in SPLITS],
     )
 
 
