@@ -12,6 +12,7 @@ import saln
 from saln.curation.select_settings import describe
 from saln.errors import InputError
 from saln.features.from_arrays import write_store
+from saln.loading.saved_state import described
 from saln.randomness import derive_generator, derive_seed
 from saln.selection import Candidates, Coherence
 from saln.selection.coherence import candidate_neighbors, judge_of
@@ -220,7 +221,10 @@ def test_judge_and_power_change_nothing_where_they_are_the_defaults():
         found = selector(candidates, 50, generator=derive_generator(1)).positions
         assert torch.equal(found, expected)
     # Records of a choice name the selector: those of before must stay those of the default.
-    assert repr(Coherence()) == repr(Coherence("neighbors", 1.0)) == "Coherence()"
+    assert repr(Coherence()) == "Coherence(judge='neighbors', power=1.0)"
+    # As positions saved before hold it.
+    assert described(Coherence()) == described(Coherence("neighbors", 1.0)) == "Coherence()"
+    assert described(Coherence("labels", 4)) == "Coherence(judge='labels', power=4.0)"
     assert describe(Coherence()) == {"class": "saln.selection.coherence.Coherence"}
     assert repr(Coherence("labels", 4)) == "Coherence(judge='labels', power=4.0)"
     assert describe(Coherence("labels")) != describe(Coherence()) != describe(Coherence(power=2))

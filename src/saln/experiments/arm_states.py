@@ -101,7 +101,7 @@ def _write(path: Path, write: Callable[[Path], object]) -> None:
 def _checksum(path: Path, length: int) -> bytes:
     digest = xxhash.xxh3_128()
     with path.open("rb") as stream:
-        while length and (block := stream.read(min(_BLOCK, length))):
+        while length > 0 and (block := stream.read(min(_BLOCK, length))):
             digest.update(block)
             length -= len(block)
     return digest.hexdigest().encode()

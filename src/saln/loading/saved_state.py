@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def described(selector: Selector) -> str:
     """A selector with its hyperparameters, the same in every process."""
     # A hyperparameter without a repr of its own is shown by its address.
-    return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(selector))
+    return re.sub(r" at 0x[0-9a-fA-F]+", "", selector._stored())
 
 
 def state_of(choice: ChoiceBeforeLoading, epoch: int) -> dict[str, Any]:

@@ -73,8 +73,8 @@ class Selector(abc.ABC):
     is_joint: ClassVar[bool] = False
     observes_losses: ClassVar[bool] = False
     summary: ClassVar[str] = ""
-    # Hyperparameters that came after the class, with their defaults. Where one has its default it
-    # is not named, so that what was stored before it came still fits.
+    # Hyperparameters that came after the class, with their defaults. States do not name one that
+    # has its default, so that what was stored before it came still fits.
     _added: ClassVar[Mapping[str, Any]] = {}
     _watcher: Callable[[Candidates, Selection], None] | None = None
 
@@ -86,9 +86,16 @@ class Selector(abc.ABC):
         each parameter of ``__init__`` is read from the attribute of its name, with an
         underscore before it or without. What it remembers is no part.
         """
+        return self._call(lambda name: True)
+
+    def _stored(self) -> str:
+        """``repr`` as states hold it, without what :attr:`_added` need not name."""
+        return self._call(lambda name: not self._is_unsaid(name)) if self._added else repr(self)
+
+    def _call(self, is_named: Callable[[str], bool]) -> str:
         said = dict.fromkeys(parameters_of(type(self)), "?")
         said |= {name: _said(value) for name, value in kept_values(self).items()}
-        named = (f"{name}={text}" for name, text in said.items() if not self._is_unsaid(name))
+        named = (f"{name}={text}" for name, text in said.items() if is_named(name))
         return f"{type(self).__name__}({', '.join(named)})"
 
     def _is_unsaid(self, name: str) -> bool:
