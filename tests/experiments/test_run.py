@@ -91,7 +91,8 @@ def test_the_parts_add_up_to_the_total_of_every_arm_and_seed(finished):
         mine = [row for row in rows if (row["arm"], row["seed"]) == (cost["arm"], cost["seed"])]
         parts = cost["save"] + sum(row["seconds"][name] for row in mine for name in PHASES)
         total = cost["total"] - cost["features"] - cost["reference"]
-        assert 0.98 * total < parts < total * 1.001
+        # 30 ms more, in which a busy machine may have run something else.
+        assert 0.98 * total - 0.03 < parts < total * 1.001
         assert cost["save"] > 0
         assert cost["rss_bytes"] > 2**26  # torch alone takes more
         assert cost["cuda_bytes"] is None
