@@ -119,10 +119,8 @@ class Rank:
 class Sharing:
     """Among which ranks batches are shared out: as was asked for, else as the process group is.
 
-    The group is read whenever it is needed: it may be started after this was made.
-
-    Raises:
-        InputError: As :meth:`Rank.of`, and for a batch that cannot be shared.
+    The group is read whenever it is needed: it may be started after this was made. Raises
+    InputError as :meth:`Rank.of`, and for a batch that cannot be shared.
     """
 
     def __init__(self, batch_size: int, rank: int | None, world_size: int | None) -> None:
@@ -150,11 +148,7 @@ class Sharing:
         return rank
 
     def assign(self, rank: int, world_size: int) -> None:
-        """Fixes which process this is, whatever torch.distributed says.
-
-        Raises:
-            InputError: Another rank was asked for at the start, or the batch cannot be shared.
-        """
+        """Fixes which process this is, whatever torch.distributed says; raises InputError."""
         assigned = Rank(rank, world_size)
         if self._requested not in ((None, None), (0, 1)):
             requested = Rank(*self._requested)  # type: ignore[arg-type]
@@ -181,17 +175,10 @@ def share_bounds(n: int, rank: int, world_size: int) -> tuple[int, int]:
 
 
 def gather_rows(rows: Tensor, n: int, world_size: int, device: torch.device) -> Tensor:
-    """All ``n`` rows, in the order of the ranks, from each rank's part.
+    """All ``n`` rows, in the order of the ranks, from each rank's part by :func:`share_bounds`.
 
-    Args:
-        rows: (m, ...): the rows of :func:`share_bounds`. Floating ones travel as float32,
-            whole ones as int64: indices lose digits in a float.
-        n: Rows of all ranks.
-        world_size: How many ranks there are.
-        device: The learner's: where a backend that knows only GPUs, such as NCCL, sends from.
-
-    Returns:
-        float32 or int64, (n, ...), on the CPU; the same bytes on every rank.
+    Floating ones become float32, whole ones int64, on the CPU; the same bytes on every rank.
+    ``device`` is the learner's: where a backend that knows only GPUs, such as NCCL, sends from.
     """
     # Half precision is unknown to some backends, and indices lose digits in a float.
     rows = rows.detach().to(torch.float32 if rows.is_floating_point() else torch.int64)

@@ -52,12 +52,7 @@ def prepare(accelerator: Accelerator, loader: DataLoader[Any]) -> PreparedLoader
 
 
 def own_shares(accelerator: Accelerator, loader: DataLoader[Any]) -> DataLoader[Any]:
-    """Accelerate's loader around one that gives every process its share already.
-
-    Raises:
-        InputError: The Accelerator has ``dispatch_batches=True``.
-        MissingExtraError: Accelerate is not installed.
-    """
+    """Accelerate's loader around one that gives every process its share already."""
     with optional_import("accelerate", "saln.integrations.accelerate"):
         from accelerate.data_loader import prepare_data_loader
     if accelerator.dispatch_batches:

@@ -28,11 +28,7 @@ class PlainLoaders(lightning.Callback):
     def on_train_start(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
     ) -> None:
-        """Before the first step.
-
-        Raises:
-            InputError: Training goes on from a checkpoint, or the filter ratio has a schedule.
-        """
+        """Refuses to go on from a checkpoint, and a schedule of the filter ratio."""
         for chooser in _choosers(trainer):
             _refuse(chooser, resumed=trainer.ckpt_path is not None)
 

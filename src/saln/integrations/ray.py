@@ -78,13 +78,6 @@ class TrainingPart:
         return data.train
 
 
-def _import_ray() -> Any:
-    # Its default will change, and until then it warns.
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    with optional_import("ray", "engine 'ray'"):
-        return importlib.import_module("ray")
-
-
 def _check_reachable(address: str) -> None:
     """Ray itself would try for most of a minute."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
@@ -124,12 +117,11 @@ def connected(address: str | None, workers: int | None) -> Iterator[Any]:
     """Gives the module ``ray``, connected; a connection that was there stays.
 
     Without an address a cluster of so many cores (all, where not said) is started for the block.
-
-    Raises:
-        MissingExtraError: Ray is not installed.
-        InputError: No cluster at the address.
     """
-    ray = _import_ray()
+    # Its default will change, and until then it warns.
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    with optional_import("ray", "engine 'ray'"):
+        ray = importlib.import_module("ray")
     if ray.is_initialized():
         yield ray
         return

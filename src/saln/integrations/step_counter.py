@@ -15,12 +15,7 @@ from saln.loading.selected_stream import SelectedStream
 
 
 def chosen_by(loader: DataLoader[Any]) -> SelectedBatches | SelectedStream:
-    """What chooses the batches of a loader.
-
-    Raises:
-        InputError: Nothing of SALN's does; a data set of another length; a stream that gives
-            single samples, whose position the number of batches does not say.
-    """
+    """What chooses the batches of a loader; InputError where their number is no position."""
     stream = loader.dataset
     if isinstance(stream, SelectedStream):
         if not stream.as_batches or loader.batch_size is not None:
@@ -60,9 +55,6 @@ class CountingLoader:
 
     A loader with worker processes, or one that looks ahead as Accelerate's does, asks for
     batches before they are trained on; what is saved here is what was given.
-
-    Raises:
-        InputError: The batches are shared out among the ranks twice.
     """
 
     def __init__(self, loader: DataLoader[Any], batches: SelectedBatches | SelectedStream) -> None:
@@ -105,11 +97,7 @@ class CountingLoader:
         return self.batches.state_dict(steps=steps)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes on from a saved state: the next iteration gives the batches that were left.
-
-        Raises:
-            InputError: The state is of a sampler that would give other batches.
-        """
+        """Goes on from a saved state, as that of ``batches`` does."""
         self.batches.load_state_dict(state)
         self._batches_given = self._loaded_steps = int(state["step"])
         self._counted_epoch = self.batches.epoch

@@ -115,11 +115,7 @@ class SelectedTrainerMixin:
         self._resumable = _Resumable(selected_batches)
 
     def get_train_dataloader(self: Any) -> DataLoader[Any]:
-        """The chosen batches, of this process.
-
-        Raises:
-            InputError: The processes cannot share a batch equally.
-        """
+        """The chosen batches, of this process; raises InputError where it has no equal share."""
         accelerator, arguments = self.accelerator, self.args
         self.selected_batches.share_among(accelerator.process_index, accelerator.num_processes)
         dataset, collate = self.train_dataset, self.data_collator

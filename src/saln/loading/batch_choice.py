@@ -14,8 +14,10 @@ from torch import Tensor
 from saln.data.arguments import as_whole
 from saln.distributed import Rank, Sharing, gather_uneven
 from saln.errors import InputError
+from saln.loading.batch_iterator import BatchPosition
 from saln.loading.candidate_fields import CandidateFields, as_indices, as_losses, as_selector
 from saln.loading.filter_schedule import FilterSchedule, as_schedule
+from saln.loading.stream_position import StreamPosition
 from saln.randomness import derive_generator, seed_workers
 from saln.selection.candidates import Selection, candidates_needed
 from saln.selection.contract import BEFORE_LOADING, Selector
@@ -102,11 +104,7 @@ class BatchChoice:
         self.selector.observe(where, values)
 
     def begin_epoch(self, epoch: int) -> None:
-        """Tells the selector that an epoch begins, before its first choice.
-
-        Warns:
-            UserWarning: Once, when a second epoch begins and it has observed no losses.
-        """
+        """Tells the selector of an epoch; warns once where it has observed no losses in one."""
         if self.selector.observes_losses and not self._has_losses:
             silent = self._epoch_without_losses
             if silent is not None and epoch != silent and not self._remembers():
@@ -133,6 +131,8 @@ class ChoiceBeforeLoading(BatchChoice):
     ``fields`` are those of :class:`~saln.loading.candidate_fields.CandidateFields`; for the other
     arguments see :class:`~saln.loading.selected_batches.SelectedBatches`.
     """
+
+    position: BatchPosition | StreamPosition
 
     def __init__(
         self,
@@ -161,12 +161,12 @@ class ChoiceBeforeLoading(BatchChoice):
     @property
     def epoch(self) -> int:
         """The epoch that the next iteration is of."""
-        raise NotImplementedError
+        return self.position.epoch
 
     @property
     def loaded_step(self) -> int:
         """The step of the epoch that the next iteration begins with."""
-        raise NotImplementedError
+        return self.position.step
 
     @property
     def generator(self) -> torch.Generator:

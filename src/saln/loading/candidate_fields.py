@@ -187,16 +187,10 @@ class CandidateFields:
         device: torch.device | str = "cpu",
         **others: Any,
     ) -> Candidates:
-        """Looks candidates up: ``rows``, int64 (n,), for a selector that computes on the device.
+        """Looks up ``rows``, int64 (n,); raises InputError where there is no such row.
 
-        Args:
-            rows: Which.
-            indices: int64, (n,): their positions in the data set; ``rows`` when None.
-            device: Where the fields go.
-            **others: Fields that are not known before loading.
-
-        Raises:
-            InputError: There is no such row.
+        ``indices`` are their positions in the data set, where other than the rows; ``others`` are
+        fields that are not known before loading.
         """
         known: dict[str, Any] = {}
         if self.rows and len(rows) and not 0 <= int(rows.min()) <= int(rows.max()) < len(self):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, NoReturn, cast
+from dataclasses import dataclass
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,7 @@ from saln.selection.contract import Selector
 _READ = ("outputs", "losses", "embeddings")
 
 
+@dataclass(eq=False)
 class CandidateScores:
     """Reads of two networks what a selector requires; the arguments are LearnerSelected's.
 
@@ -26,41 +28,27 @@ class CandidateScores:
         examples_scored: How many examples the learner has been asked about, by this rank.
     """
 
-    def __init__(
-        self,
-        selector: Selector,
-        reader: BatchReader,
-        learner: nn.Module,
-        reference: nn.Module | None,
-        *,
-        outputs: Any,
-        device: torch.device,
-        reuse_forward: bool,
-    ) -> None:
-        self.selector = selector
-        self.reader = reader
-        self.learner = learner
-        self.reference = reference
+    selector: Selector
+    reader: BatchReader
+    learner: nn.Module
+    reference: nn.Module | None
+    reference_outputs: Any
+    device: torch.device
+    reuse_forward: bool
+    examples_scored: int = 0
+
+    def __post_init__(self) -> None:
+        outputs = self.reference_outputs
         if outputs is not None and not isinstance(outputs, Tensor):
-            outputs = torch.from_numpy(as_array(outputs, "reference_outputs"))
-        self.reference_outputs = outputs
-        self.device = device
-        self.reuse_forward = reuse_forward
-        self.examples_scored = 0
+            self.reference_outputs = torch.from_numpy(as_array(outputs, "reference_outputs"))
 
     def of(
         self, batch: Any, indices: Tensor, n: int, rank: Rank, where: str
     ) -> tuple[dict[str, Any], Any, Tensor | None]:
-        """The required fields of both networks for all ``n`` candidates of a batch.
+        """The required fields of both networks for all ``n`` candidates; each rank reads a share.
 
-        Each rank reads its share of them; the fields are those of all.
-
-        Returns:
-            The fields; the batch, on the device where all of it went there; and the learner's
-            outputs with their graph, where they are reused.
-
-        Raises:
-            TrainingError: A field is not finite, ``where``.
+        Also the batch, on the device where all of it went there, and the learner's outputs with
+        their graph, where they are reused. Raises TrainingError for a field that is not finite.
         """
         # No number of ranks need divide the candidates: shares differ by one at most.
         start, end = share_bounds(n, rank.index, rank.count)
@@ -73,7 +61,7 @@ class CandidateScores:
             if not required:
                 continue
             if network is None:  # the reference, whose outputs were made before
-                table = cast(Tensor, self.reference_outputs)
+                table = self.reference_outputs
                 # By position in the data set; the table may stay on the CPU.
                 rows = table[indices[start:end].to(table.device)].to(self.device)
                 read = self.reader.from_outputs(rows, mine, required)

@@ -24,11 +24,7 @@ from saln.selection.uniform import Uniform
 
 
 class EpochBatches:
-    """Batches of an epoch, loaded.
-
-    Attributes:
-        batches: What chooses them.
-    """
+    """Batches of an epoch, loaded."""
 
     batches: SelectedBatches | LearnerSelected
 
@@ -66,11 +62,7 @@ class CandidateBatches(SelectedBatches):
 class LoadedBatches(EpochBatches):
     """The batches that a sampler names, loaded and augmented.
 
-    Args:
-        view: What to read.
-        batches: Which of it.
-        workers: Loader processes; 0 loads in this one.
-        through: What each batch's images are put through; what comes out takes their place.
+    What comes out of ``through`` takes the place of each batch's images.
     """
 
     def __init__(

@@ -45,10 +45,9 @@ class EpochSetter:
         """Makes the next iteration the given epoch's.
 
         Raises:
-            InputError: Another epoch was given to the batch sampler, or a position in another
-                was loaded, which a library's own count would undo; Accelerate shares out
-                batches that every process shares out already; a schedule of the filter ratio
-                in a library that reads an epoch's length once.
+            InputError: A library's own count would undo what the sampler was given; Accelerate
+                shares out batches that are shared out already; a library that reads the length of
+                epochs once has a FilterSchedule.
         """
         batches = self.batches
         refuse_sharing_by_accelerate(batches)

@@ -27,11 +27,7 @@ D = TypeVar("D", bound=_Dataclass)
 
 
 def checked_options(kind: type[D], owner: Callable[..., Any], options: Mapping[str, Any]) -> D:
-    """The options, of a dataclass, that ``owner`` was given by keyword, with the others' defaults.
-
-    Raises:
-        TypeError: A keyword that it does not take; names those that are close to it.
-    """
+    """The options, a dataclass, that ``owner`` was given by keyword; TypeError names close ones."""
     # By hand: of a constructor that hands its keywords on, Python's own message names another.
     names = [field.name for field in dataclasses.fields(kind)]
     unknown = next((name for name in options if name not in names), None)

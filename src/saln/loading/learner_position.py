@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from saln.loading.learner_selected import LearnerSelected
 
 
+# What a saved state holds of the position.
+_NUMBERS = ("epoch", "step", "counted", "last")
+
+
 def digest(values: Tensor) -> int:
     """A whole number that differs for other values."""
     content = values.detach().cpu().contiguous().flatten().numpy().tobytes()
@@ -27,12 +31,7 @@ def digest(values: Tensor) -> int:
 
 
 class LearnerPosition:
-    """How far an epoch of :class:`~saln.loading.learner_selected.LearnerSelected` has come.
-
-    Attributes:
-        step: How many batches of the epoch have been given.
-        counted: How many candidates were in them.
-    """
+    """How far an epoch has come: ``step`` batches given, and ``counted`` candidates in them."""
 
     def __init__(self, selected: LearnerSelected) -> None:
         self.selected = selected
@@ -135,10 +134,7 @@ class LearnerPosition:
             # Loaders ask it ahead; what was chosen from is known here.
             batches = part.state_dict(steps=self.step)
         return {
-            "epoch": self.epoch,
-            "step": self.step,
-            "counted": self.counted,
-            "last": self.last,
+            **{name: getattr(self, name) for name in _NUMBERS},
             **self._settings(),
             "selector_state": selected.selector.state_dict(),
             "batches": copy.deepcopy(batches),
@@ -147,9 +143,7 @@ class LearnerPosition:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """See ``LearnerSelected.load_state_dict``."""
         selected = self.selected
-        own: dict[str, Any] = dict.fromkeys(
-            ("epoch", "step", "counted", "last", "selector_state", "batches")
-        )
+        own: dict[str, Any] = dict.fromkeys((*_NUMBERS, "selector_state", "batches"))
         own |= self._settings()
         refuse_other_settings(state, own, ("seed", "batch_size", "selector"), "LearnerSelected")
         if state["batches"] is not None and self._stateful() is None:
@@ -157,13 +151,10 @@ class LearnerPosition:
                 "the state holds a loader's position, but this loader has none; give the kind of "
                 "loader that it was saved with"
             )
-        numbers = {
-            key: as_whole(state[key], f"the state's {key}")
-            for key in ("epoch", "step", "counted", "last")
-        }
+        numbers = {key: as_whole(state[key], f"the state's {key}") for key in _NUMBERS}
         selected.selector.load_state_dict(state["selector_state"])
         # Sets the position back, so the numbers come after it.
         selected.set_epoch(numbers["epoch"])
-        self.epoch, self.step = numbers["epoch"], numbers["step"]
-        self.counted, self.last = numbers["counted"], numbers["last"]
+        for name, number in numbers.items():
+            setattr(self, name, number)
         self._loaded = dict(state) | numbers

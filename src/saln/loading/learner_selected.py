@@ -166,7 +166,7 @@ class LearnerSelected(BatchChoice):
         _check_sizes(batches, self.batch_size)
         self.scores = CandidateScores(
             self.selector, self.reader, learner, reference,
-            outputs=checked.reference_outputs,
+            reference_outputs=checked.reference_outputs,
             device=self.device,
             reuse_forward=checked.reuse_forward,
         )  # fmt: skip

@@ -6,7 +6,7 @@ import mmap
 import os
 import weakref
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
@@ -31,15 +31,8 @@ class MmapRows:
         self.array = array
         # Held open: the file may be renamed or removed while its rows are read.
         self._file: int | None = None
-        if (
-            isinstance(array, np.memmap)
-            and array.nbytes > _RESIDENT
-            and isinstance(array.base, mmap.mmap)  # not a part of one
-            and array.filename is not None
-            and array.flags.c_contiguous
-            and hasattr(os, "pread")
-        ):
-            self._file = os.open(array.filename, os.O_RDONLY)
+        if _is_file(array) and array.nbytes > _RESIDENT and hasattr(os, "pread"):
+            self._file = os.open(str(array.filename), os.O_RDONLY)
             weakref.finalize(self, os.close, self._file)
 
     def __len__(self) -> int:
@@ -48,12 +41,7 @@ class MmapRows:
     def __reduce__(self) -> tuple[Any, ...]:
         """Sends a mapped file to another process by its name, not by its content."""
         array = self.array
-        if (
-            isinstance(array, np.memmap)
-            and isinstance(array.base, mmap.mmap)
-            and array.filename is not None
-            and array.flags.c_contiguous
-        ):
+        if _is_file(array):
             return _map_again, (array.filename, array.dtype, array.offset, array.shape)
         return MmapRows, (array,)
 
@@ -93,6 +81,16 @@ class MmapRows:
             )
         rows.view(np.uint8).reshape(-1)[:] = np.frombuffer(content, dtype=np.uint8)
         return rows
+
+
+def _is_file(array: npt.NDArray[Any]) -> TypeGuard[np.memmap[Any, Any]]:
+    """Whether it is a whole mapped file, not a part of one, row after row."""
+    return (
+        isinstance(array, np.memmap)
+        and isinstance(array.base, mmap.mmap)
+        and array.filename is not None
+        and array.flags.c_contiguous
+    )
 
 
 def _map_again(file: Any, dtype: Any, offset: int, shape: tuple[int, ...]) -> MmapRows:

@@ -107,11 +107,7 @@ class BatchReader:
     def read(
         self, network: nn.Module, batch: Any, n: int, required: Sequence[str]
     ) -> dict[str, Any]:
-        """Puts a batch of ``n`` through a network in eval mode, a part at a time.
-
-        Returns:
-            What is required: float32 or float64, (n, ...).
-        """
+        """Reads a batch of ``n`` in eval mode, a part at a time: float32 or float64, (n, ...)."""
         # Its forward pass sends buffers between ranks, which read different numbers of parts.
         if isinstance(network, DistributedDataParallel):
             network = network.module
@@ -139,11 +135,7 @@ class BatchReader:
         return {name: _detached(field) for name, field in fields.items()}, _logits(outputs)
 
     def from_outputs(self, outputs: Any, batch: Any, required: Sequence[str]) -> dict[str, Any]:
-        """What is required, from a network's outputs for a batch.
-
-        Raises:
-            InputError: Outputs or losses of another kind or size than expected.
-        """
+        """What is required, from a network's outputs; InputError for those of another kind."""
         fields: dict[str, Any] = {}
         if "embeddings" in required:
             if not isinstance(outputs, PairEmbeddings):
@@ -197,13 +189,9 @@ class BatchReader:
             losses, who = self.loss(outputs, batch), "loss"
         else:
             logits = _logits(outputs)
-            if (
-                labels is None
-                or labels.dtype != torch.int64
-                or logits.ndim != 2
-                or labels.ndim != 1
-            ):
-                kind = None if labels is None else f"{labels.dtype} {tuple(labels.shape)}"
+            kind = None if labels is None else f"{labels.dtype} {tuple(labels.shape)}"
+            is_class = labels is not None and labels.dtype == torch.int64 and labels.ndim == 1
+            if labels is None or not is_class or logits.ndim != 2:
                 raise InputError(
                     f"outputs {tuple(logits.shape)} with labels {kind} have no cross-entropy; "
                     "give labels=KEY of int64 (n,) labels, or loss, a function of outputs and "

@@ -13,14 +13,6 @@ from saln.threads import one_core
 T = TypeVar("T")
 
 
-class _Failure:
-    def __init__(self, error: BaseException) -> None:
-        self.error = error
-
-
-_EXHAUSTED = object()
-
-
 class Prefetcher(Generic[T]):
     """Iterates over ``work(step)`` for steps in a range, up to ``depth`` of them ahead.
 
@@ -53,11 +45,9 @@ class Prefetcher(Generic[T]):
             self._finalizer = weakref.finalize(self, _end, self._stop, self._room, self._thread)
             self._thread.start()
         result = self._results.get()
-        if result is _EXHAUSTED or isinstance(result, _Failure):
+        if isinstance(result, BaseException):  # what went wrong, or that nothing is left
             self.close()
-            if isinstance(result, _Failure):
-                raise result.error
-            raise StopIteration
+            raise result
         self._room.release()
         return result  # type: ignore[return-value]
 
@@ -83,9 +73,9 @@ def _run(
                 if stop.is_set():
                     return
                 results.put(work(step))
-        results.put(_EXHAUSTED)
+        results.put(StopIteration())
     except BaseException as error:
-        results.put(_Failure(error))
+        results.put(error)
 
 
 def _end(stop: threading.Event, room: threading.Semaphore, thread: threading.Thread) -> None:

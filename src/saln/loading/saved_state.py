@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -34,11 +35,7 @@ def state_of(choice: ChoiceBeforeLoading, epoch: int) -> dict[str, Any]:
 def refuse_other_settings(
     state: Mapping[str, Any], own: Mapping[str, Any], keys: Iterable[str], what: str
 ) -> None:
-    """Checks that a state was saved by what would give the same batches.
-
-    Raises:
-        InputError: Other keys than ``own``, of ``what`` would go on; or another value of ``keys``.
-    """
+    """Raises InputError where a state has other keys than ``own``, or other values at ``keys``."""
     if not isinstance(state, Mapping) or set(own) != set(state):
         held = ", ".join(sorted(map(str, state))) if isinstance(state, Mapping) else repr(state)
         raise InputError(
@@ -55,3 +52,13 @@ def refuse_other_settings(
                 f"the state was saved with {key} {state[key]}, here it is {own[key]}; "
                 "go on with the settings that it was saved with"
             )
+
+
+def warn_of_the_middle(requested: int, epoch: int) -> None:
+    """Warns where another epoch was set than the one in whose middle a loaded state is."""
+    warnings.warn(
+        f"set_epoch({requested}) was called, but the loaded state is in the middle of epoch "
+        f"{epoch}: that epoch is finished first; set the epoch that the state is of",
+        UserWarning,
+        stacklevel=3,
+    )

@@ -16,8 +16,7 @@ from saln.data.items import MapStyle
 from saln.errors import InputError
 from saln.features.store import FeatureStore
 from saln.loading.batch_choice import ChoiceBeforeLoading, Phase, no_phase
-from saln.loading.batch_iterator import BatchIterator
-from saln.loading.batch_position import BatchPosition
+from saln.loading.batch_iterator import BatchIterator, BatchPosition
 from saln.loading.candidate_fields import as_indices
 from saln.loading.epoch_setter import EpochSetter
 from saln.loading.filter_schedule import FilterSchedule
@@ -62,30 +61,22 @@ class EpochWeights:
 
     def __init__(self, length: int) -> None:
         self._length = length
-        self._epoch: int | None = None
-        self._values: Tensor | None = None
+        self.epoch: int | None = None
+        self.values: Tensor | None = None
 
     def begin(self, epoch: int) -> None:
         """Forgets another epoch's; two iterations of an epoch name the same."""
-        if self._epoch != epoch:
-            self._epoch, self._values = epoch, None
-
-    def forget(self) -> None:
-        """What the selector knows may be other than it was when the epoch began."""
-        self._epoch = None
+        if self.epoch != epoch:
+            self.epoch, self.values = epoch, None
 
     def keep(self, indices: Tensor, weights: Tensor | None) -> None:
         """Takes the weights of a chosen batch; None where all weigh the same."""
         if weights is None:
             return
-        if self._values is None:
-            self._values = torch.ones(self._length)
+        if self.values is None:
+            self.values = torch.ones(self._length)
         # An epoch names no example twice, so its index says which weight is meant.
-        self._values[indices] = weights.float().cpu()
-
-    def of(self, indices: Any) -> Tensor | None:
-        """See :meth:`SelectedBatches.weights_of`."""
-        return None if self._values is None else self._values[as_indices(indices)]
+        self.values[indices] = weights.float().cpu()
 
 
 class SelectedBatches(ChoiceBeforeLoading, Sampler[list[int]]):
@@ -147,22 +138,12 @@ class SelectedBatches(ChoiceBeforeLoading, Sampler[list[int]]):
         self._readable = self.fields.readable()
         # What could not be read when the features were made is never a candidate.
         self.usable = self.length if self._readable is None else len(self._readable)
-        self.position = BatchPosition()
+        self.position: BatchPosition = BatchPosition()
         self.weights = EpochWeights(self.length)
         # Libraries look for an attribute of this name, to tell it the epoch.
         self.sampler = EpochSetter(self)
         _check_sizes(self)
         _check_dataset(checked.dataset, features, self.length)
-
-    @property
-    def epoch(self) -> int:
-        """The epoch that the next iteration is of."""
-        return self.position.epoch
-
-    @property
-    def loaded_step(self) -> int:
-        """The step of the epoch that the next iteration begins with."""
-        return self.position.start
 
     @property
     def drop_last(self) -> bool:
@@ -248,7 +229,7 @@ class SelectedBatches(ChoiceBeforeLoading, Sampler[list[int]]):
         self.selector.load_state_dict(state["selector_state"])
         self.position.load(epoch, step)
         self.sampler.note_load(epoch)
-        self.weights.forget()
+        self.weights.epoch = None  # the selector may know other than when the epoch began
 
     def order(self, epoch: int) -> Tensor:
         """The epoch's order of the examples that can be read: int64 (N,), or fewer."""
@@ -273,7 +254,8 @@ class SelectedBatches(ChoiceBeforeLoading, Sampler[list[int]]):
         Args:
             indices: (m,): whole numbers, on any device; the weights are on the CPU.
         """
-        return self.weights.of(indices)
+        values = self.weights.values
+        return None if values is None else values[as_indices(indices)]
 
 
 def _check_dataset(dataset: Any, features: Any, length: int) -> None:

@@ -139,16 +139,13 @@ class SelectedStream(ChoiceBeforeLoading, IterableDataset[Any]):
         **options: Unpack[SelectedStreamOptions],
     ) -> None:
         self.options = checked = checked_options(_StreamOptions, type(self), options)
-        known = {
-            "features": features,
-            "labels": checked.labels,
-            "label_confidence": checked.label_confidence,
-        }
+        known = {"features": features, "labels": checked.labels}
+        known["label_confidence"] = checked.label_confidence
         ranks = (checked.rank, checked.world_size)
         super().__init__(selector, batch_size, filter_ratio, seed, ranks, known)
         self.source = source
         self.as_batches = checked.as_batches
-        self.position = StreamPosition()
+        self.position: StreamPosition = StreamPosition()
         self._pass: StreamPass | None = None
         self._iterator_used = False
         self.keys = rows_by_key(keys, len(self.fields))
@@ -157,16 +154,6 @@ class SelectedStream(ChoiceBeforeLoading, IterableDataset[Any]):
             buffered = BUFFERED_CHOICES * self.schedule.candidates(self.batch_size)
         self.shuffle_buffer = as_whole(buffered, "shuffle_buffer", 0)
         self.candidates_of(0)  # raises for itself
-
-    @property
-    def epoch(self) -> int:
-        """The epoch that the next iteration is of."""
-        return self.position.shared.epoch
-
-    @property
-    def loaded_step(self) -> int:
-        """The step of the epoch that the next iteration begins with."""
-        return self.position.step
 
     @property
     def split(self) -> frozenset[str]:

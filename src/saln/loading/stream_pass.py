@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -12,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import get_worker_info
 
 from saln.errors import DataError, InputError, SalnError
+from saln.loading.saved_state import warn_of_the_middle
 from saln.loading.stream_reader import Item, SampleReader, asks_for_worker, tell_epoch
 from saln.randomness import derive_generator
 from saln.selection.candidates import Selection
@@ -103,20 +103,12 @@ class StreamPass:
             self._state_before = None
             if not number and self.next_epoch is not None:
                 # Something is left of the state's epoch, although another was set.
-                self._warn_of_the_middle()
+                warn_of_the_middle(self.next_epoch, self.epoch)
             yield batch
         self._state_before = None
         if self.next_epoch is not None and stream.has_ended(self.epoch):
             self._go_to(self.next_epoch)
             yield from self._rest()
-
-    def _warn_of_the_middle(self) -> None:
-        warnings.warn(
-            f"set_epoch({self.next_epoch}) was called, but the loaded state is in the middle of "
-            f"epoch {self.epoch}: that epoch is finished first; set the epoch that the state is of",
-            UserWarning,
-            stacklevel=3,
-        )
 
     def _go_to(self, epoch: int) -> None:
         """Begins another epoch, after one of which nothing was left."""
@@ -187,10 +179,10 @@ class StreamPass:
             stream.source,
             keys=stream.keys,
             rows=len(stream.fields),
-            skipped=stream.fields.skipped.tolist(),
+            skipped=frozenset(stream.fields.skipped.tolist()),
             skip_unknown=stream.options.skip_unknown,
             key_field=stream.options.key_field,
-            shuffle_buffer=stream.shuffle_buffer,
+            size=max(1, stream.shuffle_buffer),
             generator=derive_generator(stream.seed, "shuffle", epoch, *part),
         )
         used = {"given": state["step"] * stream.candidates_of(epoch)}

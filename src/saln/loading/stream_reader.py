@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
 from types import CodeType
 from typing import Any, NamedTuple
@@ -12,27 +13,24 @@ import torch
 
 from saln.errors import DataError, InputError
 
+# WebDataset's stages that share samples out, and among whom.
+_SPLITTERS = {
+    "split_by_worker": {"workers"},
+    "split_by_node": {"ranks"},
+    "ResampledShards": {"ranks", "workers"},
+}
+
 
 class Item(NamedTuple):
-    """One sample of a stream, as its source gave it.
+    """One sample of a stream, as its source gave it."""
 
-    Attributes:
-        row: Its row of the features; without features its position in the source.
-        key: Its name.
-        sample: Undecoded.
-    """
-
-    row: int
+    row: int  # of the features; without features its position in the source
     key: str
-    sample: Any
+    sample: Any  # undecoded
 
 
 def key_of(sample: Any, field: str) -> tuple[str, Any]:
-    """The key of a sample, in a dict at ``field``, and what is to be decoded.
-
-    Raises:
-        InputError: It is neither a pair (key, raw sample) nor a dict that holds its key.
-    """
+    """A key, in a dict at ``field``, and what is to be decoded; InputError where there is none."""
     if isinstance(sample, Mapping):
         if field not in sample:
             raise InputError(
@@ -59,13 +57,8 @@ def known_split(source: Any) -> frozenset[str] | None:
         split: set[str] = set()
         for stage in getattr(source, "pipeline", ()):
             name = getattr(stage, "__name__", type(stage).__name__)
-            if name == "split_by_worker":
-                split.add("workers")
-            elif name == "split_by_node":
-                split.add("ranks")
-            elif name == "ResampledShards":
-                split |= {"ranks", "workers"}
-            elif hasattr(stage, "pipeline"):  # a pipeline inside a pipeline
+            split |= _SPLITTERS.get(name, set())
+            if hasattr(stage, "pipeline"):  # a pipeline inside a pipeline
                 split |= known_split(stage) or set()
         return frozenset(split)
     if "datasets" in modules:
@@ -91,48 +84,29 @@ def tell_epoch(source: Any, epoch: int) -> None:
         source.set_epoch(epoch)
 
 
+@dataclass(eq=False)
 class SampleReader(Iterator[Item]):
     """Goes once through a source, shuffles in a bounded buffer, and knows where it is.
 
-    Args:
-        source: Gives the same samples in the same order whenever it starts anew. One that
-            can be put back is, unless it would lose what it holds in a buffer.
-        keys: Key -> row; None gives positions.
-        rows: How many rows there are.
-        skipped: Those that hold nothing, as they could not be read; their samples are left out.
-        skip_unknown: Leave samples out whose key is not in ``keys``.
-        key_field: See :func:`key_of`.
-        shuffle_buffer: How many samples a draw is from; 0 keeps the order.
-        generator: For the draws.
+    The source gives the same samples in the same order whenever it starts anew. One that can be
+    put back is, unless it would lose what it holds in a buffer.
     """
 
-    def __init__(
-        self,
-        source: Iterable[Any],
-        *,
-        keys: Mapping[str, int] | None,
-        rows: int,
-        skipped: Iterable[int],
-        skip_unknown: bool,
-        key_field: str,
-        shuffle_buffer: int,
-        generator: torch.Generator,
-    ) -> None:
-        self.source = source
-        self.keys = keys
-        self.rows = rows
-        self.skipped = frozenset(skipped)
-        self.skip_unknown = skip_unknown
-        self.key_field = key_field
-        self.size = max(1, shuffle_buffer)
-        self.generator = generator
-        self._samples: Iterator[Any] | None = None
-        self._samples_read = 0  # samples taken from the source, with those that are left out
-        self._samples_given = 0
-        self._last_key: str | None = None
-        self._known_samples = 0
-        self._ended = False
-        self._buffer: list[Item] = []
+    source: Iterable[Any]
+    keys: Mapping[str, int] | None  # key -> row; None gives positions
+    rows: int
+    skipped: frozenset[int]  # rows that could not be read; their samples are left out
+    skip_unknown: bool
+    key_field: str
+    size: int  # how many samples a draw is from; 1 keeps the order
+    generator: torch.Generator
+    _samples: Iterator[Any] | None = None
+    _samples_read: int = 0  # samples taken from the source, with those that are left out
+    _samples_given: int = 0
+    _last_key: str | None = None
+    _known_samples: int = 0
+    _ended: bool = False
+    _buffer: list[Item] = field(default_factory=list)
 
     def __next__(self) -> Item:
         # Full again before each draw: every sample waits in a buffer of the same size.
@@ -204,25 +178,17 @@ class SampleReader(Iterator[Item]):
         return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes there: by the source's own state, or else by reading up to it; decodes nothing.
-
-        Raises:
-            DataError: The stream is not the one that the state was saved with.
-        """
-        if state.get("source") is not None:
+        """Goes there, and decodes nothing; raises DataError where the stream is another."""
+        if state.get("source") is not None:  # put back, by the source's own state
             self._ended = state["ended"]
             if not self._ended:
                 self.source.load_state_dict(state["source"])  # type: ignore[attr-defined]
-            self._samples_read, self._samples_given, self._last_key = (
-                state["read"],
-                state["given"],
-                state["last"],
-            )
-            self._known_samples = state["known"]
+            self._samples_read, self._samples_given = state["read"], state["given"]
+            self._last_key, self._known_samples = state["last"], state["known"]
             self._buffer = [Item(*item) for item in state["buffer"]]
             self.generator.set_state(state["random"])
             return
-        # Its draws are made again too: the buffer is then what it was.
+        # Else read up to there. Its draws are made again too: the buffer is then what it was.
         for _ in range(state["given"]):
             if next(self, None) is None:
                 raise DataError(
@@ -240,13 +206,10 @@ class SampleReader(Iterator[Item]):
 
 
 def _own_state(source: Any) -> Callable[[], Any] | None:
-    if hasattr(source, "state_dict") and hasattr(source, "load_state_dict"):
-        # Its own state would lose the samples that wait in a buffer of its own.
-        if _loses_buffer(getattr(source, "_ex_iterable", None)):
-            return None
-        own: Callable[[], Any] = source.state_dict
-        return own
-    return None
+    has_own = hasattr(source, "state_dict") and hasattr(source, "load_state_dict")
+    # Its own state would lose the samples that wait in a buffer of its own.
+    loses = _loses_buffer(getattr(source, "_ex_iterable", None))
+    return source.state_dict if has_own and not loses else None
 
 
 def _loses_buffer(iterable: Any) -> bool:
@@ -261,11 +224,7 @@ def _loses_buffer(iterable: Any) -> bool:
 def rows_by_key(
     keys: Mapping[str, int] | Sequence[str] | None, rows: int
 ) -> Mapping[str, int] | None:
-    """Key -> row, of a mapping or of the keys in the order of the rows; None without rows.
-
-    Raises:
-        InputError: No keys, not one a row, or a key twice.
-    """
+    """Key -> row; None without rows. InputError without keys, not one a row, or a key twice."""
     if not rows:
         return None
     if keys is None:
