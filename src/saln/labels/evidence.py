@@ -170,11 +170,16 @@ class Gatherer:
 
     def leverages(self, which: Places, penalties: list[float]) -> Tensor:
         """Of some examples: (b, penalties)."""
-        parts = [
-            self.filter.leverages(self.rows.take(which[start : start + self.size]), penalties)
-            for start in range(0, len(which), self.size)
-        ]
-        return torch.cat(parts)
+        # Written where it stays: many small results between large blocks would keep the heap's
+        # memory from going back to the system.
+        found: Tensor | None = None
+        for start in range(0, len(which), self.size):
+            part = self.rows.take(which[start : start + self.size])
+            values = self.filter.leverages(part, penalties)
+            if found is None:
+                found = values.new_empty(len(which), len(penalties))
+            found[start : start + len(values)] = values
+        return torch.empty(0, len(penalties)) if found is None else found
 
     def gather(
         self,
