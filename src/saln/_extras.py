@@ -18,17 +18,12 @@ _PACKAGES = {
 
 @contextlib.contextmanager
 def optional_import(extra: str, needed_by: str, *, instead: str = "") -> Iterator[None]:
-    """Surrounds the imports of an optional package.
+    """Surrounds the imports of an optional package, which an extra installs.
 
     ::
 
         with optional_import("faiss", "engine 'faiss'", instead="use engine 'exact'"):
             import faiss
-
-    Args:
-        extra: The extra that installs it.
-        needed_by: What it is needed for, as the message's first words.
-        instead: What else can be done.
 
     Raises:
         MissingExtraError: It is not installed; names it and the command that installs it.

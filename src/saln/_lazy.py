@@ -13,15 +13,9 @@ def lazy_names(
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
     """Makes the ``__getattr__`` and ``__dir__`` of a package's ``__init__.py`` (PEP 562).
 
-    Type checkers see the same names by imports under ``TYPE_CHECKING``.
-
-    Args:
-        package: Its ``__name__``.
-        homes: Names by the module that defines them. None may be that of another module of the
-            package: importing that one would hide the name.
-
-    Returns:
-        Both functions.
+    Type checkers see the same names by imports under ``TYPE_CHECKING``. None of the names, which
+    stand by the module that defines them, may be that of another module of the package: importing
+    that one would hide it.
     """
     home_of = {name: home for home, names in homes.items() for name in names}
 

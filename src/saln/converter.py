@@ -49,12 +49,10 @@ def allowed(kind: Any) -> str:
 
 
 def convert(value: object, kind: Any) -> Any:
-    """Turns a value into a kind, where its meaning is plain.
+    """Turns a value of Python, NumPy, torch or pandas into a kind, where its meaning is plain.
 
-    Args:
-        value: Of Python, NumPy, torch or pandas.
-        kind: A field's annotation: ``int``, ``float``, ``bool``, ``str``, ``Path``, a
-            ``Literal``, a ``tuple`` of one of them with any length, or a union with None.
+    A kind is ``int``, ``float``, ``bool``, ``str``, ``Path``, a ``Literal``, a ``tuple`` of one of
+    them with any length, or a union with None.
 
     Raises:
         ValueError: It is none; the message is what may be given.

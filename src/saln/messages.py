@@ -65,11 +65,7 @@ def spelled_by(spelling: Spelling) -> Iterator[None]:
 def parameter(name: str, value: object = NO_VALUE) -> str:
     """A parameter in a message, with the value that it has or should get.
 
-    Args:
-        name: As in Python, such as ``batch_size``.
-        value: Shown beside it; a :class:`Placeholder` for one that the user has to choose.
-
-    Returns:
-        ``batch_size=0`` or what the context makes of it, such as ``--batch-size 0``.
+    ``batch_size=0`` or what the context makes of it, such as ``--batch-size 0``; the value is a
+    :class:`Placeholder` where the user has to choose it.
     """
     return _spelling.get()(name, value)

@@ -87,14 +87,11 @@ def example_candidates(
 def _take(candidates: Candidates, positions: Tensor) -> Candidates:
     """The candidates at the positions, in that order."""
     taken: dict[str, Any] = {}
-    for field in fields(candidates):
-        value = getattr(candidates, field.name)
+    for name, value in vars(candidates).items():
         if isinstance(value, PairEmbeddings):
-            taken[field.name] = replace(
-                value, image=value.image[positions], text=value.text[positions]
-            )
+            taken[name] = replace(value, image=value.image[positions], text=value.text[positions])
         elif value is not None:
-            taken[field.name] = value[positions]
+            taken[name] = value[positions]
     return Candidates(**taken)
 
 
@@ -120,39 +117,31 @@ def _batches(
     selector: Selector,
     pool: Candidates,
     *,
-    seed: int = 0,
-    epochs: int = 4,
     first: tuple[int, int] = (0, 0),
     losses_last: bool = False,
 ) -> Iterator[_Kept]:
     """A small training run: 3 steps an epoch, each keeping 4 of a third of the pool.
 
-    Args:
-        selector: Changed by what it observes.
-        pool: The data set.
-        seed: Decides every choice.
-        epochs: How many.
-        first: (epoch, step) to begin with; those before are left out.
-        losses_last: Whether all choices of an epoch are made before it observes the first loss.
+    It begins with the ``first`` (epoch, step). With ``losses_last`` all choices of an epoch are
+    made before the selector observes the first loss.
     """
     size = len(pool) // 3
-    for epoch in range(first[0], epochs):
-        order = torch.randperm(len(pool), generator=derive_generator(seed, "order", epoch))
+    for epoch in range(first[0], 4):
+        order = torch.randperm(len(pool), generator=derive_generator(0, "order", epoch))
         selector.begin_epoch(epoch)
         later: list[Tensor] = []
         for step in range(first[1] if epoch == first[0] else 0, 3):
             candidates = _take(pool, order[step * size : (step + 1) * size])
-            generator = derive_generator(seed, "select", epoch, step)
+            generator = derive_generator(0, "select", epoch, step)
             selection = selector(candidates, 4, generator=generator)
             indices = candidates.indices[selection.positions]
             weights = selection.weights
             yield indices.tolist(), None if weights is None else weights.tolist()
             later.append(indices)
-            if not losses_last:
-                selector.observe(indices, _loss(indices) / (epoch + 1))
-        if losses_last:
-            for indices in later:
-                selector.observe(indices, _loss(indices) / (epoch + 1))
+            if step == 2 or not losses_last:
+                for indices in later:
+                    selector.observe(indices, _loss(indices) / (epoch + 1))
+                later = []
 
 
 def _global_states() -> tuple[Any, ...]:
@@ -169,9 +158,9 @@ def _fail_unless(holds: bool, message: str) -> None:
         raise AssertionError(message)
 
 
-def _fail_unless_refused(call: Callable[[], object], words: str, what: str) -> None:
+def _fail_unless_refused(words: str, what: str, call: Callable[..., object], *given: Any) -> None:
     try:
-        call()
+        call(*given)
     except InputError as error:
         _fail_unless(words in str(error), f"{what}: the error does not say {words!r}: {error}")
     else:
@@ -232,8 +221,7 @@ class SelectorConformance:
         return selector(candidates, k, generator=derive_generator("conformance", seed))
 
     def _kept(self, candidates: Candidates, k: int, seed: int = 0) -> list[int]:
-        kept: list[int] = self._choose(candidates, k, seed).positions.tolist()
-        return kept
+        return list(self._choose(candidates, k, seed).positions.tolist())
 
     def _draws(self) -> bool:
         """Whether the choice depends on the generator."""
@@ -300,11 +288,9 @@ class SelectorConformance:
     def test_refuses_k_out_of_range(self) -> None:
         """0, below 0, above n."""
         for k in (0, -1, 13):
-            _fail_unless_refused(
-                lambda k=k: self._choose(self.candidates(12), k),  # type: ignore[misc]
-                f"k={k} is not allowed with 12 candidates",
-                f"k={k} with 12 candidates",
-            )
+            what = f"k={k} with 12 candidates"
+            words = f"k={k} is not allowed with 12 candidates"
+            _fail_unless_refused(words, what, self._choose, self.candidates(12), k)
 
     def test_ties(self) -> None:
         """All candidates the same but for their index."""
@@ -323,14 +309,9 @@ class SelectorConformance:
 
     def test_refuses_what_is_missing(self) -> None:
         """Each required field by itself."""
-        requires = self.make().requires
-        for name in sorted(requires):
-            lacking = _without(self.candidates(), {name})
-            _fail_unless_refused(
-                lambda lacking=lacking: self._choose(lacking, 2),  # type: ignore[misc]
-                f"lack {name}",
-                f"candidates without {name}",
-            )
+        for name in sorted(self.make().requires):
+            lacking, what = _without(self.candidates(), {name}), f"candidates without {name}"
+            _fail_unless_refused(f"lack {name}", what, self._choose, lacking, 2)
 
     def test_needs_no_more_than_it_requires(self) -> None:
         """Works with the required fields alone."""
@@ -345,11 +326,8 @@ class SelectorConformance:
                 for bad in (float("nan"), float("inf")):
                     candidates = self.candidates()
                     candidates.tensors(name)[number][7] = bad
-                    _fail_unless_refused(
-                        lambda candidates=candidates: self._choose(candidates, 2),  # type: ignore[misc]
-                        f"{name} of candidate 7 are NaN or infinite",
-                        f"{bad} in {name}",
-                    )
+                    words = f"{name} of candidate 7 are NaN or infinite"
+                    _fail_unless_refused(words, f"{bad} in {name}", self._choose, candidates, 2)
 
     def test_takes_every_floating_dtype(self) -> None:
         """Half precision of both kinds, and double."""
@@ -472,11 +450,8 @@ class SelectorConformance:
 
     def test_refuses_the_state_of_another(self) -> None:
         """With an error, in the place of going on wrongly."""
-        _fail_unless_refused(
-            lambda: self.make().load_state_dict({"of something else": 1}),
-            "saved by another selector",
-            "a state with other names",
-        )
+        state, load = {"of something else": 1}, self.make().load_state_dict
+        _fail_unless_refused("saved by another selector", "a state with other names", load, state)
 
 
 def check_selector(make: Callable[[], Selector]) -> None:

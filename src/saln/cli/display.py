@@ -66,9 +66,6 @@ class _Live:
     def __init__(self, progress: Progress) -> None:
         self.progress = progress
         self.task: TaskID | None = None
-        self.done = 0
-        self.started = 0.0
-        self.measured = ""
 
     def note(self, text: str) -> None:
         self.progress.console.print(text, highlight=False, markup=False, soft_wrap=True)
@@ -76,16 +73,14 @@ class _Live:
     def begin(self, what: str, total: int) -> None:
         if self.task is not None:  # one bar at a time: the one before has ended
             self.progress.remove_task(self.task)
-        self.done, self.started = 0, time.perf_counter()
-        self.measured = ""
+        self.done, self.started, self.measured = 0, time.perf_counter(), ""
         self.task = self.progress.add_task(what, total=total, speed="", result="")
 
     def advance(self, examples: int) -> None:
-        if self.task is None:
-            return
-        self.done += examples
-        speed = self.done / max(time.perf_counter() - self.started, 1e-9)
-        self.progress.update(self.task, advance=examples, speed=f"{speed:,.0f} images/s")
+        if self.task is not None:
+            self.done += examples
+            speed = self.done / max(time.perf_counter() - self.started, 1e-9)
+            self.progress.update(self.task, advance=examples, speed=f"{speed:,.0f} images/s")
 
     def epoch(self, row: EpochRow, epochs: int) -> None:
         if self.task is None:
@@ -101,11 +96,8 @@ class _Live:
 @contextmanager
 def open_reporter(*, silent: bool = False) -> Iterator[Reporter]:
     """Gives a reporter that suits standard error, or one that says nothing."""
-    if silent:
-        yield _Silent()
-        return
-    if not sys.stderr.isatty():
-        yield _Plain()
+    if silent or not sys.stderr.isatty():
+        yield _Silent() if silent else _Plain()
         return
     columns = (
         TextColumn("{task.description}", markup=False),

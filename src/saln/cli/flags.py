@@ -62,10 +62,7 @@ class Command(Generic[Settings]):
         return self.settings(**fields) if self.complete is None else self.complete(fields)
 
     def spell(self, name: str, value: object) -> str:
-        """A parameter of the library as it is given here, for :func:`saln.messages.spelled_by`.
-
-        What is neither a field nor in ``other_names`` is named as in Python.
-        """
+        """A parameter of the library as it is given here; others are named as in Python."""
         kinds, name = typing.get_type_hints(self.settings), self.other_names.get(name, name)
         if name not in kinds:  # text to be written as it is, or a parameter that has no flag
             return name if name in self.other_names.values() else python_spelling(name, value)
@@ -83,11 +80,7 @@ class Command(Generic[Settings]):
 
 
 def check_ray_flags(settings: Any) -> None:
-    """Refuses what is for Ray alone where Ray is not asked for.
-
-    Raises:
-        InputError: Such a flag without ``--engine ray``.
-    """
+    """Refuses what is for Ray alone where Ray is not asked for."""
     if settings.engine != "ray" and (settings.ray_address or settings.ray_workers is not None):
         raise InputError(
             f"{parameter('ray_address')} and {parameter('ray_workers')} are for "
@@ -169,11 +162,11 @@ class _Reader:
     def _place(self, texts: list[str]) -> None:
         """Gives what stands without a flag to the fields that are filled so."""
         for name in self.command.positional:
-            kind = self.kinds[name]
+            kind, count = self.kinds[name], 1
             several = typing.get_origin(kind) is tuple
-            one = typing.get_args(kind)[0] if several else kind
-            count = len(texts) if several else 1
-            taken = [self._value(self.command.written(name), text, one) for text in texts[:count]]
+            if several:
+                kind, count = typing.get_args(kind)[0], len(texts)
+            taken = [self._value(self.command.written(name), text, kind) for text in texts[:count]]
             texts = texts[count:]
             if taken:
                 self.fields[name] = tuple(taken) if several else taken[0]

@@ -47,11 +47,7 @@ _KEPT = {
 
 
 def load_command(name: str) -> Callable[[Sequence[str]], int]:
-    """Imports a command: it takes its arguments and gives the exit status.
-
-    Raises:
-        InputError: There is none of that name.
-    """
+    """Imports a command: it takes its arguments and gives the exit status."""
     if name not in _COMMANDS:
         raise InputError(f"unknown command {name!r}; choose one of {', '.join(_COMMANDS)}")
     module = importlib.import_module(f"saln.cli.{name}_command")

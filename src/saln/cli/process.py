@@ -73,15 +73,12 @@ class OutputError(Exception):
 class _GuardedStream:
     """A text stream that takes signs its encoding lacks, and whose loss is no crash.
 
-    Args:
-        stream: Where the text goes.
-        is_result: Whether the loss raises :class:`OutputError`, as that of a result has to. What
-            people only watch is dropped: no work ends because nobody can see it any more.
+    The loss of a result raises :class:`OutputError`. What people only watch is dropped: no work
+    ends because nobody can see it any more.
     """
 
     def __init__(self, stream: TextIO, *, is_result: bool) -> None:
-        self._stream = stream
-        self._is_result = is_result
+        self._stream, self._is_result = stream, is_result
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
@@ -142,11 +139,7 @@ def guarded_streams() -> Iterator[None]:
 
 @contextlib.contextmanager
 def own_warnings(*, debug: bool) -> Iterator[None]:
-    """Shows our own warnings in a line each, and other libraries' only to who looks for faults.
-
-    Args:
-        debug: Whether somebody does.
-    """
+    """Shows our own warnings in a line each, and other libraries' only with ``debug``."""
     if debug or sys.warnoptions:
         yield
         return

@@ -116,12 +116,8 @@ def _print_result(result: SelectionResult, listed: list[dict[str, Any]]) -> None
     from saln.cli.display import print_facts
 
     speed = result.computed / max(result.seconds, 1e-9)
-    print_facts(
-        {
-            "kept": f"{result.path}: {result.kept:,} of {result.rows:,} rows",
-            "took": f"{result.seconds:,.1f} s, {speed:,.0f} rows/s",
-        }
-    )
+    print_facts({"kept": f"{result.path}: {result.kept:,} of {result.rows:,} rows"})
+    print_facts({"took": f"{result.seconds:,.1f} s, {speed:,.0f} rows/s"})
     if result.tells_nothing is not None:
         print_facts({"labels": f"chosen at random: {result.tells_nothing}"})
     if result.noise_rate is not None:

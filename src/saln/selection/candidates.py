@@ -20,11 +20,7 @@ _WHOLE = frozenset({torch.int8, torch.int16, torch.int32, torch.uint8, torch.uin
 
 
 def _as_tensor(values: Any, name: str) -> Tensor:
-    """Values that somebody gave for a field, as a tensor; labels as class numbers.
-
-    Raises:
-        InputError: They are no numbers, or no labels.
-    """
+    """Values that somebody gave for a field, as a tensor; labels as class numbers."""
     array = as_array(values, f"candidates' {name}")
     if name == "labels":
         return torch.from_numpy(as_labels(array, array.shape)[0])

@@ -54,18 +54,11 @@ class EpochMemory:
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and numbers."""
-        return {
-            "epoch": -1 if self.epoch is None else self.epoch,
-            "known": self.known.clone(),
-            "next": self._next.clone(),
-        }
+        epoch = -1 if self.epoch is None else self.epoch
+        return {"epoch": epoch, "known": self.known.clone(), "next": self._next.clone()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes on from a saved state.
-
-        Raises:
-            InputError: It is not a state of this kind.
-        """
+        """Goes on from a saved state; InputError where it is of another kind."""
         if set(state) != {"epoch", "known", "next"}:
             raise InputError(
                 f"the selector's state holds {', '.join(sorted(state)) or 'nothing'}, expected "

@@ -29,11 +29,8 @@ def facility_location_positions(features: Tensor, k: int) -> tuple[Tensor, Tenso
     """Greedily maximizes ``sum over i of max over kept j of max(cosine(i, j), 0)``.
 
     Lazy and exact: what the naive greedy keeps, in its order. Equal gains go to the lower
-    position. Memory is proportional to the features above 4,096 rows.
-
-    Args:
-        features: floating, (n, d), finite; a zero row is similar to nothing.
-        k: 1 to n.
+    position; a zero row is similar to nothing. Memory is proportional to the finite features,
+    (n, d), above 4,096 rows.
 
     Returns:
         int64 (k,) positions in the order of the choice, and float64 (n,) what each row

@@ -50,9 +50,8 @@ class Bounds:
         )
 
     def __str__(self) -> str:
-        words = {"at least": self.low, "above": self.above, "at most": self.high}
-        words["below"] = self.below
-        return ", ".join(f"{word} {value:,}" for word, value in words.items() if value is not None)
+        words = zip(("at least", "above", "at most", "below"), vars(self).values(), strict=True)
+        return ", ".join(f"{word} {value:,}" for word, value in words if value is not None)
 
 
 @dataclass(frozen=True)
@@ -100,11 +99,7 @@ class Hyperparameter:
         return value
 
     def read(self, text: str) -> Any:
-        """The value that a text names, such as ``4``, ``0.5``, ``none``, ``true`` or ``'a b'``.
-
-        Raises:
-            ValueError: As of :meth:`convert`.
-        """
+        """The value that a text names, such as ``4``, ``none``, ``true``, ``'a b'``; converted."""
         value: Any = text
         if text.startswith(DIGEST):
             raise ValueError(f"the value itself, of which this is a digest: {self.allowed()}")

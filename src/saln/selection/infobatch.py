@@ -22,17 +22,8 @@ def inclusion_probabilities(
 
     As in the paper an easy example stays ``1 - prune_ratio`` times as often as a hard one,
     as long as there are more hard ones than ``k`` leaves room for; else all hard ones stay
-    and the easy ones fill the rest.
-
-    Args:
-        n_easy: How many there are.
-        n_hard: How many there are; one of the two is above 0.
-        k: How many are kept, 1 to ``n_easy + n_hard``.
-        prune_ratio: In [0, 1).
-
-    Returns:
-        Both in (0, 1] (an easy one's is 0 only when ``k`` equals ``n_hard`` in the second
-        case, which ``prune_ratio`` below 1 rules out); ``n_easy * easy + n_hard * hard = k``.
+    and the easy ones fill the rest. Both are in (0, 1] for a ``prune_ratio`` in [0, 1), and
+    ``n_easy * easy + n_hard * hard = k``.
     """
     hard = k / (n_hard + (1 - prune_ratio) * n_easy)
     if hard < 1:
@@ -47,12 +38,6 @@ def infobatch_positions(
 
     The number of easy ones is the expected one, rounded up or down at random so that it
     is right on average; within the easy and within the hard every set is equally likely.
-
-    Args:
-        is_easy: bool, (n,).
-        k: 1 to n.
-        prune_ratio: In [0, 1).
-        generator: CPU generator.
 
     Returns:
         int64 (k,) positions and float32 (k,) weights ``k / (n p)``, with ``p`` the

@@ -33,12 +33,8 @@ def one_versus_rest_losses(logits: Tensor, labels: Tensor) -> Tensor:
     tells itself from ``j``. The counterpart for classification of the sigmoid loss
     matrix between images and texts (arXiv 2406.17711, section 3).
 
-    Args:
-        logits: floating, (n, C), C at least 2; half precision is computed in float32.
-        labels: int64, (n,), in [0, C).
-
-    Returns:
-        float32 or float64, (n, n), finite wherever the logits are.
+    From logits (n, C), C at least 2, and labels (n,), in [0, C), to float32 or float64, (n, n),
+    finite wherever the logits are.
     """
     if logits.dtype not in (torch.float32, torch.float64):
         logits = logits.float()
@@ -104,9 +100,6 @@ def is_outer_difference(scores: Tensor) -> bool:
     """Whether ``s_ij = a_i - b_j`` for some vectors, which says nothing about pairs.
 
     A constant matrix does not count, nor one below 3 x 3, where it may be chance.
-
-    Args:
-        scores: floating, (n, n).
     """
     if len(scores) < 3:
         return False

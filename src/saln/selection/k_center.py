@@ -22,11 +22,7 @@ def k_center_positions(features: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
     The first center is the row nearest to the mean; each next one is the row farthest
     from the centers so far. Equal distances go to the lower position. Memory is
-    proportional to the features above 4,096 rows.
-
-    Args:
-        features: floating, (n, d), finite; half precision is computed in float32.
-        k: 1 to n.
+    proportional to the finite features, (n, d), above 4,096 rows.
 
     Returns:
         int64 (k,) positions in the order of the choice, and (n,) distances to the

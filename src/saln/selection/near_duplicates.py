@@ -39,11 +39,7 @@ def pictures(indices: Ints, similarities: Floats, labels: Ints) -> Ints:
     Copies are near each other, far nearer than neighbors are in this data set, and carry the
     same label: where labels differ, they were given apart. Where most examples have that many
     copies, as where features take few values, they are no copies but the data's own grain.
-
-    Args:
-        indices: (n, k), neighbors, nearest first.
-        similarities: (n, k), their cosines.
-        labels: (n,).
+    Neighbors, (n, k), stand nearest first.
     """
     n = len(labels)
     if indices.shape[1] == 0:
@@ -69,16 +65,9 @@ def graph_of_pictures(
 ) -> Graph:
     """The graph between pictures: of copies the nearest pair counts, and copies know no other.
 
-    A picture whose neighbors are mostly, or all, copies of itself has
-    those sought that are. Where none can be sought, its neighbors are the pictures that have one
-    of its copies among their neighbors.
-
-    Args:
-        indices: (n, k).
-        similarities: (n, k).
-        labels: (n,).
-        picture: (n,): from :func:`pictures`.
-        search: Finds neighbors among other pictures.
+    A picture whose neighbors are mostly, or all, copies of itself has those sought that are no
+    copies. Where ``search`` is None, its neighbors are the pictures that have one of its copies
+    among their neighbors. ``picture`` is of :func:`pictures`.
     """
     n, k = indices.shape
     count = int(picture.max()) + 1

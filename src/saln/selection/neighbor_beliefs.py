@@ -75,11 +75,7 @@ class SuspiciousLabel(NamedTuple):
 
 
 def _table(indices: Any, similarities: Any, n: int) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """A neighbor table that somebody gave, as arrays.
-
-    Raises:
-        InputError: Shapes that do not fit, or entries that are no neighbors.
-    """
+    """A neighbor table that somebody gave, as arrays; InputError where its entries are none."""
     where = as_array(indices, "neighbors' indices")
     near = as_array(similarities, "neighbors' similarities")
     if where.ndim != 2 or where.shape != near.shape or len(where) != n:
@@ -189,13 +185,9 @@ def label_beliefs(
     )
     # Judged on the CPU; what is compared with the labels goes where they are.
     if isinstance(labels, Tensor) and labels.device.type != "cpu":
-        device = labels.device
-        return replace(
-            beliefs,
-            confidence=beliefs.confidence.to(device),
-            believed=beliefs.believed.to(device),
-            transition=beliefs.transition.to(device),
-        )
+        names, device = ("confidence", "believed", "transition"), labels.device
+        moved: dict[str, Any] = {name: getattr(beliefs, name).to(device) for name in names}
+        return replace(beliefs, **moved)
     return beliefs
 
 
@@ -257,17 +249,17 @@ def store_beliefs(
         InputError: As :func:`label_beliefs`; no labels with an array.
         DataError: The disk of the store is full or fails.
     """
+    features: Any = store
     readable = None
     if isinstance(store, FeatureStore):
         labels = store.labels if labels is None else labels
-        features: npt.NDArray[Any] = store.features
-        readable = store.readable
+        features, readable = store.features, store.readable
         if readable is not None:
             labels = as_array(labels, "labels")
-    else:
-        if labels is None:
-            raise InputError("coherence judges labels, and none are given; give one a row")
-        features = store if isinstance(store, np.ndarray) else as_array(store, "features")
+    elif labels is None:
+        raise InputError("coherence judges labels, and none are given; give one a row")
+    elif not isinstance(store, np.ndarray):
+        features = as_array(store, "features")
     length = len(labels) if hasattr(labels, "__len__") else 0
     if length != len(features):
         raise InputError(f"{len(features)} rows of features but {length} labels; give one a row")
@@ -299,21 +291,8 @@ def store_beliefs(
 def label_confidence(features: FeatureStore | Any, labels: Any = None) -> npt.NDArray[np.float64]:
     """How likely each label is right, for :class:`Coherence`: what :func:`store_beliefs` finds.
 
-    Nothing is written; a neighbor table that lies beside a store is used.
-
-    Args:
-        features: A feature store, or (n, d).
-        labels: (n,); the store's own when None.
-
-    Returns:
-        float64, (n,): all 1 where features and labels tell nothing.
-
-    Raises:
-        InputError: As :func:`store_beliefs`.
-        DataError: Likewise.
-
-    Warns:
-        UserWarning: Features and labels tell nothing: examples are then drawn evenly.
+    Nothing is written; a neighbor table that lies beside a store is used. Gives float64, (n,): all
+    1 where features and labels tell nothing, which is warned of: examples are then drawn evenly.
     """
     beliefs = store_beliefs(features, labels, keep=False)
     if beliefs.tells_nothing is not None:

@@ -132,17 +132,6 @@ class _Votes(NamedTuple):
     heard: npt.NDArray[np.bool_]  # (rows,): whether there is any vote
 
 
-def _votes(weights: Any, beliefs: Any, own: Any, total: Floats) -> _Votes:
-    # The label is an entry in any case: so little that it counts for nothing.
-    found = sparse.csr_array(weights @ beliefs + 1e-100 * own)
-    found.sort_indices()
-    sizes = np.diff(found.indptr)
-    rows = np.repeat(np.arange(len(sizes)), sizes)
-    heard = total > 0
-    shares = found.data / np.where(heard, total, 1.0)[rows]
-    return _Votes(rows, found.indices.astype(np.int64), shares, found.indptr[:-1], heard)
-
-
 def _first(values: Floats, votes: _Votes) -> tuple[Floats, Ints]:
     """The largest value of each row, and at which entry; of equals the lowest class."""
     # Rows are runs of entries: reduceat works on each without a dense matrix.
@@ -215,11 +204,8 @@ def _strangeness(graph: Graph, members: Ints, reach: float) -> Floats:
     # How near the neighbors are to their own neighbors, on average.
     links = sparse.csr_array((np.ones(weights.nnz), weights.indices, weights.indptr), weights.shape)
     usual = links @ nearness / np.maximum(places, 1)
-    far = 1.0 - np.divide(
-        nearness, reach * usual, out=np.zeros_like(usual), where=reach * usual > nearness
-    )
-    far[reach * usual <= nearness] = 0.0
-    far[places == 0] = 0.0
+    is_far = (reach * usual > nearness) & (places > 0)
+    far = 1.0 - np.divide(nearness, reach * usual, out=np.ones_like(usual), where=is_far)
     empty = 1.0 - (members[graph.labels] - 1) / np.maximum(places, 1)
     strange: Floats = far * empty.clip(0.0)
     return strange
@@ -228,11 +214,8 @@ def _strangeness(graph: Graph, members: Ints, reach: float) -> Floats:
 def what_tells_nothing(graph: Graph, classes: int, *, by_chance: bool) -> str | None:
     """Why neighbors say nothing about these labels, one sentence; None where they do.
 
-    Args:
-        graph: Neighbors and labels, in [0, classes).
-        classes: How many occur.
-        by_chance: Whether neighbors must agree with labels more often than by chance: by
-            three standard errors.
+    With ``by_chance`` they must agree with labels more often than by chance: by three standard
+    errors.
     """
     weights, labels = graph.weights, graph.labels
     m = len(labels)
@@ -245,12 +228,12 @@ def what_tells_nothing(graph: Graph, classes: int, *, by_chance: bool) -> str | 
             f"the labels tell nothing: {single:,} of {m:,} examples are the only one of their "
             "class; give labels that name what several examples have in common"
         )
-    heard = weights.sum(axis=1) > 0
-    if m - int(heard.sum()) > NEARLY_ALL * m:
+    unheard = m - int((weights.sum(axis=1) > 0).sum())
+    if unheard > NEARLY_ALL * m:
         return (
-            f"the features tell nothing: {m - int(heard.sum()):,} of {m:,} examples are near to "
-            "no other, as where all features are the same, 0, or too small for their precision; "
-            "look at how they were made"
+            f"the features tell nothing: {unheard:,} of {m:,} examples are near to no other, as "
+            "where all features are the same, 0, or too small for their precision; look at how "
+            "they were made"
         )
     if not by_chance:
         return None
@@ -302,12 +285,7 @@ class _Beliefs(NamedTuple):
 
 
 class _Electorate:
-    """Pictures that vote on each other's classes, in blocks: memory goes with a block's entries.
-
-    Args:
-        graph: Neighbors and labels.
-        classes: C.
-    """
+    """Pictures that vote on each other's classes, in blocks: memory goes with a block's entries."""
 
     def __init__(self, graph: Graph, classes: int) -> None:
         m = len(graph.labels)
@@ -318,7 +296,14 @@ class _Electorate:
         self.blocks = [everyone[start : start + BLOCK_ROWS] for start in range(0, m, BLOCK_ROWS)]
 
     def _votes(self, block: Ints, shares: Any) -> _Votes:
-        return _votes(self.weights[block], shares, self.own[block], self.total[block])
+        # The label is an entry in any case: so little that it counts for nothing.
+        found = sparse.csr_array(self.weights[block] @ shares + 1e-100 * self.own[block])
+        found.sort_indices()
+        sizes, total = np.diff(found.indptr), self.total[block]
+        rows = np.repeat(np.arange(len(sizes)), sizes)
+        heard = total > 0
+        share = found.data / np.where(heard, total, 1.0)[rows]
+        return _Votes(rows, found.indices.astype(np.int64), share, found.indptr[:-1], heard)
 
     def majorities(self, shares: Any) -> tuple[Ints, Floats]:
         """The class with the most votes of each, and its margin."""
@@ -351,14 +336,7 @@ class _Electorate:
 
 
 def judge(graph: Graph, classes: int, *, shared_noise: float, calibrated: bool) -> Judgement:
-    """Judges the label of each picture; see :func:`saln.label_beliefs`.
-
-    Args:
-        graph: Neighbors and labels, in [0, classes).
-        classes: How many there are, each with one picture at least.
-        shared_noise: As in :func:`saln.label_beliefs`.
-        calibrated: Likewise.
-    """
+    """Judges the label of each picture, as :func:`saln.label_beliefs`; each class has one."""
     labels = graph.labels
     voters = _Electorate(graph, classes)
     heard = np.flatnonzero(voters.total > 0)

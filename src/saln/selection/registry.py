@@ -65,11 +65,7 @@ class InstalledSelector(NamedTuple):
     place: str  # ``module:Class``
 
     def load(self) -> type[Selector]:
-        """The class.
-
-        Raises:
-            InputError: It cannot be imported, or is no selector.
-        """
+        """The class; InputError where it cannot be imported, or is no selector."""
         who = f"selector {self.name} of the package {self.package}"
         return _loaded(self.place, who, f"update or uninstall {self.package}")
 
@@ -89,11 +85,7 @@ def installed_selectors() -> dict[str, InstalledSelector]:
 
 
 def _loaded(place: str, who: str, cure: str) -> type[Selector]:
-    """The class at ``module:Class``; messages call it ``who``.
-
-    Raises:
-        InputError: It cannot be imported, or is no selector.
-    """
+    """The class at ``module:Class``, which messages call ``who``."""
     module, _, path = place.partition(":")
     try:
         found: Any = importlib.import_module(module.strip())

@@ -14,16 +14,7 @@ from saln.selection.epoch_memory import EpochMemory
 
 
 def least_kept_positions(times_kept: Tensor, k: int, generator: torch.Generator) -> Tensor:
-    """``k`` positions that were kept least often; among equals every set is equally likely.
-
-    Args:
-        times_kept: (n,): how often each was kept before.
-        k: 1 to n.
-        generator: CPU generator.
-
-    Returns:
-        int64, (k,).
-    """
+    """``k`` positions that were kept least often; among equals every set is equally likely."""
     # A stable sort of a random order: equals stay in that order.
     shuffled = torch.randperm(len(times_kept), generator=generator)
     order = torch.argsort(times_kept[shuffled], stable=True)

@@ -5,34 +5,18 @@ from __future__ import annotations
 from typing import ClassVar
 
 import torch
-from torch import Tensor
 
 from saln.selection.candidates import Candidates, Selection
 from saln.selection.contract import Selector
-from saln.spectral import FiedlerResult, fiedler
-
-
-def saln_positions(features: Tensor, k: int) -> tuple[Tensor, FiedlerResult]:
-    """The set that the paper's listing keeps (section 3.6, algorithm 1).
-
-    With ``S`` the cosine similarities and ``L = D - S``: the ``k`` largest ``|v|`` of the
-    eigenvector of the second smallest eigenvalue of ``L``, for any features. Equal
-    magnitudes go to the lower position.
-
-    Args:
-        features: floating, (n, d).
-        k: 1 to n.
-
-    Returns:
-        int64 (k,) positions, largest first, and the eigenpair.
-    """
-    # Never all eigenvectors, and no n x n matrix but for few rows: see spectral/fiedler.py.
-    result = fiedler(features)
-    return result.ranking()[:k], result
+from saln.spectral import fiedler
 
 
 class SALN(Selector):
     """Keeps the ``k`` candidates that the Fiedler vector weighs most (arXiv 2412.17069).
+
+    The set of the paper's listing (section 3.6, algorithm 1): with ``S`` the cosine similarities
+    and ``L = D - S``, the ``k`` largest ``|v|`` of the eigenvector of the second smallest
+    eigenvalue of ``L``, for any features. Equal magnitudes go to the lower position.
 
     What to expect: on pooled features of an ImageNet network, similarities are positive
     and close to each other, the graph is nearly complete, and the vector sits on about one
@@ -52,9 +36,10 @@ class SALN(Selector):
 
     def choose(self, candidates: Candidates, k: int, generator: torch.Generator) -> Selection:
         """Keeps the listing's set; nothing is random."""
-        positions, result = saln_positions(candidates.need("features"), k)
+        # Never all eigenvectors, and no n x n matrix but for few rows: see spectral/fiedler.py.
+        result = fiedler(candidates.need("features"))
         facts = {
             "eigenvalue_gap": float(result.gap),
             "participation_ratio": float(result.participation_ratio),
         }
-        return Selection(positions, scores=result.vector.abs().cpu(), facts=facts)
+        return Selection(result.ranking()[:k], scores=result.vector.abs().cpu(), facts=facts)

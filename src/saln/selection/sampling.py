@@ -11,13 +11,8 @@ from torch import Tensor
 def around_one(features: Tensor) -> tuple[Tensor, int]:
     """Rows in float32 or wider, times the power of two that makes the largest entry about 1.
 
-    Changes no digit; squares of tiny or huge features are then numbers, and not 0 or infinite.
-
-    Args:
-        features: floating, (n, d), finite.
-
-    Returns:
-        (n, d), and the power, 0 where all are 0.
+    Changes no digit of the finite features, (n, d), whose squares are then numbers, and not 0 or
+    infinite. The power is 0 where all are 0.
     """
     wide = features.to(torch.promote_types(torch.float32, features.dtype))
     power = -math.frexp(float(wide.abs().max()))[1] if wide.numel() else 0
@@ -31,14 +26,9 @@ def times_power(values: Tensor, power: int) -> Tensor:
 
 
 def top_k(scores: Tensor, k: int) -> Tensor:
-    """The positions of the ``k`` highest scores; equal ones go to the lower position.
+    """The positions of the ``k`` highest of finite scores, (n,): int64, (k,), on the CPU.
 
-    Args:
-        scores: floating, (n,), finite.
-        k: 1 to n.
-
-    Returns:
-        int64, (k,), highest first, on the CPU.
+    The highest is first; equal ones go to the lower position.
     """
     # Not topk, which leaves the order of equal scores to the device.
     return torch.argsort(scores, descending=True, stable=True)[:k].cpu()
@@ -48,15 +38,8 @@ def gumbel_top_k(logits: Tensor, k: int, generator: torch.Generator) -> Tensor:
     """Draws ``k`` positions without replacement, in proportion to ``exp(logits)``.
 
     The ``k`` largest of logits plus Gumbel noise (arXiv 1903.06059), which never forms
-    ``exp(logits)``. A position with logit ``-inf`` is never drawn while others are left.
-
-    Args:
-        logits: floating, (n,).
-        k: 0 to the number of logits above ``-inf``.
-        generator: CPU generator.
-
-    Returns:
-        int64, (k,), in the order of the draw.
+    ``exp(logits)``. Logits are floating, (n,); at least ``k`` of them are above ``-inf``, and
+    others are never drawn. Gives int64, (k,), in the order of the draw.
     """
     # On the CPU and in float64: the same draw on every device and rank.
     uniform = torch.rand(len(logits), generator=generator, dtype=torch.float64)

@@ -15,14 +15,7 @@ from saln.selection.sampling import gumbel_top_k, top_k
 
 
 def loss_percentiles(losses: Tensor) -> Tensor:
-    """The share of the losses that are not above each one; equal losses share a value.
-
-    Args:
-        losses: floating, (n,).
-
-    Returns:
-        float64, (n,), in (0, 1].
-    """
+    """The share of the losses, (n,), that are not above each one: float64, (n,), in (0, 1]."""
     ordered = losses.sort().values
     return torch.searchsorted(ordered, losses.contiguous(), right=True).double() / len(losses)
 

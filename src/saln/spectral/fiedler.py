@@ -226,20 +226,14 @@ def _singles(graph: SimilarityGraph) -> list[SimilarityGraph]:
     """The graph of each batch; only factors come as several."""
     if len(graph.kernel) == 1 or not isinstance(graph, FactorGraph):
         return [graph]
-    tensors = {
-        f.name: getattr(graph, f.name)
-        for f in fields(graph)
-        if isinstance(getattr(graph, f.name), Tensor)
-    }
     return [
-        replace(graph, **{name: value[i : i + 1] for name, value in tensors.items()})
+        replace(graph, **{n: v[i : i + 1] for n, v in vars(graph).items() if n != "nonnegative"})
         for i in range(len(graph.kernel))
     ]
 
 
 def _solve(graph: SimilarityGraph, solver: Solver) -> list[FiedlerResult]:
-    n = graph.kernel.shape[-1]
-    singles = _singles(graph)
+    n, singles = graph.kernel.shape[-1], _singles(graph)
     closed = [_closed_form(single) for single in singles]
     wanted = 1 if graph.nonnegative else 2
     small = n <= wanted + 2
@@ -263,8 +257,8 @@ def _closed_form(graph: SimilarityGraph) -> FiedlerResult | None:
         if bool(alone.any()):
             # Without neighbors an example is a component of its own: 0 is repeated, and
             # no other example can lie more in that eigenspace than this one does.
-            at = int(alone.to(torch.uint8).argmax())
-            return _result(graph, _Pair(0.0, _nearest(graph, at), 0.0, 1.0, True), "closed form")
+            pair = _Pair(0.0, _nearest(graph, _first(alone)), 0.0, 1.0, True)
+            return _result(graph, pair, "closed form")
     return None
 
 
@@ -322,15 +316,13 @@ def _second(
 ) -> tuple[int | None, list[int], bool]:
     """Which of the ascending values beside the kernel is second smallest, the kernel's 0 counted.
 
-    Returns:
-        Its index (None: the kernel itself), the indices numerically equal to it, and
-        whether the kernel's 0 is among the equals.
+    Gives its index (None: the kernel itself), the indices numerically equal to it, and whether
+    the kernel's 0 is among the equals.
     """
     known = [(float(v), i) for i, v in enumerate(values)]
-    zero: tuple[float, int | None] = (0.0, None)
-    merged = sorted([zero, *known], key=lambda pair: pair[0])
-    if nonnegative:  # 0 is first; rounding may say otherwise
-        merged = [zero, *known]
+    merged: list[tuple[float, int | None]] = [(0.0, None), *known]
+    if not nonnegative:  # else 0 is first; rounding may say otherwise
+        merged.sort(key=lambda pair: pair[0])
     target, index = merged[1]
     # Values that differ by less than the tolerance chain into one.
     cluster, low, high = [], target, target
@@ -367,9 +359,11 @@ def _canonical(space: Tensor) -> Tensor:
     """The member of an eigenspace (orthonormal rows) that does not hang on its basis."""
     # Squared lengths of the projections of all examples onto the space.
     share = (space * space).sum(0)
-    largest = share >= share.max() - 1e-9
-    at = int(largest.to(torch.uint8).argmax())
-    return space[:, at] @ space
+    return space[:, _first(share >= share.max() - 1e-9)] @ space
+
+
+def _first(marks: Tensor) -> int:
+    return int(marks.to(torch.uint8).argmax())
 
 
 def _dense(graph: SimilarityGraph, fallback: str | None) -> FiedlerResult:
@@ -394,7 +388,7 @@ def _uniform(graph: SimilarityGraph) -> FiedlerResult | None:
     value = float(probe @ image)
     if float(torch.linalg.vector_norm(image - value * probe)) > _tolerance(graph):
         return None
-    at = int((kernel.abs() <= kernel.abs().min() + 1e-12).to(torch.uint8).argmax())
+    at = _first(kernel.abs() <= kernel.abs().min() + 1e-12)
     pair = _Pair(value, _nearest(graph, at), 0.0, float("inf"), True)
     return _result(graph, pair, "closed form")
 
@@ -453,8 +447,7 @@ def _signed(vector: Tensor) -> Tensor:
     vector = vector / torch.linalg.vector_norm(vector)
     # The sign of an eigenvector is free: the first of the largest entries is made positive.
     size = vector.abs()
-    first = int((size >= size.max() - 1e-12).to(torch.uint8).argmax())
-    return -vector if float(vector[first]) < 0 else vector
+    return -vector if float(vector[_first(size >= size.max() - 1e-12)]) < 0 else vector
 
 
 def _tolerance(graph: SimilarityGraph) -> float:

@@ -50,12 +50,7 @@ class LabelSums:
 
     @classmethod
     def of(cls, width: int, classes: int) -> LabelSums:
-        """Sums of nothing.
-
-        Args:
-            width: Features a row, d.
-            classes: C.
-        """
+        """Sums of nothing, over d = ``width`` features and C = ``classes``."""
         shapes = ((width,), (width, width), (width, classes), (classes,))
         return cls(0.0, *(torch.zeros(shape, dtype=torch.float64) for shape in shapes))
 
@@ -79,8 +74,9 @@ class LabelSums:
                 f"rows {tuple(rows.shape)} and labels {signal.shape} do not fit sums over "
                 f"{len(self.total)} features"
             )
-        if signal.shape[1] > self.classes:
-            self._widen(signal.shape[1])
+        if (more := signal.shape[1] - self.classes) > 0:
+            self.products = torch.nn.functional.pad(self.products, (0, more))
+            self.weights = torch.nn.functional.pad(self.weights, (0, more))
         labeled = np.diff(signal.indptr) > 0
         if not labeled.all():
             rows, signal = rows[torch.from_numpy(labeled)], signal[labeled]
@@ -96,11 +92,6 @@ class LabelSums:
         self.products[:, : signal.shape[1]] += transposed_product(signal, wide)
         sums = np.asarray(signal.sum(axis=0)).ravel()
         self.weights[: signal.shape[1]] += torch.from_numpy(sums)
-
-    def _widen(self, classes: int) -> None:
-        more = classes - self.classes
-        self.products = torch.nn.functional.pad(self.products, (0, more))
-        self.weights = torch.nn.functional.pad(self.weights, (0, more))
 
     def renumbered(self, places: npt.NDArray[np.int64], classes: int) -> LabelSums:
         """The same sums with class c at ``places[c]`` of ``classes``."""
@@ -121,12 +112,11 @@ class LabelSums:
                 f"sums over {len(self.total)} and {len(other.total)} features cannot be merged; "
                 "give parts of one data set's features"
             )
-        classes = max(self.classes, other.classes)
-        merged = LabelSums.of(len(self.total), classes)
-        merged.count = self.count + other.count
-        merged.total += self.total + other.total
-        merged.gram += self.gram + other.gram
+        merged = LabelSums.of(len(self.total), max(self.classes, other.classes))
         for part in (self, other):
+            merged.count += part.count
+            merged.total += part.total
+            merged.gram += part.gram
             merged.products[:, : part.classes] += part.products
             merged.weights[: part.classes] += part.weights
         return merged
@@ -169,12 +159,7 @@ class LabelFilter:
         self.signal(sums.products, sums.weights)
 
     def signal(self, products: Tensor, weights: Tensor) -> None:
-        """Puts another signal of the same examples in the place of the labels.
-
-        Args:
-            products: float64, (d, C): the sum of each row times its signal.
-            weights: float64, (C,): the sum of the signals.
-        """
+        """Puts another signal of the same examples, summed as labels are, in their place."""
         self.shares = weights / self.count
         self.coefficients = self.vectors.T @ (products - torch.outer(self.mean, weights))
 
@@ -200,27 +185,24 @@ class LabelFilter:
         return found
 
     def smoothed(self, rows: Tensor, weights: Tensor) -> Tensor:
-        """What the filter makes of the labels at some rows, their own labels included: (b, C).
-
-        Args:
-            rows: (b, d).
-            weights: From :meth:`weights`.
-        """
+        """What :meth:`weights` make of the labels at rows, their own labels included: (b, C)."""
         found: Tensor = self.shares.to(rows) + (rows - self.mean.to(rows)) @ weights.to(rows)
         return found
 
     def alone(self, smoothed: Tensor, leverages: Tensor, signal: Signal) -> Tensor:
-        """What the other examples alone say of some: (b, C).
+        """What the other examples alone say of some: ``(P - h Y) / (1 - h)``, (b, C).
 
         Args:
             smoothed: (b, C), from :meth:`smoothed`.
-            leverages: (b,), of one penalty.
+            leverages: (b,), of one penalty. Where the own label weighs all, the shares are said.
             signal: CSR, (b, C): the labels that are in the sums; empty for what is not.
         """
         labeled = torch.from_numpy(np.diff(signal.indptr) > 0)
         own = torch.from_numpy(signal.toarray()).to(smoothed)
         weight = (leverages * labeled)[:, None].to(smoothed)
-        return left_out(smoothed, own, weight, self.shares.to(smoothed))
+        full = weight > FULL_LEVERAGE
+        found = (smoothed - weight * own) / (1.0 - weight).masked_fill(full, 1.0)
+        return torch.where(full, self.shares.to(smoothed).expand_as(found), found)
 
     def without_group(
         self, rows: Tensor, smoothed: Tensor, signal: Signal, penalty: float
@@ -228,13 +210,8 @@ class LabelFilter:
         """What all but a group of examples say of its members: refitted without it, exactly.
 
         ``Q_g = P_g - H_gg (Y_g - Q_g)``: a fit to labels that it foretells itself is the fit
-        without them. Members without a label have no part in ``H``.
-
-        Args:
-            rows: (m, d): all members.
-            smoothed: (m, C), from :meth:`smoothed`.
-            signal: CSR, (m, C).
-            penalty: Above 0.
+        without them. Members without a label have no part in ``H``. ``smoothed`` is (m, C), of
+        :meth:`smoothed`, and the signal CSR.
         """
         labeled = torch.from_numpy(np.diff(signal.indptr) > 0)
         z = self.project(rows.double())
@@ -243,14 +220,6 @@ class LabelFilter:
         of_others = smoothed.double() - hat @ torch.from_numpy(signal.toarray()).double()
         found: Tensor = torch.linalg.lstsq(left, of_others, driver="gelsd").solution
         return found.to(smoothed)
-
-
-def left_out(smoothed: Tensor, own: Tensor, leverages: Tensor, without: Tensor) -> Tensor:
-    """``(P - h Y) / (1 - h)``; where the own label weighs all, ``without``."""
-    rest = 1.0 - leverages
-    alone = leverages > FULL_LEVERAGE
-    found = (smoothed - leverages * own) / torch.where(alone, torch.ones_like(rest), rest)
-    return torch.where(alone, without.expand_as(found), found)
 
 
 def one_hot(labels: npt.NDArray[np.int64], classes: int) -> Signal:

@@ -99,14 +99,10 @@ class Ledger:
 
     def peak(self) -> Peak:
         """The most memory held at once since the ledger was made."""
-        now = _peak(self._cuda)
         # Linux counts pages by processor and sums them up late: its peak may even fall.
-        self._peak = Peak(
-            *(
-                max((value for value in pair if value is not None), default=None)
-                for pair in zip(self._peak, now, strict=True)
-            )
-        )
+        pairs = zip(self._peak, _peak(self._cuda), strict=True)
+        known = ([value for value in pair if value is not None] for pair in pairs)
+        self._peak = Peak(*(max(values, default=None) for values in known))
         return self._peak
 
     def take(self) -> dict[str, float]:
@@ -117,12 +113,8 @@ class Ledger:
 
     def state_dict(self) -> dict[str, Any]:
         """What was spent so far, as plain values."""
-        return {
-            "total": self.total(),
-            "seconds": dict(self.seconds),
-            "counts": list(self.counts),
-            "peak": list(self.peak()),
-        }
+        spent = {"total": self.total(), "seconds": dict(self.seconds)}
+        return spent | {"counts": list(self.counts), "peak": list(self.peak())}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on from what another process spent; the time between does not count."""

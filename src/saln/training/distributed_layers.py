@@ -67,13 +67,8 @@ def synchronize(network: nn.Module, processes: Processes) -> nn.Module:
     if processes.world_size == 1:
         return network
     if isinstance(network, _BatchNorm) and not isinstance(network, SynchronizedBatchNorm):
-        found = SynchronizedBatchNorm(
-            network.num_features,
-            eps=network.eps,
-            momentum=network.momentum,
-            affine=network.affine,
-            track_running_stats=network.track_running_stats,
-        )
+        names = ("num_features", "eps", "momentum", "affine", "track_running_stats")
+        found = SynchronizedBatchNorm(**{name: getattr(network, name) for name in names})
         # The same tensors: an optimizer made before goes on with them.
         found._parameters, found._buffers = network._parameters, network._buffers
         found.training = network.training
@@ -89,17 +84,12 @@ class SharedDraws(TorchFunctionMode):
     So the ranks together draw what one process with the whole batch would. Covered are
     ``torch.rand``, ``Tensor.bernoulli_`` and ``torch.nn.functional.dropout``, by which
     torchvision's networks and EfficientNet-Lite0 drop; what draws in another way draws the
-    same for every rank's rows.
-
-    Args:
-        processes: Which rank this is.
-        share: Examples of this rank's share.
+    same for every rank's rows. ``share`` is the number of this rank's examples.
     """
 
     def __init__(self, processes: Processes, share: int) -> None:
         super().__init__()
-        self.processes = processes
-        self.share = share
+        self.processes, self.share = processes, share
 
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None

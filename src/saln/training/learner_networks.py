@@ -96,11 +96,7 @@ def build_head(
 
 
 class FrozenBody:
-    """A network below its head, in eval mode and without gradients.
-
-    Args:
-        network: Changed in place.
-    """
+    """A network below its head, in eval mode and without gradients; it is changed in place."""
 
     def __init__(self, network: Network) -> None:
         self.network = network

@@ -103,18 +103,14 @@ def evaluate(
 def _schedule(
     optimizer: torch.optim.Optimizer, settings: TrainSettings, steps: int
 ) -> torch.optim.lr_scheduler.LRScheduler:
-    if settings.schedule == "onecycle":
+    def factor(step: int) -> float:
         # By hand: torch's OneCycleLR refuses runs of few steps and moves the momentum too.
-        def factor(step: int) -> float:
+        if settings.schedule == "onecycle":
             position, peak = (step + 1) / steps, 0.25
             return position / peak if position < peak else (1 - position) / (1 - peak) + 1e-3
+        return 0.5 * (1 + math.cos(math.pi * step / steps)) if settings.schedule == "cosine" else 1
 
-        return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-    if settings.schedule == "cosine":
-        return torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: 0.5 * (1 + math.cos(math.pi * step / steps))
-        )
-    return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
 
 
 def _steps(batches: EpochBatches, epochs: int) -> int:

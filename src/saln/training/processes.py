@@ -41,14 +41,14 @@ class Processes:
         Raises:
             InputError: Values that contradict each other.
         """
-        names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
-        texts = [environment.get(name, default) for name, default in zip(names, "010", strict=True)]
+        defaults = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}
+        texts = {name: environment.get(name, default) for name, default in defaults.items()}
         try:
-            rank, world_size, local_rank = map(int, texts)
+            rank, world_size, local_rank = map(int, texts.values())
         except ValueError:
             rank, world_size, local_rank = -1, 0, 0
         if not 0 <= rank < world_size:
-            said = ", ".join(f"{name}={text}" for name, text in zip(names, texts, strict=True))
+            said = ", ".join(f"{name}={text}" for name, text in texts.items())
             raise InputError(
                 f"the environment says {said}, which is not allowed; unset them, or start with "
                 "torchrun, which sets them"
@@ -117,15 +117,9 @@ class Processes:
             gradient.copy_(part.view(gradient.shape))
 
     def joined(self, shares: Tensor, steps: int, device: torch.device) -> Tensor:
-        """What all ranks trained on, step by step.
+        """What all ranks trained on: int64, step by step, in the order of the ranks.
 
-        Args:
-            shares: int64, (steps * m,): this rank's ``m`` of every step.
-            steps: How many.
-            device: Where GPUs send from.
-
-        Returns:
-            int64, (steps * m * world_size,): step by step, in the order of the ranks.
+        ``shares`` is this rank's equal part of every step; GPUs send from ``device``.
         """
         if self.world_size == 1:
             return shares
