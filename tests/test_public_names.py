@@ -51,6 +51,7 @@ PUBLIC = {
     "saln.report": """
         Bars Figure IntervalCurve ReportedRun Table register write_joined write_report
     """,
+    "saln.review": "ReviewItems ReviewTable",
     "saln.selection": """
         BatchCoherence Bounds Candidates Coherence FacilityLocation ImageTextJEST InfoBatch JEST
         KCenter PairEmbeddings RHOLoss RS2 SALN SELECTORS Selection Selector TopLoss Uniform

@@ -20,7 +20,7 @@ MEASURES = measure(SOURCE)
 STAGES = (
     "_lazy", "errors", "messages", "converter", "files", "randomness", "distributed",
     "threads", "_extras", "_torchvision", "data", "features", "spectral", "labels", "selection",
-    "testing", "loading", "integrations", "curation", "training", "experiments", "report",
+    "testing", "loading", "integrations", "curation", "review", "training", "experiments", "report",
     "cli", "__main__",
 )  # fmt: skip
 
