@@ -1,0 +1,293 @@
+"""Decisions about labels: read from the files that people save, and remembered for next time."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import io
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from saln.errors import DataError, InputError
+from saln.files import write_bytes
+from saln.messages import shown
+from saln.review.review_table import DECISION_COLUMNS, DECISIONS
+
+# The file in the folder of a review that holds all that was decided so far.
+REMEMBERED = "decisions.csv"
+# How a name that is no UTF-8 passes through a file of UTF-8 unchanged.
+_NAMES = "surrogateescape"
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What was decided of one example; ``label`` is the label that it leads to, none of a drop."""
+
+    id: str
+    split: str
+    given: str
+    decision: str
+    label: str
+    key: str
+    line: int = 0  # Where it stands in its file, from 1
+
+
+@dataclass(frozen=True)
+class DecisionFile:
+    """The decisions of a file, one an example, and the folder of the review that it names."""
+
+    path: Path
+    decisions: tuple[Decision, ...]
+    review: Path | None
+
+    def check_ids(self, known: Iterable[str]) -> None:
+        """Refuses an id that no example of the review has."""
+        names = set(known)
+        for each in self.decisions:
+            if each.id not in names:
+                near = difflib.get_close_matches(each.id, sorted(names)[:20_000], 1)
+                hint = f"did you mean {shown(near[0])}?" if near else "save the file as UTF-8, or"
+                raise _wrong(
+                    self.path,
+                    each.line,
+                    f"no example has the id {shown(each.id)}; {hint} "
+                    f"{'' if near else 'take the decisions from this review'}".rstrip(),
+                )
+
+
+def _wrong(path: Path, line: int, what: str) -> InputError:
+    return InputError(f"{path}, line {line}: {what}")
+
+
+def read_decisions(path: Path, *, below: float | None = None) -> DecisionFile:
+    """Reads decisions.csv, or a labels.csv in whose column ``decision`` somebody has written.
+
+    Commas, semicolons and tabs are taken, with and without a byte order mark, in UTF-8 or UTF-16.
+    ``keep`` leads to the given label; ``believe`` to ``label``, or to ``believed`` where that is
+    empty. Rows without a decision are left out.
+
+    Args:
+        path: The file. It needs the columns ``id`` and ``decision``; others are taken if there.
+        below: Where given, undecided rows whose probability is below it become ``believe``.
+
+    Raises:
+        InputError: A value that is not allowed, or two that contradict each other; names the line.
+        DataError: The file cannot be read.
+    """
+    found: dict[str, Decision] = {}
+    reviews: dict[str, int] = {}
+    for each, review in _decisions(path, below):
+        if review:
+            reviews.setdefault(review, each.line)
+        before = found.setdefault(each.id, each)
+        if (before.decision, before.label) != (each.decision, each.label):
+            raise _wrong(
+                path,
+                each.line,
+                f"{shown(each.id)} has {_said(each)}, and {_said(before)} in line {before.line}; "
+                "leave one of them out",
+            )
+    if len(reviews) > 1:
+        first, second = list(reviews)[:2]
+        raise _wrong(
+            path,
+            reviews[second],
+            f"the review is {shown(second)}, and {shown(first)} in line {reviews[first]}; apply "
+            "the decisions of one review at a time",
+        )
+    return DecisionFile(path, tuple(found.values()), Path(*reviews) if reviews else None)
+
+
+def _decisions(path: Path, below: float | None = None) -> Iterator[tuple[Decision, str]]:
+    """Every decision of a file, and the folder of the review in its row."""
+    for line, row in _rows(path):
+        each = _decision(path, line, row, below)
+        if each is not None:
+            yield each, row.get("review", "").strip()
+
+
+def _said(decision: Decision) -> str:
+    return f"{decision.decision} {shown(decision.label)}" if decision.label else decision.decision
+
+
+def _decision(path: Path, line: int, row: dict[str, str], below: float | None) -> Decision | None:
+    """The decision of a row; None where there is none."""
+    # Ids and labels keep their outer spaces: those of a file or folder may be meant.
+    decision, label = row["decision"].strip().lower(), row.get("label", "")
+    given, key = row.get("given", ""), row.get("key", "").strip()
+    if not decision:
+        probability = row.get("probability", "").strip()
+        if below is None or not probability or not row.get("believed"):
+            return None
+        try:
+            # A spreadsheet of a country with decimal commas saves them so.
+            if not float(probability.replace(",", ".")) < below:
+                return None
+        except ValueError as error:
+            what = f"probability {shown(probability)} is no number; give one from 0 to 1"
+            raise _wrong(path, line, what) from error
+        decision, label = "believe", row["believed"]
+    if decision not in DECISIONS:
+        raise _wrong(
+            path,
+            line,
+            f"decision {shown(decision)} is not allowed; give one of {', '.join(DECISIONS)}, or "
+            "leave it empty",
+        )
+    if not row["id"]:
+        raise _wrong(path, line, "the id is missing; give that of an example")
+    if decision == "believe":
+        label = label or row.get("believed", "")
+    label = {"keep": given, "drop": ""}.get(decision, label)
+    if decision != "drop" and not label.strip():
+        column = "given" if decision == "keep" else "label"
+        raise _wrong(path, line, f"{decision} needs a label; write it into the column {column}")
+    return Decision(row["id"], row.get("split", ""), given, decision, label, key, line)
+
+
+def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    """Each row that is not empty: its first line, and its cells by column."""
+    text = _text(path)
+    names, reader, separator = _header(path, text)
+    line = reader.line_num + 1
+    try:
+        for cells in reader:
+            if any(cell.strip() for cell in cells[len(names) :]):
+                raise _wrong(
+                    path,
+                    line,
+                    f"there are {len(cells)} cells, and {len(names)} in the first line; quote a "
+                    f"cell that has {shown(separator)} in it",
+                )
+            if any(cell.strip() for cell in cells):
+                cells += [""] * (len(names) - len(cells))
+                yield line, dict(zip(names, cells, strict=False))
+            line = reader.line_num + 1
+    except csv.Error as error:
+        raise _wrong(path, line, f"this is no CSV ({error}); save the file again") from error
+
+
+def _text(path: Path) -> str:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(
+            f"{path} cannot be read ({error.strerror}); give the file that the page has saved"
+        ) from error
+    if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return content.decode("utf-16", "replace")
+    return content.decode("utf-8-sig", _NAMES)
+
+
+def _header(path: Path, text: str) -> tuple[list[str], Any, str]:
+    """The columns' names, and a reader of the rows below them, by what parts the cells."""
+    first = text[:4].lower() == "sep="  # how a spreadsheet says what parts the cells
+    for separator in ",;\t":
+        # Not splitlines(), which would also part at signs that a name may hold.
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
+        try:
+            names = [name.strip().lower() for name in next(reader, [])]
+            names = [name.strip().lower() for name in next(reader, [])] if first else names
+        except csv.Error:
+            continue
+        while names and not names[-1]:
+            names.pop()
+        double = next((name for name in names if name and names.count(name) > 1), None)
+        if double is not None:
+            raise _wrong(path, reader.line_num, f"the column {double} is there twice; remove one")
+        if {"id", "decision"} <= set(names):
+            return names, reader, separator
+    raise _wrong(
+        path,
+        1,
+        f"the columns id and decision are missing; give a file with {', '.join(DECISION_COLUMNS)}",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """What is remembered of an example; all is empty where nothing is.
+
+    Attributes:
+        decision: One of :data:`~saln.review.review_table.DECISIONS`, or empty.
+        label: The label that it leads to.
+        is_done: Whether the example has that label: nothing is left to decide or to apply.
+    """
+
+    decision: str = ""
+    label: str = ""
+    is_done: bool = False
+
+
+class RememberedDecisions:
+    """All that was decided so far, found again by content, also where a file has another name."""
+
+    def __init__(self, decisions: Iterable[Decision]) -> None:
+        self._by_content: dict[str, list[Decision]] = {}
+        self._by_id: dict[str, list[Decision]] = {}
+        for each in decisions:  # the oldest first
+            self._by_id.setdefault(each.id, []).insert(0, each)
+            if each.key:
+                self._by_content.setdefault(each.key, []).insert(0, each)
+
+    def of(self, id: str, key: str, given: str) -> Remembered:
+        """What is remembered of the example with this id, content and label."""
+        # Other content may have come under the name.
+        named = (each for each in self._by_id.get(id, ()) if not key or each.key in ("", key))
+        same = next(named, None)
+        # Of copies each has its own decision, and what leads to the given label is done.
+        alike = [each for each in self._by_content.get(key, ()) if each is not same]
+        for each in (*((same,) if same else ()), *alike):
+            if each.decision != "drop" and each.label == given:
+                return Remembered(each.decision, each.label, is_done=True)
+        if same is not None:
+            return Remembered(same.decision, same.label)
+        for each in alike:
+            # Not drop: who drops one of two copies wants to keep the other.
+            if each.given == given and each.decision in ("believe", "relabel"):
+                return Remembered(each.decision, each.label)
+        return Remembered()
+
+    def rows(
+        self, ids: Sequence[str], keys: Sequence[str], given: Sequence[str]
+    ) -> tuple[list[str], list[str], list[bool]]:
+        """Of many examples: decisions, the labels that they lead to, and whether each is done."""
+        found = [self.of(*row) for row in zip(ids, keys, given, strict=True)]
+        return (
+            [each.decision for each in found],
+            [each.label for each in found],
+            [each.is_done for each in found],
+        )
+
+
+def remembered(out: Path) -> RememberedDecisions:
+    """What was decided in the review in the folder ``out``; empty where nothing was.
+
+    Raises:
+        InputError: The file there holds a wrong value; names the line.
+        DataError: It cannot be read.
+    """
+    return RememberedDecisions(_stored(out))
+
+
+def _stored(out: Path) -> list[Decision]:
+    path = out / REMEMBERED
+    return [each for each, _ in _decisions(path)] if path.exists() else []
+
+
+def remember(out: Path, decisions: Iterable[Decision]) -> None:
+    """Adds decisions to those of the review in ``out``; of one example the newest counts."""
+    kept = {(each.id, each.key): each for each in _stored(out)}
+    for each in decisions:
+        kept.pop((each.id, each.key), None)  # to the end: the newest comes last
+        kept[each.id, each.key] = each
+    stream = io.StringIO(newline="")
+    writer = csv.writer(stream)  # of lines that end in both signs: so both are quoted in names
+    writer.writerow(DECISION_COLUMNS)
+    place = str(out.absolute())
+    for each in kept.values():
+        values = (each.id, each.split, each.given, each.decision, each.label, each.key, place)
+        writer.writerow(values)
+    write_bytes(out / REMEMBERED, stream.getvalue().encode("utf-8", _NAMES), durable=True)
