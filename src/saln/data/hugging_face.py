@@ -53,6 +53,25 @@ def load_splits(name: str, download: bool) -> tuple[dict[str, ImageSplit], tuple
         DataError: It cannot be loaded, or some rows have no label.
         MissingExtraError: The package ``datasets`` is not installed.
     """
+    splits, folder = open_tables(name, download)
+    if "train" not in splits:
+        raise InputError(
+            f"hf:{name} has no split 'train', only {', '.join(map(str, splits))}; name it so"
+        )
+    # Other splits, such as "extra", have no part in a comparison.
+    known = ("train", "validation", "test")
+    kept: dict[str, Any] = {kind: splits[kind] for kind in known if kind in splits}
+    return _TableColumns(f"hf:{name}", kept, folder).splits()
+
+
+def open_tables(name: str, download: bool) -> tuple[dict[str, Any], Path]:
+    """The tables of all splits, as the package has them, and where paths in them begin.
+
+    Raises:
+        InputError: No such path.
+        DataError: It cannot be loaded.
+        MissingExtraError: The package ``datasets`` is not installed.
+    """
     # As the package does, a folder or file that is here comes before a name on the hub.
     local = name.startswith((".", "/", "~")) or _exists(Path(name))
     path = expanded(name) if local else None
@@ -61,15 +80,8 @@ def load_splits(name: str, download: bool) -> tuple[dict[str, ImageSplit], tuple
     with optional_import("hf", f"hf:{name}"):
         import datasets
     splits = _open(name, path, download, datasets)
-    if "train" not in splits:
-        raise InputError(
-            f"hf:{name} has no split 'train', only {', '.join(map(str, splits))}; name it so"
-        )
-    # Other splits, such as "extra", have no part in a comparison.
-    known = ("train", "validation", "test")
-    kept: dict[str, Any] = {kind: splits[kind] for kind in known if kind in splits}
     folder = Path() if path is None else path if is_folder(path) else path.parent
-    return _TableColumns(f"hf:{name}", kept, folder).splits()
+    return splits, folder
 
 
 def _exists(path: Path) -> bool:
