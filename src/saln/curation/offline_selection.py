@@ -37,7 +37,7 @@ from saln.errors import InputError
 from saln.features.store import FeatureStore
 from saln.files import check_new_path, read_json, write_json, write_with
 from saln.loading.candidate_fields import as_selector
-from saln.loading.keyword_options import checked_options
+from saln.loading.keyword_options import check_keywords
 from saln.messages import parameter
 from saln.selection.candidates import as_ratio
 from saln.selection.coherence import judge_of
@@ -109,30 +109,6 @@ class SelectOptions(TypedDict, total=False):
     """Called with (rows done, rows of all)."""
 
 
-@dataclass(frozen=True)
-class _OfflineOptions:
-    """The options of one selection, checked; see :class:`SelectOptions`."""
-
-    features_column: str = "features"
-    labels_column: str | None = None
-    id_column: str | None = None
-    engine: Engine = "local"
-    ray_address: str | None = None
-    ray_workers: int | None = None
-    partition_rows: int = PARTITION_ROWS
-    progress: Callable[[int, int], object] = lambda done, rows: None
-
-    def __post_init__(self) -> None:
-        rows = as_whole(self.partition_rows, "partition_rows", 1)
-        object.__setattr__(self, "partition_rows", rows)  # frozen for all but its own checks
-        if self.ray_workers is not None:
-            object.__setattr__(self, "ray_workers", as_whole(self.ray_workers, "ray_workers", 1))
-        if self.engine not in ("local", "ray"):
-            raise InputError(
-                f"{parameter('engine', self.engine)} is not allowed; give local or ray"
-            )
-
-
 def select(
     source: Any,
     *,
@@ -170,16 +146,23 @@ def select(
     """
     started = time.perf_counter()
     import_pyarrow()
-    asked = checked_options(_OfflineOptions, select, options)
+    check_keywords(SelectOptions, select, options)
+    rows = as_whole(options.get("partition_rows", PARTITION_ROWS), "partition_rows", 1)
+    progress = options.setdefault("progress", lambda done, rows: None)
+    if options.setdefault("engine", "local") not in ("local", "ray"):
+        engine = parameter("engine", options["engine"])
+        raise InputError(f"{engine} is not allowed; give local or ray")
+    if (workers := options.get("ray_workers")) is not None:
+        options["ray_workers"] = as_whole(workers, "ray_workers", 1)
     selector = as_selector(selector)
     candidates = as_whole(candidates, "candidates", 1)
     seed = as_whole(seed, "seed")
     path = as_path(out, "out")
     check_new_path(path, "out", reserve=_RESERVE)
-    columns = InputColumns(asked.features_column, asked.labels_column, asked.id_column)
-    opened = _open(source, columns)
+    names = options.get("labels_column"), options.get("id_column")
+    opened = _open(source, InputColumns(options.get("features_column", "features"), *names))
     # Whole batches: only the last partition has one with fewer candidates.
-    whole = candidates * max(1, asked.partition_rows // candidates)
+    whole = candidates * max(1, rows // candidates)
     job = PartitionJob(opened, selector, candidates, as_ratio(filter_ratio), seed, whole)
     job.check()  # before anything is written
     _check_apart(path, opened)
@@ -192,9 +175,9 @@ def select(
         # A run that was killed after its last move has left its result, and nothing to do.
         found = workspace.begin(_settings(job))
         if found is None:
-            found, computed = _work(job, workspace, listing, asked)
+            found, computed = _work(job, workspace, listing, options)
         else:
-            asked.progress(len(opened), len(opened))
+            progress(len(opened), len(opened))
         listed = [] if listing is None else read_json(listing, CURE)["labels"]
         workspace.clear()
     if isinstance(opened, ParquetSource) and not opened.groups.has_checksums:
@@ -264,7 +247,7 @@ def _settings(job: PartitionJob) -> dict[str, Any]:
 
 
 def _work(
-    job: PartitionJob, workspace: Workspace, listing: Path | None, asked: _OfflineOptions
+    job: PartitionJob, workspace: Workspace, listing: Path | None, options: SelectOptions
 ) -> tuple[dict[str, Any], int]:
     """Chooses from the partitions that are left, and moves the output to its place.
 
@@ -272,6 +255,7 @@ def _work(
         What is known of the output, and the rows of partitions that were chosen from now.
     """
     kept = workspace.files.whole()
+    on_ray = options["engine"] == "ray"
     facts: dict[str, Any] = {}
     files: dict[Path, Path] = {}
     if listing is not None:
@@ -280,7 +264,7 @@ def _work(
         facts = {"noise_rate": labels["estimated_noise_rate"], "doubted": labels["doubted"]}
         facts["tells_nothing"] = labels.get("tells_nothing")
         # Other machines do not see the file; here a memory map of it is enough.
-        remote = belief_array(workspace.files.read(beliefs)) if asked.engine == "ray" else beliefs
+        remote = belief_array(workspace.files.read(beliefs)) if on_ray else beliefs
         job = dataclasses.replace(job, beliefs=remote)
         files[workspace.path / "labels.json"] = listing
         write_json(workspace.path / "labels.json", labels, durable=True)
@@ -289,16 +273,16 @@ def _work(
     rows = len(job.source)
     sizes = [stop - start for start, stop in map(job.bounds, range(len(job)))]
     before = done = rows - sum(sizes[number] for number in left)
-    asked.progress(done, rows)  # what a run before has done counts as done
+    options["progress"](done, rows)  # what a run before has done counts as done
     parts: Iterator[tuple[int, bytes]] = ((number, content_of(job, number)) for number in left)
-    if asked.engine == "ray":
+    if on_ray:
         from saln.curation.ray_engine import contents_on_ray
 
-        parts = contents_on_ray(job, left, asked.ray_address, asked.ray_workers)
+        parts = contents_on_ray(job, left, options.get("ray_address"), options.get("ray_workers"))
     for number, content in parts:
         kept[names[number]] = workspace.files.write(names[number], "parquet", content)
         done += sizes[number]
-        asked.progress(done, rows)
+        options["progress"](done, rows)
     output = workspace.path / "output.parquet"
     facts["kept"] = _join(workspace.files, [kept[name] for name in names], output)
     # Last, when nothing more is read: rows of two versions of the input must not be mixed.

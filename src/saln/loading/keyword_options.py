@@ -1,12 +1,11 @@
-"""Groups of rarely used keywords: typed for editors, checked once, kept as a frozen dataclass."""
+"""Groups of rarely used keywords: typed for editors, and unknown ones refused."""
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
 import inspect
-from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Protocol, TypedDict, TypeVar
+from collections.abc import Callable, Iterable
+from typing import Any, TypedDict
 
 
 class RankOptions(TypedDict, total=False):
@@ -19,20 +18,14 @@ class RankOptions(TypedDict, total=False):
     """How many processes train together; both are given, or neither."""
 
 
-class _Dataclass(Protocol):
-    __dataclass_fields__: ClassVar[dict[str, Any]]
-
-
-D = TypeVar("D", bound=_Dataclass)
-
-
-def checked_options(kind: type[D], owner: Callable[..., Any], options: Mapping[str, Any]) -> D:
-    """The options, a dataclass, that ``owner`` was given by keyword; TypeError names close ones."""
+def check_keywords(kind: Any, owner: Callable[..., Any], options: Iterable[str]) -> None:
+    """Refuses keywords that ``kind``, a TypedDict, lacks; the TypeError names those close to it."""
     # By hand: of a constructor that hands its keywords on, Python's own message names another.
-    names = [field.name for field in dataclasses.fields(kind)]
+    ranks = RankOptions.__annotations__  # inherited, and so the first: said last
+    names = sorted(kind.__annotations__, key=ranks.__contains__)
     unknown = next((name for name in options if name not in names), None)
     if unknown is None:
-        return kind(**options)
+        return
     explicit = inspect.signature(owner).parameters.values()
     names += [one.name for one in explicit if one.kind is not one.VAR_KEYWORD]
     # Half of the letters alike: 'worldsize' is close to world_size, 'x' to nothing.

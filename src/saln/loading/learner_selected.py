@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
-from dataclasses import dataclass
+from dataclasses import fields
 from typing import Any, NamedTuple, Unpack
 
 import torch
@@ -17,7 +17,7 @@ from saln.loading.batch_tree import Key, cut, move
 from saln.loading.candidate_fields import CandidateFields
 from saln.loading.candidate_scores import CandidateScores, check_scoring, refuse_counted_indices
 from saln.loading.double_sharding import refuse_double_sharding, sharded_by
-from saln.loading.keyword_options import RankOptions, checked_options
+from saln.loading.keyword_options import RankOptions, check_keywords
 from saln.loading.learner_position import LearnerPosition, digest
 from saln.loading.network_outputs import BatchReader, device_of
 from saln.randomness import derive_generator
@@ -62,17 +62,6 @@ class LearnerSelectedOptions(RankOptions, total=False):
     """See :class:`LearnerSelected`."""
     phase: Phase
     """Times scoring and selection."""
-
-
-@dataclass(frozen=True)
-class _LearnerOptions(BatchReader):
-    reference_outputs: Any = None
-    label_confidence: Any = None
-    device: torch.device | str | None = None
-    reuse_forward: bool = False
-    rank: int | None = None
-    world_size: int | None = None
-    phase: Phase = no_phase
 
 
 class Kept(NamedTuple):
@@ -153,27 +142,30 @@ class LearnerSelected(BatchChoice):
         features: Any = None,
         **options: Unpack[LearnerSelectedOptions],
     ) -> None:
-        checked = checked_options(_LearnerOptions, type(self), options)
-        super().__init__(selector, batch_size, seed, (checked.rank, checked.world_size))
+        check_keywords(LearnerSelectedOptions, type(self), options)
+        ranks = (options.get("rank"), options.get("world_size"))
+        super().__init__(selector, batch_size, seed, ranks)
         self.batches = batches
         self.learner = learner
-        self.device = torch.device(checked.device or device_of(learner))
-        self.reader: BatchReader = checked
-        self.phase = checked.phase
+        self.device = torch.device(options.get("device") or device_of(learner))
+        read_by = {each.name for each in fields(BatchReader)}
+        reading: dict[str, Any] = {n: value for n, value in options.items() if n in read_by}
+        self.reader = BatchReader(**reading)
+        self.phase = options.get("phase", no_phase)
         self.epoch = 0
         self._position = LearnerPosition(self)
         self._check_sharing()
         _check_sizes(batches, self.batch_size)
         self.scores = CandidateScores(
             self.selector, self.reader, learner, reference,
-            reference_outputs=checked.reference_outputs,
+            reference_outputs=options.get("reference_outputs"),
             device=self.device,
-            reuse_forward=checked.reuse_forward,
+            reuse_forward=options.get("reuse_forward", False),
         )  # fmt: skip
         check_scoring(self.scores, self.world_size)
         self.fields = CandidateFields(
             features,
-            label_confidence=checked.label_confidence,
+            label_confidence=options.get("label_confidence"),
             selector=self.selector,
             owner="LearnerSelected",
             requires=self.selector.requires & {"features", "label_confidence"},

@@ -15,6 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from saln.data.torch_datasets import inference_batch_size
 from saln.errors import InputError
+from saln.features.backbones import inference_mode_of
 from saln.loading.batch_tree import Key, cut, describe, find, leading, map_tensors
 from saln.selection.candidates import PairEmbeddings
 
@@ -32,17 +33,10 @@ def device_of(network: nn.Module) -> torch.device:
 @contextmanager
 def scoring(learner: nn.Module) -> Iterator[None]:
     """Reads a network without a trace: modes, BatchNorm statistics and random state stay."""
-    # Of each module: users freeze parts, such as a BatchNorm, by leaving them in eval mode.
-    modes = {module: module.training for module in learner.modules()}
-    learner.eval()
     devices = list(range(torch.cuda.device_count()))
-    try:
-        # Networks may draw even in eval mode; training's own draws must not shift by that.
-        with torch.random.fork_rng(devices=devices), torch.inference_mode():
-            yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
+    # Networks may draw even in eval mode; training's own draws must not shift by that.
+    with torch.random.fork_rng(devices=devices), inference_mode_of(learner):
+        yield
 
 
 @dataclass(frozen=True)

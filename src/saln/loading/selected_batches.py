@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Unpack
 
@@ -20,7 +19,7 @@ from saln.loading.batch_iterator import BatchIterator, BatchPosition
 from saln.loading.candidate_fields import as_indices
 from saln.loading.epoch_setter import EpochSetter
 from saln.loading.filter_schedule import FilterSchedule
-from saln.loading.keyword_options import RankOptions, checked_options
+from saln.loading.keyword_options import RankOptions, check_keywords
 from saln.loading.saved_state import refuse_other_settings, state_of
 from saln.randomness import derive_generator
 from saln.selection.candidates import candidates_needed
@@ -37,23 +36,6 @@ class SelectedBatchesOptions(RankOptions, total=False):
     asked."""
     phase: Phase
     """Times the consumer's wait for a choice, as ``"select"``."""
-
-
-@dataclass(frozen=True)
-class _BatchesOptions:
-    dataset: MapStyle | None = None
-    rank: int | None = None
-    world_size: int | None = None
-    ahead: int = 2
-    phase: Phase = no_phase
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "ahead", as_whole(self.ahead, "ahead", 0))
-        if self.dataset is not None and not hasattr(self.dataset, "__len__"):
-            raise InputError(
-                f"dataset is a {type(self.dataset).__name__} without a length; give the data set "
-                "that the batches name examples of"
-            )
 
 
 class EpochWeights:
@@ -129,11 +111,12 @@ class SelectedBatches(ChoiceBeforeLoading, Sampler[list[int]]):
         label_confidence: Any = None,
         **options: Unpack[SelectedBatchesOptions],
     ) -> None:
-        checked = checked_options(_BatchesOptions, type(self), options)
+        check_keywords(SelectedBatchesOptions, type(self), options)
+        self.ahead = as_whole(options.get("ahead", 2), "ahead", 0)
+        self.phase = options.get("phase", no_phase)
         known = {"features": features, "labels": labels, "label_confidence": label_confidence}
-        ranks = (checked.rank, checked.world_size)
+        ranks = (options.get("rank"), options.get("world_size"))
         super().__init__(selector, batch_size, filter_ratio, seed, ranks, known)
-        self.ahead, self.phase = checked.ahead, checked.phase
         self.length = len(self.fields)
         self._readable = self.fields.readable()
         # What could not be read when the features were made is never a candidate.
@@ -143,7 +126,7 @@ class SelectedBatches(ChoiceBeforeLoading, Sampler[list[int]]):
         # Libraries look for an attribute of this name, to tell it the epoch.
         self.sampler = EpochSetter(self)
         _check_sizes(self)
-        _check_dataset(checked.dataset, features, self.length)
+        _check_dataset(options.get("dataset"), features, self.length)
 
     @property
     def drop_last(self) -> bool:
@@ -262,6 +245,11 @@ def _check_dataset(dataset: Any, features: Any, length: int) -> None:
     """Refuses a data set that is not the one that the batches name examples of."""
     if dataset is None:
         return
+    if not hasattr(dataset, "__len__"):
+        raise InputError(
+            f"dataset is a {type(dataset).__name__} without a length; give the data set that the "
+            "batches name examples of"
+        )
     if isinstance(features, FeatureStore):
         features.check(dataset)
     elif len(dataset) != length:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Unpack
 
@@ -15,7 +14,7 @@ from saln.errors import InputError
 from saln.loading.batch_choice import ChoiceBeforeLoading
 from saln.loading.epoch_setter import refuse_sharing_by_accelerate
 from saln.loading.filter_schedule import FilterSchedule
-from saln.loading.keyword_options import RankOptions, checked_options
+from saln.loading.keyword_options import RankOptions, check_keywords
 from saln.loading.saved_state import refuse_other_settings, state_of
 from saln.loading.stream_pass import StreamPass
 from saln.loading.stream_position import StreamPosition
@@ -53,28 +52,6 @@ class SelectedStreamOptions(RankOptions, total=False):
     already_split: Sequence[str] | None
     """Among whom the source shares itself out: of ``"workers"`` and ``"ranks"``; ``()`` for none.
     By default found out for WebDataset's and Hugging Face's streams, and none for others."""
-
-
-@dataclass(frozen=True)
-class _StreamOptions:
-    labels: Any = None
-    label_confidence: Any = None
-    decode: Callable[[Any], Any] | None = None
-    collate: Callable[[list[Any]], Any] | None = None
-    as_batches: bool = True
-    shuffle_buffer: int | None = None
-    skip_unknown: bool = False
-    key_field: str = "__key__"
-    already_split: Sequence[str] | None = None
-    rank: int | None = None
-    world_size: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.already_split is not None and not set(self.already_split) <= _SPLITS:
-            raise InputError(
-                f"already_split={self.already_split!r} is not allowed; give those of 'workers' "
-                "and 'ranks' among whom the source shares itself out"
-            )
 
 
 class SelectedStream(ChoiceBeforeLoading, IterableDataset[Any]):
@@ -138,18 +115,25 @@ class SelectedStream(ChoiceBeforeLoading, IterableDataset[Any]):
         keys: Mapping[str, int] | Sequence[str] | None = None,
         **options: Unpack[SelectedStreamOptions],
     ) -> None:
-        self.options = checked = checked_options(_StreamOptions, type(self), options)
-        known = {"features": features, "labels": checked.labels}
-        known["label_confidence"] = checked.label_confidence
-        ranks = (checked.rank, checked.world_size)
+        check_keywords(SelectedStreamOptions, type(self), options)
+        self.options = options
+        self.already_split = options.get("already_split")
+        if self.already_split is not None and not set(self.already_split) <= _SPLITS:
+            raise InputError(
+                f"already_split={self.already_split!r} is not allowed; give those of 'workers' "
+                "and 'ranks' among whom the source shares itself out"
+            )
+        known = {"features": features, "labels": options.get("labels")}
+        known["label_confidence"] = options.get("label_confidence")
+        ranks = (options.get("rank"), options.get("world_size"))
         super().__init__(selector, batch_size, filter_ratio, seed, ranks, known)
         self.source = source
-        self.as_batches = checked.as_batches
+        self.as_batches = options.get("as_batches", True)
         self.position: StreamPosition = StreamPosition()
         self._pass: StreamPass | None = None
         self._iterator_used = False
         self.keys = rows_by_key(keys, len(self.fields))
-        buffered = checked.shuffle_buffer
+        buffered = options.get("shuffle_buffer")
         if buffered is None:
             buffered = BUFFERED_CHOICES * self.schedule.candidates(self.batch_size)
         self.shuffle_buffer = as_whole(buffered, "shuffle_buffer", 0)
@@ -158,8 +142,8 @@ class SelectedStream(ChoiceBeforeLoading, IterableDataset[Any]):
     @property
     def split(self) -> frozenset[str]:
         """Among whom the source shares itself out: of ``"ranks"`` and ``"workers"``."""
-        if self.options.already_split is not None:
-            return frozenset(self.options.already_split)
+        if self.already_split is not None:
+            return frozenset(self.already_split)
         return known_split(self.source) or frozenset()
 
     @property

@@ -180,8 +180,8 @@ class StreamPass:
             keys=stream.keys,
             rows=len(stream.fields),
             skipped=frozenset(stream.fields.skipped.tolist()),
-            skip_unknown=stream.options.skip_unknown,
-            key_field=stream.options.key_field,
+            skip_unknown=stream.options.get("skip_unknown", False),
+            key_field=stream.options.get("key_field", "__key__"),
             size=max(1, stream.shuffle_buffer),
             generator=derive_generator(stream.seed, "shuffle", epoch, *part),
         )
@@ -195,7 +195,7 @@ class StreamPass:
         if weights is not None:
             places = self.stream.batch_rank.share(range(len(weights)))
             weights = weights.float().cpu()[list(places)]
-        collate = self.stream.options.collate
+        collate = self.stream.options.get("collate")
         return StreamBatch(
             samples if collate is None else collate(samples),
             [item.key for item in own],
@@ -218,7 +218,7 @@ class StreamPass:
             yield decoded
 
     def _decoded(self, item: Item) -> Any:
-        decode = self.stream.options.decode
+        decode = self.stream.options.get("decode")
         if decode is None:
             return item.sample
         try:
@@ -244,7 +244,7 @@ def _part_of(stream: SelectedStream, worker: list[int] | None) -> list[int | str
 
 def _check_worker(stream: SelectedStream, state: dict[str, Any], worker: list[int] | None) -> None:
     """Refuses a worker in which the stream cannot be read, or not from the state's position."""
-    unknown = stream.options.already_split is None and not stream.split
+    unknown = stream.already_split is None and not stream.split
     if worker is not None and worker[1] > 1 and unknown and asks_for_worker(stream.source):
         raise InputError(
             f"{type(stream.source).__name__}.__iter__ asks which worker it runs in; if it "
