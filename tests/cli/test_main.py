@@ -429,3 +429,18 @@ def test_the_installed_command_works(tmp_path):
     assert command, "the package is not installed"
     found = subprocess.run([command, "list"], capture_output=True, text=True, check=True)
     assert "data sets" in found.stdout
+
+
+@pytest.mark.parametrize("own", [None, "ACTIVE"])
+def test_waiting_threads_sleep_unless_the_user_says_otherwise(own):
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    environment |= {} if own is None else {"OMP_WAIT_POLICY": own}
+    code = (
+        "import os, sys\nfrom saln.cli import main\n"
+        "loaded = 'torch' in sys.modules\nmain(['--version'])\n"
+        "print(loaded, os.environ['OMP_WAIT_POLICY'])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1] == f"False {own or 'PASSIVE'}"

@@ -6,6 +6,7 @@ Only light modules are imported here: each command imports its own when it is ru
 from __future__ import annotations
 
 import importlib
+import os
 import signal
 import sys
 import time
@@ -65,6 +66,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0 when all went well, 1 for a failed run, 2 for bad usage; 130 after Ctrl-C, 143 after
         SIGTERM and 129 after SIGHUP.
     """
+    # Before torch is loaded, which reads it once: its threads that wait would spin, and on a
+    # machine that others use take the cores from those that work.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]  # wherever it stands
