@@ -26,6 +26,7 @@ from saln.errors import InputError, SalnError
 _COMMANDS = {
     "compare": "train the arms side by side and write a report (the main job)",
     "features": "run a frozen backbone over a data set and keep the rows",
+    "labels": "find the wrong labels of a data set, look at them, repair them",
     "select": "choose once, offline, from stored features; write what is kept",
     "report": "redraw the report of a run, or join several",
     "list": "data sets, networks, selectors and presets",
@@ -43,6 +44,7 @@ With --debug an error shows where in the code it arose.
 # What is left after Ctrl-C; a comparison says itself how it goes on.
 _KEPT = {
     "features": "; finished shards are kept, and the same command goes on after them",
+    "labels": "; finished features are kept, and the same command goes on after them",
     "select": "; finished parts are kept, and the same command goes on after them",
 }
 

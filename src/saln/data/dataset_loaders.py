@@ -95,7 +95,7 @@ def _oxford_pet(request: DatasetRequest) -> LoadedSplits:
     argument="PATH",
 )
 def _folder(request: DatasetRequest) -> LoadedSplits:
-    return _published(*find_splits(expanded(request.argument)))
+    return _published(request, *find_splits(expanded(request.argument), to_train=request.to_train))
 
 
 @register_dataset(
@@ -105,14 +105,16 @@ def _folder(request: DatasetRequest) -> LoadedSplits:
     needs="extra 'hf'",
 )
 def _hugging_face(request: DatasetRequest) -> LoadedSplits:
-    return _published(*load_splits(request.argument, request.download))
+    return _published(request, *load_splits(request.argument, request.download))
 
 
-def _published(splits: dict[str, ImageSplit], names: tuple[str, ...]) -> LoadedSplits:
+def _published(
+    request: DatasetRequest, splits: dict[str, ImageSplit], names: tuple[str, ...]
+) -> LoadedSplits:
     """What is published without a test split is measured on its validation split."""
     test, validation = splits.get("test"), splits.get("validation")
     # Chosen on and measured on the same images would be no honest test; so validation is then cut
     # from the training split.
-    if test is None:
+    if test is None and request.to_train:
         test, validation = validation, None
     return LoadedSplits(splits["train"], names, validation, test)

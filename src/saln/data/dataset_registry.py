@@ -34,11 +34,14 @@ class DatasetRequest(NamedTuple):
         argument: What stands behind the prefix, such as the path of ``folder:PATH``.
         data_root: Where data sets are kept that somebody has downloaded.
         download: Whether a data set that is not there may be fetched.
+        to_train: Whether it is to be trained on. Else it is looked at as it is: splits keep
+            their names, ``train`` may be empty, and a class may be in one split alone.
     """
 
     argument: str
     data_root: Path
     download: bool
+    to_train: bool = True
 
 
 @dataclass(frozen=True)

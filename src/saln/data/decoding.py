@@ -70,6 +70,17 @@ def _refuse_irregular(found: os.stat_result) -> None:
         raise OSError("it is no regular file, but a folder, a pipe or a device")
 
 
+def read_encoded(path: Path) -> bytes:
+    """A picture's file as it is, whatever is in it; of pipes and devices nothing is asked.
+
+    Raises:
+        OSError: It cannot be read, or is no file.
+    """
+    # Before it is opened: a pipe without a writer would be waited for, without end.
+    _refuse_irregular(path.stat())
+    return path.read_bytes()
+
+
 @contextlib.contextmanager
 def _opened(source: Path | bytes | BinaryIO) -> Iterator[Image.Image]:
     """Gives the picture with its header read and its pixels not yet."""

@@ -145,7 +145,7 @@ def _split_of(name: str) -> str | None:
     return next((split for split, names in SPLIT_NAMES.items() if name.lower() in names), None)
 
 
-def _split_folders(root: str) -> dict[str, str]:
+def _split_folders(root: str, to_train: bool) -> dict[str, str]:
     """The folders of the splits; nothing where the root's sub-folders are classes.
 
     A folder is a split's when it is called so and its pictures lie in sub-folders, one a class.
@@ -188,7 +188,7 @@ def _split_folders(root: str) -> dict[str, str]:
     double = next((found for found in splits.values() if len(found) > 1), None)
     if double is not None:
         raise InputError(f"folder:{root} holds {_named(double)}: one split twice; remove one")
-    if "train" not in splits:
+    if to_train and "train" not in splits:
         raise InputError(
             f"folder:{root} holds {_named(names)} and no train/ to train on; name it so, or give "
             "the path of one of them to have it split"
@@ -209,7 +209,9 @@ def _numbered(root: Path, classes: dict[str, list[str]], names: list[str]) -> Im
     return ImageSplit(FileImages(root, paths), np.array(labels, dtype=np.int64))
 
 
-def find_splits(root: Path) -> tuple[dict[str, ImageSplit], tuple[str, ...]]:
+def find_splits(
+    root: Path, *, to_train: bool = True
+) -> tuple[dict[str, ImageSplit], tuple[str, ...]]:
     """Finds the pictures of a folder with one sub-folder a class, or with such splits.
 
     Hidden files and folders and those that other programs leave behind are passed over. Symbolic
@@ -219,6 +221,8 @@ def find_splits(root: Path) -> tuple[dict[str, ImageSplit], tuple[str, ...]]:
     Args:
         root: The folder: ``root/CLASS/**/picture.png``, or the same below ``root/train``,
             ``root/val`` and ``root/test`` (see :data:`SPLIT_NAMES`).
+        to_train: Whether there must be ``train``, which may then be empty, and whether all
+            classes must be in it.
 
     Returns:
         The splits by name, ``train`` alone where the folder has none, and the classes' names.
@@ -230,7 +234,7 @@ def find_splits(root: Path) -> tuple[dict[str, ImageSplit], tuple[str, ...]]:
     top = str(root)
     if not is_folder(root):
         raise InputError(f"folder:{root} is not a folder; give one that has a sub-folder a class")
-    named = _split_folders(top)
+    named = _split_folders(top, to_train)
     walk = _Walk(top)
     found: dict[str, dict[str, list[str]]] = {}
     for split, name in (named or {"train": ""}).items():
@@ -238,17 +242,28 @@ def find_splits(root: Path) -> tuple[dict[str, ImageSplit], tuple[str, ...]]:
         if name and not walk.enter(folder, folder):
             raise InputError(f"folder:{root} has {name}/ leading back to itself; remove that link")
         found[split] = walk.classes(folder)
+    classes = found.setdefault("train", {}) if to_train else _joined(found)
     # Numbered by name, so that the same folders always give the same classes.
-    names = sorted(name for name, paths in found["train"].items() if paths)
-    _tell(walk, found, names)
+    names = sorted(name for name, paths in classes.items() if paths)
+    _tell(walk, classes, names)
     _check(root, walk, found, names)
     splits = {split: _numbered(root, classes, names) for split, classes in found.items()}
     return splits, tuple(names)
 
 
-def _tell(walk: _Walk, found: dict[str, dict[str, list[str]]], names: list[str]) -> None:
+def _joined(found: dict[str, dict[str, list[str]]]) -> dict[str, list[str]]:
+    """The pictures of each class in all splits; all splits but ``train`` may be missing."""
+    found.setdefault("train", {})
+    joined: dict[str, list[str]] = {}
+    for classes in found.values():
+        for name, paths in classes.items():
+            joined.setdefault(name, []).extend(paths)
+    return joined
+
+
+def _tell(walk: _Walk, classes: dict[str, list[str]], names: list[str]) -> None:
     """Says what is left out."""
-    empty = [name for name, paths in found["train"].items() if not paths]
+    empty = [name for name, paths in classes.items() if not paths]
     for what, left_out in (
         ("sub-folders without pictures are no classes", empty),
         ("pictures outside of a class", walk.outside),

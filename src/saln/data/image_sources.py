@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from saln.data.decoding import array_to_rgb, load_rgb, look_at
+from saln.data.decoding import array_to_rgb, load_rgb, look_at, read_encoded
 from saln.errors import DataError
 
 
@@ -80,6 +80,10 @@ class ArrayImages:
         height, width = self.pixels.shape[1:3]
         return width, height
 
+    def content(self, row: int) -> Any:
+        """The bytes of one image's pixels."""
+        return np.ascontiguousarray(self.pixels[row]).data
+
     def name_of(self, row: int) -> str:
         """The row: an image in memory has no other name."""
         return f"row {row}"
@@ -120,6 +124,10 @@ class FileImages:
             return look_at(Path(self.paths[row]))
         except Exception as error:  # as above
             raise self._error(row, error) from error
+
+    def content(self, row: int) -> Any:
+        """The file's bytes."""
+        return read_encoded(Path(self.paths[row]))
 
     def name_of(self, row: int) -> str:
         """The file's path below the root."""
@@ -197,12 +205,8 @@ class TableImages:
             cell = self._scalar(row)
             if not cell.is_valid:
                 raise ValueError("it is empty")
-            # The bytes alone: as_py would copy them, which costs more than the look.
-            if isinstance(cell, pa.StructScalar) and "bytes" in cell and cell["bytes"].is_valid:
-                cell = cell["bytes"]
-            if isinstance(cell, pa.BinaryScalar) and not isinstance(cell, pa.StringScalar):
-                # A view: a data set larger than memory stays on the disk.
-                buffer = cell.as_buffer()
+            buffer = self._encoded(cell)
+            if buffer is not None:
                 return look_at(pa.BufferReader(buffer) if buffer.size else b"")
             cell = getattr(cell, "value", cell) if isinstance(cell, pa.ExtensionScalar) else cell
             if isinstance(cell, pa.ListScalar):
@@ -213,6 +217,27 @@ class TableImages:
             raise
         except Exception as error:  # as above
             raise self._error(row, error) from error
+
+    def content(self, row: int) -> Any:
+        """The bytes of the encoded image, of its file, or of its pixels."""
+        cell = self._scalar(row)
+        buffer = self._encoded(cell)
+        if buffer is not None:
+            return buffer
+        source = self._source(cell.as_py())
+        # A path of its own, or that of a mapping without bytes.
+        return read_encoded(source) if isinstance(source, Path) else np.asarray(source).tobytes()
+
+    def _encoded(self, cell: Any) -> Any:
+        """A view of a cell's encoded image, where it holds one: a large table stays on the disk."""
+        import pyarrow as pa
+
+        # The bytes alone: as_py would copy them, which costs more than a look at them.
+        if isinstance(cell, pa.StructScalar) and "bytes" in cell and cell["bytes"].is_valid:
+            cell = cell["bytes"]
+        if isinstance(cell, pa.BinaryScalar) and not isinstance(cell, pa.StringScalar):
+            return cell.as_buffer()
+        return None
 
     def name_of(self, row: int) -> str:
         """The row in the table."""

@@ -1,0 +1,307 @@
+"""Feature rows by what the images hold: a file that moved or has a new label costs nothing.
+
+::
+
+    CACHE/NETWORK-SIZEpx-HASH/        one folder a network, its weights and its image size
+        PART/keys.npy                 the hashes of some images, in order
+        PART/features-.../            their feature store; its first row is that of a black image
+
+A part is a store that :func:`saln.extract_features` makes, so a killed run goes on after the
+shards that were done. What is damaged counts as not there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import logging
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from saln.data.image_sources import ImageSource
+from saln.errors import DataError
+from saln.features.backbones import Network
+from saln.features.dataset_features import default_cache_dir
+from saln.features.extraction import Progress, extract_features
+from saln.features.store import FeatureStore
+from saln.files import remove, write_with
+
+# Images of one part. Another set of images goes on with a part of before only if it has them all.
+PART_ROWS = 8192
+# Few, as a kill costs so many: photos take some hundredths of a second each.
+SHARD_ROWS = 128
+
+
+def default_review_cache() -> Path:
+    """Where these features are kept when nobody says where."""
+    return default_cache_dir().with_name("review")
+
+
+@dataclass(frozen=True)
+class FeatureRows:
+    """Features of reviewed images.
+
+    Attributes:
+        features: float16, (n, d); NaN where an image cannot be read.
+        problems: (n,): why it cannot; empty where it can.
+        computed: How many images went through the network in this call.
+        seconds: That this call took.
+    """
+
+    features: npt.NDArray[np.float16]
+    problems: list[str]
+    computed: int
+    seconds: float
+
+
+class _KeyedImages:
+    """Some images as a data set: first a black one, so that a store is never without a row."""
+
+    def __init__(self, images: ImageSource, rows: Sequence[int], keys: Sequence[str]) -> None:
+        self._source, self._rows, self._keys = images, list(rows), list(keys)
+
+    def __len__(self) -> int:
+        return len(self._rows) + 1
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        if index == 0:
+            return Image.new("RGB", (8, 8)), 0
+        return self._source.load(self._rows[index - 1]), 0
+
+    def name_of(self, index: int) -> str:
+        """What a person finds the image by."""
+        return self._source.name_of(self._rows[index - 1]) if index else "a black image"
+
+    def fingerprint(self) -> str:
+        """Of what the images hold alone."""
+        return hashlib.blake2b("\n".join(self._keys).encode(), digest_size=16).hexdigest()
+
+
+@dataclass
+class _Held:
+    """What the cache holds: of each key its part and row, keys that could not be read, parts."""
+
+    places: dict[str, tuple[int, int]] = field(default_factory=dict)
+    broken: set[str] = field(default_factory=set)
+    stores: list[FeatureStore] = field(default_factory=list)
+    unfinished: list[list[str]] = field(default_factory=list)
+
+    def add(self, store: FeatureStore, keys: Sequence[str]) -> None:
+        """Takes up a part."""
+        lost = {entry.row for entry in store.skipped}
+        for row, key in enumerate(keys, start=1):
+            if row in lost:
+                self.broken.add(key)
+            else:
+                self.places[key] = (len(self.stores), row)
+        self.stores.append(store)
+
+
+class FeatureCache:
+    """The features that one network has made of images, whichever data sets they were of.
+
+    Args:
+        folder: That of all networks.
+        network: Whose features.
+        options: Of :func:`saln.extract_features`: ``device``, ``batch_size``, ``workers``.
+    """
+
+    def __init__(self, folder: Path, network: Network, **options: Any) -> None:
+        slug = re.sub(r"[^a-z0-9]+", "-", network.name.lower()).strip("-")[-60:]
+        # The pixels' scale too: a network of one's own has it beside its weights.
+        made_by = f"{network.identity()} {network.normalization} {network.image_size}"
+        digest = hashlib.blake2b(made_by.encode(), digest_size=6).hexdigest()
+        self.folder = folder / f"{slug}-{network.image_size}px-{digest}"
+        self.network = network
+        self.options = options
+
+    def rows(
+        self,
+        images: ImageSource,
+        keys: Sequence[str],
+        *,
+        strict: bool = False,
+        progress: Callable[[Progress], None] | None = None,
+    ) -> FeatureRows:
+        """The features of images, computed where they are not held.
+
+        Args:
+            images: n images.
+            keys: (n,): hashes of what they hold; empty where nothing can be read.
+            strict: Stop at the first image that cannot be read.
+            progress: Called after every batch with how far all that is missing is.
+
+        Raises:
+            DataError: ``strict``, and an image cannot be read; or the disk cannot be written to.
+        """
+        started = time.perf_counter()
+        held = self._held()
+        problems = [""] * len(keys)
+        first: dict[str, int] = {}  # of images that are the same, one is looked at
+        for row, key in enumerate(keys):
+            if not key or (key in held.broken and key not in held.places):
+                problems[row] = _problem(images, row)
+                if problems[row] and strict:
+                    raise _refusal(images, row, problems[row])
+            if key and not problems[row]:
+                first.setdefault(key, row)
+        computed = self._compute(images, first, held, strict, progress)
+        if computed:
+            held = self._held()
+        features = self._gathered(held, keys)
+        for row in np.flatnonzero(np.isnan(features[:, 0])).tolist():
+            problems[row] = problems[row] or _problem(images, row) or "it changed while it was read"
+        return FeatureRows(features, problems, computed, time.perf_counter() - started)
+
+    def _gathered(self, held: _Held, keys: Sequence[str]) -> npt.NDArray[np.float16]:
+        """The rows of some keys; NaN where there are none."""
+        features = np.full((len(keys), self.network.width), np.nan, dtype=np.float16)
+        places = np.array([held.places.get(key, (-1, -1)) for key in keys], dtype=np.int64)
+        for number, store in enumerate(held.stores):
+            mine = np.flatnonzero(places[:, 0] == number)
+            if len(mine):
+                features[mine] = store.features[places[mine, 1]]
+        return features
+
+    def _compute(
+        self,
+        images: ImageSource,
+        first: dict[str, int],
+        held: _Held,
+        strict: bool,
+        progress: Callable[[Progress], None] | None,
+    ) -> int:
+        """Makes the parts that are missing; gives the number of images computed."""
+        missing = {key: row for key, row in first.items() if key not in held.places}
+        parts, begun = [], set[str]()
+        for part in held.unfinished:
+            if all(key in missing and key not in begun for key in part):
+                parts.append(part)
+                begun.update(part)
+        rest = [key for key in missing if key not in begun]
+        parts += [rest[start : start + PART_ROWS] for start in range(0, len(rest), PART_ROWS)]
+        total, done, computed = sum(map(len, parts)), 0, 0
+        started = time.perf_counter()
+
+        def tell(now: Progress) -> None:
+            nonlocal last
+            last = min(now.rows_computed, len(part))  # less the black image
+            speed = (computed + last) / max(time.perf_counter() - started, 1e-9)
+            if progress is not None:
+                at = done + min(now.rows_done, len(part))
+                progress(Progress(at, total, computed + last, speed))
+
+        for part in parts:
+            last = 0
+            self._make(images, [missing[key] for key in part], part, strict, tell)
+            done, computed = done + len(part), computed + last
+        return computed
+
+    def _make(
+        self,
+        images: ImageSource,
+        rows: list[int],
+        keys: list[str],
+        strict: bool,
+        progress: Callable[[Progress], None],
+    ) -> None:
+        """Makes one part, or what of it is left to do."""
+        examples = _KeyedImages(images, rows, keys)
+        folder = self.folder / examples.fingerprint()[:16]
+        unreadable: Literal["raise", "skip"] = "raise" if strict else "skip"
+        extract = functools.partial(
+            extract_features, examples, self.network, cache_dir=folder, name="features",
+            shard_rows=SHARD_ROWS, unreadable=unreadable, progress=progress, **self.options,
+        )  # fmt: skip
+        # First: by it a killed run is gone on with, whatever images came or went since.
+        array = np.array(keys, dtype="S32")
+        write_with(folder / "keys.npy", lambda beside: _save(beside, array))
+        with _unsaid():
+            try:
+                extract()
+            except DataError:
+                if _readable(folder):  # what is wrong is not the part
+                    raise
+                remove(folder)
+                write_with(folder / "keys.npy", lambda beside: _save(beside, array))
+                extract()
+
+    def _held(self) -> _Held:
+        """Reads the parts; damaged ones are passed over."""
+        held = _Held()
+        for folder in sorted(self.folder.glob("*/")):
+            found = _read_keys(folder)
+            if found is None:
+                continue
+            try:
+                (path,) = folder.glob("features-*/")
+                store = FeatureStore.open(path)
+                if len(store) != len(found) + 1 or store.features.shape[1] != self.network.width:
+                    continue
+                held.add(store, found)
+            except (DataError, ValueError):  # unfinished, or damaged: to be made
+                held.unfinished.append(found)
+        return held
+
+
+def _save(path: Path, array: npt.NDArray[Any]) -> None:
+    with path.open("wb") as stream:  # given a name, numpy would add .npy to it
+        np.save(stream, array, allow_pickle=False)
+
+
+def _read_keys(folder: Path) -> list[str] | None:
+    try:
+        found = np.load(folder / "keys.npy", allow_pickle=False)
+        return [key.decode("ascii") for key in found.tolist()]
+    except Exception:  # a broken file raises anything from EOFError to RuntimeError
+        return None
+
+
+def _readable(folder: Path) -> bool:
+    """Whether a part is what was written, as far as it was."""
+    from saln.features.manifest import read_manifest
+
+    try:
+        return all(read_manifest(path) is not None for path in folder.glob("features-*/"))
+    except DataError:
+        return False
+
+
+def _problem(images: ImageSource, row: int) -> str:
+    """Why an image cannot be read; empty where it can."""
+    try:
+        images.load(row)
+    except Exception as error:  # decoders raise many kinds; all mean the same here
+        cause = error.__cause__ or error
+        return " ".join(str(cause).split()) or type(cause).__name__
+    return ""
+
+
+def _refusal(images: ImageSource, row: int, problem: str) -> DataError:
+    return DataError(
+        f"{images.name_of(row)} cannot be read as an image ({problem}); repair or remove it"
+    )
+
+
+@contextlib.contextmanager
+def _unsaid() -> Iterator[None]:
+    """Leaves out what an extraction says of images that it skips: here they are listed."""
+    logger = logging.getLogger("saln.features.extraction")
+
+    def others(record: logging.LogRecord) -> bool:
+        return "could not be read" not in record.msg
+
+    logger.addFilter(others)
+    try:
+        yield
+    finally:
+        logger.removeFilter(others)

@@ -1,0 +1,123 @@
+"""From features and labels to the table of what is believed."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from saln.errors import DataError
+from saln.labels.beliefs import LabelBeliefs
+from saln.labels.judge import judge_labels
+from saln.review.review_items import ReviewItems
+from saln.review.review_table import ReviewTable
+
+# How many contradicting neighbors are kept of each example.
+SHOWN = 3
+
+
+def judge_items(
+    items: ReviewItems, features: npt.NDArray[Any], *, problems: Sequence[str] | None = None
+) -> ReviewTable:
+    """Judges every label by all the others.
+
+    Args:
+        items: n examples.
+        features: float, (n, d); rows of NaN where an example has none.
+        problems: (n,): what is wrong with the examples themselves.
+
+    Raises:
+        DataError: No example with features has a label.
+    """
+    count = len(items)
+    kept = np.flatnonzero(np.isfinite(features).all(axis=1))
+    if not (items.given[kept] >= 0).any():
+        reason = next((problem for problem in problems or () if problem), "no labels")
+        raise DataError(
+            f"nothing in {items.dataset} can be judged: no example that can be read has a label "
+            f"({reason}); give another data set"
+        )
+    beliefs = judge_labels(features[kept], items.given[kept], class_names=items.class_names)
+    names = np.array([*items.class_names, ""], dtype=object)  # the last for -1: none
+    probability, margin = np.full(count, np.nan), np.full(count, np.nan)
+    probability[kept] = beliefs.confidence.numpy()
+    others, other_shares = _likeliest_others(beliefs)
+    margin[kept] = probability[kept] - other_shares
+    believed = np.full(count, -1, dtype=np.int64)
+    # Of a label that is more likely wrong than right the likeliest other one, though it alone may
+    # be likelier than each.
+    doubted = beliefs.suspicious.numpy()
+    believed[kept] = np.where(doubted, others, beliefs.believed.numpy())
+    return ReviewTable(
+        dataset=items.dataset,
+        task="classes",
+        class_names=items.class_names,
+        ids=items.ids,
+        splits=items.splits,
+        given=names[items.given].tolist(),
+        believed=names[believed].tolist(),
+        probability=probability,
+        margin=margin,
+        group=_groups(beliefs, kept, count),
+        outlier=np.full(count, np.nan),
+        problem=list(problems or [""] * count),
+        contradicting=_contradicting(beliefs, items.given, kept),
+        decision=[""] * count,
+        label=[""] * count,
+        keys=items.keys,
+        noise_rate=beliefs.noise_rate,
+        noise_interval=beliefs.noise_interval,
+        informative=beliefs.informative,
+        message=beliefs.message,
+    )
+
+
+def _likeliest_others(
+    beliefs: LabelBeliefs,
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """Of each judged example the likeliest class but its given one, and its probability."""
+    held = beliefs.probabilities
+    row = np.repeat(np.arange(held.shape[0]), np.diff(held.indptr))
+    shares = held.data.astype(np.float64)
+    shares[held.indices == beliefs.given[row]] = -1.0
+    order = np.lexsort((-shares, row))
+    first = order[held.indptr[:-1]]  # each row's are together, the likeliest first
+    alone = shares[first] < 0  # no other class is possible
+    others = np.where(alone, beliefs.given, held.indices[first])
+    return beliefs.classes[others], np.where(alone, 0.0, shares[first])
+
+
+def _groups(
+    beliefs: LabelBeliefs, kept: npt.NDArray[np.int64], count: int
+) -> npt.NDArray[np.int64]:
+    group = np.full(count, -1, dtype=np.int64)
+    for number, rows in enumerate(beliefs.groups):
+        group[kept[rows]] = number
+    return group
+
+
+def _contradicting(
+    beliefs: LabelBeliefs, given: npt.NDArray[np.int64], kept: npt.NDArray[np.int64]
+) -> npt.NDArray[np.int32]:
+    """The nearest neighbors that carry another label, nearest first."""
+    near = beliefs.neighbors.astype(np.int64)
+    found = np.full((len(given), SHOWN), -1, dtype=np.int32)
+    if near.shape[1] == 0:
+        return found
+    rows = np.where(near >= 0, kept[near], -1)
+    differs = (near >= 0) & (given[rows] >= 0) & (given[rows] != given[kept][:, None])
+    # A stable sort of yes and no: those that differ come first, and stay in their order.
+    order = np.argsort(~differs, axis=1, kind="stable")[:, :SHOWN]
+    chosen = np.take_along_axis(np.where(differs, rows, -1), order, axis=1)
+    found[kept, : chosen.shape[1]] = chosen
+    return found
+
+
+def with_decisions(
+    table: ReviewTable, decision: Sequence[str], label: Sequence[str]
+) -> ReviewTable:
+    """The table with what was decided."""
+    return dataclasses.replace(table, decision=list(decision), label=list(label))

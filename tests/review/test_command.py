@@ -1,0 +1,198 @@
+"""``saln labels`` as a person meets it: a folder of images, its wrong labels, what is written."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from saln.cli import main
+
+COLORS = {"blue": (20, 30, 200), "green": (30, 180, 40), "red": (210, 40, 30)}
+SMALL = ("--backbone", "pixels", "--feature-size", "8")
+
+
+def picture(color, random):
+    """Noise around a color: what tells the classes apart is plain, and no two are the same."""
+    noise = random.normal(0, 25, (12, 12, 3))
+    return Image.fromarray((np.array(color) + noise).clip(0, 255).astype(np.uint8))
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """30 pictures of each of three colors; the first two of each lie in the next one's folder."""
+    random = np.random.default_rng(0)
+    names = list(COLORS)
+    for number, name in enumerate(names):
+        for count in range(30):
+            given = names[(number + 1) % 3] if count < 2 else name
+            folder = tmp_path / "photos" / given
+            folder.mkdir(parents=True, exist_ok=True)
+            picture(COLORS[name], random).save(folder / f"{name}-{count}.png")
+    return tmp_path / "photos"
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, capsys):
+    """Runs a command in the folder that holds photos; gives (exit status, stdout, stderr)."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["saln", *arguments])
+        try:
+            status = main(list(arguments))
+        except SystemExit as stop:  # tyro's own way out
+            status = stop.code
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return call
+
+
+def rows_of(folder):
+    with (folder / "labels.csv").open(newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
+def wrong(rows):
+    """The ids of the suspects, the worst first."""
+    return [row["id"] for row in rows if row["probability"] and float(row["probability"]) < 0.5]
+
+
+def moved(photos):
+    """The ids of the pictures that lie in another color's folder."""
+    return {
+        path.relative_to(photos).as_posix()
+        for path in photos.rglob("*.png")
+        if not path.name.startswith(path.parent.name)
+    }
+
+
+def test_a_folder_goes_in_and_its_wrong_labels_come_out(run, photos, tmp_path):
+    status, out, err = run("labels", "photos", *SMALL)
+    assert status == 0, err
+    rows = rows_of(tmp_path / "labels-photos")
+    assert len(rows) == 90
+    assert set(wrong(rows)) == moved(photos)
+    assert rows[0]["id"] == wrong(rows)[0]  # the worst come first
+    for row in rows:
+        given, name = row["id"].split("/")
+        assert (row["given"], row["believed"]) == (given, name.partition("-")[0])
+        assert row["split"] == row["decision"] == row["problem"] == ""
+    assert "6 look wrong" in out
+    facts = json.loads((tmp_path / "labels-photos" / "review.json").read_text())
+    assert (facts["examples"], facts["suspects"], facts["features_computed"]) == (90, 6, 90)
+    assert facts["dataset"] == f"folder:{photos}"
+
+
+def test_a_moved_file_and_a_changed_label_compute_nothing(run, photos, tmp_path):
+    assert run("labels", "photos", *SMALL)[0] == 0
+    (photos / "red" / "red-9.png").rename(photos / "blue" / "other.png")
+    status, out, _ = run("labels", "photos", *SMALL, "--json")
+    assert status == 0
+    facts = json.loads(out)
+    assert facts["features_computed"] == 0
+    assert "blue/other.png" in wrong(rows_of(tmp_path / "labels-photos"))
+    random = np.random.default_rng(1)
+    picture(COLORS["red"], random).save(photos / "red" / "new.png")
+    assert json.loads(run("labels", "photos", *SMALL, "--json")[1])["features_computed"] == 1
+
+
+def test_what_cannot_be_read_is_listed_and_the_rest_judged(run, photos, tmp_path):
+    (photos / "red" / "broken.png").write_bytes(b"no picture")
+    (photos / "red" / "empty.png").touch()
+    for _ in range(2):  # the second time from the cache
+        status, out, err = run("labels", "photos", *SMALL)
+        assert status == 0, err
+        rows = {row["id"]: row for row in rows_of(tmp_path / "labels-photos")}
+        assert len(rows) == 92
+        for name in ("red/broken.png", "red/empty.png"):
+            assert rows[name]["problem"].startswith("unreadable: ")
+            assert rows[name]["probability"] == rows[name]["believed"] == ""
+        assert set(wrong(rows.values())) == moved(photos) - {"red/broken.png", "red/empty.png"}
+        assert "broken.png" in out
+    status, _, err = run("labels", "photos", *SMALL, "--strict")
+    assert status == 1
+    assert err.count("\n") == 1
+    assert "broken.png" in err
+    # A repaired file is read again.
+    shutil.copy(photos / "red" / "red-9.png", photos / "red" / "broken.png")
+    run("labels", "photos", *SMALL)
+    rows = {row["id"]: row for row in rows_of(tmp_path / "labels-photos")}
+    assert rows["red/broken.png"]["problem"] == ""
+    assert rows["red/broken.png"]["believed"] == "red"
+
+
+def test_every_split_is_judged_and_hidden_folders_are_not(run, photos, tmp_path):
+    data = tmp_path / "data"
+    for split in ("train", "val", "test"):
+        shutil.copytree(photos, data / split)
+    shutil.copytree(photos / "red", data / ".hidden" / "red")
+    shutil.copytree(photos / "red", data / "train" / ".thumbnails")
+    # A class that one split alone has, with a single picture.
+    (data / "test" / "gray").mkdir()
+    Image.new("RGB", (12, 12), (128, 128, 128)).save(data / "test" / "gray" / "one.png")
+    status, _, err = run("labels", f"folder:{data}", *SMALL, "--out", "found")
+    assert status == 0, err
+    rows = rows_of(tmp_path / "found")
+    assert len(rows) == 271
+    assert {row["split"] for row in rows} == {"train", "validation", "test"}
+    assert {row["id"].split("/")[0] for row in rows} == {"train", "val", "test"}
+    assert {row["given"] for row in rows} == {*COLORS, "gray"}
+    facts = json.loads((tmp_path / "found" / "review.json").read_text())
+    assert facts["features_computed"] == 91  # copies are looked at once
+
+
+def test_splits_without_one_to_train_on(run, photos, tmp_path):
+    for split in ("val", "test"):
+        shutil.copytree(photos, tmp_path / "data" / split)
+    assert run("labels", "data", *SMALL)[0] == 0
+    rows = rows_of(tmp_path / "labels-data")
+    assert [row["split"] for row in rows].count("validation") == 90
+
+
+def test_a_registered_data_set_has_ids_by_split_and_row(run, tmp_path):
+    status, _, err = run("labels", "digits", *SMALL)
+    assert status == 0, err
+    rows = rows_of(tmp_path / "labels-digits")
+    assert len(rows) == 1797
+    assert {row["id"] for row in rows} == {f"train/{row}" for row in range(1797)}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((), "DATASET"),
+        (("nowhere",), "neither a folder nor a data set"),
+        (("photos", "--feature-size", "0"), "--feature-size 0"),
+        (("photos", "--backbone", "no-such"), "--backbone no-such"),
+        (("photos", "--backbone-weights", "w.pt"), "--backbone NAME"),
+        (("photos", "--out", "photos/red/red-9.png"), "is a file"),
+    ],
+)
+def test_wrong_arguments_end_with_one_line(run, photos, arguments, said):
+    status, out, err = run("labels", *arguments)
+    assert (status, out) == (2, "")
+    assert err.count("\n") == 1
+    assert said in err
+
+
+def test_weights_are_asked_for_before_any_image(run, photos):
+    for path in photos.rglob("*.png"):
+        path.write_bytes(b"")
+    status, _, err = run("labels", "photos", "--backbone", "resnet18", "--backbone-weights", "w.pt")
+    assert status == 2
+    assert "weights file w.pt does not exist" in err
+
+
+def test_help_names_the_repair(run):
+    status, out, _ = run("labels", "--help")
+    assert status == 0
+    assert "saln labels apply" in " ".join(out.split())
+    assert "DATASET" in out
