@@ -1,0 +1,288 @@
+r"""Which numbers of a regression are wrong, by what all other examples make of each.
+
+Ridge regression says of each example what a fit without it would, exactly and without fitting
+again (:mod:`saln.spectral.label_filter`). Its residuals are a mixture: those of right numbers lie
+around 0, those of wrong ones anywhere. Where that finds wrong ones, what is expected takes their
+place, and all is done again while the given numbers get likelier by it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import scipy.sparse
+import torch
+
+from saln.errors import InputError
+from saln.features.neighbors import NeighborTable
+from saln.labels.evidence import NEIGHBOR_ROWS, find_neighbors
+from saln.labels.feature_blocks import FeatureBlocks, batches
+from saln.spectral.label_filter import FULL_LEVERAGE, LabelFilter, LabelSums, transposed_product
+
+# Penalties, as shares of the sum of the eigenvalues.
+PENALTIES = tuple(10.0 ** (step / 2) for step in range(-12, 3))
+# Expected numbers take the place of doubted ones while that gains so much likelihood, so often.
+GAIN = 5e-3
+ROUNDS = 4
+# Of the mean absolute error of the median, what features must explain.
+INFORMATIVE = 0.02
+# Numbers without which nothing can be said of how right ones scatter.
+FEWEST = 10
+# Makes a median absolute deviation the standard deviation of a normal distribution.
+NORMAL = 1.4826
+# Wrong numbers scatter at least so many times as wide as right ones.
+WIDER = 2.0
+STEPS = 500
+STILL = 1e-10
+
+Floats = npt.NDArray[np.float64]
+Places = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class NumberBeliefs:
+    """What all other examples make of each number.
+
+    Attributes:
+        confidence: float64, (n,): the probability that the given number is right; NaN where there
+            is none.
+        expected: float64, (n,): the number by the others alone.
+        scale: How far right numbers lie from what is expected: a standard deviation.
+        noise_rate: The estimated share of wrong numbers; NaN where the features tell nothing.
+        noise_interval: Where it lies, with 95% confidence.
+        informative: Whether the features foretell the numbers better than their median does. If
+            not, none is doubted.
+        message: What a person should know, in words; empty when all is well.
+        penalty: The ridge's, as a share of the features' variance.
+        groups: Near duplicates: rows that say nothing of each other.
+        table: The nearest rows; None without.
+    """
+
+    confidence: Floats
+    expected: Floats
+    scale: float
+    noise_rate: float
+    noise_interval: tuple[float, float]
+    informative: bool
+    message: str
+    penalty: float
+    groups: list[Places]
+    table: NeighborTable | None
+
+
+def judge_numbers(features: Any, numbers: npt.ArrayLike) -> NumberBeliefs:
+    """How likely each number is right, by all the others.
+
+    Args:
+        features: A feature store, or numbers (n, d); all finite.
+        numbers: (n,): what is to be foretold; NaN where it is unknown.
+
+    Raises:
+        InputError: Not one number a row, an infinite one, or fewer than ten.
+    """
+    rows = FeatureBlocks(features)
+    given = np.asarray(numbers, dtype=np.float64)
+    if given.shape != (rows.n,) or np.isinf(given).any():
+        raise InputError(
+            f"{rows.n} rows of features and numbers {given.shape}; give one finite number a row, "
+            "NaN where it is unknown"
+        )
+    known = np.isfinite(given)
+    if known.sum() < FEWEST:
+        raise InputError(f"{int(known.sum())} numbers are too few; give at least {FEWEST}")
+    # Wrong numbers may be of any size: mean and standard deviation would be theirs.
+    middle = float(np.median(given[known]))
+    size = NORMAL * float(np.median(np.abs(given[known] - middle)))
+    size = size or float(given[known].std()) or 1.0
+    ridge = _Ridge(rows, (given - middle) / size)
+    best = _rounds(ridge, known)
+    mixture, informative = best.mixture, best.gain > INFORMATIVE
+    confidence = np.full(rows.n, np.nan)
+    confidence[known] = best.right if informative else 1.0
+    message = (
+        "these features foretell the numbers little better than their median does, so no number "
+        "is doubted; use the features of a stronger backbone"
+    )
+    return NumberBeliefs(
+        confidence=confidence,
+        expected=best.expected * size + middle,
+        scale=mixture.right * size,
+        noise_rate=float(1.0 - best.right.mean()) if informative else math.nan,
+        noise_interval=mixture.interval(best.residuals) if informative else (math.nan, math.nan),
+        informative=informative,
+        message="" if informative else message,
+        penalty=best.penalty,
+        groups=ridge.groups,
+        table=ridge.table,
+    )
+
+
+class _Mixture(NamedTuple):
+    """Residuals of right numbers, normal, and of wrong ones, by a Cauchy distribution."""
+
+    wrong_share: float
+    right: float
+    wrong: float
+    likelihood: float
+
+    def densities(self, residuals: Floats) -> tuple[Floats, Floats]:
+        """Of right and of wrong numbers, each with its share."""
+        right = np.exp(-0.5 * (residuals / self.right) ** 2) / (self.right * math.sqrt(2 * math.pi))
+        wrong = 1.0 / (math.pi * self.wrong * (1.0 + (residuals / self.wrong) ** 2))
+        return (1 - self.wrong_share) * right, self.wrong_share * wrong
+
+    def interval(self, residuals: Floats) -> tuple[float, float]:
+        """The share of wrong ones with 95% confidence, by how much likelihood it costs to move."""
+        right, wrong = self.densities(residuals)
+        slope = (wrong / self.wrong_share - right / (1 - self.wrong_share)) / (right + wrong)
+        error = 1.96 / math.sqrt(max(float((slope**2).sum()), 1e-12))
+        return max(0.0, self.wrong_share - error), min(1.0, self.wrong_share + error)
+
+
+def fit_mixture(residuals: Floats) -> tuple[_Mixture, Floats]:
+    """The likeliest mixture, by expectation and maximization; and how likely each is right."""
+    right = max(NORMAL * float(np.median(np.abs(residuals))), 1e-9)
+    mixture = _Mixture(0.1, right, max(1.0, 3 * right), -math.inf)
+    of_right = np.ones(len(residuals))
+    for _ in range(STEPS):
+        one, other = mixture.densities(residuals)
+        total = np.maximum(one + other, 1e-300)
+        likelihood, of_right = float(np.log(total).mean()), one / total
+        if likelihood - mixture.likelihood < STILL:
+            break
+        of_wrong = 1.0 - of_right
+        right = math.sqrt(float(of_right @ residuals**2) / max(float(of_right.sum()), 1e-9))
+        # Of a Cauchy distribution: far residuals count less the farther they are.
+        heard = of_wrong * 2.0 / (1.0 + (residuals / mixture.wrong) ** 2)
+        wrong = math.sqrt(float(heard @ residuals**2) / max(float(of_wrong.sum()), 1e-9))
+        right = max(right, 1e-9)
+        share = min(max(float(of_wrong.mean()), 1e-4), 0.6)
+        mixture = _Mixture(share, right, max(wrong, WIDER * right), likelihood)
+    return mixture, of_right
+
+
+class _Round(NamedTuple):
+    """What a round of judging gives: ``right`` and ``residuals`` are of known numbers alone."""
+
+    penalty: float
+    expected: Floats
+    residuals: Floats
+    mixture: _Mixture
+    right: Floats
+    gain: float  # of what the median is wrong by, the share that features explain
+
+
+def _rounds(ridge: _Ridge, known: npt.NDArray[np.bool_]) -> _Round:
+    """Expected numbers in the place of doubted ones, while given ones get likelier by that."""
+    given = ridge.given[known]
+    best: _Round | None = None
+    for _ in range(ROUNDS + 1):
+        heard = np.ones(len(given)) if best is None else best.right
+        penalty, expected, leverage = ridge.left_out(heard)
+        # Of an example that weighs much the others foretell the number less well.
+        residuals = (given - expected[known]) * np.sqrt(1.0 - leverage[known])
+        mixture, right = fit_mixture(residuals)
+        error = np.abs(given - expected[known]).mean()
+        gain = 1.0 - error / max(float(np.abs(given).mean()), 1e-300)
+        if best is not None and mixture.likelihood < best.mixture.likelihood + GAIN:
+            break
+        # Whether features tell anything is known before expected numbers are among the given.
+        gain = gain if best is None else best.gain
+        best = _Round(penalty, expected, residuals, mixture, right, gain)
+        if gain <= INFORMATIVE:
+            break
+        ridge.speak(known, right * given + (1.0 - right) * expected[known])
+    if best is None:
+        raise InputError("no round of judging was asked for")
+    return best
+
+
+class _Ridge:
+    """Ridge regression with a free constant, left-out predictions for every penalty at once.
+
+    Args:
+        rows: Features.
+        given: (n,): around 0 and of size 1; NaN where unknown.
+    """
+
+    def __init__(self, rows: FeatureBlocks, given: Floats) -> None:
+        self.rows, self.given = rows, given
+        self.signal = _signal(given)
+        sums = LabelSums.of(rows.d, 1)
+        for part, block in rows.blocks():
+            sums.add(block, self.signal[part])
+        self.filter = LabelFilter(sums)
+        near: tuple[NeighborTable | None, list[Places]] = (None, [])
+        if rows.n <= NEIGHBOR_ROWS:
+            near = find_neighbors(rows, self.filter)
+        self.table, self.groups = near
+        grouped = np.zeros(rows.n, dtype=bool)
+        for group in self.groups:
+            grouped[group] = True
+        self.single = ~grouped
+
+    def speak(self, known: npt.NDArray[np.bool_], numbers: Floats) -> None:
+        """Puts other numbers in the place of the known ones."""
+        every = np.full(self.rows.n, np.nan)
+        every[known] = numbers
+        self.signal = _signal(every)
+        products = torch.zeros(self.rows.d, 1, dtype=torch.float64)
+        for part, block in self.rows.blocks():
+            products += transposed_product(self.signal[part], block)
+        self.filter.signal(products, torch.tensor([numbers.sum()], dtype=torch.float64))
+
+    def left_out(self, heard: Floats) -> tuple[float, Floats, Floats]:
+        """What the others foretell, under the penalty whose left-out error is least.
+
+        Args:
+            heard: What the error of each known number counts for.
+
+        Returns:
+            The penalty, as a share; what is expected, (n,); the leverages, (n,).
+        """
+        penalties = np.array(PENALTIES) * self.filter.scale
+        gains = 1.0 / (self.filter.values[:, None] + torch.from_numpy(penalties))
+        expected = np.empty((self.rows.n, len(penalties)))
+        leverage = np.empty_like(expected)
+        spoken = np.asarray(self.signal.sum(axis=1)).ravel()
+        known = np.diff(self.signal.indptr) > 0
+        for part, block in self.rows.blocks():
+            z = self.filter.project(block).double()
+            smoothed = (z @ (self.filter.coefficients * gains) + self.filter.shares).numpy()
+            weight = (z.square() @ gains + 1.0 / self.filter.count).numpy()
+            weight = np.minimum(weight, FULL_LEVERAGE) * known[part, None]
+            expected[part] = (smoothed - weight * spoken[part, None]) / (1.0 - weight)
+            leverage[part] = weight
+        # Copies foretell each other too well to choose by, where there are others.
+        chosen = known & self.single if (known & self.single).sum() >= FEWEST else known
+        weights = np.zeros(self.rows.n)
+        weights[known] = heard
+        errors = weights[chosen] @ np.abs(self.given[chosen, None] - expected[chosen])
+        best = int(errors.argmin())
+        found = expected[:, best].copy()
+        self._without_groups(found, float(penalties[best]))
+        return PENALTIES[best], found, leverage[:, best].copy()
+
+    def _without_groups(self, expected: Floats, penalty: float) -> None:
+        """Puts what all but its group say of each near duplicate in its place."""
+        weights = self.filter.weights(penalty)
+        for which, inside in batches(np.empty(0, dtype=np.int64), self.groups, 4096):
+            block = self.rows.take(which).double()
+            smoothed = self.filter.smoothed(block, weights)
+            for part in inside:
+                alone = self.filter.without_group(
+                    block[part], smoothed[part], self.signal[which[part]], penalty
+                )
+                expected[which[part]] = alone[:, 0].numpy()
+
+
+def _signal(numbers: Floats) -> Any:
+    """Numbers as a signal of one column, CSR; a known 0 is held, what is NaN is not."""
+    known = np.isfinite(numbers)
+    indptr = np.concatenate([[0], np.cumsum(known)])
+    columns = np.zeros(int(known.sum()), dtype=np.int64)
+    return scipy.sparse.csr_array((numbers[known], columns, indptr), shape=(len(numbers), 1))
