@@ -14,10 +14,9 @@ from torch import Tensor
 from saln.data.arguments import as_whole
 from saln.distributed import Rank, Sharing, gather_uneven
 from saln.errors import InputError
-from saln.loading.batch_iterator import BatchPosition
 from saln.loading.candidate_fields import CandidateFields, as_indices, as_losses, as_selector
 from saln.loading.filter_schedule import FilterSchedule, as_schedule
-from saln.loading.stream_position import StreamPosition
+from saln.loading.positions import BatchPosition, StreamPosition
 from saln.randomness import derive_generator, seed_workers
 from saln.selection.candidates import Selection, candidates_needed
 from saln.selection.contract import BEFORE_LOADING, Selector

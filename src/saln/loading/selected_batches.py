@@ -15,11 +15,12 @@ from saln.data.items import MapStyle
 from saln.errors import InputError
 from saln.features.store import FeatureStore
 from saln.loading.batch_choice import ChoiceBeforeLoading, Phase, no_phase
-from saln.loading.batch_iterator import BatchIterator, BatchPosition
+from saln.loading.batch_iterator import BatchIterator
 from saln.loading.candidate_fields import as_indices
 from saln.loading.epoch_setter import EpochSetter
 from saln.loading.filter_schedule import FilterSchedule
 from saln.loading.keyword_options import RankOptions, check_keywords
+from saln.loading.positions import BatchPosition
 from saln.loading.saved_state import refuse_other_settings, state_of
 from saln.randomness import derive_generator
 from saln.selection.candidates import candidates_needed

@@ -15,9 +15,9 @@ from saln.loading.batch_choice import ChoiceBeforeLoading
 from saln.loading.epoch_setter import refuse_sharing_by_accelerate
 from saln.loading.filter_schedule import FilterSchedule
 from saln.loading.keyword_options import RankOptions, check_keywords
+from saln.loading.positions import StreamPosition
 from saln.loading.saved_state import refuse_other_settings, state_of
 from saln.loading.stream_pass import StreamPass
-from saln.loading.stream_position import StreamPosition
 from saln.loading.stream_reader import known_split, rows_by_key
 from saln.selection.contract import Selector
 
