@@ -86,7 +86,7 @@ class Outcome(NamedTuple):
         return f"{what}, so no label is doubted; use the features of a stronger backbone"
 
 
-class _Columns(NamedTuple):
+class BeliefColumns(NamedTuple):
     """Beliefs of the rows that have features.
 
     Attributes:
@@ -109,7 +109,7 @@ def describe(
 ) -> LabelBeliefs:
     """Everything in the words of the one who asked."""
     rows, given, labels = task.rows, task.given, gatherer.labels
-    columns = _columns(gatherer, outcome)
+    columns = belief_columns(gatherer, outcome)
     confidence, known = columns.confidence, labels >= 0
     if given.soft is not None:
         _judge_soft_labels(columns, outcome.evidence, given.soft[kept_rows(rows)], known)
@@ -129,7 +129,7 @@ def describe(
         names=given.names,
         transition=_matrix(transition, gatherer.classes),
         noise_rate=rate,
-        noise_interval=_interval(rate, transition.anchors, int(known.sum())),
+        noise_interval=noise_interval(rate, transition.anchors, int(known.sum())),
         informative=outcome.informative,
         message=outcome.message,
         groups=tuple(place[group] for group in gatherer.groups),
@@ -143,11 +143,11 @@ def describe(
     )
 
 
-def _columns(gatherer: Gatherer, outcome: Outcome) -> _Columns:
+def belief_columns(gatherer: Gatherer, outcome: Outcome) -> BeliefColumns:
     """Beliefs and confidences, block by block."""
     labels, evidence, judged = gatherer.labels, outcome.evidence, outcome.judged
     n, kept = evidence.scores.shape
-    columns = _Columns(np.empty((n, kept), np.float32), np.empty(n), np.empty(n, np.int64))
+    columns = BeliefColumns(np.empty((n, kept), np.float32), np.empty(n), np.empty(n, np.int64))
     counts = np.bincount(labels[labels >= 0], minlength=gatherer.classes).astype(np.float64)
     doubt = float((judged.transition.wrong() * (counts / counts.sum())).sum())
     others = _others(gatherer, counts)
@@ -183,7 +183,7 @@ def _cautious(shares: Floats, own: npt.NDArray[np.bool_], others: Floats, doubt:
 
 
 def _judge_soft_labels(
-    columns: _Columns, evidence: Evidence, soft: Floats, known: npt.NDArray[np.bool_]
+    columns: BeliefColumns, evidence: Evidence, soft: Floats, known: npt.NDArray[np.bool_]
 ) -> None:
     """The confidence of a soft label is the mean belief in its classes."""
     unsure = ~known & soft.any(axis=1)
@@ -235,7 +235,7 @@ def _others(gatherer: Gatherer, counts: Floats) -> Floats:
     return others
 
 
-def _interval(rate: float, anchors: int, n: int) -> tuple[float, float]:
+def noise_interval(rate: float, anchors: int, n: int) -> tuple[float, float]:
     """By the examples that the noise was learned from: 95%, as Wilson's interval has it."""
     if math.isnan(rate):
         return math.nan, math.nan

@@ -144,13 +144,17 @@ def _judge(task: Task, sums: LabelSums | None) -> LabelBeliefs:
     table, groups = find_neighbors(rows, found) if asked else (None, [])
     clock.lap("neighbors")
     gatherer = Gatherer(rows, places, classes, found, table, groups)
-    penalty, leverages = _choose_penalty(gatherer, task.seed)
+    outcome = judged_outcome(gatherer, clock, task.seed)
+    return describe(task, gatherer, outcome, clock, _Again(task, sums))
+
+
+def judged_outcome(gatherer: Gatherer, clock: Clock, seed: int) -> Outcome:
+    """All rounds of judging, under the penalty that suits the labels."""
+    penalty, leverages = _choose_penalty(gatherer, seed)
     clock.lap("penalty")
-    rounds, judged, evidence = _rounds(gatherer, penalty, leverages, task.seed)
+    rounds, judged, evidence = _rounds(gatherer, penalty, leverages, seed)
     clock.lap("joining")
-    again = _Again(task, sums)
-    outcome = Outcome(penalty, rounds, judged, evidence)
-    return describe(task, gatherer, outcome, clock, again)
+    return Outcome(penalty, rounds, judged, evidence)
 
 
 def _sampled(gatherer: Gatherer, seed: int) -> tuple[Places, list[Places]]:
