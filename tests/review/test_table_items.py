@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 import xxhash
 from PIL import Image
 
 from saln.errors import DataError, InputError
-from saln.review.table_items import ItemColumns, is_table, label_set, read_table_items
+from saln.review.table_items import (
+    ItemColumns,
+    is_table,
+    label_set,
+    read_features,
+    read_table_items,
+)
 
 ROWS = [("good film", "01"), ("bad, long film", "1"), ('a "fine" one\nof two lines', "01")]
 
@@ -184,7 +191,7 @@ def test_paths_of_images_begin_at_the_table(tmp_path):
     assert read.items.images.name_of(0) == "pictures/a.png"
     content = (tmp_path / "tables" / "b.png").read_bytes()
     assert read.items.keys[1] == xxhash.xxh3_128_hexdigest(content)
-    assert len(set(read.items.keys)) == 3
+    assert read.items.keys[2] == ""  # nothing is there to know it by
     with pytest.raises(DataError, match=r"none\.png"):
         read.items.images.load(2)
 
@@ -205,3 +212,35 @@ def test_a_hugging_face_data_set_of_texts_is_read_with_all_its_splits(tmp_path):
     assert list(read.labels) == ["yes", "no", ""]
     assert list(read.items.splits) == ["train", "train", "test"]
     assert read.items.dataset == f"hf:{tmp_path / 'set'}"
+
+
+def test_features_of_elsewhere_take_the_place_of_texts(tmp_path):
+    rows = np.arange(6, dtype=np.float32).reshape(3, 2)
+    np.save(tmp_path / "rows.npy", rows)
+    spec = written(tmp_path / "ids.csv", "id,label,split\nx,01,val\ny,1,train\nz,,train\n")
+    features = read_features(tmp_path / "rows.npy")
+    read = read_table_items(spec, features=features)
+    assert list(read.items.ids) == ["x", "y", "z"]
+    assert read.items.given.tolist() == [0, 1, -1]
+    assert read.items.splits[0] == "validation"
+    assert read.items.texts is read.items.images is None
+    assert read.items.keys[1] == xxhash.xxh3_128_hexdigest(rows[1].tobytes())
+    with pytest.raises(InputError, match="has 3 rows and features has 2"):
+        read_table_items(spec, features=features[:2])
+
+
+def test_files_that_hold_no_features_are_refused(tmp_path):
+    with pytest.raises(InputError, match="is no file"):
+        read_features(tmp_path / "none.npy")
+    (tmp_path / "text.npy").write_text("1,2")
+    np.save(tmp_path / "flat.npy", np.zeros(3))
+    np.save(tmp_path / "names.npy", np.array([["a"]]))
+    np.savez(tmp_path / "several.npz", a=np.zeros((2, 2)))
+    for name, said in (
+        ("text.npy", "is no .npy file"),
+        ("flat.npy", r"holds float64 \(3,\); give numbers"),
+        ("names.npy", "holds <U1"),
+        ("several.npz", "several arrays"),
+    ):
+        with pytest.raises(DataError, match=said):
+            read_features(tmp_path / name)

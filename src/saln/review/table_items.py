@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import xxhash
 
 from saln.data.hugging_face import open_tables
@@ -75,6 +76,7 @@ class TableItems:
         labels: (n,): as they are written; empty where there is none.
         columns: Which columns were read; None: there is none.
         task: ``"classes"``, ``"multi-label"`` or ``"regression"``.
+        separator: Stands between the classes of a label that is a set.
         remarks: What a person should know of that, a line each.
     """
 
@@ -82,6 +84,7 @@ class TableItems:
     labels: Sequence[str]
     columns: ItemColumns
     task: Task
+    separator: str
     remarks: tuple[str, ...]
 
 
@@ -101,6 +104,7 @@ def read_table_items(
     spec: str,
     columns: ItemColumns | None = None,
     *,
+    features: npt.NDArray[Any] | None = None,
     task: Task = "classes",
     separator: str = SEPARATOR,
     download: bool = False,
@@ -112,6 +116,8 @@ def read_table_items(
             it (``csv:data.csv``); or ``hf:NAME-OR-PATH``, of which all splits are read.
         columns: Which hold what. Text or image, and label, are found by their names where that
             is plain; so are id and split.
+        features: (n, d): of the examples, in the order of the table, which then needs neither
+            text nor image. By them an example is known again.
         task: ``"classes"``, ``"multi-label"`` or ``"regression"``; of the last two the items'
             ``given`` is -1 everywhere, and the labels are those of the result.
         separator: Stands between the labels of an example that has several.
@@ -123,11 +129,16 @@ def read_table_items(
     """
     asked = columns or ItemColumns()
     table, dataset, folder = _opened(spec, separator, download)
-    found, remarks = _resolved(table, asked)
+    found, remarks = _resolved(table, asked, needs_content=features is None)
     values = table.read([name for name in vars(found).values() if name is not None])
     labels = _plain_labels(values[str(found.label)])
     if not labels:
         raise DataError(f"{table.name} has no rows; give a table with some")
+    if features is not None and len(features) != len(labels):
+        raise InputError(
+            f"{table.name} has {len(labels):,} rows and {parameter('features')} has "
+            f"{len(features):,}; give one row of the table a row of features, in the same order"
+        )
     if task == "classes":
         _check_classes(table.name, str(found.label), labels)
     names = class_names_of(labels, task, separator)
@@ -139,10 +150,30 @@ def read_table_items(
         ids=[str(row) for row in range(len(labels))] if ids is None else values[ids],
         splits=_splits(values, found, len(labels)),
         given=np.fromiter((place.get(label, -1) for label in labels), np.int64, len(labels)),
-        **_content(values, found, folder),
+        **_content(values, found, folder, features),
     )
     found = replace(found, id=ids)
-    return TableItems(items, labels, found, task, tuple(filter(None, (*remarks, remark))))
+    remarks = [line for line in (*remarks, remark) if line]
+    return TableItems(items, labels, found, task, separator, tuple(remarks))
+
+
+def read_features(path: Path) -> npt.NDArray[Any]:
+    """Features that were computed elsewhere, mapped: floating, (n, d).
+
+    Raises:
+        InputError: There is no such file.
+        DataError: It holds no rows of numbers.
+    """
+    if not path.is_file():
+        raise InputError(f"{parameter('features', path)} is no file; give a .npy of (n, d) numbers")
+    try:
+        rows: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"{path} is no .npy file of numbers; save it by numpy.save") from error
+    if not isinstance(rows, np.ndarray) or rows.ndim != 2 or rows.dtype.kind not in "fiub":
+        held = f"{rows.dtype} {rows.shape}" if isinstance(rows, np.ndarray) else "several arrays"
+        raise DataError(f"{path} holds {held}; give numbers, (n, d): one row an example")
+    return rows
 
 
 def class_names_of(labels: Iterable[str], task: Task, separator: str) -> tuple[str, ...]:
@@ -192,7 +223,9 @@ def text_key(text: str) -> str:
     return xxhash.xxh3_128_hexdigest(text.encode("utf-8", errors="surrogatepass"))
 
 
-def _resolved(table: TextTable, asked: ItemColumns) -> tuple[ItemColumns, list[str]]:
+def _resolved(
+    table: TextTable, asked: ItemColumns, needs_content: bool
+) -> tuple[ItemColumns, list[str]]:
     """Columns by name, or by what a name plainly says; and a line for each that was guessed."""
     for what, name in vars(asked).items():
         if name is not None and name not in table.columns:
@@ -223,7 +256,7 @@ def _resolved(table: TextTable, asked: ItemColumns) -> tuple[ItemColumns, list[s
     guess("id", _ID)
     guess("split", _SPLIT)
     for what, name in (("label", chosen["label"]), ("text", chosen["text"] or chosen["image"])):
-        if name is None:
+        if name is None and (what == "label" or needs_content):
             other = f" or {parameter('image_column', Placeholder('NAME'))}" * (what == "text")
             kind = "texts or images" if what == "text" else "labels"
             raise InputError(
@@ -273,22 +306,36 @@ def _splits(values: dict[str, list[str]], found: ItemColumns, count: int) -> Seq
     return [_SPLITS.get(split.strip().lower(), split.strip()) for split in values[found.split]]
 
 
-def _content(values: dict[str, list[str]], found: ItemColumns, folder: Path) -> dict[str, Any]:
-    """Texts or images, with the hashes of their content."""
-    if found.image is None:
-        texts = values[str(found.text)]
-        return {"texts": texts, "keys": [text_key(text) for text in texts]}
-    # Without "..", so that every file has a name below the root.
-    paths = [Path(os.path.normpath(folder / name)) for name in values[found.image]]
-    root = folder
-    if not all(path.is_relative_to(folder) for path in paths):
-        root = Path(os.path.commonpath([str(path.parent) for path in paths]))
-    return {"images": FileImages(root, paths), "keys": [_file_key(path) for path in paths]}
+def _content(
+    values: dict[str, list[str]],
+    found: ItemColumns,
+    folder: Path,
+    features: npt.NDArray[Any] | None,
+) -> dict[str, Any]:
+    """Texts, images or neither, with the hashes of what is judged."""
+    content: dict[str, Any] = {}
+    if found.text is not None:
+        content["texts"] = values[found.text]
+    elif found.image is not None:
+        # Without "..", so that every file has a name below the root.
+        paths = [Path(os.path.normpath(folder / name)) for name in values[found.image]]
+        root = folder
+        if not all(path.is_relative_to(folder) for path in paths):
+            root = Path(os.path.commonpath([str(path.parent) for path in paths]))
+        content["images"] = FileImages(root, paths)
+    if features is not None:
+        rows = (np.ascontiguousarray(row) for row in features)
+        content["keys"] = [xxhash.xxh3_128_hexdigest(row.data) for row in rows]
+    elif "texts" in content:
+        content["keys"] = [text_key(text) for text in content["texts"]]
+    else:
+        content["keys"] = [_file_key(path) for path in content["images"].paths]
+    return content
 
 
 def _file_key(path: Path) -> str:
-    """The hash of an image's bytes; of one that cannot be read, of its path."""
+    """The hash of an image's bytes; empty where it cannot be read."""
     try:
         return file_checksum(path)
     except (OSError, ValueError):
-        return text_key(f"unreadable\0{path}")
+        return ""
