@@ -38,7 +38,7 @@ PUBLIC = {
     "saln.experiments": "Config compare load_preset mean_interval paired_difference summarize",
     "saln.features": """
         BuiltNetwork DatasetExtraction FeatureStore build_backbone extract_features
-        nearest_neighbors register_network write_store
+        nearest_neighbors register_network text_features write_store
     """,
     "saln.integrations": """
         ObserveLosses SelectedDataModule SelectedTrainerMixin extract_features_on_ray prepare

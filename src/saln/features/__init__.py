@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from saln.features.neighbors import nearest_neighbors
     from saln.features.network_registry import BuiltNetwork, register_network
     from saln.features.store import FeatureStore
+    from saln.features.text_encoders import text_features
 else:
     _HOMES = {
         "saln.features.backbones": ("build_backbone",),
@@ -23,6 +24,7 @@ else:
         "saln.features.neighbors": ("nearest_neighbors",),
         "saln.features.network_registry": ("BuiltNetwork", "register_network"),
         "saln.features.store": ("FeatureStore",),
+        "saln.features.text_encoders": ("text_features",),
     }
     __getattr__, __dir__ = lazy_names(__name__, _HOMES)
 
@@ -34,5 +36,6 @@ __all__ = [
     "extract_features",
     "nearest_neighbors",
     "register_network",
+    "text_features",
     "write_store",
 ]

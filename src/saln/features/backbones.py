@@ -54,14 +54,19 @@ class Network:
 
     def identity(self) -> str:
         """A hash of all weights and buffers."""
-        digest = hashlib.blake2b(self.name.encode(), digest_size=16)
-        for key, value in self.body.state_dict().items():
-            # The name too: two layers may have exchanged their weights.
-            digest.update(key.encode())
-            # As bytes: NumPy knows no bfloat16.
-            plain = value.detach().cpu().contiguous().view(-1).view(torch.uint8)
-            digest.update(plain.numpy().data)
-        return digest.hexdigest()
+        return hash_of_weights(self.body, self.name)
+
+
+def hash_of_weights(module: nn.Module, name: str = "") -> str:
+    """A hash of a network's name, weights and buffers."""
+    digest = hashlib.blake2b(name.encode(), digest_size=16)
+    for key, value in module.state_dict().items():
+        # The name too: two layers may have exchanged their weights.
+        digest.update(key.encode())
+        # As bytes: NumPy knows no bfloat16.
+        plain = value.detach().cpu().contiguous().view(-1).view(torch.uint8)
+        digest.update(plain.numpy().data)
+    return digest.hexdigest()
 
 
 def _set_module(module: nn.Module, name: str, replacement: nn.Module) -> None:

@@ -1,0 +1,122 @@
+"""What ``transformers`` loads: from a folder, the machine's cache or the hub, in this order.
+
+Code that comes with a model is never run; of two files of weights that of safetensors is taken.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from saln._extras import optional_import
+from saln._torchvision import torchvision  # noqa: F401 (transformers imports it; see there)
+from saln.errors import WeightsError
+
+# How many letters of another library's message are shown.
+_SHOWN = 200
+
+
+def import_transformers(needed_by: str) -> Any:
+    """The package.
+
+    Raises:
+        MissingExtraError: It is not installed.
+    """
+    with optional_import("transformers", needed_by):
+        import transformers
+    return transformers
+
+
+def load_from_hub(load: Callable[..., Any], model: str, name: str, **options: Any) -> Any:
+    """Calls a ``from_pretrained``, first for what is on this machine, so that no request is made.
+
+    Args:
+        load: Takes the model and ``local_files_only``.
+        model: A folder, or the model's name on the hub.
+        name: As it was asked for, for messages.
+        options: For ``load``.
+
+    Raises:
+        WeightsError: It cannot be had; the message says how it can.
+    """
+    # A name with a path's marks is a folder: the hub is not asked for it.
+    is_path = Path(model).is_dir() or model.startswith((".", "/", "~")) or "\\" in model
+    source = str(Path(model).expanduser()) if is_path else model
+    try:
+        return _quietly(load, source, local_files_only=True, **options)
+    except Exception as error:  # each of its parts raises kinds of its own; all mean the same here
+        if is_path:
+            raise WeightsError(
+                f"{name} cannot be loaded from the folder {source} ({first_line(error)}); give one "
+                "that was written by save_pretrained"
+            ) from error
+    try:
+        return _quietly(load, source, local_files_only=False, **options)
+    except Exception as error:  # as above
+        raise WeightsError(
+            f"{name} is not on this machine and cannot be downloaded ({first_line(error)}); "
+            "connect to the internet once, or give hf:FOLDER, a folder written by save_pretrained"
+        ) from error
+
+
+def load_weights(model_class: Any, model: str, name: str, **options: Any) -> Any:
+    """A model in float32 and eval mode, of safetensors where there are any.
+
+    Raises:
+        WeightsError: As :func:`load_from_hub`; or some of its weights are not in the file.
+    """
+    import torch
+
+    def load(source: str, *, local_files_only: bool, **more: Any) -> Any:
+        more |= {"local_files_only": local_files_only, "trust_remote_code": False}
+        more |= {"dtype": torch.float32, "output_loading_info": True}
+        try:
+            return model_class.from_pretrained(source, use_safetensors=True, **more)
+        except OSError as absent:
+            try:
+                # torch's own format, of which weights alone are unpickled.
+                return model_class.from_pretrained(
+                    source, use_safetensors=False, weights_only=True, **more
+                )
+            except OSError:
+                raise absent from None
+
+    module, facts = load_from_hub(load, model, name, **options)
+    return module.eval(), facts
+
+
+def first_line(error: Exception) -> str:
+    """What another library says, in a line."""
+    text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    return text[:_SHOWN].rstrip(".") or type(error).__name__
+
+
+@contextlib.contextmanager
+def _no_chatter() -> Iterator[None]:
+    """Without bars and reports on the terminal, which a program of its own writes to."""
+    from transformers.utils import logging as chatter
+
+    loggers = [logging.getLogger(name) for name in ("transformers", "huggingface_hub")]
+    levels = [logger.level for logger in loggers]
+    bars = chatter.is_progress_bar_enabled()
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    chatter.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+        if bars:
+            chatter.enable_progress_bar()
+
+
+def _quietly(load: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    # Else weights that are no safetensors are sent to a service that converts them in public.
+    os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
+    with _no_chatter():
+        return load(*arguments, **options)
