@@ -22,8 +22,8 @@ PUBLIC = {
         BatchCoherence Candidates Coherence FacilityLocation FeatureStore FiedlerResult
         FilterSchedule ImageTextJEST InfoBatch JEST KCenter LabelBeliefs LearnerSelected
         PairEmbeddings RHOLoss RS2 SALN SelectedBatches SelectedStream Selection Selector
-        StreamBatch TopLoss Uniform extract_features fiedler judge_labels label_beliefs
-        label_sums select suspicious_labels testing write_store
+        StreamBatch TopLoss Uniform extract_features fiedler find_label_issues judge_labels
+        label_beliefs label_sums select suspicious_labels testing write_store
     """,
     "saln.cli": "main",
     "saln.curation": "ArraySource SelectOptions SelectionResult select",
@@ -51,7 +51,7 @@ PUBLIC = {
     "saln.report": """
         Bars Figure IntervalCurve ReportedRun Table register write_joined write_report
     """,
-    "saln.review": "ReviewItems ReviewTable",
+    "saln.review": "ReviewItems ReviewTable find_label_issues",
     "saln.selection": """
         BatchCoherence Bounds Candidates Coherence FacilityLocation ImageTextJEST InfoBatch JEST
         KCenter PairEmbeddings RHOLoss RS2 SALN SELECTORS Selection Selector TopLoss Uniform

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         SelectedStream,
         StreamBatch,
     )
+    from saln.review import find_label_issues
     from saln.selection import (
         JEST,
         RS2,
@@ -60,6 +61,7 @@ else:
             *("FilterSchedule", "LearnerSelected", "SelectedBatches", "SelectedStream"),
             "StreamBatch",
         ),
+        "saln.review": ("find_label_issues",),
         "saln.selection": (
             *("JEST", "RS2", "SALN", "BatchCoherence", "Candidates", "Coherence"),
             *("FacilityLocation", "ImageTextJEST", "InfoBatch", "KCenter", "PairEmbeddings"),
@@ -100,6 +102,7 @@ __all__ = [
     "Uniform",
     "extract_features",
     "fiedler",
+    "find_label_issues",
     "judge_labels",
     "label_beliefs",
     "label_sums",

@@ -41,11 +41,7 @@ def _labels(settings: LabelsSettings) -> int:
     from saln.review.review_run import run_review
 
     with open_reporter() as reporter:
-        review = run_review(
-            settings,
-            note=reporter.note,
-            progress=lambda title: FeatureProgress(reporter, title),
-        )
+        review = run_review(settings, watch=lambda title: FeatureProgress(reporter, title))
     facts = write_review(review, settings.folder)
     if settings.json:
         sys.stdout.write(json.dumps(facts) + "\n")
@@ -105,5 +101,5 @@ COMMAND = _LabelsCommand(
     settings=LabelsSettings,
     run=_labels,
     positional=("dataset",),
-    other_names={"unreadable": "no --strict", "image_size": "feature_size"},
+    other_names={"unreadable": "--no-strict", "image_size": "feature_size"},
 )

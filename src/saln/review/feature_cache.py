@@ -4,6 +4,7 @@
 
     CACHE/NETWORK-SIZEpx-HASH/        one folder a network, its weights and its image size
         PART/keys.npy                 the hashes of some images, in order
+        PART/facts.npy                their sizes and how much they vary
         PART/features-.../            their feature store; its first row is that of a black image
 
 A part is a store that :func:`saln.extract_features` makes, so a killed run goes on after the
@@ -13,7 +14,6 @@ shards that were done. What is damaged counts as not there.
 from __future__ import annotations
 
 import contextlib
-import functools
 import hashlib
 import logging
 import re
@@ -34,11 +34,14 @@ from saln.features.dataset_features import default_cache_dir
 from saln.features.extraction import Progress, extract_features
 from saln.features.store import FeatureStore
 from saln.files import remove, write_with
+from saln.messages import parameter
+from saln.review.example_checks import CheckedImages, Facts, problems
 
 # Images of one part. Another set of images goes on with a part of before only if it has them all.
 PART_ROWS = 8192
 # Few, as a kill costs so many: photos take some hundredths of a second each.
 SHARD_ROWS = 128
+KEYS, FACTS = "keys.npy", "facts.npy"
 
 
 def default_review_cache() -> Path:
@@ -52,7 +55,7 @@ class FeatureRows:
 
     Attributes:
         features: float16, (n, d); NaN where an image cannot be read.
-        problems: (n,): why it cannot; empty where it can.
+        problems: (n,): what is wrong with each image; empty where nothing is.
         computed: How many images went through the network in this call.
         seconds: That this call took.
     """
@@ -63,27 +66,47 @@ class FeatureRows:
     seconds: float
 
 
-class _KeyedImages:
-    """Some images as a data set: first a black one, so that a store is never without a row."""
+@dataclass(frozen=True)
+class _SomeImages:
+    """Some images of a source, known by what they hold."""
 
-    def __init__(self, images: ImageSource, rows: Sequence[int], keys: Sequence[str]) -> None:
-        self._source, self._rows, self._keys = images, list(rows), list(keys)
+    images: ImageSource
+    rows: Sequence[int]
+    keys: Sequence[str]
 
     def __len__(self) -> int:
-        return len(self._rows) + 1
+        return len(self.rows)
 
-    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
-        if index == 0:
-            return Image.new("RGB", (8, 8)), 0
-        return self._source.load(self._rows[index - 1]), 0
+    def load(self, row: int) -> Image.Image:
+        return self.images.load(self.rows[row])
 
-    def name_of(self, index: int) -> str:
-        """What a person finds the image by."""
-        return self._source.name_of(self._rows[index - 1]) if index else "a black image"
+    def header(self, row: int) -> tuple[int, int]:
+        return self.images.header(self.rows[row])
+
+    def name_of(self, row: int) -> str:
+        return self.images.name_of(self.rows[row])
 
     def fingerprint(self) -> str:
-        """Of what the images hold alone."""
-        return hashlib.blake2b("\n".join(self._keys).encode(), digest_size=16).hexdigest()
+        return hashlib.blake2b("\n".join(self.keys).encode(), digest_size=16).hexdigest()
+
+
+@dataclass(frozen=True)
+class _AfterBlack:
+    """Images as a data set: first a black one, so that a store is never without a row."""
+
+    source: ImageSource
+
+    def __len__(self) -> int:
+        return len(self.source) + 1
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        return self.source.load(index - 1) if index else Image.new("RGB", (8, 8)), 0
+
+    def name_of(self, index: int) -> str:
+        return self.source.name_of(index - 1) if index else "a black image"
+
+    def fingerprint(self) -> str:
+        return self.source.fingerprint()
 
 
 @dataclass
@@ -93,9 +116,10 @@ class _Held:
     places: dict[str, tuple[int, int]] = field(default_factory=dict)
     broken: set[str] = field(default_factory=set)
     stores: list[FeatureStore] = field(default_factory=list)
+    facts: list[Facts] = field(default_factory=list)
     unfinished: list[list[str]] = field(default_factory=list)
 
-    def add(self, store: FeatureStore, keys: Sequence[str]) -> None:
+    def add(self, store: FeatureStore, facts: Facts, keys: Sequence[str]) -> None:
         """Takes up a part."""
         lost = {entry.row for entry in store.skipped}
         for row, key in enumerate(keys, start=1):
@@ -104,6 +128,7 @@ class _Held:
             else:
                 self.places[key] = (len(self.stores), row)
         self.stores.append(store)
+        self.facts.append(facts)
 
 
 class FeatureCache:
@@ -145,32 +170,42 @@ class FeatureCache:
         """
         started = time.perf_counter()
         held = self._held()
-        problems = [""] * len(keys)
+        unreadable: dict[int, str] = {}
         first: dict[str, int] = {}  # of images that are the same, one is looked at
         for row, key in enumerate(keys):
+            # What could not be read before is tried again: a disk may have been away.
             if not key or (key in held.broken and key not in held.places):
-                problems[row] = _problem(images, row)
-                if problems[row] and strict:
-                    raise _refusal(images, row, problems[row])
-            if key and not problems[row]:
-                first.setdefault(key, row)
+                reason = _reason(images, row)
+                if reason and strict:
+                    raise DataError(
+                        f"{images.name_of(row)} cannot be read as an image ({reason}); repair or "
+                        f"remove it, or give {parameter('unreadable', 'skip')}"
+                    )
+                if reason or not key:
+                    unreadable[row] = reason or "it could not be read a moment ago"
+                    continue
+            first.setdefault(key, row)
         computed = self._compute(images, first, held, strict, progress)
         if computed:
             held = self._held()
-        features = self._gathered(held, keys)
+        features, facts = self._gathered(held, keys)
         for row in np.flatnonzero(np.isnan(features[:, 0])).tolist():
-            problems[row] = problems[row] or _problem(images, row) or "it changed while it was read"
-        return FeatureRows(features, problems, computed, time.perf_counter() - started)
+            if row not in unreadable:
+                unreadable[row] = _reason(images, row) or "it changed while it was read"
+        found = problems(facts, unreadable)
+        return FeatureRows(features, found, computed, time.perf_counter() - started)
 
-    def _gathered(self, held: _Held, keys: Sequence[str]) -> npt.NDArray[np.float16]:
-        """The rows of some keys; NaN where there are none."""
+    def _gathered(self, held: _Held, keys: Sequence[str]) -> tuple[npt.NDArray[np.float16], Facts]:
+        """The features and facts of some keys; NaN where there are none."""
         features = np.full((len(keys), self.network.width), np.nan, dtype=np.float16)
+        facts = np.full((len(keys), 3), np.nan, dtype=np.float32)
         places = np.array([held.places.get(key, (-1, -1)) for key in keys], dtype=np.int64)
         for number, store in enumerate(held.stores):
             mine = np.flatnonzero(places[:, 0] == number)
             if len(mine):
                 features[mine] = store.features[places[mine, 1]]
-        return features
+                facts[mine] = held.facts[number][places[mine, 1] - 1]
+        return features, facts
 
     def _compute(
         self,
@@ -215,41 +250,45 @@ class FeatureCache:
         progress: Callable[[Progress], None],
     ) -> None:
         """Makes one part, or what of it is left to do."""
-        examples = _KeyedImages(images, rows, keys)
-        folder = self.folder / examples.fingerprint()[:16]
+        some = _SomeImages(images, rows, keys)
+        folder = self.folder / some.fingerprint()[:16]
         unreadable: Literal["raise", "skip"] = "raise" if strict else "skip"
-        extract = functools.partial(
-            extract_features, examples, self.network, cache_dir=folder, name="features",
-            shard_rows=SHARD_ROWS, unreadable=unreadable, progress=progress, **self.options,
-        )  # fmt: skip
-        # First: by it a killed run is gone on with, whatever images came or went since.
-        array = np.array(keys, dtype="S32")
-        write_with(folder / "keys.npy", lambda beside: _save(beside, array))
+
+        def make() -> None:
+            # First: by them a killed run is gone on with, whatever images came or went since.
+            write_with(folder / KEYS, lambda at: _save(at, np.array(keys, dtype="S32")))
+            examples = _AfterBlack(CheckedImages(some, folder / FACTS))
+            extract_features(
+                examples, self.network, cache_dir=folder, name="features",
+                shard_rows=SHARD_ROWS, unreadable=unreadable, progress=progress, **self.options,
+            )  # fmt: skip
+
         with _unsaid():
             try:
-                extract()
+                make()
             except DataError:
                 if _readable(folder):  # what is wrong is not the part
                     raise
                 remove(folder)
-                write_with(folder / "keys.npy", lambda beside: _save(beside, array))
-                extract()
+                make()
 
     def _held(self) -> _Held:
         """Reads the parts; damaged ones are passed over."""
         held = _Held()
         for folder in sorted(self.folder.glob("*/")):
-            found = _read_keys(folder)
-            if found is None:
+            keys, facts = _load(folder / KEYS), _load(folder / FACTS)
+            if keys is None or keys.dtype != np.dtype("S32") or keys.ndim != 1:
                 continue
+            names = [key.decode("ascii", "replace") for key in keys.tolist()]
             try:
                 (path,) = folder.glob("features-*/")
                 store = FeatureStore.open(path)
-                if len(store) != len(found) + 1 or store.features.shape[1] != self.network.width:
-                    continue
-                held.add(store, found)
             except (DataError, ValueError):  # unfinished, or damaged: to be made
-                held.unfinished.append(found)
+                held.unfinished.append(names)
+                continue
+            if store.features.shape == (len(names) + 1, self.network.width):
+                whole = facts is not None and facts.shape == (len(names), 3)
+                held.add(store, facts if whole else np.full((len(names), 3), np.nan), names)
         return held
 
 
@@ -258,10 +297,9 @@ def _save(path: Path, array: npt.NDArray[Any]) -> None:
         np.save(stream, array, allow_pickle=False)
 
 
-def _read_keys(folder: Path) -> list[str] | None:
+def _load(path: Path) -> Any:
     try:
-        found = np.load(folder / "keys.npy", allow_pickle=False)
-        return [key.decode("ascii") for key in found.tolist()]
+        return np.load(path, allow_pickle=False)
     except Exception:  # a broken file raises anything from EOFError to RuntimeError
         return None
 
@@ -276,7 +314,7 @@ def _readable(folder: Path) -> bool:
         return False
 
 
-def _problem(images: ImageSource, row: int) -> str:
+def _reason(images: ImageSource, row: int) -> str:
     """Why an image cannot be read; empty where it can."""
     try:
         images.load(row)
@@ -284,12 +322,6 @@ def _problem(images: ImageSource, row: int) -> str:
         cause = error.__cause__ or error
         return " ".join(str(cause).split()) or type(cause).__name__
     return ""
-
-
-def _refusal(images: ImageSource, row: int, problem: str) -> DataError:
-    return DataError(
-        f"{images.name_of(row)} cannot be read as an image ({problem}); repair or remove it"
-    )
 
 
 @contextlib.contextmanager

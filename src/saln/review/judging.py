@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -114,10 +113,3 @@ def _contradicting(
     chosen = np.take_along_axis(np.where(differs, rows, -1), order, axis=1)
     found[kept, : chosen.shape[1]] = chosen
     return found
-
-
-def with_decisions(
-    table: ReviewTable, decision: Sequence[str], label: Sequence[str]
-) -> ReviewTable:
-    """The table with what was decided."""
-    return dataclasses.replace(table, decision=list(decision), label=list(label))

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-import csv
-import io
+import contextlib
 import math
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-from saln.files import write_bytes, write_json
+from saln.errors import MissingExtraError
+from saln.files import write_json
 from saln.review.review_run import Review
-from saln.review.review_table import COLUMNS, ReviewTable
+from saln.review.table_files import write_csv, write_parquet
 
 FORMAT_VERSION = 1
 
 
 def write_review(review: Review, out: Path) -> dict[str, Any]:
-    """Writes what a review gave into a folder: labels.csv, worst first, and review.json.
+    """Writes what a review gave into a folder.
+
+    ::
+
+        labels.csv      a row an example, the worst first
+        labels.parquet  the same, where pyarrow is installed
+        review.json     what was reviewed, by which network, counts and seconds
 
     Returns:
         The content of ``review.json``.
@@ -28,7 +31,9 @@ def write_review(review: Review, out: Path) -> dict[str, Any]:
         DataError: The disk cannot be written to; what was there stays whole.
     """
     facts = _facts(review, out)
-    _write_csv(review.table, out / "labels.csv")
+    write_csv(review.table, out / "labels.csv")
+    with contextlib.suppress(MissingExtraError):  # the CSV file says the same
+        write_parquet(review.table, out / "labels.parquet")
     write_json(out / "review.json", facts)
     return facts
 
@@ -58,28 +63,3 @@ def _facts(review: Review, out: Path) -> dict[str, Any]:
 
 def _number(value: float) -> float | None:
     return None if math.isnan(value) else value  # JSON knows no NaN
-
-
-def _write_csv(table: ReviewTable, path: Path) -> None:
-    texts = (table.ids, table.splits, table.given, table.believed)
-    stream = io.StringIO(newline="")
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for row in _worst_first(table).tolist():
-        numbers = [
-            "" if math.isnan(value) else f"{value:.6g}"
-            for value in (table.probability[row], table.margin[row])
-        ]
-        group = "" if table.group[row] < 0 else str(table.group[row])
-        rest = (table.problem, table.decision, table.label, table.keys)
-        writer.writerow(
-            [*(t[row] for t in texts), *numbers, group, "", *(text[row] for text in rest)]
-        )
-    write_bytes(path, stream.getvalue().encode("utf-8", "surrogateescape"))
-
-
-def _worst_first(table: ReviewTable) -> npt.NDArray[np.int64]:
-    suspects = table.suspects
-    rest = np.setdiff1d(np.arange(len(table)), suspects)
-    rest = rest[np.argsort(table.probability[rest], kind="stable")]
-    return np.concatenate([suspects, rest])

@@ -1,0 +1,199 @@
+"""``saln.find_label_issues``: a review from Python, of whatever holds examples and labels."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypedDict, Unpack
+
+import numpy as np
+import numpy.typing as npt
+import xxhash
+from PIL import Image
+
+from saln.data.arguments import as_array
+from saln.data.file_names import kept_as, name_of
+from saln.data.fingerprint import fingerprint
+from saln.data.items import check_map_style, read_item
+from saln.errors import DataError, InputError
+from saln.features.store import FeatureStore
+from saln.labels.given_labels import given_labels, labels_of
+from saln.review.judging import judge_items
+from saln.review.review_items import ReviewItems
+from saln.review.review_run import ImageSettings, ReviewSettings, review_items, run_review
+from saln.review.table_files import to_pandas
+
+
+class IssueOptions(TypedDict, total=False):
+    """What :func:`find_label_issues` takes for images; the flags of `saln labels` say the same."""
+
+    backbone: str | None
+    """The frozen network; when not given, the best one whose weights are on this machine."""
+    backbone_weights: Path | None
+    """Its state dict, in the place of a download."""
+    feature_size: int
+    """Pixels that it sees; 224 when not given."""
+    data_root: Path
+    """Of a data set by name: where cifar10 and oxford-pet are."""
+    download: bool
+    """Of a data set by name: fetch it where it is not there."""
+    device: Any
+    """``"auto"``, ``"cpu"`` or ``"cuda"``."""
+    workers: int
+    """Processes that load images."""
+    batch_size: int | None
+    """Images a forward pass."""
+    strict: bool
+    """Stop at an image that cannot be read; else it is listed, and the others are judged."""
+    cache_dir: Path | None
+    """Where features are kept."""
+
+
+def find_label_issues(
+    dataset: Any,
+    labels: Any = None,
+    *,
+    class_names: Sequence[str] | None = None,
+    ids: Sequence[str] | None = None,
+    **options: Unpack[IssueOptions],
+) -> Any:
+    """How likely every label is right, worst first: `saln labels` without its files.
+
+    ::
+
+        issues = saln.find_label_issues("photos")
+        issues = saln.find_label_issues(torchvision.datasets.ImageFolder("photos"))
+        issues = saln.find_label_issues(features, labels)
+        issues[issues.probability < 0.5]
+
+    Args:
+        dataset: A folder of images or another data set by name; or any map-style data set that
+            gives ``(image, label)``; or, with ``labels`` or as a feature store, features (n, d).
+        labels: (n,): with features: class numbers or names, as :func:`saln.judge_labels` takes.
+        class_names: The names of classes 0, 1, ...; what the data set says when not given.
+        ids: (n,): what a person finds each example by; files or rows when not given.
+        options: See :class:`~saln.review.find_issues.IssueOptions`.
+
+    Returns:
+        A ``pandas.DataFrame`` with the columns of ``labels.csv``, whose index is the example's
+        row; where pandas is not installed, the :class:`~saln.review.review_table.ReviewTable`.
+
+    Raises:
+        InputError: A data set, labels or an option that cannot work.
+        DataError: What is there cannot be read.
+        WeightsError: The network's weights cannot be had.
+        MissingExtraError: A package that is needed is not installed.
+    """
+    if isinstance(dataset, str | os.PathLike):
+        if labels is not None or class_names is not None or ids is not None:
+            raise InputError(
+                "labels, class_names and ids are for features or a data set that is given; "
+                f"{os.fspath(dataset)} has its own"
+            )
+        table = run_review(ReviewSettings(dataset=os.fspath(dataset), **options)).table
+    elif labels is not None or isinstance(dataset, FeatureStore):
+        if options:
+            raise InputError(
+                f"{', '.join(options)}: for images, and these are features already; leave it out"
+            )
+        items, rows = _feature_items(dataset, labels, class_names, ids)
+        table = judge_items(items, rows)
+    else:
+        settings = ImageSettings(**options)
+        network = settings.network()
+        table = review_items(_dataset_items(dataset, class_names, ids), network, settings).table
+    return to_pandas(table) if importlib.util.find_spec("pandas") else table
+
+
+def _feature_items(
+    features: Any, labels: Any, class_names: Sequence[str] | None, ids: Sequence[str] | None
+) -> tuple[ReviewItems, npt.NDArray[Any]]:
+    labels, class_names = labels_of(features, labels, class_names)
+    rows = as_array(
+        features.features if isinstance(features, FeatureStore) else features, "features"
+    )
+    if rows.ndim != 2:
+        raise InputError(f"features are {rows.shape}; give (n, d), one row an example")
+    given = given_labels(labels, len(rows), class_names)
+    if given.soft is not None:
+        raise InputError("labels are shares of classes; give one class an example")
+    return _items("features", given.names, given.places, ids), rows
+
+
+def _items(
+    name: str,
+    class_names: Sequence[str],
+    given: npt.NDArray[np.int64],
+    ids: Sequence[str] | None,
+    **rest: Any,
+) -> ReviewItems:
+    """Examples without splits."""
+    count = len(given)
+    named = [str(row) for row in range(count)] if ids is None else list(map(str, ids))
+    if len(named) != count or len(set(named)) < count:
+        raise InputError(
+            f"ids are {len(named)}, {len(set(named))} of them different, for {count} examples; "
+            "give each its own"
+        )
+    rest.setdefault("keys", [""] * count)
+    return ReviewItems(
+        dataset=name,
+        class_names=tuple(class_names),
+        ids=named,
+        splits=[""] * count,
+        given=given,
+        **rest,
+    )
+
+
+@dataclass(frozen=True)
+class _DatasetImages:
+    """The images of a map-style data set, by row."""
+
+    dataset: Any
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def load(self, row: int) -> Image.Image:
+        return read_item(self.dataset, row)[0]
+
+    def header(self, row: int) -> tuple[int, int]:
+        return self.load(row).size
+
+    def name_of(self, row: int) -> str:
+        return name_of(self.dataset, row) or f"example {row}"
+
+    def fingerprint(self) -> str:
+        return fingerprint(self.dataset)
+
+
+def _dataset_items(
+    dataset: Any, class_names: Sequence[str] | None, ids: Sequence[str] | None
+) -> ReviewItems:
+    """The examples of a map-style data set; each is opened once for its label and content."""
+    check_map_style(dataset)
+    given = np.full(len(dataset), -1, dtype=np.int64)
+    keys = [""] * len(dataset)
+    for row in range(len(dataset)):
+        # An example that cannot be read is listed when its features are made.
+        with contextlib.suppress(DataError):
+            image, given[row] = read_item(dataset, row)
+            keys[row] = xxhash.xxh3_128_hexdigest(np.asarray(image).tobytes())
+    if class_names is None:
+        named = kept_as(dataset, ("classes", "class_names"))
+        class_names = named or tuple(map(str, range(int(given.max()) + 1)))
+    if int(given.max()) >= len(class_names):
+        raise InputError(
+            f"a label is {int(given.max())} and there are {len(class_names)} class names; give "
+            "one a class"
+        )
+    if ids is None:
+        names = [name_of(dataset, row) or str(row) for row in range(len(dataset))]
+        ids = names if len(set(names)) == len(names) else None
+    images = _DatasetImages(dataset)
+    return _items(type(dataset).__name__, class_names, given, ids, keys=keys, images=images)
