@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import xxhash
 from PIL import Image, ImageStat
 
 from saln.data.image_sources import ImageSource
-from saln.files import write_with
 
 # Below this shorter side, in pixels, hardly a class is recognized; unless all images of the data
 # set are about as small (CIFAR-10: 32, scans of digits: 8), then below a quarter of the usual.
@@ -21,37 +24,53 @@ TINY_PIXELS = 32
 BLANK_DEVIATION = 2.0
 # A data set is judged by its own median: less than this part of it is unusual.
 UNUSUAL = 0.25
-# Pixels a side of the sample that the deviation is taken from: 0.3 ms an image of any size.
-SAMPLE_PIXELS = 64
+# Side of the gray thumbnails by which near duplicates are recognized.
+THUMBNAIL_PIXELS = 16
+# Enough of any image for both, and its size no longer matters to the cost: 0.6 ms.
+SAMPLE_PIXELS = 256
+# One image's facts, with a checksum of what stands before it.
+_RECORD = np.dtype(
+    [
+        ("key", "V16"),
+        ("facts", "<f4", 3),
+        ("thumbnail", "u1", (THUMBNAIL_PIXELS, THUMBNAIL_PIXELS)),
+        ("checksum", "<u8"),
+    ]
+)
 
-Facts = npt.NDArray[np.float32]
+
+class ImageFacts(NamedTuple):
+    """What is known of images from when they were loaded, in this run or an earlier one.
+
+    Attributes:
+        sizes: float32, (n, 3): width, height, deviation; NaN of images that were never loaded.
+        thumbnails: uint8, (n, 16, 16): gray; zeros likewise.
+    """
+
+    sizes: npt.NDArray[np.float32]
+    thumbnails: npt.NDArray[np.uint8]
 
 
 class CheckedImages:
     """Images, of which each one's facts are kept when it is loaded: no second decoding.
 
-    Facts are width, height and deviation, kept in a file that is mapped into memory: worker
-    processes write to the same one, and what a killed run has seen is still there. A file of as
-    many images is gone on with, so give another path to other images.
+    Facts are appended to a file by what the image holds, so they are found again as features
+    are: when a file has moved, from worker processes, and after a killed run. Many data sets may
+    share the file.
 
     Args:
-        images: The images.
-        path: The file, ``.npy``.
-
-    Raises:
-        DataError: The file cannot be written.
+        images: n images.
+        keys: (n,): hashes of what they hold; nothing is kept of images with an empty one.
+        path: The file. It is made when the first fact comes.
     """
 
-    def __init__(self, images: ImageSource, path: Path) -> None:
+    def __init__(self, images: ImageSource, keys: Sequence[str], path: Path) -> None:
         self.images, self.path = images, path
-        self._mapped: Any = None
-        if not _holds_facts(path, len(images)):
-            # Written in full, not as a hole: on a full disk a mapped hole would end the process.
-            unseen = np.full((len(images), 3), np.nan, dtype=np.float32)
-            write_with(path, lambda at: _save(at, unseen))
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_mapped": None}  # each process maps the file itself
+        self._keys = [_digest(key) if key else b"" for key in keys]
+        # A full disk may have cut the last record: what follows must begin where one does.
+        with contextlib.suppress(OSError):
+            os.truncate(path, path.stat().st_size // _RECORD.itemsize * _RECORD.itemsize)
+        self._known = frozenset(_read_records(path)[0])
 
     def __len__(self) -> int:
         return len(self.images)
@@ -60,12 +79,18 @@ class CheckedImages:
         """Opens one image as RGB and keeps its facts.
 
         Raises:
-            DataError: The image cannot be read; its facts stay NaN.
+            DataError: The image cannot be read; nothing is kept of it.
         """
         image = self.images.load(row)
-        if self._mapped is None:
-            self._mapped = np.load(self.path, mmap_mode="r+")
-        self._mapped[row] = image_facts(image)
+        key = self._keys[row]
+        if key and key not in self._known:
+            record = _record(key, image)
+            # A full disk is said by whoever writes the features: it does not make this image bad.
+            with contextlib.suppress(OSError):
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                # Unbuffered and appended: records of several processes do not mix.
+                with self.path.open("ab", buffering=0) as stream:
+                    stream.write(record)
         return image
 
     def header(self, row: int) -> tuple[int, int]:
@@ -80,55 +105,72 @@ class CheckedImages:
         """That of the images."""
         return self.images.fingerprint()
 
-    @property
-    def facts(self) -> Facts:
-        """float32, (n, 3): width, height, deviation; NaN where the image was never loaded."""
-        found: Facts = np.load(self.path)
-        return found
+    def facts(self) -> ImageFacts:
+        """What is known of the images by now; damaged records count as never written."""
+        places, records = _read_records(self.path)
+        n = len(self._keys)
+        sizes = np.full((n, 3), np.nan, dtype=np.float32)
+        thumbnails = np.zeros((n, THUMBNAIL_PIXELS, THUMBNAIL_PIXELS), dtype=np.uint8)
+        at = np.array([places.get(key, -1) for key in self._keys], dtype=np.int64)
+        known = np.flatnonzero(at >= 0)
+        sizes[known] = records["facts"][at[known]]
+        thumbnails[known] = records["thumbnail"][at[known]]
+        return ImageFacts(sizes, thumbnails)
 
 
-def image_facts(image: Image.Image) -> tuple[int, int, float]:
-    """Width, height, and the standard deviation of the color channel that varies most."""
+def _digest(key: str) -> bytes:
+    return hashlib.blake2b(key.encode(errors="surrogateescape"), digest_size=16).digest()
+
+
+def _record(key: bytes, image: Image.Image) -> bytes:
     # Single pixels, not means of many: those would make fine texture look flat.
     sides = (min(image.width, SAMPLE_PIXELS), min(image.height, SAMPLE_PIXELS))
     sample = image.resize(sides, Image.Resampling.NEAREST)
-    return image.width, image.height, max(ImageStat.Stat(sample).stddev)
+    deviation = max(ImageStat.Stat(sample).stddev)
+    small = (THUMBNAIL_PIXELS, THUMBNAIL_PIXELS)
+    thumbnail = np.asarray(sample.convert("L").resize(small, Image.Resampling.BOX))
+    facts = (image.width, image.height, deviation)
+    content = np.array((key, facts, thumbnail, 0), dtype=_RECORD).tobytes()[:-8]
+    return content + xxhash.xxh3_64_intdigest(content).to_bytes(8, "little")
 
 
-def problems(facts: Facts, unreadable: Mapping[int, str]) -> list[str]:
+def _read_records(path: Path) -> tuple[dict[bytes, int], npt.NDArray[Any]]:
+    """Where each key's record is, and the records."""
+    try:
+        content = path.read_bytes()
+    except OSError:  # none yet
+        content = b""
+    size = _RECORD.itemsize
+    records = np.frombuffer(content, dtype=_RECORD, count=len(content) // size)
+    places = {}
+    for place, checksum in enumerate(records["checksum"].tolist()):
+        record = content[place * size : place * size + size - 8]
+        if xxhash.xxh3_64_intdigest(record) == checksum:
+            places[record[:16]] = place
+    return places, records
+
+
+def problems(sizes: npt.NDArray[np.float32], unreadable: Mapping[int, str]) -> list[str]:
     """What is wrong with each image: the column ``problem`` of the table.
 
     Args:
-        facts: float32, (n, 3): of :attr:`CheckedImages.facts`; NaN is not judged.
+        sizes: float32, (n, 3): of :class:`ImageFacts`; NaN is not judged.
         unreadable: Rows of images that cannot be read, with the reason.
 
     Returns:
         (n,): ``"unreadable: REASON"``, ``"tiny: 12 x 9 pixels"``, ``"blank"``, or empty.
     """
-    found = [""] * len(facts)
-    sides = facts[:, :2].min(axis=1)
-    for row in np.flatnonzero(facts[:, 2] < _limit(facts[:, 2], BLANK_DEVIATION)).tolist():
+    found = [""] * len(sizes)
+    sides, deviations = sizes[:, :2].min(axis=1), sizes[:, 2]
+    for row in np.flatnonzero(deviations < _limit(deviations, BLANK_DEVIATION)).tolist():
         found[row] = "blank"
     for row in np.flatnonzero(sides < _limit(sides, TINY_PIXELS)).tolist():
-        found[row] = f"tiny: {facts[row, 0]:.0f} x {facts[row, 1]:.0f} pixels"
+        found[row] = f"tiny: {sizes[row, 0]:.0f} x {sizes[row, 1]:.0f} pixels"
     for row, reason in unreadable.items():
         found[row] = f"unreadable: {reason}"
     return found
 
 
-def _limit(values: Facts, most: float) -> float:
+def _limit(values: npt.NDArray[np.float32], most: float) -> float:
     known = values[~np.isnan(values)]
     return min(most, UNUSUAL * float(np.median(known))) if len(known) else 0.0
-
-
-def _save(path: Path, facts: Facts) -> None:
-    with path.open("wb") as stream:  # given a name, numpy would add .npy to it
-        np.save(stream, facts)
-
-
-def _holds_facts(path: Path, n: int) -> bool:
-    try:
-        found = np.load(path, mmap_mode="r")
-    except (OSError, ValueError, EOFError):  # none yet, or not whole: made anew
-        return False
-    return bool(found.shape == (n, 3) and found.dtype == np.float32)
