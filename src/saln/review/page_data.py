@@ -1,0 +1,184 @@
+"""What the page of a review shows, as compact JSON: columns in base64, pictures, addresses."""
+
+from __future__ import annotations
+
+import base64
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+import numpy.typing as npt
+import xxhash
+
+from saln.data.image_sources import FileImages
+from saln.review.review_items import ReviewItems
+from saln.review.review_table import DECISION_COLUMNS, DECISIONS, ReviewTable
+from saln.review.thumbnails import LARGE, SMALL, make_thumbnails, thumbnail
+
+# Bits of what a row is listed under, besides its probability.
+COPY_INSIDE, COPY_ACROSS, COPY_SPLITS, OUTLIER = 1, 2, 4, 8
+# From this score on an example is listed as an outlier.
+OUTLIER_SCORE = 0.5
+# Characters shown of a text, and of all texts together.
+_MOST_OF_TEXT, _LEAST_OF_TEXT, _TEXTS = 1000, 80, 24 * 2**20
+_TYPES = {"int8": "i1", "int16": "i2", "int32": "i4", "float32": "f4", "float64": "f8"}
+
+
+def page_data(
+    table: ReviewTable, items: ReviewItems, *, page: Path, review: Path, pictures: int, budget: int
+) -> dict[str, Any]:
+    """All that the page's script reads; ``page`` is the file that it will be in."""
+    flags = row_flags(table)
+    labels = _Codes(table.class_names)
+    problems = _Codes(("",))
+    splits = _Codes(("",))
+    columns = {
+        "given": _packed(labels.of(table.given)),
+        "believed": _packed(labels.of(table.believed)),
+        "label": _packed(labels.of(table.label)),
+        "split": _packed(splits.of(table.splits)),
+        "problem": _packed(problems.of(table.problem)),
+        "decision": _packed([(*DECISIONS, "").index(each) for each in table.decision]),
+        "probability": _packed(table.probability),
+        "outlier": _packed(table.outlier.astype(np.float32)),
+        "group": _packed(table.group),
+        "flags": _packed(flags),
+        "near": _packed(table.contradicting.ravel()),
+    }
+    rows = picture_rows(table, flags, pictures)
+    return {
+        "dataset": table.dataset,
+        "task": table.task,
+        "review": str(review.absolute()),
+        "fingerprint": _fingerprint(table),
+        "decisions": DECISIONS,
+        "header": DECISION_COLUMNS,
+        "classes": len(table.class_names),
+        "labels": labels.texts,
+        "splits": splits.texts,
+        "problems": problems.texts,
+        "columns": columns,
+        "ids": list(table.ids),
+        "keys": list(table.keys),
+        "files": _files(items, page),
+        "texts": _texts(items.texts),
+        "pictures": _pictures(items, _wanted(rows, table), budget),
+    }
+
+
+class _Codes:
+    """Texts as numbers, in the order of their first use."""
+
+    def __init__(self, first: Iterable[str]) -> None:
+        self._numbers = {text: number for number, text in enumerate(first)}
+
+    def of(self, texts: Sequence[str]) -> list[int]:
+        numbers = self._numbers
+        return [numbers.setdefault(text, len(numbers)) for text in texts]
+
+    @property
+    def texts(self) -> list[str]:
+        return list(self._numbers)
+
+
+def row_flags(table: ReviewTable) -> npt.NDArray[np.int8]:
+    """(n,): bits of near duplicates and outliers."""
+    inside = table.group >= 0
+    across = _differs(table.group, table.given)
+    flags = np.where(table.outlier >= OUTLIER_SCORE, OUTLIER, 0)  # NaN is none
+    flags |= np.where(inside, np.where(across, COPY_ACROSS, COPY_INSIDE), 0)
+    flags |= np.where(inside & _differs(table.group, table.splits), COPY_SPLITS, 0)
+    return flags.astype(np.int8)
+
+
+def _differs(group: npt.NDArray[np.int64], values: Sequence[str]) -> npt.NDArray[np.bool_]:
+    """(n,): whether more than one value is in the row's group."""
+    codes = np.array(_Codes(()).of(values), dtype=np.int64)
+    count = int(group.max(initial=-1)) + 2  # the last place takes the rows of no group
+    low, high = np.full(count, len(codes)), np.full(count, -1)
+    np.minimum.at(low, group, codes)
+    np.maximum.at(high, group, codes)
+    differs: npt.NDArray[np.bool_] = (low != high)[group]
+    return differs
+
+
+def picture_rows(table: ReviewTable, flags: npt.NDArray[np.int8], count: int) -> list[int]:
+    """The rows whose pictures the page should hold, at most ``count``, most wanted first."""
+    suspects, outliers = table.suspects, np.flatnonzero(flags & OUTLIER)
+    wanted = (
+        suspects[: count * 3 // 4],  # many suspects leave room for the other lists
+        np.flatnonzero(flags & (COPY_ACROSS | COPY_SPLITS)),
+        outliers[np.argsort(-table.outlier[outliers], kind="stable")],
+        suspects,
+        np.flatnonzero(flags & COPY_INSIDE),
+        np.argsort(table.probability, kind="stable"),  # NaN last
+    )
+    return list(dict.fromkeys(int(row) for part in wanted for row in part[:count]))[:count]
+
+
+def _wanted(rows: list[int], table: ReviewTable) -> Iterator[tuple[int, int]]:
+    """Rows and sizes of pictures: each example, then those that contradict it, smaller."""
+    seen = {-1, *rows}  # an example that is there in full needs no small picture
+    for row in rows:
+        if not table.problem[row].startswith("unreadable"):
+            yield row, LARGE
+        for near in table.contradicting[row].tolist():
+            if near not in seen:
+                seen.add(near)
+                yield near, SMALL
+
+
+def _pictures(
+    items: ReviewItems, wanted: Iterator[tuple[int, int]], budget: int
+) -> dict[str, list[Any]]:
+    images = items.images
+    if images is None:
+        return {"rows": [], "jpeg": []}
+    made = make_thumbnails(wanted, lambda row, size: thumbnail(images, row, size), budget)
+    return {"rows": [row for row, _ in made], "jpeg": list(made.values())}
+
+
+def _packed(values: npt.NDArray[Any] | Sequence[int]) -> list[str]:
+    """A column as its type and its bytes in base64, whole numbers in the smallest type."""
+    column = np.asarray(values)
+    if column.dtype.kind == "i":
+        low, high = column.min(initial=0), column.max(initial=0)
+        fits = (t for t in (np.int8, np.int16) if np.iinfo(t).min <= low <= high <= np.iinfo(t).max)
+        column = column.astype(next(fits, np.int32))
+    little = column.astype(column.dtype.newbyteorder("<"))  # as every browser's arrays are
+    return [_TYPES[column.dtype.name], base64.b64encode(little.tobytes()).decode()]
+
+
+def _fingerprint(table: ReviewTable) -> str:
+    """A hash of what decisions are about: they stay when only probabilities change."""
+    digest = xxhash.xxh3_64()
+    for texts in (table.ids, table.keys, table.given):
+        digest.update("\0".join(texts).encode(errors="surrogatepass"))
+    return digest.hexdigest()
+
+
+def _files(items: ReviewItems, page: Path) -> dict[str, Any] | None:
+    """Where the images' own files are, seen from the page; None where they have none."""
+    parts = getattr(items.images, "parts", (items.images,))
+    files = [part for part in parts if isinstance(part, FileImages)]
+    if len(files) < len(parts):
+        return None
+    paths = [str(Path(path).absolute()) for part in files for path in part.paths]
+    root = os.path.commonpath([*(str(part.root.absolute()) for part in files), *paths])
+    names = [path[len(root) :].lstrip(os.sep).replace(os.sep, "/") for path in paths]
+    try:
+        # A folder that is moved or served as a whole takes the page along.
+        base = quote(os.fsencode(Path(os.path.relpath(root, page.absolute().parent)).as_posix()))
+    except ValueError:  # on another drive
+        base = Path(root).as_uri()
+    return {"base": base + "/", "names": None if names == list(items.ids) else names}
+
+
+def _texts(texts: Sequence[str] | None) -> list[str] | None:
+    if texts is None:
+        return None
+    most = max(_LEAST_OF_TEXT, min(_MOST_OF_TEXT, _TEXTS // max(1, len(texts))))
+    return [text if len(text) <= most else text[: most - 1] + "…" for text in texts]

@@ -1,0 +1,83 @@
+"""The page on which a person looks at doubted labels and decides: one file that needs no other."""
+
+from __future__ import annotations
+
+import functools
+import math
+import os
+from pathlib import Path
+
+import jinja2
+
+from saln.files import write_text
+from saln.review.page_data import page_data
+from saln.review.review_items import ReviewItems
+from saln.review.review_table import ReviewTable
+
+
+@functools.cache
+def _template() -> jinja2.Template:
+    """The page; what is put into it is escaped."""
+    return jinja2.Environment(
+        loader=jinja2.PackageLoader("saln.review", "templates"),
+        autoescape=True,  # names of classes and files come from anywhere
+        undefined=jinja2.StrictUndefined,  # a name that is misspelled must not show as nothing
+        trim_blocks=True,
+        lstrip_blocks=True,
+    ).get_template("labels_page.html.j2")
+
+
+def write_page(
+    path: Path,
+    table: ReviewTable,
+    items: ReviewItems,
+    *,
+    review: Path,
+    pictures: int = 2000,
+    budget: int = 24 * 2**20,
+) -> Path:
+    """Writes the page of a review: what looks wrong, worst first, to be decided and saved.
+
+    It holds small pictures of the worst examples and of those that contradict them; other
+    pictures are shown from their own files, where they have some. Nothing else is loaded.
+
+    Args:
+        path: The file, usually ``labels.html`` in ``review``.
+        table: What is believed of every example.
+        items: The examples themselves, in the same order.
+        review: The folder of the review, which the saved decisions name.
+        pictures: Of so many of the worst examples the page holds pictures.
+        budget: The most bytes that pictures take.
+
+    Returns:
+        ``path``.
+
+    Raises:
+        DataError: The file cannot be written.
+    """
+    kind, _, argument = table.dataset.partition(":")
+    name = Path(argument or kind).name or table.dataset
+    values = {
+        "name": os.fsencode(name).decode(errors="replace"),
+        "headline": headline(table),
+        "message": table.message,
+        "task": table.task,
+        "data": page_data(
+            table, items, page=path, review=review, pictures=pictures, budget=budget
+        ),
+    }  # fmt: skip
+    write_text(path, _template().render(values))
+    return path
+
+
+def headline(table: ReviewTable) -> str:
+    """What a person should know first: how many labels look wrong, and how many are."""
+    doubted, total = len(table.suspects), len(table)
+    counted = f"{doubted:,} of {total:,} labels look{'s' if doubted == 1 else ''} wrong"
+    if not doubted:
+        counted = f"None of {total:,} labels looks wrong"
+    if math.isnan(table.noise_rate):
+        return f"{counted}."
+    between = "" if math.isnan(sum(table.noise_interval)) else " ({:.1%} to {:.1%})"
+    estimated = f"{table.noise_rate:.1%}{between.format(*table.noise_interval)}"
+    return f"{counted}; about {estimated} are estimated to be."

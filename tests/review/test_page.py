@@ -1,0 +1,500 @@
+"""The page of doubted labels as a person meets it: in a real browser, from a file."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import shutil
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers.page_tables import drawn_review
+from PIL import Image
+
+from saln.data.image_sources import ArrayImages, FileImages
+from saln.review.review_page import write_page
+from saln.review.review_table import DECISION_COLUMNS
+
+HOSTILE = (
+    "</script><script>alert(1)</script>",
+    'a "quoted", comma',
+    "Zürich 猫 🐈",
+    "<b>&amp;</b>",
+)
+CLASSES = ("ant", "bee", "cat", "dog")
+LARGE = 100_000
+
+
+def suspects(table):
+    return table.suspects.tolist()
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """300 examples with files of their own, of which one is missing and some are not held."""
+    root = tmp_path_factory.mktemp("photos")
+    random = np.random.default_rng(3)
+    table, items = drawn_review(300, CLASSES, seed=3, dataset=f"folder:{root}")
+    ids = [f"{given}/é #{row}.jpg" for row, given in enumerate(table.given)]
+    paths = [root / name for name in ids]
+    for path in paths:
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(random.integers(256, size=(24, 36, 3), dtype=np.uint8)).save(path)
+    paths[suspects(table)[1]].unlink()
+    table, items = drawn_review(
+        300, CLASSES, seed=3, dataset=f"folder:{root}", ids=ids, images=FileImages(root, paths)
+    )
+    path = write_page(root / "out" / "labels.html", table, items, review=root / "out", pictures=8)
+    return path, table
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory):
+    """Images in memory, with names that are markup."""
+    folder = tmp_path_factory.mktemp("hostile")
+    pixels = np.random.default_rng(0).integers(256, size=(60, 8, 8, 3), dtype=np.uint8)
+    ids = [f'{row} {HOSTILE[row % 4]}\n=1+1, "x"' for row in range(60)]
+    table, items = drawn_review(
+        60, HOSTILE, ids=ids, images=ArrayImages(pixels), message=f"Look: {HOSTILE[0]}"
+    )
+    return write_page(folder / "labels.html", table, items, review=folder), table
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("large")
+    names = [f"class {number:03d}" for number in range(200)]
+    table, items = drawn_review(LARGE, names, seed=1)
+    return write_page(folder / "labels.html", table, items, review=folder), table
+
+
+@pytest.fixture(scope="module")
+def browser():
+    playwright = pytest.importorskip(
+        "playwright.sync_api", reason="playwright is not installed (extra 'dev')"
+    )
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    if chromium is None:
+        pytest.skip("no chromium on the path; install the system's package 'chromium'")
+    with playwright.sync_playwright() as driver:
+        found = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield found
+        found.close()
+
+
+@pytest.fixture
+def open_page(browser):
+    """Opens a page; in the end nothing may have been said, and only files asked for."""
+    contexts, said, asked = [], [], []
+
+    def call(path, width=1200, script=None, **options):
+        context = browser.new_context(viewport={"width": width, "height": 800}, **options)
+        contexts.append(context)
+        if script:
+            context.add_init_script(script)
+        page = context.new_page()
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.on("dialog", lambda dialog: (said.append(dialog.message), dialog.dismiss()))
+        page.on("request", lambda request: asked.append(request.url))
+        # A picture whose file is gone is said to be missing; nothing else may be.
+        page.on("console", lambda m: "ERR_FILE_NOT_FOUND" in m.text or said.append(m.text))
+        page.goto(path.as_uri())
+        return page
+
+    yield call
+    for context in contexts:
+        context.close()
+    assert said == []
+    assert [url for url in asked if not url.startswith(("file:", "data:", "blob:"))] == []
+
+
+def saved(page):
+    """The rows of the file that the page saves, and the file's bytes."""
+    with page.expect_download() as waiting:
+        page.click("#save")
+    assert waiting.value.suggested_filename == "decisions.csv"
+    content = Path(waiting.value.path()).read_bytes()
+    text = content.decode("utf-8", "surrogateescape")
+    return list(csv.DictReader(io.StringIO(text, newline=""))), content
+
+
+def expected(table, decided, review):
+    """The rows of ``{row: (decision, label)}``, in the order of the table."""
+    return [
+        {
+            "id": table.ids[row], "split": table.splits[row], "given": table.given[row],
+            "decision": decision, "label": label, "key": table.keys[row], "review": str(review),
+        }
+        for row, (decision, label) in sorted(decided.items())
+    ]  # fmt: skip
+
+
+def shown_ids(page):
+    """The names of the examples that are in the document, in their order."""
+    return page.locator(".card .where").evaluate_all("all => all.map((e) => e.title)")
+
+
+def status(page):
+    """How many are shown, and how many of them are expected to be wrong."""
+    found = re.match(
+        r"([\d,]+) shown(?:, about ([\d,]+) wrong)?", page.locator("#status").inner_text()
+    )
+    return tuple(int((text or "0").replace(",", "")) for text in found.groups())
+
+
+def test_keys_decide_and_move_and_undo(open_page, photos):
+    path, table = photos
+    worst = suspects(table)
+    page = open_page(path)
+    assert page.locator("h1").inner_text() == f"Labels of {path.parents[1].name}"
+    assert page.locator("#headline").inner_text().startswith(f"{len(worst)} of 300 labels look")
+    assert shown_ids(page)[:12] == [table.ids[row] for row in worst[:12]]
+    for key in "bkdx":  # the last is no key
+        page.keyboard.press(key)
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("o")
+    other = next(name for name in CLASSES if name not in (table.given[worst[4]],))
+    page.keyboard.type(other)
+    page.keyboard.press("Enter")
+    decided = {
+        worst[0]: ("believe", table.believed[worst[0]]),
+        worst[1]: ("keep", table.given[worst[1]]),
+        worst[2]: ("drop", ""),
+        worst[4]: ("relabel", other),
+    }
+    assert page.locator("#progress-text").inner_text() == f"4 of {len(worst)} decided"
+    assert page.locator(".card.drop .verdict").inner_text() == "dropped"
+    rows, content = saved(page)
+    assert content.splitlines()[0].decode() == ",".join(DECISION_COLUMNS)
+    assert rows == expected(table, decided, path.parent)
+    assert page.locator("#command").inner_text() == "saln labels apply decisions.csv"
+    page.keyboard.press("u")
+    page.keyboard.press("u")
+    page.keyboard.press("j")  # before what was undone
+    assert page.locator(".card.current .where").get_attribute("title") == table.ids[worst[1]]
+    page.keyboard.press("b")
+    decided = {
+        worst[0]: decided[worst[0]],
+        worst[1]: ("believe", table.believed[worst[1]]),
+    }
+    assert saved(page)[0] == expected(table, decided, path.parent)
+
+
+def test_the_mouse_decides_and_once_more_takes_it_back(open_page, photos):
+    path, table = photos
+    worst = suspects(table)
+    page = open_page(path)
+    first, second = page.locator(".card").all()[:2]
+    first.get_by_role("button", name="Believe").click()
+    second.get_by_role("button", name="Drop").click()
+    assert second.get_by_role("button", name="Drop").get_attribute("aria-pressed") == "true"
+    assert page.locator(".card.current .where").get_attribute("title") == table.ids[worst[1]]
+    second.get_by_role("button", name="Drop").click()
+    second.locator(".picture").click()
+    assert page.locator("#closer-title").inner_text() == table.ids[worst[1]]
+    page.locator("#after").click()
+    page.locator("#closer").get_by_role("button", name="Keep").click()
+    page.keyboard.press("Escape")
+    decided = {
+        worst[0]: ("believe", table.believed[worst[0]]),
+        worst[2]: ("keep", table.given[worst[2]]),
+    }
+    assert saved(page)[0] == expected(table, decided, path.parent)
+
+
+def test_all_that_is_shown_is_decided_at_once(open_page, photos):
+    path, table = photos
+    page = open_page(path)
+    page.select_option("#given", label="bee")
+    rows = [row for row in suspects(table) if table.given[row] == "bee"]
+    page.click("[data-all=believe]")
+    decided = {row: ("believe", table.believed[row]) for row in rows}
+    assert saved(page)[0] == expected(table, decided, path.parent)
+    page.click("#reset")
+    page.check("#undecided")
+    assert status(page)[0] == len(suspects(table)) - len(rows)
+    page.select_option("#kind", "decided")
+    page.uncheck("#undecided")
+    assert status(page)[0] == len(rows)
+    page.click("#undo")
+    assert page.locator("#save").is_disabled()
+
+
+def test_decisions_survive_a_reload_and_a_file_brings_them_elsewhere(open_page, photos, tmp_path):
+    path, table = photos
+    worst = suspects(table)
+    page = open_page(path)
+    page.keyboard.press("b")
+    page.keyboard.press("d")
+    page.reload()
+    decided = {worst[0]: ("believe", table.believed[worst[0]]), worst[1]: ("drop", "")}
+    rows, content = saved(page)
+    assert rows == expected(table, decided, path.parent)
+    strange = content + b"no such name,,ant,keep,ant,,x\r\n"
+    (tmp_path / "decisions.csv").write_bytes(b"\xef\xbb\xbf" + strange)
+    # Where nothing may be kept, the page says so, and all else works.
+    refuse = "Object.defineProperty(window, 'localStorage', { get() { throw new Error('no'); } })"
+    other = open_page(path, script=refuse)
+    assert other.locator("#storage").is_visible()
+    assert other.locator("#save").is_disabled()
+    other.set_input_files("#load", tmp_path / "decisions.csv")
+    other.wait_for_selector("#save:enabled")
+    assert "2 decisions loaded" in other.locator("#status").inner_text()
+    assert "1 do not fit" in other.locator("#status").inner_text()
+    assert saved(other)[1] == content
+
+
+def test_pictures_are_held_or_come_from_their_files(open_page, photos):
+    path, table = photos
+    worst = suspects(table)
+    page = open_page(path)
+    page.wait_for_timeout(300)
+    first = page.locator(".card .picture").all()
+    assert first[0].locator("img").get_attribute("src").startswith("data:image/jpeg")
+    # The second one's file is gone. Those that are not held have files with names that are odd.
+    assert first[1].locator(".blank").inner_text() == table.ids[worst[1]]
+    page.select_option("#kind", "all")
+    page.wait_for_timeout(300)
+    own = page.locator(".card .picture img[src^='../']").first
+    assert own.evaluate("async (e) => { await e.decode(); return e.naturalWidth; }") == 36
+    near = page.locator(".card").first.locator(".near span").all_inner_texts()
+    assert near == [table.given[row] for row in table.contradicting[worst[0]]]
+
+
+def numpy_filter(table, kind, most, **wanted):
+    """Which rows a filter keeps, from its definition."""
+    probability = table.probability
+    group, given, splits = (np.array(v) for v in (table.group, table.given, table.splits))
+
+    def several(values):
+        return np.array([g >= 0 and len(set(values[group == g])) > 1 for g in group])
+
+    kinds = {
+        "suspected": lambda: ~np.isnan(probability),
+        "across": lambda: several(given),
+        "leaks": lambda: several(splits),
+        "inside": lambda: (group >= 0) & ~several(given),
+        "outliers": lambda: table.outlier >= 0.5,
+        "problems": lambda: np.array([problem != "" for problem in table.problem]),
+        "all": lambda: np.ones(len(table), dtype=bool),
+    }
+    keep = kinds[kind]()
+    if most < 1:
+        keep &= probability < most
+    for name, value in wanted.items():
+        keep &= np.array(getattr(table, name)) == value
+    return np.flatnonzero(keep)
+
+
+@pytest.mark.parametrize(
+    ("kind", "most", "wanted"),
+    [
+        ("suspected", 0.5, {}),
+        ("suspected", 0.2, {"splits": "test"}),
+        ("suspected", 1, {"given": "cat"}),
+        ("across", 1, {}),
+        ("leaks", 1, {}),
+        ("inside", 0.9, {}),
+        ("outliers", 1, {"believed": "dog", "given": "dog"}),
+        ("problems", 1, {}),
+        ("all", 1, {"splits": "train"}),
+    ],
+)
+def test_filters_keep_what_their_definition_says(open_page, photos, kind, most, wanted):
+    path, table = photos
+    page = open_page(path)
+    page.select_option("#kind", kind)
+    page.locator("#most").evaluate(
+        "(e, value) => { e.value = value; e.dispatchEvent(new Event('input')); }", most
+    )
+    for name, value in wanted.items():
+        page.select_option("#split" if name == "splits" else f"#{name}", label=value)
+    rows = numpy_filter(table, kind, most, **wanted)
+    assert len(rows) > 0
+    chance = table.probability[rows]
+    wrong = np.floor(np.nansum(1 - chance) + 0.5) if (~np.isnan(chance)).any() else 0
+    assert status(page) == (len(rows), wrong)
+    assert set(shown_ids(page)) <= {table.ids[row] for row in rows}
+    page.fill("#text", "/É #1")  # whatever the case
+    assert status(page)[0] == sum("/é #1" in table.ids[row] for row in rows)
+
+
+def test_the_matrix_counts_and_filters(open_page, photos):
+    path, table = photos
+    page = open_page(path)
+    pairs = [(table.given[row], table.believed[row]) for row in suspects(table)]
+    shown = {
+        button.get_attribute("title"): int(button.inner_text())
+        for button in page.locator(".matrix button").all()
+    }
+    assert shown == {f"{a} → {b}": pairs.count((a, b)) for a, b in pairs if a != b}
+    one, two = max(set(pairs), key=pairs.count)
+    page.locator(f".matrix button[title='{one} → {two}']").click()
+    assert status(page)[0] == pairs.count((one, two))
+    assert page.locator("#given").input_value() == str(CLASSES.index(one))
+    assert page.locator(".matrix button[aria-pressed=true]").inner_text() == str(
+        pairs.count((one, two))
+    )
+    page.click("#as-list")
+    assert page.locator(".list tbody tr").count() == len(shown)
+    page.locator(".list button[aria-pressed=true]").click()  # once more: all again
+    assert status(page)[0] == len(pairs)
+
+
+def test_names_that_are_markup_are_shown_and_saved_as_they_are(open_page, hostile):
+    path, table = hostile
+    page = open_page(path)
+    assert HOSTILE[0] in page.locator("#message").inner_text()
+    assert page.locator("script").count() == 1
+    assert page.locator("#given option").all_text_contents()[1:] == list(HOSTILE)
+    page.select_option("#kind", "all")
+    page.click("[data-all=keep]")
+    decided = {row: ("keep", given) for row, given in enumerate(table.given)}
+    rows, content = saved(page)
+    assert rows == expected(table, decided, path.parent)
+    page.click("#undo")
+    page.set_input_files("#load", {"name": "d.csv", "mimeType": "text/csv", "buffer": content})
+    page.wait_for_selector("#save:enabled")
+    assert saved(page)[1] == content
+
+
+def test_a_name_that_is_no_utf8_keeps_its_bytes(open_page, tmp_path):
+    ids = ["a\udce9.jpg", "b\udcff\udcfe é.jpg"]
+    table, items = drawn_review(2, CLASSES, ids=ids)
+    page = open_page(write_page(tmp_path / "labels.html", table, items, review=tmp_path))
+    page.select_option("#kind", "all")
+    page.click("[data-all=drop]")
+    assert [row["id"] for row in saved(page)[0]] == ids
+
+
+def test_a_hundred_thousand_rows_scroll_to_the_last(open_page, large):
+    path, table = large
+    page = open_page(path)
+    assert status(page)[0] == len(suspects(table))
+    page.select_option("#kind", "all")
+    assert status(page)[0] == LARGE
+    order = np.argsort(table.probability, kind="stable")
+    sizes = []
+    for share in (0.3, 0.77, 1):
+        page.evaluate(
+            f"window.scrollTo(0, {share} * (document.documentElement.scrollHeight - innerHeight))"
+        )
+        page.wait_for_timeout(100)
+        sizes.append(page.locator(".card").count())
+    assert max(sizes) < 80
+    assert shown_ids(page)[-1] == table.ids[order[-1]]
+    last = page.locator(".card").last
+    assert last.get_attribute("aria-posinset") == last.get_attribute("aria-setsize") == str(LARGE)
+    last.get_by_role("button", name="Drop").click()
+    page.keyboard.press("k")
+    assert page.locator("#progress-text").inner_text().endswith("and 1 other")
+    page.fill("#text", "012345")
+    assert shown_ids(page) == ["photos/012345.jpg"]
+
+
+def test_texts_and_numbers_have_no_classes(open_page, tmp_path):
+    texts = [f"text {row} <i>{'word ' * row}</i>" for row in range(50)]
+    numbers = tuple(str(row / 4) for row in range(8))
+    table, items = drawn_review(50, numbers, task="regression", texts=texts)
+    page = open_page(write_page(tmp_path / "labels.html", table, items, review=tmp_path))
+    row = suspects(table)[0]
+    assert page.locator(".card .words").first.inner_text() == texts[row].strip()
+    assert not page.locator("#given").is_visible()
+    assert not page.locator("#confusion").is_visible()
+    page.keyboard.press("o")
+    page.keyboard.type("0.125")
+    page.keyboard.press("Enter")
+    assert saved(page)[0] == expected(table, {row: ("relabel", "0.125")}, tmp_path)
+
+
+def test_what_is_remembered_is_not_asked_again(open_page, tmp_path):
+    drawn, _ = drawn_review(200, CLASSES)
+    first, second = suspects(drawn)[:2]
+    decision, label = [""] * 200, [""] * 200
+    decision[first], label[first] = "keep", drawn.given[first]
+    table, items = drawn_review(200, CLASSES, decision=decision, label=label)
+    page = open_page(write_page(tmp_path / "labels.html", table, items, review=tmp_path))
+    assert shown_ids(page)[0] == table.ids[second]
+    assert page.locator("#save").is_disabled()
+    page.select_option("#kind", "decided")
+    assert shown_ids(page) == [table.ids[first]]
+    assert page.locator(".card .verdict").inner_text() == "kept"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_nothing_against_the_rules_of_access(open_page, photos, scheme):
+    axe = files("axe_playwright_python") / "axe.min.js"
+    page = open_page(photos[0], color_scheme=scheme, reduced_motion="reduce")
+    for key in "bkd":
+        page.keyboard.press(key)
+    page.evaluate(axe.read_text())
+
+    def violations():
+        found = page.evaluate("axe.run().then((result) => result.violations)")
+        return [(each["id"], each["nodes"][0]["html"][:200]) for each in found]
+
+    assert violations() == []
+    saved(page)
+    page.click("#as-list")
+    page.locator(".card .picture").first.click()
+    assert violations() == []
+    page.keyboard.press("Escape")
+    for key in "o?":
+        page.keyboard.press(key)
+        assert violations() == []
+        page.keyboard.press("Escape")
+    page.evaluate("document.getElementById('most').removeAttribute('id')")
+    assert violations() != []  # the checks see what they should
+
+
+@pytest.mark.parametrize("width", [360, 390, 700, 1600])
+def test_no_sideways_scrolling_and_both_schemes(open_page, photos, hostile, width):
+    colors = set()
+    for scheme, (path, _) in (("light", photos), ("dark", hostile)):
+        page = open_page(path, width=width, color_scheme=scheme)
+        page.locator("#filters").evaluate("e => { e.open = true; }")
+        page.locator("#confusion").evaluate("e => { e.open = true; }")
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        colors.add(page.evaluate("getComputedStyle(document.body).backgroundColor"))
+        rights = page.locator(".card button").evaluate_all(
+            "all => all.map((e) => e.scrollWidth - e.clientWidth)"
+        )
+        assert max(rights) <= 0  # no word is cut off
+    assert len(colors) == 2
+
+
+def test_the_keyboard_alone_reaches_everything(open_page, photos):
+    page = open_page(photos[0])
+    reached = []
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        reached.append(
+            page.evaluate("document.activeElement.id || document.activeElement.className")
+        )
+    assert {"kind", "most", "given", "text", "pairs", "undo", "load", "save"} - {
+        "undo",
+        "save",
+    } <= (set(reached))
+    assert sum("card" in name.split() for name in reached) == 1  # one stop, not one a card
+    page.locator(".card").first.focus()
+    page.keyboard.press("Enter")
+    assert page.locator("#closer").is_visible()
+    page.keyboard.press("k")  # decides and goes on, here too
+    page.keyboard.press("Escape")
+    page.keyboard.press("Tab")
+    page.keyboard.press("?")
+    page.uncheck("#keys-on")
+    page.keyboard.press("Escape")
+    page.keyboard.press("d")
+    assert page.locator("#progress-text").inner_text().startswith("1 of ")
+
+
+def test_it_prints_the_worst_without_controls(open_page, photos):
+    page = open_page(photos[0])
+    assert page.pdf()[:5] == b"%PDF-"
+    page.emulate_media(media="print")
+    assert not page.locator("aside").is_visible()
+    assert not page.locator(".card .choices").first.is_visible()
