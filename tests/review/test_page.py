@@ -116,6 +116,8 @@ def saved(page):
     with page.expect_download() as waiting:
         page.click("#save")
     assert waiting.value.suggested_filename == "decisions.csv"
+    assert page.locator("#command").inner_text() == "saln labels apply decisions.csv"
+    page.keyboard.press("Escape")
     content = Path(waiting.value.path()).read_bytes()
     text = content.decode("utf-8", "surrogateescape")
     return list(csv.DictReader(io.StringIO(text, newline=""))), content
@@ -170,7 +172,6 @@ def test_keys_decide_and_move_and_undo(open_page, photos):
     rows, content = saved(page)
     assert content.splitlines()[0].decode() == ",".join(DECISION_COLUMNS)
     assert rows == expected(table, decided, path.parent)
-    assert page.locator("#command").inner_text() == "saln labels apply decisions.csv"
     page.keyboard.press("u")
     page.keyboard.press("u")
     page.keyboard.press("j")  # before what was undone
@@ -260,7 +261,7 @@ def test_pictures_are_held_or_come_from_their_files(open_page, photos):
     page.wait_for_timeout(300)
     own = page.locator(".card .picture img[src^='../']").first
     assert own.evaluate("async (e) => { await e.decode(); return e.naturalWidth; }") == 36
-    near = page.locator(".card").first.locator(".near span").all_inner_texts()
+    _, near = rows_of_first(open_page(path), table)
     assert near == [table.given[row] for row in table.contradicting[worst[0]]]
 
 
@@ -287,6 +288,13 @@ def numpy_filter(table, kind, most, **wanted):
     for name, value in wanted.items():
         keep &= np.array(getattr(table, name)) == value
     return np.flatnonzero(keep)
+
+
+def rows_of_first(page, table):
+    """The row of the first card, and what is written below its small pictures."""
+    first = page.locator(".card").first
+    row = table.ids.index(first.locator(".where").get_attribute("title"))
+    return row, first.locator(".near span").all_inner_texts()
 
 
 @pytest.mark.parametrize(
@@ -318,6 +326,16 @@ def test_filters_keep_what_their_definition_says(open_page, photos, kind, most, 
     wrong = np.floor(np.nansum(1 - chance) + 0.5) if (~np.isnan(chance)).any() else 0
     assert status(page) == (len(rows), wrong)
     assert set(shown_ids(page)) <= {table.ids[row] for row in rows}
+    if kind == "leaks":  # beside each of its copies, what split that is in
+        row, copies = rows_of_first(page, table)
+        assert (
+            copies
+            == [
+                table.splits[other]
+                for other in np.flatnonzero(table.group == table.group[row])
+                if other != row
+            ][:3]
+        )
     page.fill("#text", "/É #1")  # whatever the case
     assert status(page)[0] == sum("/é #1" in table.ids[row] for row in rows)
 
@@ -437,7 +455,9 @@ def test_nothing_against_the_rules_of_access(open_page, photos, scheme):
         return [(each["id"], each["nodes"][0]["html"][:200]) for each in found]
 
     assert violations() == []
-    saved(page)
+    page.keyboard.press("s")
+    assert violations() == []
+    page.keyboard.press("Escape")
     page.click("#as-list")
     page.locator(".card .picture").first.click()
     assert violations() == []

@@ -42,9 +42,9 @@ def thumbnail(images: Any, row: int, size: int) -> str:
         image = images.load(row) if path is None else load_rgb(path, least=size)
     except Exception:  # decoders raise many kinds; the page shows a placeholder for all of them
         return ""
-    image.thumbnail((size, size), Image.Resampling.LANCZOS, reducing_gap=2.0)
+    image.thumbnail((size, size), Image.Resampling.BICUBIC, reducing_gap=2.0)
     stream = io.BytesIO()
-    image.save(stream, "JPEG", quality=_QUALITY, optimize=True)
+    image.save(stream, "JPEG", quality=_QUALITY)
     return base64.b64encode(stream.getvalue()).decode()
 
 

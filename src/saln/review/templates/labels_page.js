@@ -22,7 +22,7 @@
   const NONE = data.decisions.length; // the code of what is undecided
   const [BELIEVE, KEEP, RELABEL, DROP] = ["believe", "keep", "relabel", "drop"].map((name) => data.decisions.indexOf(name));
   const count = (value) => value.toLocaleString("en-US");
-  const percent = (value) => (value < 0.1 ? `${(100 * value).toFixed(1)}%` : `${Math.round(100 * value)}%`);
+  const percent = (value) => (value < 0.0005 ? "<0.1%" : value > 0.995 ? ">99%" : value < 0.1 ? `${(100 * value).toFixed(1)}%` : `${Math.round(100 * value)}%`);
 
   // --- Decisions: what was decided here lies over what the table remembers. ---
 
@@ -325,14 +325,21 @@
     line.append(make("span", "what", what), value);
     return line;
   };
+  const groups = once(() => {
+    const found = new Map();
+    group.forEach((number, row) => { if (number >= 0) found.has(number) ? found.get(number).push(row) : found.set(number, [row]); });
+    return found;
+  });
+  const isCopies = () => kinds[state.kind].order === copies;
+  // Of a near duplicate its copies, else the nearest that carry another label.
+  const besides = (row) => (isCopies() ? groups().get(group[row]).filter((other) => other !== row) : [...near.subarray(3 * row, 3 * row + 3)].filter((other) => other >= 0));
   const neighbors = (row) => {
     const holder = make("div", "near");
-    for (let i = 3 * row; i < 3 * row + 3; i++) {
-      if (near[i] < 0) continue;
-      const one = make("div"), name = labels[given[near[i]]];
-      const caption = make("span", "", name);
-      one.title = `${name}: ${data.ids[near[i]]}`;
-      one.append(shownAs(near[i], "little"), caption);
+    for (const other of besides(row).slice(0, 3)) {
+      const one = make("div"), name = labels[given[other]] || "–";
+      const caption = make("span", "", state.kind === "leaks" ? data.splits[split[other]] : name);
+      one.title = [name, data.splits[split[other]], data.ids[other]].filter(Boolean).join(": ");
+      one.append(shownAs(other, "little"), caption);
       holder.append(one);
     }
     return holder;
@@ -357,7 +364,7 @@
     labelled.append(says("given", labels[given[row]], "given"), says("believed", labels[believed[row]], "believed"));
     const where = make("div", "where");
     where.title = data.ids[row];
-    where.append(make("bdi", "", data.ids[row]));
+    where.append(make("bdi", "", state.kind === "leaks" ? `${data.splits[split[row]]}: ${data.ids[row]}` : data.ids[row]));
     element.append(picture, labelled, where, neighbors(row), choices(row));
     return element;
   };
@@ -452,7 +459,7 @@
     for (const [what, text] of lines) if (text) facts.append(make("dt", "", what), make("dd", "", text));
     facts.append(make("dt", "", "Decided"), make("dd", "verdict-text"));
     right.append(facts);
-    if (near[3 * row] >= 0) right.append(make("p", "soft near-title", "Nearest examples with another label:"), neighbors(row));
+    if (besides(row).length) right.append(make("p", "soft near-title", isCopies() ? "Near duplicates:" : "Nearest examples with another label:"), neighbors(row));
     right.append(choices(row));
     body.replaceChildren(left, right);
     facts.lastChild.className = "decided";
@@ -493,9 +500,8 @@
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 1000);
     unsaved = false;
-    $("next").hidden = false;
     $("next-text").textContent = `${count(own.size)} decision${own.size === 1 ? " is" : "s are"} in decisions.csv, where this browser saves files. In that folder:`;
-    $("said").textContent = `Saved ${count(own.size)} decisions`;
+    $("next").showModal();
   };
   const parse = (text) => {
     const rows = [[]];
@@ -545,7 +551,7 @@
   document.addEventListener("keydown", (event) => {
     const target = event.target;
     if (event.defaultPrevented || event.altKey || event.metaKey || event.ctrlKey) return;
-    if ($("help").open || $("other").open || target.closest("input:not([type=checkbox]), select, textarea")) return;
+    if (document.querySelector("dialog[open]:not(#closer)") || target.closest("input:not([type=checkbox]), select, textarea")) return;
     const letter = event.key.length === 1;
     if (letter && !$("keys-on").checked) return;
     // Arrows scroll what they are on: the matrix, the filters.
