@@ -13,14 +13,20 @@ from helpers import label_cases
 import saln
 from saln.errors import InputError
 from saln.features.neighbors import nearest_neighbors
+from saln.loading.candidate_fields import CandidateFields
 from saln.randomness import derive_generator
-from saln.selection import BatchCoherence, Candidates
+from saln.selection import BatchCoherence, Candidates, Coherence
 from saln.selection.neighbor_beliefs import (
     label_beliefs,
-    label_confidence,
     store_beliefs,
     suspicious_labels,
 )
+
+
+def label_confidence(features, labels=None):
+    """What batches choose by, where the neighbors judge."""
+    fields = CandidateFields(features, labels, "neighbors", selector=Coherence(), owner="batches")
+    return np.asarray(fields.rows["label_confidence"].array)
 
 
 def by_features(case):
@@ -196,9 +202,9 @@ def test_confidence_of_an_array_and_its_labels():
     assert found[case.right].mean() > 0.9
     assert found[~case.right].mean() < 0.3
     with pytest.raises(InputError, match="none are given"):
-        label_confidence(case.features)
+        store_beliefs(case.features)
     with pytest.raises(InputError, match="93 rows of features but 3 labels"):
-        label_confidence(case.features, [0, 1, 2])
+        store_beliefs(case.features, [0, 1, 2])
 
 
 def test_batches_of_an_array_and_its_labels_judge_by_themselves():

@@ -54,17 +54,6 @@ def judge_labels(
     return LabelConfidence(beliefs, seconds)
 
 
-def _judge_without_table(
-    inputs: SharedInputs, data: DataSet, seed: int, reporter: Reporter
-) -> LabelConfidence:
-    """Judges the labels as given by :func:`saln.judge_labels`, which has its own neighbors."""
-    started = time.perf_counter()
-    beliefs = judged_beliefs(inputs.features, data.train.labels, len(data.class_names))
-    seconds = time.perf_counter() - started
-    _note("judged labels", beliefs, seed, reporter)
-    return LabelConfidence(beliefs, seconds, "labels")
-
-
 def _note(what: str, beliefs: NeighborBeliefs, seed: int, reporter: Reporter) -> None:
     found = f"about {beliefs.noise_rate:.0%} of the training labels look wrong"
     reporter.note(f"{what}, seed {seed}: {beliefs.tells_nothing or found}")
@@ -78,7 +67,11 @@ def judge_for_arms(
     if inputs.neighbors is not None:
         found["neighbors"] = judge_labels(inputs.neighbors, data, seed, reporter)
     if any(arm.judge == "labels" for arm in arms):
-        found["labels"] = _judge_without_table(inputs, data, seed, reporter)
+        started = time.perf_counter()
+        # It has neighbors of its own.
+        beliefs = judged_beliefs(inputs.features, data.train.labels, len(data.class_names))
+        found["labels"] = LabelConfidence(beliefs, time.perf_counter() - started, "labels")
+        _note("judged labels", beliefs, seed, reporter)
     return found
 
 

@@ -21,8 +21,7 @@ from saln.loading.mmap_rows import MmapRows
 from saln.selection.candidates import Candidates
 from saln.selection.coherence import judge_of
 from saln.selection.contract import BEFORE_LOADING, Selector
-from saln.selection.neighbor_beliefs import NeighborBeliefs
-from saln.selection.neighbor_beliefs import label_confidence as judged_by_neighbors
+from saln.selection.neighbor_beliefs import NeighborBeliefs, store_beliefs
 from saln.selection.registry import SELECTORS, read_selector
 
 
@@ -259,7 +258,7 @@ def _confidence(
     # The search for neighbors takes floating rows alone; these are few, as they were no file.
     if isinstance(features, np.ndarray) and features.dtype.kind != "f":
         features = features.astype(np.float32)
-    return judged_by_neighbors(features, labels)
+    return _believed(store_beliefs(features, labels, keep=False))
 
 
 def _believed(beliefs: LabelBeliefs | NeighborBeliefs) -> npt.NDArray[np.float64]:

@@ -12,7 +12,6 @@ the examples whose neighbors agree best call for.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -238,16 +237,10 @@ def store_beliefs(
 ) -> NeighborBeliefs:
     """:func:`label_beliefs` for features: a feature store, or an array.
 
-    Args:
-        store: The features. Of an array (n, d) the neighbors are searched each time.
-        labels: (n,): the labels to judge, as in :func:`label_beliefs`; the store's own when
-            None.
-        keep: Write a store's neighbor table beside it, unless it is there; else nothing is
-            written.
-
-    Raises:
-        InputError: As :func:`label_beliefs`; no labels with an array.
-        DataError: The disk of the store is full or fails.
+    Of an array (n, d) the neighbors are searched each time; beside a store their table is
+    written where ``keep`` says so, unless it is there. ``labels`` are the store's own when
+    None. Raises as :func:`label_beliefs`, and DataError where the disk of the store is full or
+    fails.
     """
     features: Any = store
     readable = None
@@ -286,19 +279,6 @@ def store_beliefs(
     believed = torch.full((length,), -1, dtype=torch.int64)
     believed[rows] = beliefs.believed
     return replace(beliefs, confidence=confidence, believed=believed)
-
-
-def label_confidence(features: FeatureStore | Any, labels: Any = None) -> npt.NDArray[np.float64]:
-    """How likely each label is right, for :class:`Coherence`: what :func:`store_beliefs` finds.
-
-    Nothing is written; a neighbor table that lies beside a store is used. Gives float64, (n,): all
-    1 where features and labels tell nothing, which is warned of: examples are then drawn evenly.
-    """
-    beliefs = store_beliefs(features, labels, keep=False)
-    if beliefs.tells_nothing is not None:
-        warnings.warn(f"coherence chooses at random: {beliefs.tells_nothing}", stacklevel=3)
-    confidence: npt.NDArray[np.float64] = beliefs.confidence.numpy()
-    return confidence
 
 
 def _given(labels: Any) -> npt.NDArray[np.int64]:
