@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
 import secrets
@@ -32,7 +33,6 @@ _NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _TORCH_WRITER = ("inline_container", "PytorchStreamWriter failed writing", "iostream error")
 # What a name beside a file has more than the file's own name, cut to what is left of NAME_MAX.
 _BESIDE = 24
-_BLOCK = 2**20
 # The key of a JSON object's own checksum.
 CHECKSUM = "checksum"
 
@@ -74,9 +74,8 @@ def check_new_path(path: Path, named: str, *, reserve: int = 0) -> None:
     """Refuses a path at which no system lets anything be made, before any work is done.
 
     It was given as the parameter ``named``; names beside it get ``reserve`` bytes longer.
-
-    Raises:
-        InputError: A null byte, a name or path that is too long, or a parent that is a file.
+    Raises InputError for a null byte, a name or path that is too long, or a parent that is a
+    file.
     """
     text = str(path)
     if "\0" in text:
@@ -143,10 +142,8 @@ def remove(path: Path) -> None:
 def replacing(path: Path, *, beside: Path | None = None, durable: bool = False) -> Iterator[Path]:
     """Gives a name beside ``path`` to write to, and renames that to ``path`` after the block.
 
-    A file that is there is replaced; ``durable`` outlives a power cut, not only a killed process.
-
-    Raises:
-        OSError: It cannot be written; ``path`` is as it was, and nothing is left beside it.
+    A file that is there is replaced; ``durable`` outlives a power cut, not only a killed
+    process. Where that fails, OSError; ``path`` is as it was, and nothing is left beside it.
     """
     beside = beside or _beside(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -166,9 +163,7 @@ def replacing(path: Path, *, beside: Path | None = None, durable: bool = False) 
 def write_with(path: Path, write: Callable[[Path], object], *, durable: bool = False) -> None:
     """Lets ``write`` write to a name beside ``path`` and renames that; see :func:`replacing`.
 
-    Raises:
-        DataError: The disk is full or cannot be written to; ``path`` is as it was, and nothing
-            is left beside it. What else ``write`` raises passes.
+    Raises DataError where the disk does not take it; what else ``write`` raises passes.
     """
     try:
         with replacing(path, durable=durable) as beside:
@@ -197,10 +192,7 @@ def write_bytes(path: Path, content: bytes, *, durable: bool = False) -> None:
 
 
 def write_text(path: Path, text: str, *, durable: bool = False) -> None:
-    """Writes UTF-8 text; see :func:`write_with`.
-
-    Parts of file names that are no UTF-8 are written as ``?``.
-    """
+    """Writes UTF-8 text, ``?`` for parts of file names that are none; see :func:`write_with`."""
     write_bytes(path, text.encode("utf-8", errors="replace"), durable=durable)
 
 
@@ -221,11 +213,7 @@ def write_npz(path: Path, arrays: Mapping[str, Any], *, durable: bool = False) -
 
 
 def read_json(path: Path, cure: str) -> dict[str, Any]:
-    """Reads a file that holds one JSON object.
-
-    Raises:
-        DataError: It is missing, cannot be read, or holds anything else; names file and cure.
-    """
+    """Reads one JSON object; the DataError for a file without one names it and the ``cure``."""
     try:
         values = json.loads(path.read_bytes())
     except OSError as error:
@@ -265,10 +253,8 @@ def write_signed(path: Path, values: Mapping[str, Any]) -> None:
 def read_signed(path: Path, cure: str, *, must: bool) -> dict[str, Any]:
     """Reads what :func:`write_signed` wrote, without the checksum that it is compared with.
 
-    Earlier versions wrote no checksum: there need be none unless it ``must``.
-
-    Raises:
-        DataError: It is missing, no JSON, or not what was written; names file and cure.
+    Earlier versions wrote no checksum: there need be none unless it ``must``. DataError as
+    above.
     """
     values = read_json(path, cure)
     found = values.pop(CHECKSUM, None)
@@ -279,23 +265,17 @@ def read_signed(path: Path, cure: str, *, must: bool) -> dict[str, Any]:
 
 def file_checksum(path: Path) -> str:
     """XXH3 of a file's bytes, 128 bits in hexadecimal."""
-    digest = xxhash.xxh3_128()
     with path.open("rb") as stream:
-        while block := stream.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(stream, xxhash.xxh3_128).hexdigest()
 
 
 @contextlib.contextmanager
 def locked(path: Path, refusal: str) -> Iterator[None]:
-    """Holds a lock file, so that only one process does what is in the block.
+    """Holds a lock file, so that only one process does what is in the block; its folder is made.
 
     The system releases it when the process ends, however it ends; the file then does no harm.
-    It excludes threads of this process too, and goes after the block. Its folder is made.
-
-    Raises:
-        InputError: Another process holds it; the message is ``refusal``.
-        DataError: The lock cannot be made.
+    It excludes threads of this process too, and goes after the block. Raises InputError with
+    ``refusal`` where another process holds it, DataError where it cannot be made.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

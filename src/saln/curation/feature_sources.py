@@ -32,17 +32,14 @@ from saln.randomness import derive_generator
 
 
 class Part(NamedTuple):
-    """Some rows.
+    """Some rows."""
 
-    Attributes:
-        features: floating, (m, d); None where only the number of rows is known.
-        labels: int64, (m,), of named classes their numbers; None where there are none.
-        columns: A ``pyarrow.Table`` of m rows: what the output keeps of the input, ``id``, and
-            ``label`` where there are labels.
-    """
-
+    # floating, (m, d); None where only the number of rows is known
     features: npt.NDArray[Any] | None
+    # int64, (m,), of named classes their numbers; None where there are none
     labels: npt.NDArray[np.int64] | None
+    # A ``pyarrow.Table`` of m rows: what the output keeps of the input, ``id``, and ``label`` where
+    # there are labels
     columns: Any
 
 
@@ -63,21 +60,13 @@ class Source(Protocol):
         """Which rows a partition has, and in which random order."""
 
     def read(self, rows: npt.NDArray[np.int64]) -> Part:
-        """Rows, in the order asked for.
-
-        Raises:
-            DataError: A row that cannot be read or is no row of features.
-        """
+        """Rows, in the order asked for; DataError for one that is no row of features."""
 
     def labels(self) -> npt.NDArray[np.int64] | None:
         """All labels, int64 (n,), of named classes their numbers."""
 
     def check_unchanged(self) -> None:
-        """Refuses an input that was written to since it was opened.
-
-        Raises:
-            DataError: It was.
-        """
+        """Raises DataError for an input that was written to since it was opened."""
 
     def ids(self, rows: Sequence[int]) -> list[Any] | None:
         """What the input itself calls some rows; None where it only counts them."""
@@ -92,11 +81,7 @@ class Source(Protocol):
 
 
 class StoreSource:
-    """A feature store's rows; the columns are ``id``, the row's number, and ``label``.
-
-    Raises:
-        DataError: There is no finished store in the folder ``path``.
-    """
+    """A finished feature store's rows; the columns are ``id``, the row's number, and ``label``."""
 
     class_names: list[str] | None = None
     columns: Sequence[str] = ("id", "label")
@@ -135,11 +120,7 @@ class StoreSource:
         return np.array(self.store.labels)
 
     def check_unchanged(self) -> None:
-        """See :class:`Source`; by the checksums again, where its files have changed.
-
-        Raises:
-            DataError: It is another store, or damaged.
-        """
+        """See :class:`Source`; by the checksums again, where its files have changed."""
         if FeatureStore.open(self.path).manifest != self.store.manifest:
             raise DataError(
                 f"the feature store {self.path} was changed while it was read; run the same "
@@ -198,14 +179,10 @@ class LabelColumn:
 class ParquetSource:
     """The rows of a Parquet file, or of a folder's, in the order of the files' names.
 
-    A row group is read as a whole, so row groups bound the memory.
-
-    ``width``, the numbers of a row of features, and ``class_names``, all in order, are given where
-    they are known already.
-
-    Raises:
-        InputError: No such file, column or type; a column whose name the output needs.
-        DataError: A file is broken, or the files have different columns.
+    A row group is read as a whole, so row groups bound the memory. ``width``, the numbers of a
+    row of features, and ``class_names``, all in order, are given where they are known already.
+    Raises InputError for no such file, column or type, or a column whose name the output needs,
+    DataError for a broken file, or files with different columns.
     """
 
     def __init__(
@@ -312,11 +289,7 @@ def bad_row(path: Path, start: int, row: int, said: str) -> DataError:
 
 
 def check_finite(path: Path, rows: npt.NDArray[np.int64], features: npt.NDArray[Any]) -> None:
-    """Refuses features that no selector can look at.
-
-    Raises:
-        DataError: Names the first row.
-    """
+    """Raises DataError for features that are not finite; names the first row."""
     row = first_nonfinite(features)
     if row is not None:
         raise bad_row(path, 0, int(rows[row]), "its features are NaN or infinite")
@@ -334,16 +307,11 @@ def shuffled_rows(length: int, seed: int) -> npt.NDArray[np.int64]:
 def open_source(path: str | os.PathLike[str], columns: InputColumns | None = None) -> Source:
     """A feature store where ``path`` is a folder with one, else Parquet with such columns.
 
-    Raises:
-        InputError: There is nothing there, or a column or type is not allowed.
-        DataError: What is there is broken.
+    Raises InputError where nothing is there or columns do not fit, DataError for what is
+    broken.
     """
     path = as_path(path, "source").absolute()
-    try:
-        there = path.exists()
-    except OSError:  # a name that is too long, a folder that may not be looked into
-        there = False
-    if not there:
+    if not os.path.exists(path):  # noqa: PTH110 (False of names that no system allows, too)
         raise InputError(
             f"{str(path)[:300]!r} does not exist; give the folder of a feature store, a Parquet "
             "file, or a folder of Parquet files"

@@ -32,11 +32,7 @@ def check_finite(
     of: str = "example",
     cure: str = "find what made them so, or leave that example out",
 ) -> None:
-    """Refuses rows of (n, ...) that hold a NaN or an infinity.
-
-    Raises:
-        InputError: Names the first such row by its number in ``rows``, or its place.
-    """
+    """Refuses rows of (n, ...) with a NaN or infinity; names the first by ``rows``, or by place."""
     row = first_nonfinite(values)
     if row is not None:
         number = row if rows is None else int(rows[row])
@@ -65,11 +61,7 @@ def first_nonfinite(values: npt.NDArray[Any] | Tensor) -> int | None:
 
 
 def as_path(path: Any, name: str) -> Path:
-    """A path that somebody gave, with ``~`` for the home folder.
-
-    Raises:
-        InputError: It is no path; the message names the argument.
-    """
+    """A path that somebody gave, with ``~`` for the home folder; InputError where it is none."""
     text = os.fspath(path) if isinstance(path, str | os.PathLike) else None
     if not isinstance(text, str):
         raise InputError(f"{parameter(name, path)} is no path; give text or a pathlib.Path")
@@ -90,18 +82,11 @@ def expanded(text: str | Path) -> Path:
 
 def is_folder(path: Path) -> bool:
     """Whether a folder is there; False for names that no system allows, too."""
-    try:
-        return path.is_dir()
-    except (OSError, ValueError):
-        return False
+    return os.path.isdir(path)  # noqa: PTH112 (which raises for them)
 
 
 def as_whole(value: Any, name: str, low: int | None = None, high: int | None = None) -> int:
-    """A whole number that somebody gave, as ``8``, ``numpy.int32(8)`` or ``8.0``.
-
-    Raises:
-        InputError: It is none, below ``low`` or above ``high``; the message names the argument.
-    """
+    """A whole number that somebody gave, as ``8`` or ``8.0``, in bounds; InputError for others."""
     try:
         whole: int | None = convert(value, int)
     except ValueError:
@@ -115,11 +100,7 @@ def as_whole(value: Any, name: str, low: int | None = None, high: int | None = N
 
 
 def as_share(value: Any, name: str) -> float:
-    """A share of a whole that somebody gave, as ``0.1``, ``numpy.float32(0.1)`` or ``0``.
-
-    Raises:
-        InputError: It is no number in [0, 1); the message names the argument.
-    """
+    """A share in [0, 1) that somebody gave, as ``numpy.float32(0.1)`` or ``0``; else InputError."""
     try:
         share: float = convert(value, float)
     except ValueError:
@@ -132,11 +113,7 @@ def as_share(value: Any, name: str) -> float:
 
 
 def as_array(values: Any, name: str) -> npt.NDArray[Any]:
-    """Values that somebody gave as an array, tensor, list or of pandas.
-
-    Raises:
-        InputError: They are no array, such as lists of different lengths.
-    """
+    """Values that somebody gave as an array, tensor, list or of pandas; InputError for no array."""
     try:
         if isinstance(values, Tensor):
             # NumPy knows no bfloat16.
@@ -155,14 +132,7 @@ def as_array(values: Any, name: str) -> npt.NDArray[Any]:
 
 
 def as_wholes(values: Any, name: str) -> npt.NDArray[np.int64]:
-    """Whole numbers that somebody gave, of any type, floats among them.
-
-    Returns:
-        int64, (n,).
-
-    Raises:
-        InputError: They are none, or no row of numbers; the message names the argument.
-    """
+    """Whole numbers that somebody gave, floats among them: int64, (n,); InputError for others."""
     array = as_array(values, name)
     # A column of a table has a second dimension of one.
     if array.ndim == 2 and array.shape[1] == 1:
@@ -181,14 +151,9 @@ def as_wholes(values: Any, name: str) -> npt.NDArray[np.int64]:
 
 
 def as_label(label: Any) -> int:
-    """The class of one example that somebody gave.
+    """The class of one example that somebody gave, alone or in an array; InputError for none.
 
-    Args:
-        label: A whole number from 0 of any type, floats and booleans among them, also alone in
-            an array, a tensor or a list.
-
-    Raises:
-        InputError: It is no class; the message says what it is.
+    A whole number from 0 of any type, floats and booleans among them.
     """
     given = label
     # Only what prints on one short line is shown; a picture in the label's place is not.

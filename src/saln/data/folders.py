@@ -149,9 +149,7 @@ def _split_folders(root: str, to_train: bool) -> dict[str, str]:
     """The folders of the splits; nothing where the root's sub-folders are classes.
 
     A folder is a split's when it is called so and its pictures lie in sub-folders, one a class.
-
-    Raises:
-        InputError: It can be meant in two ways, or there is no split to train on.
+    Raises InputError where it can be meant in two ways, or there is no split to train on.
     """
     folders = _listing(root).folders
     if not any(_split_of(entry.name) for entry in folders):

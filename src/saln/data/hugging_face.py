@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from saln._extras import optional_import
-from saln.data.arguments import expanded, is_folder
+from saln.data.arguments import expanded
 from saln.data.dataset_registry import ImageSplit
 from saln.data.decoding import EXTENSIONS
 from saln.data.image_sources import TableImages
@@ -72,23 +73,17 @@ def open_tables(name: str, download: bool) -> tuple[dict[str, Any], Path]:
         DataError: It cannot be loaded.
         MissingExtraError: The package ``datasets`` is not installed.
     """
+    there = os.path.exists  # False of names that no system allows, too
     # As the package does, a folder or file that is here comes before a name on the hub.
-    local = name.startswith((".", "/", "~")) or _exists(Path(name))
+    local = name.startswith((".", "/", "~")) or there(name)
     path = expanded(name) if local else None
-    if path is not None and not _exists(path):
+    if path is not None and not there(path):
         raise InputError(f"hf:{name[:200]} does not exist; give a folder that does, or a hub name")
     with optional_import("hf", f"hf:{name}"):
         import datasets
     splits = _open(name, path, download, datasets)
-    folder = Path() if path is None else path if is_folder(path) else path.parent
+    folder = Path() if path is None else path if path.is_dir() else path.parent
     return splits, folder
-
-
-def _exists(path: Path) -> bool:
-    try:
-        return path.exists()
-    except (OSError, ValueError):  # a name that no system allows
-        return False
 
 
 def _open(name: str, path: Path | None, download: bool, datasets: Any) -> dict[str, Any]:
@@ -251,12 +246,7 @@ class _TableColumns:
         return first == -1 and set(column.unique().to_pylist()) <= {-1, None}
 
     def _values(self, split: str, label: str) -> npt.NDArray[Any]:
-        """A split's labels, as they are: whole numbers, booleans or texts.
-
-        Raises:
-            InputError: They are no classes.
-            DataError: Some are missing.
-        """
+        """A split's labels: whole numbers, booleans or texts; InputError, or DataError for gaps."""
         import pyarrow as pa
 
         column = self.tables[split].data.column(label)
