@@ -35,13 +35,13 @@ from saln.features.extraction import Progress, extract_features
 from saln.features.store import FeatureStore
 from saln.files import remove, write_with
 from saln.messages import parameter
-from saln.review.example_checks import CheckedImages, Facts, problems
+from saln.review.example_checks import CheckedImages, problems
 
 # Images of one part. Another set of images goes on with a part of before only if it has them all.
 PART_ROWS = 8192
 # Few, as a kill costs so many: photos take some hundredths of a second each.
 SHARD_ROWS = 128
-KEYS, FACTS = "keys.npy", "facts.npy"
+KEYS, FACTS = "keys.npy", "facts.bin"
 
 
 def default_review_cache() -> Path:
@@ -116,10 +116,9 @@ class _Held:
     places: dict[str, tuple[int, int]] = field(default_factory=dict)
     broken: set[str] = field(default_factory=set)
     stores: list[FeatureStore] = field(default_factory=list)
-    facts: list[Facts] = field(default_factory=list)
     unfinished: list[list[str]] = field(default_factory=list)
 
-    def add(self, store: FeatureStore, facts: Facts, keys: Sequence[str]) -> None:
+    def add(self, store: FeatureStore, keys: Sequence[str]) -> None:
         """Takes up a part."""
         lost = {entry.row for entry in store.skipped}
         for row, key in enumerate(keys, start=1):
@@ -128,7 +127,6 @@ class _Held:
             else:
                 self.places[key] = (len(self.stores), row)
         self.stores.append(store)
-        self.facts.append(facts)
 
 
 class FeatureCache:
@@ -185,27 +183,26 @@ class FeatureCache:
                     unreadable[row] = reason or "it could not be read a moment ago"
                     continue
             first.setdefault(key, row)
-        computed = self._compute(images, first, held, strict, progress)
+        checked = CheckedImages(images, keys, self.folder / FACTS)
+        computed = self._compute(checked, first, held, strict, progress)
         if computed:
             held = self._held()
-        features, facts = self._gathered(held, keys)
+        features = self._gathered(held, keys)
         for row in np.flatnonzero(np.isnan(features[:, 0])).tolist():
             if row not in unreadable:
                 unreadable[row] = _reason(images, row) or "it changed while it was read"
-        found = problems(facts, unreadable)
+        found = problems(checked.facts().sizes, unreadable)
         return FeatureRows(features, found, computed, time.perf_counter() - started)
 
-    def _gathered(self, held: _Held, keys: Sequence[str]) -> tuple[npt.NDArray[np.float16], Facts]:
-        """The features and facts of some keys; NaN where there are none."""
+    def _gathered(self, held: _Held, keys: Sequence[str]) -> npt.NDArray[np.float16]:
+        """The features of some keys; NaN where there are none."""
         features = np.full((len(keys), self.network.width), np.nan, dtype=np.float16)
-        facts = np.full((len(keys), 3), np.nan, dtype=np.float32)
         places = np.array([held.places.get(key, (-1, -1)) for key in keys], dtype=np.int64)
         for number, store in enumerate(held.stores):
             mine = np.flatnonzero(places[:, 0] == number)
             if len(mine):
                 features[mine] = store.features[places[mine, 1]]
-                facts[mine] = held.facts[number][places[mine, 1] - 1]
-        return features, facts
+        return features
 
     def _compute(
         self,
@@ -257,7 +254,7 @@ class FeatureCache:
         def make() -> None:
             # First: by them a killed run is gone on with, whatever images came or went since.
             write_with(folder / KEYS, lambda at: _save(at, np.array(keys, dtype="S32")))
-            examples = _AfterBlack(CheckedImages(some, folder / FACTS))
+            examples = _AfterBlack(some)
             extract_features(
                 examples, self.network, cache_dir=folder, name="features",
                 shard_rows=SHARD_ROWS, unreadable=unreadable, progress=progress, **self.options,
@@ -276,7 +273,7 @@ class FeatureCache:
         """Reads the parts; damaged ones are passed over."""
         held = _Held()
         for folder in sorted(self.folder.glob("*/")):
-            keys, facts = _load(folder / KEYS), _load(folder / FACTS)
+            keys = _load(folder / KEYS)
             if keys is None or keys.dtype != np.dtype("S32") or keys.ndim != 1:
                 continue
             names = [key.decode("ascii", "replace") for key in keys.tolist()]
@@ -287,8 +284,7 @@ class FeatureCache:
                 held.unfinished.append(names)
                 continue
             if store.features.shape == (len(names) + 1, self.network.width):
-                whole = facts is not None and facts.shape == (len(names), 3)
-                held.add(store, facts if whole else np.full((len(names), 3), np.nan), names)
+                held.add(store, names)
         return held
 
 
