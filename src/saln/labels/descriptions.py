@@ -22,6 +22,8 @@ from saln.labels.noise_model import DENSE, Transition
 
 # A class's examples that count for as much as knowing nothing of it but the noise.
 UNKNOWN = 2.0
+# Classes that call for no more than this many times the usual caution are of the usual size.
+ALIKE = 1.5
 
 Floats = npt.NDArray[np.float64]
 Places = npt.NDArray[np.int64]
@@ -150,14 +152,14 @@ def belief_columns(gatherer: Gatherer, outcome: Outcome) -> BeliefColumns:
     columns = BeliefColumns(np.empty((n, kept), np.float32), np.empty(n), np.empty(n, np.int64))
     counts = np.bincount(labels[labels >= 0], minlength=gatherer.classes).astype(np.float64)
     doubt = float((judged.transition.wrong() * (counts / counts.sum())).sum())
-    others = _others(gatherer, counts)
+    caution = _caution(_others(gatherer, counts), labels >= 0)
     for start in range(0, n, BLOCK_ROWS):
         part = slice(start, min(start + BLOCK_ROWS, n))
         shares, _ = judge(judged.joint, judged.transition, evidence, labels, part)
         known = labels[part] >= 0
         own = evidence.classes[part] == labels[part][:, None]
         if outcome.informative:
-            shares = np.where(known[:, None], _cautious(shares, own, others[part], doubt), shares)
+            shares = np.where(known[:, None], _cautious(shares, own, caution[part], doubt), shares)
         else:
             # Nothing can be said: what has a label is believed, what has none is any class.
             shares = np.where(known[:, None], own.astype(np.float64), shares)
@@ -168,14 +170,21 @@ def belief_columns(gatherer: Gatherer, outcome: Outcome) -> BeliefColumns:
     return columns
 
 
-def _cautious(shares: Floats, own: npt.NDArray[np.bool_], others: Floats, doubt: float) -> Floats:
-    """Beliefs moved towards the level of all labels, where few others carry the same label.
+def _caution(others: Floats, known: npt.NDArray[np.bool_]) -> Floats:
+    """How far each belief is moved: few examples of a class can tell little about its labels.
 
-    Few examples of a class can tell little about one that carries its label.
+    Classes of about the usual size share one number. Else the sizes, and not the evidence, would
+    decide which of two labels that are almost surely wrong stands first in a list.
     """
-    right = (shares * own).sum(axis=1)
     few = UNKNOWN / (others + UNKNOWN)
-    moved = right + few * np.maximum((1.0 - doubt) - right, 0.0)
+    usual = float(np.median(few[known]))
+    return np.where(few > ALIKE * usual, few, usual)
+
+
+def _cautious(shares: Floats, own: npt.NDArray[np.bool_], caution: Floats, doubt: float) -> Floats:
+    """Beliefs moved towards the level of all labels."""
+    right = (shares * own).sum(axis=1)
+    moved = right + caution * np.maximum((1.0 - doubt) - right, 0.0)
     # What the label gains is taken from the other classes in proportion.
     rest = np.divide(1 - moved, 1 - right, out=np.ones_like(right), where=right < 1)
     cautious: Floats = np.where(own, moved[:, None], shares * rest[:, None])
