@@ -196,3 +196,67 @@ def test_help_names_the_repair(run):
     assert status == 0
     assert "saln labels apply" in " ".join(out.split())
     assert "DATASET" in out
+
+
+def decide(folder, rows):
+    """Writes what was decided, as `saln labels apply` leaves it there."""
+    header = ("id", "split", "given", "decision", "label", "key", "review")
+    with (folder / "decisions.csv").open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, header, extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(row | {"review": str(folder)} for row in rows)
+
+
+def test_what_was_decided_is_no_suspect_again(run, photos, tmp_path):
+    out = tmp_path / "labels-photos"
+    run("labels", "photos", *SMALL)
+    before = rows_of(out)
+    doubted = {row["id"]: row for row in before if row["id"] in wrong(before)}
+    kept = doubted.pop(min(doubted))
+    moved_away = doubted.pop(min(doubted))
+    decide(
+        out,
+        [
+            kept | {"decision": "keep", "label": kept["given"]},
+            moved_away | {"decision": "believe", "label": moved_away["believed"]},
+        ],
+    )
+    target = photos / moved_away["believed"] / "moved.png"
+    (photos / moved_away["id"]).rename(target)
+    assert "4 look wrong" in run("labels", "photos", *SMALL)[1]
+    rows = {row["id"]: row for row in rows_of(out)}
+    assert rows[kept["id"]]["decision"] == "keep"
+    assert rows[f"{moved_away['believed']}/moved.png"]["decision"] == "believe"
+    # In a third class it is a new question.
+    third = next(iter(set(COLORS) - {moved_away["given"], moved_away["believed"]}))
+    target.rename(photos / third / "moved.png")
+    run("labels", "photos", *SMALL)
+    rows = {row["id"]: row for row in rows_of(out)}
+    assert f"{third}/moved.png" in wrong(rows.values())
+    assert rows[f"{third}/moved.png"]["decision"] == ""
+
+
+def test_tiny_and_blank_pictures_are_named(run, tmp_path):
+    random = np.random.default_rng(0)
+    for number in range(60):
+        name = ("dark", "light")[number % 2]
+        folder = tmp_path / "photos" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        pixels = random.normal(60 if name == "dark" else 190, 40, (50, 50, 3))
+        image = Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+        image.save(folder / f"{number}.png")
+    Image.new("RGB", (50, 50), (10, 10, 10)).save(tmp_path / "photos" / "dark" / "blank.png")
+    image.crop((0, 0, 6, 5)).save(tmp_path / "photos" / "light" / "tiny.png")
+    assert run("labels", "photos", *SMALL)[0] == 0
+    named = {row["id"]: row["problem"] for row in rows_of(tmp_path / "labels-photos")}
+    assert {id: problem for id, problem in named.items() if problem} == {
+        "dark/blank.png": "blank",
+        "light/tiny.png": "tiny: 6 x 5 pixels",
+    }
+
+
+def test_the_default_folder_is_not_inside_of_what_is_reviewed(run, photos, tmp_path, monkeypatch):
+    monkeypatch.chdir(photos)
+    assert run("labels", ".", *SMALL)[0] == 0
+    assert (tmp_path / "labels-photos" / "labels.csv").exists()
+    assert sorted(path.name for path in photos.iterdir()) == sorted(COLORS)

@@ -276,7 +276,7 @@ def plan_extraction(
         dataset,
         network,
         device,
-        settings.batch_size or inference_batch_size(device),
+        settings.batch_size or inference_batch_size(device, network.image_size),
         settings.workers,
         precision,
         place.count,

@@ -3,8 +3,8 @@
 ::
 
     CACHE/NETWORK-SIZEpx-HASH/        one folder a network, its weights and its image size
+        facts.bin                     sizes, thumbnails and how much images vary, by their hashes
         PART/keys.npy                 the hashes of some images, in order
-        PART/facts.npy                their sizes and how much they vary
         PART/features-.../            their feature store; its first row is that of a black image
 
 A part is a store that :func:`saln.extract_features` makes, so a killed run goes on after the
@@ -87,7 +87,7 @@ class _SomeImages:
         return self.images.name_of(self.rows[row])
 
     def fingerprint(self) -> str:
-        return hashlib.blake2b("\n".join(self.keys).encode(), digest_size=16).hexdigest()
+        return _digest(self.keys)
 
 
 @dataclass(frozen=True)
@@ -127,6 +127,28 @@ class _Held:
             else:
                 self.places[key] = (len(self.stores), row)
         self.stores.append(store)
+
+
+class _Meter:
+    """Says how far all parts together are, from how far each one is."""
+
+    def __init__(self, total: int, progress: Callable[[Progress], None] | None) -> None:
+        self.total, self.progress = total, progress
+        self.done = self.computed = self.part = self.last = 0
+        self.started = time.perf_counter()
+
+    def begin(self, part: int) -> None:
+        """A part of so many images begins."""
+        self.done, self.computed = self.done + self.part, self.computed + self.last
+        self.part, self.last = part, 0
+
+    def __call__(self, now: Progress) -> None:
+        self.last = min(now.rows_computed, self.part)  # less the black image
+        if self.progress is not None:
+            computed = self.computed + self.last
+            speed = computed / max(time.perf_counter() - self.started, 1e-9)
+            at = self.done + min(now.rows_done, self.part)
+            self.progress(Progress(at, self.total, computed, speed))
 
 
 class FeatureCache:
@@ -169,7 +191,7 @@ class FeatureCache:
         started = time.perf_counter()
         held = self._held()
         unreadable: dict[int, str] = {}
-        first: dict[str, int] = {}  # of images that are the same, one is looked at
+        missing: dict[str, int] = {}  # of images that are the same, one is looked at
         for row, key in enumerate(keys):
             # What could not be read before is tried again: a disk may have been away.
             if not key or (key in held.broken and key not in held.places):
@@ -182,10 +204,11 @@ class FeatureCache:
                 if reason or not key:
                     unreadable[row] = reason or "it could not be read a moment ago"
                     continue
-            first.setdefault(key, row)
+            if key not in held.places:
+                missing.setdefault(key, row)
         checked = CheckedImages(images, keys, self.folder / FACTS)
-        computed = self._compute(checked, first, held, strict, progress)
-        if computed:
+        computed = self._compute(checked, missing, held, strict, progress)
+        if missing:
             held = self._held()
         features = self._gathered(held, keys)
         for row in np.flatnonzero(np.isnan(features[:, 0])).tolist():
@@ -207,13 +230,12 @@ class FeatureCache:
     def _compute(
         self,
         images: ImageSource,
-        first: dict[str, int],
+        missing: dict[str, int],
         held: _Held,
         strict: bool,
         progress: Callable[[Progress], None] | None,
     ) -> int:
         """Makes the parts that are missing; gives the number of images computed."""
-        missing = {key: row for key, row in first.items() if key not in held.places}
         parts, begun = [], set[str]()
         for part in held.unfinished:
             if all(key in missing and key not in begun for key in part):
@@ -221,22 +243,13 @@ class FeatureCache:
                 begun.update(part)
         rest = [key for key in missing if key not in begun]
         parts += [rest[start : start + PART_ROWS] for start in range(0, len(rest), PART_ROWS)]
-        total, done, computed = sum(map(len, parts)), 0, 0
-        started = time.perf_counter()
-
-        def tell(now: Progress) -> None:
-            nonlocal last
-            last = min(now.rows_computed, len(part))  # less the black image
-            speed = (computed + last) / max(time.perf_counter() - started, 1e-9)
-            if progress is not None:
-                at = done + min(now.rows_done, len(part))
-                progress(Progress(at, total, computed + last, speed))
-
+        meter = _Meter(sum(map(len, parts)), progress)
         for part in parts:
-            last = 0
-            self._make(images, [missing[key] for key in part], part, strict, tell)
-            done, computed = done + len(part), computed + last
-        return computed
+            meter.begin(len(part))
+            if held.broken.intersection(part):  # what can be read by now is there as unreadable
+                remove(self._folder(part))
+            self._make(images, [missing[key] for key in part], part, strict, meter)
+        return meter.computed + meter.last
 
     def _make(
         self,
@@ -247,14 +260,13 @@ class FeatureCache:
         progress: Callable[[Progress], None],
     ) -> None:
         """Makes one part, or what of it is left to do."""
-        some = _SomeImages(images, rows, keys)
-        folder = self.folder / some.fingerprint()[:16]
+        folder = self._folder(keys)
         unreadable: Literal["raise", "skip"] = "raise" if strict else "skip"
 
         def make() -> None:
             # First: by them a killed run is gone on with, whatever images came or went since.
             write_with(folder / KEYS, lambda at: _save(at, np.array(keys, dtype="S32")))
-            examples = _AfterBlack(some)
+            examples = _AfterBlack(_SomeImages(images, rows, keys))
             extract_features(
                 examples, self.network, cache_dir=folder, name="features",
                 shard_rows=SHARD_ROWS, unreadable=unreadable, progress=progress, **self.options,
@@ -268,6 +280,10 @@ class FeatureCache:
                     raise
                 remove(folder)
                 make()
+
+    def _folder(self, keys: Sequence[str]) -> Path:
+        """Of the part of these images."""
+        return self.folder / _digest(keys)[:16]
 
     def _held(self) -> _Held:
         """Reads the parts; damaged ones are passed over."""
@@ -286,6 +302,10 @@ class FeatureCache:
             if store.features.shape == (len(names) + 1, self.network.width):
                 held.add(store, names)
         return held
+
+
+def _digest(keys: Sequence[str]) -> str:
+    return hashlib.blake2b("\n".join(keys).encode(), digest_size=16).hexdigest()
 
 
 def _save(path: Path, array: npt.NDArray[Any]) -> None:

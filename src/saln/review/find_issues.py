@@ -8,7 +8,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypedDict, Unpack
+from typing import Any, TypedDict, Unpack, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -103,7 +103,10 @@ def find_label_issues(
         items, rows = _feature_items(dataset, labels, class_names, ids)
         table = judge_items(items, rows)
     else:
-        settings = ImageSettings(**options)
+        for_names = [name for name in ("data_root", "download") if name in options]
+        if for_names:
+            raise InputError(f"{', '.join(for_names)}: for a data set by name; leave it out")
+        settings = ImageSettings(**cast(Any, options))
         network = settings.network()
         table = review_items(_dataset_items(dataset, class_names, ids), network, settings).table
     return to_pandas(table) if importlib.util.find_spec("pandas") else table
