@@ -74,6 +74,7 @@ def _print_review(review: Review, out: Path) -> None:
         first = f"{table.ids[problems[0]]}: {table.problem[problems[0]]}"
         lines["problems"] = f"{len(problems):,}, the first {first}"
     lines["list"] = out / "labels.csv"
+    lines["page"] = out / "labels.html"
     print_facts(lines | {"took": f"{review.seconds['total']:,.1f} s"})
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from saln.errors import MissingExtraError
 from saln.files import write_json
+from saln.review.review_page import write_page
 from saln.review.review_run import Review
 from saln.review.table_files import write_csv, write_parquet
 
@@ -22,6 +23,7 @@ def write_review(review: Review, out: Path) -> dict[str, Any]:
 
         labels.csv      a row an example, the worst first
         labels.parquet  the same, where pyarrow is installed
+        labels.html     the page on which they are looked at and decided
         review.json     what was reviewed, by which network, counts and seconds
 
     Returns:
@@ -34,6 +36,7 @@ def write_review(review: Review, out: Path) -> dict[str, Any]:
     write_csv(review.table, out / "labels.csv")
     with contextlib.suppress(MissingExtraError):  # the CSV file says the same
         write_parquet(review.table, out / "labels.parquet")
+    write_page(out / "labels.html", review.table, review.items, review=out)
     write_json(out / "review.json", facts)
     return facts
 
