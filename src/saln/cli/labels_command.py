@@ -55,8 +55,12 @@ def _print_review(review: Review, out: Path) -> None:
 
     table = review.table
     suspects = table.suspects
-    looked = f"{len(table):,} labels of {len(table.class_names):,} classes"
+    looked = f"{len(table):,} labels"
+    looked += f" of {len(table.class_names):,} classes" if table.class_names else ""
     lines: dict[str, Any] = {"judged": looked}
+    for remark in () if review.read is None else review.read.remarks:
+        what, _, text = remark.partition(": ")
+        lines[what] = text
     lines["wrong"] = f"{len(suspects):,} look wrong"
     if table.message:
         lines["wrong"] += f"; {table.message}"
@@ -64,7 +68,7 @@ def _print_review(review: Review, out: Path) -> None:
         low, high = table.noise_interval
         lines["wrong"] += f"; estimated {table.noise_rate:.1%} of all ({low:.1%} to {high:.1%})"
     pairs = Counter((table.given[row], table.believed[row]) for row in suspects.tolist())
-    if pairs:
+    if pairs and table.task == "classes":
         lines["classes"] = ", ".join(
             f"{given} -> {believed} {count:,}"
             for (given, believed), count in pairs.most_common(SHOWN)

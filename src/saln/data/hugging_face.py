@@ -86,6 +86,20 @@ def open_tables(name: str, download: bool) -> tuple[dict[str, Any], Path]:
     return splits, folder
 
 
+def holds_images(name: str, download: bool) -> bool:
+    """Whether the tables of a data set have a column that is one of images.
+
+    Raises:
+        SalnError: As :func:`open_tables`.
+    """
+    tables, folder = open_tables(name, download)
+    table = next(iter(tables.values()))
+    try:
+        return bool(len(table) and _TableColumns(f"hf:{name}", tables, folder)._image(table))
+    except InputError:
+        return False
+
+
 def _open(name: str, path: Path | None, download: bool, datasets: Any) -> dict[str, Any]:
     """The splits as the package has them."""
     options: dict[str, Any] = {}

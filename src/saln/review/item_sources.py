@@ -82,7 +82,7 @@ def absolute_spec(spec: str) -> str:
         if not is_folder(path):
             raise InputError(
                 f"{parameter('dataset', spec)} is neither a folder nor a data set; give "
-                f"a folder of images, or {DATASETS.choices(spec)}"
+                f"a folder of images, a table such as texts.csv, or {DATASETS.choices(spec)}"
             )
         return f"folder:{path.absolute()}"
     kind, argument = DATASETS.find(spec)

@@ -100,7 +100,7 @@ def judge_numbers(features: Any, numbers: npt.ArrayLike) -> NumberBeliefs:
     size = size or float(given[known].std()) or 1.0
     ridge = _Ridge(rows, (given - middle) / size)
     best = _rounds(ridge, known)
-    mixture, informative = best.mixture, best.gain > INFORMATIVE
+    mixture, informative = best.mixture, bool(best.gain > INFORMATIVE)
     confidence = np.full(rows.n, np.nan)
     confidence[known] = best.right if informative else 1.0
     message = (

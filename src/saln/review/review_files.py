@@ -42,14 +42,19 @@ def write_review(review: Review, out: Path) -> dict[str, Any]:
 
 
 def _facts(review: Review, out: Path) -> dict[str, Any]:
-    table, network = review.table, review.network
+    table, maker = review.table, review.maker
+    # Of a table, by what it is read again.
+    read = review.read
+    source = {} if read is None else {"columns": vars(read.columns), "separator": read.separator}
     return {
         "format_version": FORMAT_VERSION,
         "dataset": table.dataset,
+        **source,
+        "task": table.task,
         "out": str(out.absolute()),
-        "backbone": network.name,
-        "feature_size": network.image_size,
-        "weights": network.identity(),
+        "backbone": maker.name,
+        "feature_size": maker.image_size,
+        "weights": maker.identity,
         "examples": len(table),
         "classes": len(table.class_names),
         "suspects": len(table.suspects),

@@ -17,15 +17,20 @@ from saln.features.dataset_features import DatasetExtraction, named_backbone
 from saln.features.default_backbone import default_backbone
 from saln.features.extraction import Progress
 from saln.features.network_registry import NETWORKS
+from saln.features.text_encoders import TEXT_ENCODERS
 from saln.files import check_new_path
 from saln.labels.descriptions import Clock
 from saln.messages import Placeholder, parameter
 from saln.review.decisions import remembered
-from saln.review.feature_cache import FeatureCache, FeatureRows, default_review_cache
+from saln.review.feature_cache import FeatureRows
+from saln.review.item_features import FeatureMaker, item_features
 from saln.review.item_sources import absolute_spec, open_items
 from saln.review.judging import judge_items
 from saln.review.review_items import ReviewItems
 from saln.review.review_table import ReviewTable
+from saln.review.table_items import TableItems, is_table
+from saln.review.table_settings import TableSettings
+from saln.review.task_tables import multi_label_table, regression_table
 
 Watch = Callable[[str], Callable[[Progress], None]]
 
@@ -39,7 +44,8 @@ class ImageSettings:
     """
 
     backbone: str | None = field(default=None, metadata={"names": NETWORKS})
-    """The frozen network; when not given, the best one whose weights are on this machine."""
+    """The frozen network; when not given, the best one whose weights are on this machine; of
+    texts tfidf (words and pieces of words) or hf:MODEL."""
     backbone_weights: Path | None = None
     """Its state dict, in the place of a download."""
     feature_size: int = 224
@@ -57,8 +63,9 @@ class ImageSettings:
 
     def __post_init__(self) -> None:
         """Checks what needs neither images nor weights, before either is opened."""
+        of_texts = self.backbone in TEXT_ENCODERS  # or of images, as hf: is both
         checked = DatasetExtraction(
-            backbone=self.backbone or "pixels",
+            backbone="pixels" if self.backbone is None or of_texts else self.backbone,
             backbone_weights=self.backbone_weights,
             feature_size=self.feature_size,
             device=self.device,
@@ -88,15 +95,15 @@ class ImageSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReviewSettings(ImageSettings):
+class ReviewSettings(ImageSettings, TableSettings):
     """Whose labels are reviewed, how, and where to.
 
     Raises:
         InputError: A value that is not allowed; the message names it.
     """
 
-    dataset: str = field(metadata={"names": DATASETS})
-    """A folder of images with one sub-folder a class, or a data set that 'saln list' names."""
+    dataset: str = field(default="", metadata={"names": DATASETS})
+    """A folder of images with one sub-folder a class, a table, or a name of 'saln list'."""
     out: Path | None = None
     """The folder for what is written; labels-NAME in the current folder when not given."""
     data_root: Path = Path("data")
@@ -107,7 +114,14 @@ class ReviewSettings(ImageSettings):
     def __post_init__(self) -> None:
         """Checks what needs neither images nor weights, before either is opened."""
         super().__post_init__()
-        self._set("dataset", absolute_spec(self.dataset))
+        if not self.dataset and self.ids is None:
+            raise InputError(
+                f"a review needs {parameter('dataset')}; give a folder of images, a table, or "
+                f"{parameter('features')} and {parameter('ids')}"
+            )
+        table = self.table_dataset(self.dataset)
+        self._set("dataset", absolute_spec(self.dataset) if table is None else table)
+        self._set("ids", None)  # it is the data set now
         self._set("data_root", as_path(self.data_root, "data_root"))
         if self.out is not None:
             out = as_path(self.out, "out")
@@ -122,7 +136,9 @@ class ReviewSettings(ImageSettings):
         if self.out is not None:
             return self.out
         kind, _, argument = self.dataset.partition(":")
-        name = re.sub(r"[^\w.-]+", "-", Path(argument or kind).name).strip("-.") or "review"
+        path = Path(argument or kind)
+        written = path.stem if is_table(self.dataset) else path.name
+        name = re.sub(r"[^\w.-]+", "-", written).strip("-.") or "review"
         # Not inside of what is reviewed, where it would look like a class.
         inside = kind == "folder" and Path.cwd().is_relative_to(argument)
         return (Path(argument).parent if inside else Path()) / f"labels-{name}"
@@ -135,16 +151,17 @@ class Review:
     Attributes:
         items: What was reviewed.
         table: What is believed of it.
-        network: By whose features.
+        maker: By what features.
         rows: The features.
         seconds: Of the parts: ``open``, ``features``, ``judge``; and ``total``.
     """
 
     items: ReviewItems
     table: ReviewTable
-    network: Network
+    maker: FeatureMaker
     rows: FeatureRows
     seconds: dict[str, float]
+    read: TableItems | None = None
 
 
 def run_review(settings: ReviewSettings, *, watch: Watch | None = None) -> Review:
@@ -157,10 +174,17 @@ def run_review(settings: ReviewSettings, *, watch: Watch | None = None) -> Revie
     Raises:
         SalnError: What is asked for cannot be had, or an image cannot be read with ``strict``.
     """
-    network = settings.network()  # first: without weights no image need be opened
-    memory = remembered(settings.folder)  # and no feature is computed for a broken file
-    items = open_items(settings.dataset, settings.data_root, download=settings.download)
-    review = review_items(items, network, settings, watch=watch)
+    read = settings.read_table(settings.dataset, settings.download)
+    images = settings.features is None and (read is None or read.items.images is not None)
+    # First: without weights no image need be opened, and no feature computed for a broken file.
+    network = settings.network() if images else None
+    memory = remembered(settings.folder)
+    items = (
+        open_items(settings.dataset, settings.data_root, download=settings.download)
+        if read is None
+        else read.items
+    )
+    review = review_items(items, network, settings, read=read, watch=watch)
     table = review.table
     decision, label, _ = memory.rows(table.ids, table.keys, table.given)
     return dataclasses.replace(
@@ -170,31 +194,23 @@ def run_review(settings: ReviewSettings, *, watch: Watch | None = None) -> Revie
 
 def review_items(
     items: ReviewItems,
-    network: Network,
+    network: Network | None,
     settings: ImageSettings,
     *,
+    read: TableItems | None = None,
     watch: Watch | None = None,
 ) -> Review:
-    """Judges the labels of images that are opened already; see :func:`run_review`."""
-    if items.images is None:
-        raise InputError(f"{items.dataset} holds no images; give a data set of images")
+    """Judges the labels of examples that are opened already; see :func:`run_review`.
+
+    ``network`` is for images; ``read`` is what was read of a table.
+    """
     clock = Clock()
-    cache = FeatureCache(
-        settings.cache_dir or default_review_cache(),
-        network,
-        device=None if settings.device == "auto" else settings.device,
-        batch_size=settings.batch_size,
-        workers=settings.workers,
-    )
-    rows = cache.rows(
-        items.images,
-        items.keys,
-        strict=settings.strict,
-        progress=None
-        if watch is None
-        else watch(f"features: {network.name} at {network.image_size} px"),
-    )
+    maker, rows = item_features(items, network, settings, watch)
     clock.lap("features")
-    table = judge_items(items, rows.features, problems=rows.problems)
+    if read is None or read.task == "classes":
+        table = judge_items(items, rows.features, problems=rows.problems)
+    else:
+        by_task = multi_label_table if read.task == "multi-label" else regression_table
+        table = by_task(read, rows.features, rows.problems)
     clock.lap("judge")
-    return Review(items, table, network, rows, clock.seconds)
+    return Review(items, table, maker, rows, clock.seconds, read)

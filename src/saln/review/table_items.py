@@ -77,7 +77,7 @@ class TableItems:
         columns: Which columns were read; None: there is none.
         task: ``"classes"``, ``"multi-label"`` or ``"regression"``.
         separator: Stands between the classes of a label that is a set.
-        remarks: What a person should know of that, a line each.
+        remarks: What a person should know of that, a line each: ``columns: ...``, ``ids: ...``.
     """
 
     items: ReviewItems
@@ -92,6 +92,23 @@ def is_table(spec: str) -> bool:
     """Whether a specification is a file of a table, with or without its kind before it."""
     path = Path(table_path(spec))
     return path.suffix.lower() in KINDS and not spec.startswith(("hf:", "folder:"))
+
+
+def table_spec(spec: str) -> str:
+    """The specification of a table with its kind and its absolute path.
+
+    Raises:
+        InputError: There is no such file.
+    """
+    path = table_path(spec)
+    try:
+        known = Path(path).expanduser().is_file()
+    except (OSError, ValueError, RuntimeError):  # a name that no system allows
+        known = False
+    if not known:
+        raise InputError(f"{parameter('dataset', spec)} is no file; give the path of a table")
+    absolute = Path(path).expanduser().absolute()
+    return f"{KINDS[absolute.suffix.lower()]}:{absolute}"
 
 
 def table_path(spec: str) -> str:
@@ -202,7 +219,8 @@ def _opened(spec: str, separator: str, download: bool) -> tuple[TextTable, str, 
         dataset = f"hf:{path.absolute()}" if path.exists() else spec
         return HubTable(dataset, tables, separator), dataset, folder.absolute()
     path = Path(table_path(spec)).expanduser().absolute()
-    return open_table(path, separator), f"{KINDS[path.suffix.lower()]}:{path}", path.parent
+    table = open_table(path, separator)  # refuses what is no table
+    return table, f"{KINDS[path.suffix.lower()]}:{path}", path.parent
 
 
 def _check_classes(table: str, column: str, labels: list[str]) -> None:
@@ -296,7 +314,7 @@ def _ids(
                 f"{table}: {parameter('id_column', column)} has {what}, counted from 0; give a "
                 "column of distinct ids, or leave it out"
             )
-        return None, f"ids are the rows, counted from 0: column {column} has {what}"
+        return None, f"ids: the rows' numbers, from 0, as column {column} has {what}"
     return column, ""
 
 

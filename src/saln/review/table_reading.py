@@ -9,6 +9,7 @@ import contextlib
 import csv
 import json
 import math
+import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any, Protocol
 from saln._extras import optional_import
 from saln.data.arguments import is_folder
 from saln.errors import DataError, InputError
+from saln.messages import shown
 
 # Kinds of tables by the ends of their names, and what stands before the path in a specification.
 KINDS = {
@@ -28,6 +30,8 @@ SEPARATOR = ";"
 # The csv module's limit of a field's length, 131,072, belongs to the process; no text is that long.
 _LIMIT, _LIMITED = 2**31 - 1, threading.Lock()
 _ROWS = 65_536
+# By what the beginning of a file tells that it holds boxes of objects.
+_BOXES, _LOOKED_AT = re.compile(rb'"(annotations|images|categories)"\s*:\s*\['), 2**20
 
 
 class TextTable(Protocol):
@@ -58,7 +62,7 @@ def open_table(path: Path, separator: str = SEPARATOR) -> TextTable:
     kind = KINDS.get(path.suffix.lower())
     if kind is None:
         raise InputError(f"{path} is no table; give a file that ends in one of {', '.join(KINDS)}")
-    if is_folder(path) or not path.exists():
+    if not path.is_file():
         what = "is a folder" if is_folder(path) else "does not exist"
         raise InputError(f"{path} {what}; give a file of {kind}")
     if kind == "csv":
@@ -174,6 +178,7 @@ class _JsonTable:
 
     def __init__(self, path: Path, separator: str) -> None:
         self.name, self.path, self.separator = str(path), path, separator
+        self._refuse_boxes()
         names: dict[str, None] = {}
         for place, (_, row) in enumerate(self._rows()):
             names.update(dict.fromkeys(row))
@@ -182,6 +187,17 @@ class _JsonTable:
         if not names:
             raise DataError(f"{path} holds no objects; give one JSON object a line")
         self.columns = tuple(names)
+
+    def _refuse_boxes(self) -> None:
+        """COCO is one object with lists of images and of annotations, in any order."""
+        with _readable(self.path), self.path.open("rb") as stream:
+            begin = stream.read(_LOOKED_AT)
+        is_one = self.path.suffix.lower() == ".json" and begin.lstrip()[:1] == b"{"
+        if is_one and _BOXES.search(begin):
+            raise InputError(
+                f"{self.path} holds boxes of objects (COCO), which are not judged as they are; "
+                "save each box's crop as an image, in one sub-folder a class, and give that folder"
+            )
 
     def _rows(self) -> Iterator[tuple[int, dict[str, Any]]]:
         with _readable(self.path), self.path.open(encoding="utf-8-sig") as stream:
@@ -299,7 +315,10 @@ def column_texts(column: Any, where: str, separator: str) -> list[str]:
     try:
         return [as_text(value, separator) for value in column.to_pylist()]
     except ValueError as error:
-        raise DataError(f"{where} holds {column.type}; give texts or numbers") from error
+        raise DataError(
+            f"{where} holds {shown(column.type)}; give a column of texts or numbers, or hf:PATH "
+            "for a table that holds images themselves"
+        ) from error
 
 
 def _check_names(table: str, columns: Sequence[str]) -> None:

@@ -1,0 +1,167 @@
+"""``saln labels`` on tables, as a person meets it: texts, sets, numbers, features of elsewhere."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+
+import numpy as np
+import pytest
+from review.test_multi_label import examples
+from review.test_numeric_labels import linear, wrongly
+
+from saln.cli import main
+
+WORDS = {
+    "garden": "rose soil seeds water bloom leaf prune root shade tulip compost spade hedge fern",
+    "music": "chord piano rhythm song choir violin tempo melody drum opera flute bass tune harp",
+    "money": "bank loan tax price profit market share bond credit debt budget wage trade fund",
+    "space": "orbit planet star comet rocket moon galaxy probe lunar crater nebula solar mars sun",
+}
+COMMON = "the a of and in it was is for on with that new old good time people day year some"
+
+
+def topics(n=400, rate=0.2, seed=0):
+    """Texts about four things, the given label of each, and which labels are wrong."""
+    random = np.random.default_rng(seed)
+    names = list(WORDS)
+    true = random.integers(4, size=n)
+    texts = []
+    for topic in true:
+        own = random.choice(WORDS[names[topic]].split(), 4)
+        stray = random.choice(WORDS[random.choice(names)].split())
+        words = [*own, *random.choice(COMMON.split(), 10), stray]
+        texts.append(" ".join(random.permutation(words)))
+    wrong = random.random(n) < rate
+    given = np.where(wrong, (true + random.integers(1, 4, n)) % 4, true)
+    return texts, [names[c] for c in given], [names[c] for c in true], wrong
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, capsys):
+    """Runs a command in a folder of its own; gives (exit status, stdout, stderr)."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["saln", *arguments])
+        try:
+            status = main(list(arguments))
+        except SystemExit as stop:  # tyro's own way out
+            status = stop.code
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return call
+
+
+def write_table(path, **columns):
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(columns)
+        writer.writerows(zip(*columns.values(), strict=True))
+
+
+def rows_of(folder):
+    with (folder / "labels.csv").open(newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_texts_go_in_and_their_wrong_labels_come_out(run, tmp_path):
+    texts, given, true, wrong = topics()
+    write_table(tmp_path / "data.csv", body=texts, topic=given)
+    columns = ("--text-column", "body", "--label-column", "topic")
+    status, out, err = run("labels", "data.csv", *columns)
+    assert status == 0, err
+    rows = rows_of(tmp_path / "labels-data")
+    assert len(rows) == 400
+    first = [int(row["id"]) for row in rows[:50]]
+    assert wrong[first].sum() >= 47
+    assert np.mean([row["believed"] == true[int(row["id"])] for row in rows[:50]]) > 0.9
+    doubted = {int(row["id"]) for row in rows if float(row["probability"]) < 0.5}
+    assert len(doubted & set(np.flatnonzero(wrong))) > 0.8 * wrong.sum()
+    assert f"{len(doubted)} look wrong" in out
+    facts = json.loads((tmp_path / "labels-data" / "review.json").read_text())
+    assert facts["dataset"] == f"csv:{tmp_path / 'data.csv'}"
+    assert facts["columns"]["text"] == "body"
+    assert (facts["task"], facts["backbone"]) == ("classes", "tfidf")
+    assert facts["features_computed"] == 400
+    status, out, _ = run("labels", "data.csv", *columns, "--json")  # from the cache
+    assert (status, json.loads(out)["features_computed"]) == (0, 0)
+
+
+def test_columns_that_were_guessed_are_said(run, tmp_path):
+    texts, given, _, _ = topics(120)
+    write_table(tmp_path / "data.csv", sentence=[*texts[1:], "  "], label=given)
+    status, out, err = run("labels", "csv:data.csv")
+    assert status == 0, err
+    assert "columns  text = sentence, label = label" in out
+    assert "1, the first 119: blank: no text" in out
+
+
+def test_sets_of_labels_are_judged_class_by_class(run, tmp_path):
+    rows, given, wrong = examples(n=300, classes=3, strength=2.0)
+    names = np.array(["red", "green", "blue"])
+    labels = ["|".join(names[row]) or "|" for row in given]
+    np.save(tmp_path / "rows.npy", rows)
+    write_table(tmp_path / "ids.csv", id=[f"x{i}" for i in range(300)], label=labels)
+    status, _, err = run(
+        *("labels", "--features", "rows.npy", "--ids", "ids.csv"),
+        *("--task", "multi-label", "--separator", "|"),
+    )
+    assert status == 0, err
+    found = rows_of(tmp_path / "labels-ids")
+    first = [int(row["id"][1:]) for row in found[:30]]
+    assert wrong.any(axis=1)[first].mean() > 0.9
+    facts = json.loads((tmp_path / "labels-ids" / "review.json").read_text())
+    assert (facts["task"], facts["separator"], facts["classes"]) == ("multi-label", "|", 3)
+
+
+def test_numbers_are_judged_by_what_the_others_foretell(run, tmp_path):
+    rows, numbers = linear(n=300)
+    given, wrong = wrongly(numbers, 0.2, 0)
+    np.save(tmp_path / "rows.npy", rows)
+    write_table(tmp_path / "ids.csv", id=range(300), price=[f"{x:.3f}" for x in given])
+    arguments = ("labels", "ids.csv", "--features", "rows.npy", "--task", "regression")
+    status, _, err = run(*arguments)
+    assert status == 2
+    assert "give --label-column NAME, one of id, price" in err
+    status, out, err = run(*arguments, "--label-column", "price")
+    assert status == 0, err
+    assert "300 labels\n" in out
+    found = rows_of(tmp_path / "labels-ids")
+    first = [int(row["id"]) for row in found[:20]]
+    assert wrong[first].mean() > 0.9
+    off = [abs(float(row["believed"]) - numbers[int(row["id"])]) for row in found]
+    assert np.median(off) < 10
+
+
+WRONG = {
+    ("data.csv", "--text-column", "body"): "--text-column body: ",
+    ("none.csv",): "DATASET none.csv is no file",
+    ("data.csv", "--backbone", "resnet18"): "unknown text encoder 'resnet18'",
+    ("digits", "--text-column", "a"): "--text-column a is for tables, and digits is none",
+    ("digits", "--task", "regression"): "--task regression is for tables",
+    ("data.csv", "--task", "boxes"): "--task boxes is not allowed",
+    ("data.csv", "--separator", " "): "--separator ' ' is not allowed",
+    ("--ids", "data.csv"): "give --features FILE too",
+    ("digits", "--features", "rows.npy"): "needs the labels of its rows; give --ids FILE.csv",
+    ("--features", "rows.npy", "--ids", "data.csv"): "has 4 rows and --features has 3",
+    ("data.csv", "--features", "none.npy"): "--features none.npy is no file",
+    ("boxes.json",): "save each box's crop as an image",
+    (): "needs DATASET; give a folder",
+}
+
+
+@pytest.mark.parametrize("arguments", WRONG)
+def test_what_does_not_go_together_is_said_in_a_line(arguments, run, tmp_path):
+    write_table(tmp_path / "data.csv", text=["a", "b", "c", "d"], label=[1, 2, 1, 2])
+    np.save(tmp_path / "rows.npy", np.zeros((3, 2)))
+    (tmp_path / "boxes.json").write_text('{"info": {},\n "images": [{"id": 1}]}')
+    status, out, err = run("labels", *arguments)
+    assert status == 2, err
+    assert out == ""
+    assert WRONG[arguments] in err.splitlines()[-1]
+    assert err.count("saln: error") == 1
+    assert not list(tmp_path.glob("labels-*"))
