@@ -85,7 +85,7 @@ def test_a_folder_goes_in_and_its_wrong_labels_come_out(run, photos, tmp_path):
         given, name = row["id"].split("/")
         assert (row["given"], row["believed"]) == (given, name.partition("-")[0])
         assert row["split"] == row["decision"] == row["problem"] == ""
-    assert "6 look wrong" in out
+    assert "6 of 90 labels look wrong" in out
     facts = json.loads((tmp_path / "labels-photos" / "review.json").read_text())
     assert (facts["examples"], facts["suspects"], facts["features_computed"]) == (90, 6, 90)
     assert facts["dataset"] == f"folder:{photos}"
@@ -223,7 +223,7 @@ def test_what_was_decided_is_no_suspect_again(run, photos, tmp_path):
     )
     target = photos / moved_away["believed"] / "moved.png"
     (photos / moved_away["id"]).rename(target)
-    assert "4 look wrong" in run("labels", "photos", *SMALL)[1]
+    assert "4 of 90 labels look wrong, 2 were decided before" in run("labels", "photos", *SMALL)[1]
     rows = {row["id"]: row for row in rows_of(out)}
     assert rows[kept["id"]]["decision"] == "keep"
     assert rows[f"{moved_away['believed']}/moved.png"]["decision"] == "believe"

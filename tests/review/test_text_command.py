@@ -81,7 +81,7 @@ def test_texts_go_in_and_their_wrong_labels_come_out(run, tmp_path):
     assert np.mean([row["believed"] == true[int(row["id"])] for row in rows[:50]]) > 0.9
     doubted = {int(row["id"]) for row in rows if float(row["probability"]) < 0.5}
     assert len(doubted & set(np.flatnonzero(wrong))) > 0.8 * wrong.sum()
-    assert f"{len(doubted)} look wrong" in out
+    assert f"{len(doubted)} of 400 labels look wrong" in out
     facts = json.loads((tmp_path / "labels-data" / "review.json").read_text())
     assert facts["dataset"] == f"csv:{tmp_path / 'data.csv'}"
     assert facts["columns"]["text"] == "body"
@@ -97,7 +97,7 @@ def test_columns_that_were_guessed_are_said(run, tmp_path):
     status, out, err = run("labels", "csv:data.csv")
     assert status == 0, err
     assert "columns  text = sentence, label = label" in out
-    assert "1, the first 119: blank: no text" in out
+    assert "the first: 119 (blank: no text)" in out
 
 
 def test_sets_of_labels_are_judged_class_by_class(run, tmp_path):

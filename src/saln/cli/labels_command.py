@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import json
 import sys
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +12,6 @@ from typing import Any
 
 from saln.cli.flags import Command
 from saln.review.review_run import Review, ReviewSettings
-
-# Pairs of classes that are shown.
-SHOWN = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,34 +48,25 @@ def _labels(settings: LabelsSettings) -> int:
 
 def _print_review(review: Review, out: Path) -> None:
     from saln.cli.display import print_facts
+    from saln.review.summary_text import summary_lines
 
     table = review.table
-    suspects = table.suspects
-    looked = f"{len(table):,} labels"
-    looked += f" of {len(table.class_names):,} classes" if table.class_names else ""
-    lines: dict[str, Any] = {"judged": looked}
+    of_classes = f" of {len(table.class_names):,} classes" if table.class_names else ""
+    lines = {"judged": f"{len(table):,} labels{of_classes}"}
     for remark in () if review.read is None else review.read.remarks:
         what, _, text = remark.partition(": ")
         lines[what] = text
-    lines["wrong"] = f"{len(suspects):,} look wrong"
-    if table.message:
-        lines["wrong"] += f"; {table.message}"
-    else:
-        low, high = table.noise_interval
-        lines["wrong"] += f"; estimated {table.noise_rate:.1%} of all ({low:.1%} to {high:.1%})"
-    pairs = Counter((table.given[row], table.believed[row]) for row in suspects.tolist())
-    if pairs and table.task == "classes":
-        lines["classes"] = ", ".join(
-            f"{given} -> {believed} {count:,}"
-            for (given, believed), count in pairs.most_common(SHOWN)
-        )
-    problems = [row for row, problem in enumerate(table.problem) if problem]
-    if problems:
-        first = f"{table.ids[problems[0]]}: {table.problem[problems[0]]}"
-        lines["problems"] = f"{len(problems):,}, the first {first}"
-    lines["list"] = out / "labels.csv"
-    lines["page"] = out / "labels.html"
-    print_facts(lines | {"took": f"{review.seconds['total']:,.1f} s"})
+    lines |= summary_lines(table)
+    lines["took"] = f"{review.seconds['total']:,.1f} s"
+    files = [name for name in ("labels.csv", "labels.parquet") if (out / name).exists()]
+    lines["list"] = f"{out / files[0]}" + ", labels.parquet" * (len(files) > 1)
+    lines["page"] = str(out / "labels.html")
+    lines["next"] = (
+        "open the page, decide there and save decisions.csv; then: saln labels apply decisions.csv"
+        if len(table.suspects)
+        else "nothing: no label is doubted"
+    )
+    print_facts(lines)
 
 
 class _LabelsCommand(Command[LabelsSettings]):

@@ -58,12 +58,14 @@ class FeatureRows:
         problems: (n,): what is wrong with each image; empty where nothing is.
         computed: How many images went through the network in this call.
         seconds: That this call took.
+        thumbnails: uint8, (n, s, s): gray; None where the examples are no images.
     """
 
     features: npt.NDArray[np.float16]
     problems: list[str]
     computed: int
     seconds: float
+    thumbnails: npt.NDArray[np.uint8] | None = None
 
 
 @dataclass(frozen=True)
@@ -214,8 +216,10 @@ class FeatureCache:
         for row in np.flatnonzero(np.isnan(features[:, 0])).tolist():
             if row not in unreadable:
                 unreadable[row] = _reason(images, row) or "it changed while it was read"
-        found = problems(checked.facts().sizes, unreadable)
-        return FeatureRows(features, found, computed, time.perf_counter() - started)
+        facts = checked.facts()
+        found = problems(facts.sizes, unreadable)
+        seconds = time.perf_counter() - started
+        return FeatureRows(features, found, computed, seconds, facts.thumbnails)
 
     def _gathered(self, held: _Held, keys: Sequence[str]) -> npt.NDArray[np.float16]:
         """The features of some keys; NaN where there are none."""

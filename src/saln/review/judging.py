@@ -11,6 +11,8 @@ import numpy.typing as npt
 from saln.errors import DataError
 from saln.labels.beliefs import LabelBeliefs
 from saln.labels.judge import judge_labels
+from saln.review.duplicate_images import group_duplicates
+from saln.review.outliers import outlier_scores
 from saln.review.review_items import ReviewItems
 from saln.review.review_table import ReviewTable
 
@@ -19,14 +21,20 @@ SHOWN = 3
 
 
 def judge_items(
-    items: ReviewItems, features: npt.NDArray[Any], *, problems: Sequence[str] | None = None
+    items: ReviewItems,
+    features: npt.NDArray[Any],
+    *,
+    problems: Sequence[str] | None = None,
+    thumbnails: npt.NDArray[np.uint8] | None = None,
 ) -> ReviewTable:
-    """Judges every label by all the others.
+    """Judges every label by all the others, and says what the same features show beside that.
 
     Args:
         items: n examples.
         features: float, (n, d); rows of NaN where an example has none.
         problems: (n,): what is wrong with the examples themselves.
+        thumbnails: uint8, (n, s, s): gray, by which near duplicates are told; zeros where an
+            image cannot be read.
 
     Raises:
         DataError: No example with features has a label.
@@ -50,6 +58,7 @@ def judge_items(
     # be likelier than each.
     doubted = beliefs.suspicious.numpy()
     believed[kept] = np.where(doubted, others, beliefs.believed.numpy())
+    near, similarities = _neighbors(beliefs, kept, count)
     return ReviewTable(
         dataset=items.dataset,
         task="classes",
@@ -60,10 +69,10 @@ def judge_items(
         believed=names[believed].tolist(),
         probability=probability,
         margin=margin,
-        group=_groups(beliefs, kept, count),
-        outlier=np.full(count, np.nan),
+        group=group_duplicates(near, thumbnails, [kept[rows] for rows in beliefs.groups]),
+        outlier=outlier_scores(near, similarities),
         problem=list(problems or [""] * count),
-        contradicting=_contradicting(beliefs, items.given, kept),
+        contradicting=_contradicting(near, items.given),
         decision=[""] * count,
         label=[""] * count,
         keys=items.keys,
@@ -89,27 +98,26 @@ def _likeliest_others(
     return beliefs.classes[others], np.where(alone, 0.0, shares[first])
 
 
-def _groups(
+def _neighbors(
     beliefs: LabelBeliefs, kept: npt.NDArray[np.int64], count: int
-) -> npt.NDArray[np.int64]:
-    group = np.full(count, -1, dtype=np.int64)
-    for number, rows in enumerate(beliefs.groups):
-        group[kept[rows]] = number
-    return group
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    """The nearest of every example and their cosines, (n, k); -1 where there are none."""
+    width = beliefs.neighbors.shape[1]
+    near = np.full((count, width), -1, dtype=np.int64)
+    similarities = np.zeros((count, width), dtype=np.float32)
+    near[kept] = np.where(beliefs.neighbors >= 0, kept[beliefs.neighbors], -1)
+    similarities[kept] = np.nan_to_num(beliefs.similarities)
+    return near, similarities
 
 
 def _contradicting(
-    beliefs: LabelBeliefs, given: npt.NDArray[np.int64], kept: npt.NDArray[np.int64]
+    near: npt.NDArray[np.int64], given: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.int32]:
     """The nearest neighbors that carry another label, nearest first."""
-    near = beliefs.neighbors.astype(np.int64)
     found = np.full((len(given), SHOWN), -1, dtype=np.int32)
-    if near.shape[1] == 0:
-        return found
-    rows = np.where(near >= 0, kept[near], -1)
-    differs = (near >= 0) & (given[rows] >= 0) & (given[rows] != given[kept][:, None])
+    differs = (near >= 0) & (given[near] >= 0) & (given[near] != given[:, None])
     # A stable sort of yes and no: those that differ come first, and stay in their order.
     order = np.argsort(~differs, axis=1, kind="stable")[:, :SHOWN]
-    chosen = np.take_along_axis(np.where(differs, rows, -1), order, axis=1)
-    found[kept, : chosen.shape[1]] = chosen
+    chosen = np.take_along_axis(np.where(differs, near, -1), order, axis=1)
+    found[:, : chosen.shape[1]] = chosen
     return found

@@ -208,7 +208,9 @@ def review_items(
     maker, rows = item_features(items, network, settings, watch)
     clock.lap("features")
     if read is None or read.task == "classes":
-        table = judge_items(items, rows.features, problems=rows.problems)
+        table = judge_items(
+            items, rows.features, problems=rows.problems, thumbnails=rows.thumbnails
+        )
     else:
         by_task = multi_label_table if read.task == "multi-label" else regression_table
         table = by_task(read, rows.features, rows.problems)
