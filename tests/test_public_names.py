@@ -51,7 +51,9 @@ PUBLIC = {
     "saln.report": """
         Bars Figure IntervalCurve ReportedRun Table register write_joined write_report
     """,
-    "saln.review": "ReviewItems ReviewTable find_label_issues",
+    "saln.review": """
+        ReviewItems ReviewTable add_columns find_label_issues set_fiftyone_fields
+    """,
     "saln.selection": """
         BatchCoherence Bounds Candidates Coherence FacilityLocation ImageTextJEST InfoBatch JEST
         KCenter PairEmbeddings RHOLoss RS2 SALN SELECTORS Selection Selector TopLoss Uniform
