@@ -6,7 +6,6 @@ import functools
 import importlib
 import json
 import math
-import uuid
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -49,7 +48,7 @@ def export(table: ReviewTable, items: ReviewItems, kind: str, path: Path) -> Non
     elif kind == "label-studio":
         tasks = label_studio_tasks(table, items)
         write_text(path.with_suffix(".xml"), label_studio_interface(table, items))
-        write_text(path, json.dumps(tasks, indent=1) + "\n")
+        write_text(path, "[\n" + ",\n".join(map(json.dumps, tasks)) + "\n]\n")
     else:
         raise InputError(
             f"{parameter('export', kind)} is not allowed; give {' or '.join(EXPORTS)}. For "
@@ -286,7 +285,7 @@ def _prediction(table: ReviewTable, row: int, shown: str) -> dict[str, Any]:
         names = believed.split(";") if table.task == "multi-label" else [believed]
         kind, value = "choices", {"choices": [_utf8(name) for name in names]}
     result = {
-        "id": uuid.uuid5(uuid.NAMESPACE_OID, f"{row}").hex[:10],
+        "id": f"saln-{row}",
         "from_name": "label",
         "to_name": shown,
         "type": kind,

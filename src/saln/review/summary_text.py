@@ -81,8 +81,8 @@ def _unlabeled(table: ReviewTable) -> str:
 
 
 def _problems(table: ReviewTable) -> str:
+    parts: list[str] = []
     kinds = Counter(problem.partition(":")[0] for problem in table.problem if problem)
-    parts = []
     for kind, (one, several) in _PROBLEMS.items():
         if count := kinds.pop(kind, 0):
             noun = "" if parts else (" image" if count == 1 else " images")
