@@ -96,8 +96,13 @@ def test_pets_that_were_saved_again_are_found_and_no_others(tmp_path, data_root)
 def test_digits_are_alike_and_no_duplicates(tmp_path):
     digits = sklearn.datasets.load_digits()
     pixels = np.round(digits.images * (255 / 16)).astype(np.uint8)
-    found = group_duplicates(nearest(digits.data), thumbnails_of(tmp_path, ArrayImages(pixels)))
+    near, thumbnails = nearest(digits.data), thumbnails_of(tmp_path, ArrayImages(pixels))
+    found = group_duplicates(near, thumbnails)
     assert (found >= 0).mean() < 0.01
+    # Examples without neighbors say nothing about what is usual.
+    padded = np.concatenate([near, np.full((3000, 10), -1)])
+    more = group_duplicates(padded, np.concatenate([thumbnails, np.zeros((3000, 16, 16), "u1")]))
+    assert more.tolist() == [*found.tolist(), *[-1] * 3000]
 
 
 def test_groups_by_features_are_joined_with_those_by_pictures():
