@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-# From here on an example is called an outlier: it is half as alike to its neighbors as is usual.
-# Of 7,349 pets 8 are, all photos of something unusual; of 60,000 CIFAR-10 images none.
-OUTLYING = 0.5
+# From here on an example is called an outlier. Of 7,349 pets 1 is and of 600 of ten breeds 4,
+# all photos of something unusual; of 60,000 CIFAR-10 images none. Pictures of noise, ships or
+# digits among those 600 have 0.71 and more.
+OUTLYING = 0.6
 
 
 def outlier_scores(
