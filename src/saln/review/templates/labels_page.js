@@ -306,23 +306,23 @@
     button.title = help;
     return button;
   };
-  const choices = (row) => {
+  const choices = (row, large) => {
     const holder = make("div", "choices");
     holder.setAttribute("role", "group");
     holder.setAttribute("aria-label", "Decide");
     const texts = [[BELIEVE, "Believe", `Take ${labels[believed[row]]} (b)`], [KEEP, "Keep", `${labels[given[row]]} is right (k)`], [RELABEL, "Other", "Another label (o)"], [DROP, "Drop", "Take it out of the data set (d)"]];
     for (const [code, text, help] of texts) {
-      const button = clickable(code, text, help);
+      const name = code === BELIEVE ? labels[believed[row]] : code === KEEP ? labels[given[row]] : "";
+      const button = clickable(code, large && name ? `${text} ${name}` : text, help);
       button.disabled = !possible(row, code);
       holder.append(button);
     }
     return holder;
   };
-  const says = (what, text, name) => {
-    const line = make("div");
-    const value = make("b", name, text || "–");
-    value.title = text;
-    line.append(make("span", "what", what), value);
+  const says = (name, arrow, text) => {
+    const line = make("div", name);
+    line.title = `${name}: ${text}`;
+    line.append(make("span", "away", `${name} `), `${arrow}${text || "–"}`);
     return line;
   };
   const groups = once(() => {
@@ -333,13 +333,13 @@
   const isCopies = () => kinds[state.kind].order === copies;
   // Of a near duplicate its copies, else the nearest that carry another label.
   const besides = (row) => (isCopies() ? groups().get(group[row]).filter((other) => other !== row) : [...near.subarray(3 * row, 3 * row + 3)].filter((other) => other >= 0));
-  const neighbors = (row) => {
+  const neighbors = (row, large) => {
     const holder = make("div", "near");
     for (const other of besides(row).slice(0, 3)) {
       const one = make("div"), name = labels[given[other]] || "–";
       const caption = make("span", "", state.kind === "leaks" ? data.splits[split[other]] : name);
       one.title = [name, data.splits[split[other]], data.ids[other]].filter(Boolean).join(": ");
-      one.append(shownAs(other, "little"), caption);
+      one.append(shownAs(other, "little", large), caption);
       holder.append(one);
     }
     return holder;
@@ -361,7 +361,7 @@
     }
     picture.append(make("span", "verdict"));
     const labelled = make("div", "says");
-    labelled.append(says("given", labels[given[row]], "given"), says("believed", labels[believed[row]], "believed"));
+    labelled.append(says("given", "", labels[given[row]]), says("believed", "→ ", labels[believed[row]]));
     const where = make("div", "where");
     where.title = data.ids[row];
     where.append(make("bdi", "", state.kind === "leaks" ? `${data.splits[split[row]]}: ${data.ids[row]}` : data.ids[row]));
@@ -459,8 +459,8 @@
     for (const [what, text] of lines) if (text) facts.append(make("dt", "", what), make("dd", "", text));
     facts.append(make("dt", "", "Decided"), make("dd", "verdict-text"));
     right.append(facts);
-    if (besides(row).length) right.append(make("p", "soft near-title", isCopies() ? "Near duplicates:" : "Nearest examples with another label:"), neighbors(row));
-    right.append(choices(row));
+    if (besides(row).length) right.append(make("p", "soft near-title", isCopies() ? "Near duplicates:" : "Nearest examples with another label:"), neighbors(row, true));
+    right.append(choices(row, true));
     body.replaceChildren(left, right);
     facts.lastChild.className = "decided";
     paint(body);
