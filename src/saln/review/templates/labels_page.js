@@ -480,7 +480,7 @@
   const hint = () => {
     const text = $("other-label").value.trim();
     const isNew = data.task === "classes" && text && !labels.slice(0, data.classes).includes(text);
-    $("other-hint").textContent = isNew ? "No class has this name yet: it would be a new one." : "";
+    $("other-hint").textContent = isNew ? `No class has this name${data.dataset.startsWith("folder:") ? ": make its folder before you apply the decisions" : ""}.` : "";
   };
 
   // --- The file: saved, and loaded again. ---
