@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import re
-import shutil
 from importlib.resources import files
 from pathlib import Path
 
@@ -69,20 +68,6 @@ def large(tmp_path_factory):
     names = [f"class {number:03d}" for number in range(200)]
     table, items = drawn_review(LARGE, names, seed=1)
     return write_page(folder / "labels.html", table, items, review=folder), table
-
-
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip(
-        "playwright.sync_api", reason="playwright is not installed (extra 'dev')"
-    )
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
-    if chromium is None:
-        pytest.skip("no chromium on the path; install the system's package 'chromium'")
-    with playwright.sync_playwright() as driver:
-        found = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        yield found
-        found.close()
 
 
 @pytest.fixture
