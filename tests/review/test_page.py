@@ -415,16 +415,19 @@ def test_texts_and_numbers_have_no_classes(open_page, tmp_path):
 
 def test_what_is_remembered_is_not_asked_again(open_page, tmp_path):
     drawn, _ = drawn_review(200, CLASSES)
-    first, second = suspects(drawn)[:2]
+    kept, waiting, third = suspects(drawn)[:3]
     decision, label = [""] * 200, [""] * 200
-    decision[first], label[first] = "keep", drawn.given[first]
+    decision[kept], label[kept] = "keep", drawn.given[kept]
+    decision[waiting], label[waiting] = "believe", drawn.believed[waiting]
     table, items = drawn_review(200, CLASSES, decision=decision, label=label)
     page = open_page(write_page(tmp_path / "labels.html", table, items, review=tmp_path))
-    assert shown_ids(page)[0] == table.ids[second]
-    assert page.locator("#save").is_disabled()
+    assert page.locator("#headline").inner_text().endswith("1 decision is not applied yet.")
+    assert shown_ids(page)[0] == table.ids[third]
+    # What changes nothing is done; what was not applied is saved again, until it is.
+    assert saved(page)[0] == expected(table, {waiting: ("believe", label[waiting])}, tmp_path)
     page.select_option("#kind", "decided")
-    assert shown_ids(page) == [table.ids[first]]
-    assert page.locator(".card .verdict").inner_text() == "kept"
+    assert shown_ids(page) == [table.ids[row] for row in (kept, waiting)]
+    assert page.locator(".card .verdict").all_inner_texts() == ["kept", f"→ {label[waiting]}"]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -484,9 +487,9 @@ def test_the_keyboard_alone_reaches_everything(open_page, photos):
         "save",
     } <= (set(reached))
     assert sum("card" in name.split() for name in reached) == 1  # one stop, not one a card
-    page.locator(".card").first.focus()
+    page.locator(".card").nth(1).focus()
     page.keyboard.press("Enter")
-    assert page.locator("#closer").is_visible()
+    assert page.locator("#closer-title").inner_text() == shown_ids(page)[1]
     page.keyboard.press("k")  # decides and goes on, here too
     page.keyboard.press("Escape")
     page.keyboard.press("Tab")

@@ -74,3 +74,15 @@ def test_the_headline_says_what_is_known():
     assert headline(table) == "None of 10 labels looks wrong."
     table, _ = drawn_review(1, CLASSES, probability=np.zeros(1), **nothing)
     assert headline(table) == "1 of 1 labels looks wrong."
+    table, _ = drawn_review(
+        3,
+        CLASSES,
+        given=np.zeros(3, dtype=int),
+        believed=np.ones(3, dtype=int),
+        decision=["believe", "keep", "drop"],
+        label=["bee", "ant", ""],
+        **nothing,
+    )
+    assert headline(table) == (
+        "None of 3 labels that is undecided looks wrong; 2 decisions are not applied yet."
+    )

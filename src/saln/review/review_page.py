@@ -73,11 +73,17 @@ def write_page(
 def headline(table: ReviewTable) -> str:
     """What a person should know first: how many labels look wrong, and how many are."""
     doubted, total = len(table.suspects), len(table)
-    counted = f"{doubted:,} of {total:,} labels look{'s' if doubted == 1 else ''} wrong"
-    if not doubted:
-        counted = f"None of {total:,} labels looks wrong"
-    if math.isnan(table.noise_rate):
-        return f"{counted}."
-    between = "" if math.isnan(sum(table.noise_interval)) else " ({:.1%} to {:.1%})"
-    estimated = f"{table.noise_rate:.1%}{between.format(*table.noise_interval)}"
-    return f"{counted}; about {estimated} are estimated to be."
+    decided = [row for row, decision in enumerate(table.decision) if decision]
+    if doubted:
+        text = f"{doubted:,} of {total:,} labels look{'s' if doubted == 1 else ''} wrong"
+    else:
+        left = " that is undecided" if decided else ""
+        text = f"None of {total:,} labels{left} looks wrong"
+    if not math.isnan(table.noise_rate):
+        between = "" if math.isnan(sum(table.noise_interval)) else " ({:.1%} to {:.1%})"
+        estimated = f"{table.noise_rate:.1%}{between.format(*table.noise_interval)}"
+        text += f"; about {estimated} are estimated to be"
+    waiting = sum(table.label[row] != table.given[row] for row in decided)
+    if waiting:
+        text += f"; {waiting:,} decision{'s are' if waiting > 1 else ' is'} not applied yet"
+    return f"{text}."

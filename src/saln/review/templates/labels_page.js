@@ -45,6 +45,8 @@
     $("storage").hidden = keeps;
   };
   const restore = () => {
+    // What was decided before and is not applied is saved again with the rest.
+    for (let row = 0; row < n; row++) if (decision[row] !== NONE && label[row] !== given[row]) own.set(row, decided(row));
     try {
       for (const [row, code, text] of JSON.parse(localStorage.getItem(place) || "[]"))
         if (row < n && code < NONE) own.set(row, [code, labelOf(row, code, text)]);
@@ -556,10 +558,10 @@
     if (letter && !$("keys-on").checked) return;
     // Arrows scroll what they are on: the matrix, the filters.
     if (!letter && !target.closest("#grid, #closer") && target !== document.body) return;
-    if (event.key === "Enter" && target.classList.contains("card")) return look();
-    const action = keys[letter ? event.key.toLowerCase() : event.key];
+    const isCard = target.classList.contains("card");
+    const action = event.key === "Enter" ? isCard && look : keys[letter ? event.key.toLowerCase() : event.key];
     if (!action) return;
-    event.preventDefault();
+    event.preventDefault(); // also of the button that a dialog puts the keyboard on
     action();
   });
   grid.addEventListener("click", (event) => {
