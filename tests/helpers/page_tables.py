@@ -9,7 +9,16 @@ import numpy as np
 
 from saln.review import ReviewItems, ReviewTable
 
-__all__ = ["drawn_review"]
+__all__ = ["CLASSES", "HOSTILE", "drawn_review", "shown_ids", "suspects"]
+
+CLASSES = ("ant", "bee", "cat", "dog")
+# Names that are markup, or that make a CSV file difficult.
+HOSTILE = (
+    "</script><script>alert(1)</script>",
+    'a "quoted", comma',
+    "Zürich 猫 🐈",
+    "<b>&amp;</b>",
+)
 
 
 def drawn_review(
@@ -62,3 +71,13 @@ def drawn_review(
         np.asarray(given, dtype=np.int64), keys, images=images, texts=texts,
     )  # fmt: skip
     return table, items
+
+
+def suspects(table: ReviewTable) -> list[int]:
+    """The rows whose labels look wrong, worst first."""
+    return table.suspects.tolist()
+
+
+def shown_ids(page: Any) -> list[str]:
+    """The names of the examples that are in the document, in their order."""
+    return page.locator(".card .where").evaluate_all("all => all.map((e) => e.title)")

@@ -5,61 +5,16 @@ from __future__ import annotations
 import csv
 import io
 import re
-from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.page_tables import drawn_review
-from PIL import Image
+from helpers.page_tables import CLASSES, HOSTILE, drawn_review, shown_ids, suspects
 
-from saln.data.image_sources import ArrayImages, FileImages
 from saln.review.review_page import write_page
 from saln.review.review_table import DECISION_COLUMNS
 
-HOSTILE = (
-    "</script><script>alert(1)</script>",
-    'a "quoted", comma',
-    "Zürich 猫 🐈",
-    "<b>&amp;</b>",
-)
-CLASSES = ("ant", "bee", "cat", "dog")
 LARGE = 100_000
-
-
-def suspects(table):
-    return table.suspects.tolist()
-
-
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory):
-    """300 examples with files of their own, of which one is missing and some are not held."""
-    root = tmp_path_factory.mktemp("photos")
-    random = np.random.default_rng(3)
-    table, items = drawn_review(300, CLASSES, seed=3, dataset=f"folder:{root}")
-    ids = [f"{given}/é #{row}.jpg" for row, given in enumerate(table.given)]
-    paths = [root / name for name in ids]
-    for path in paths:
-        path.parent.mkdir(exist_ok=True)
-        Image.fromarray(random.integers(256, size=(24, 36, 3), dtype=np.uint8)).save(path)
-    paths[suspects(table)[1]].unlink()
-    table, items = drawn_review(
-        300, CLASSES, seed=3, dataset=f"folder:{root}", ids=ids, images=FileImages(root, paths)
-    )
-    path = write_page(root / "out" / "labels.html", table, items, review=root / "out", pictures=8)
-    return path, table
-
-
-@pytest.fixture(scope="module")
-def hostile(tmp_path_factory):
-    """Images in memory, with names that are markup."""
-    folder = tmp_path_factory.mktemp("hostile")
-    pixels = np.random.default_rng(0).integers(256, size=(60, 8, 8, 3), dtype=np.uint8)
-    ids = [f'{row} {HOSTILE[row % 4]}\n=1+1, "x"' for row in range(60)]
-    table, items = drawn_review(
-        60, HOSTILE, ids=ids, images=ArrayImages(pixels), message=f"Look: {HOSTILE[0]}"
-    )
-    return write_page(folder / "labels.html", table, items, review=folder), table
 
 
 @pytest.fixture(scope="module")
@@ -68,32 +23,6 @@ def large(tmp_path_factory):
     names = [f"class {number:03d}" for number in range(200)]
     table, items = drawn_review(LARGE, names, seed=1)
     return write_page(folder / "labels.html", table, items, review=folder), table
-
-
-@pytest.fixture
-def open_page(browser):
-    """Opens a page; in the end nothing may have been said, and only files asked for."""
-    contexts, said, asked = [], [], []
-
-    def call(path, width=1200, script=None, **options):
-        context = browser.new_context(viewport={"width": width, "height": 800}, **options)
-        contexts.append(context)
-        if script:
-            context.add_init_script(script)
-        page = context.new_page()
-        page.on("pageerror", lambda error: said.append(str(error)))
-        page.on("dialog", lambda dialog: (said.append(dialog.message), dialog.dismiss()))
-        page.on("request", lambda request: asked.append(request.url))
-        # A picture whose file is gone is said to be missing; nothing else may be.
-        page.on("console", lambda m: "ERR_FILE_NOT_FOUND" in m.text or said.append(m.text))
-        page.goto(path.as_uri())
-        return page
-
-    yield call
-    for context in contexts:
-        context.close()
-    assert said == []
-    assert [url for url in asked if not url.startswith(("file:", "data:", "blob:"))] == []
 
 
 def saved(page):
@@ -117,11 +46,6 @@ def expected(table, decided, review):
         }
         for row, (decision, label) in sorted(decided.items())
     ]  # fmt: skip
-
-
-def shown_ids(page):
-    """The names of the examples that are in the document, in their order."""
-    return page.locator(".card .where").evaluate_all("all => all.map((e) => e.title)")
 
 
 def status(page):
@@ -428,81 +352,3 @@ def test_what_is_remembered_is_not_asked_again(open_page, tmp_path):
     page.select_option("#kind", "decided")
     assert shown_ids(page) == [table.ids[row] for row in (kept, waiting)]
     assert page.locator(".card .verdict").all_inner_texts() == ["kept", f"→ {label[waiting]}"]
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_nothing_against_the_rules_of_access(open_page, photos, scheme):
-    axe = files("axe_playwright_python") / "axe.min.js"
-    page = open_page(photos[0], color_scheme=scheme, reduced_motion="reduce")
-    for key in "bkd":
-        page.keyboard.press(key)
-    page.evaluate(axe.read_text())
-
-    def violations():
-        found = page.evaluate("axe.run().then((result) => result.violations)")
-        return [(each["id"], each["nodes"][0]["html"][:200]) for each in found]
-
-    assert violations() == []
-    page.keyboard.press("s")
-    assert violations() == []
-    page.keyboard.press("Escape")
-    page.click("#as-list")
-    page.locator(".card .picture").first.click()
-    assert violations() == []
-    page.keyboard.press("Escape")
-    for key in "o?":
-        page.keyboard.press(key)
-        assert violations() == []
-        page.keyboard.press("Escape")
-    page.evaluate("document.getElementById('most').removeAttribute('id')")
-    assert violations() != []  # the checks see what they should
-
-
-@pytest.mark.parametrize("width", [360, 390, 700, 1600])
-def test_no_sideways_scrolling_and_both_schemes(open_page, photos, hostile, width):
-    colors = set()
-    for scheme, (path, _) in (("light", photos), ("dark", hostile)):
-        page = open_page(path, width=width, color_scheme=scheme)
-        page.locator("#filters").evaluate("e => { e.open = true; }")
-        page.locator("#confusion").evaluate("e => { e.open = true; }")
-        assert page.evaluate("document.documentElement.scrollWidth") <= width
-        colors.add(page.evaluate("getComputedStyle(document.body).backgroundColor"))
-        rights = page.locator(".card button").evaluate_all(
-            "all => all.map((e) => e.scrollWidth - e.clientWidth)"
-        )
-        assert max(rights) <= 0  # no word is cut off
-    assert len(colors) == 2
-
-
-def test_the_keyboard_alone_reaches_everything(open_page, photos):
-    page = open_page(photos[0])
-    reached = []
-    for _ in range(60):
-        page.keyboard.press("Tab")
-        reached.append(
-            page.evaluate("document.activeElement.id || document.activeElement.className")
-        )
-    assert {"kind", "most", "given", "text", "pairs", "undo", "load", "save"} - {
-        "undo",
-        "save",
-    } <= (set(reached))
-    assert sum("card" in name.split() for name in reached) == 1  # one stop, not one a card
-    page.locator(".card").nth(1).focus()
-    page.keyboard.press("Enter")
-    assert page.locator("#closer-title").inner_text() == shown_ids(page)[1]
-    page.keyboard.press("k")  # decides and goes on, here too
-    page.keyboard.press("Escape")
-    page.keyboard.press("Tab")
-    page.keyboard.press("?")
-    page.uncheck("#keys-on")
-    page.keyboard.press("Escape")
-    page.keyboard.press("d")
-    assert page.locator("#progress-text").inner_text().startswith("1 of ")
-
-
-def test_it_prints_the_worst_without_controls(open_page, photos):
-    page = open_page(photos[0])
-    assert page.pdf()[:5] == b"%PDF-"
-    page.emulate_media(media="print")
-    assert not page.locator("aside").is_visible()
-    assert not page.locator(".card .choices").first.is_visible()

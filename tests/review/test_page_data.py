@@ -29,7 +29,7 @@ def test_flags_and_pictures_by_hand():
     both = COPY_INSIDE | COPY_SPLITS
     assert flags.tolist() == [both, both, COPY_INSIDE, COPY_INSIDE, 0, COPY_INSIDE]
     assert picture_rows(table, flags, 3) == [3, 4, 0]  # two suspects, then a leak
-    assert picture_rows(table, flags, 10) == [3, 4, 0, 1, 2, 5]
+    assert picture_rows(table, flags, 10) == [3, 4, 0, 1, 5, 2]  # group by group
     across, _ = drawn_review(
         2, CLASSES, given=np.array([0, 1]), believed=np.array([0, 1]), group=np.array([5, 5]),
         outlier=np.full(2, np.nan), splits=["", ""],

@@ -22,16 +22,27 @@ from saln.review.thumbnails import LARGE, SMALL, make_thumbnails, thumbnail
 COPY_INSIDE, COPY_ACROSS, COPY_SPLITS, OUTLIER = 1, 2, 4, 8
 # From this score on an example is listed as an outlier.
 OUTLIER_SCORE = 0.5
+# Of so many examples the page holds pictures; more where it cannot show them from files.
+PICTURES, PICTURES_WITHOUT_FILES = 2000, 10_000
 # Characters shown of a text, and of all texts together.
 _MOST_OF_TEXT, _LEAST_OF_TEXT, _TEXTS = 1000, 80, 24 * 2**20
 _TYPES = {"int8": "i1", "int16": "i2", "int32": "i4", "float32": "f4", "float64": "f8"}
 
 
 def page_data(
-    table: ReviewTable, items: ReviewItems, *, page: Path, review: Path, pictures: int, budget: int
+    table: ReviewTable,
+    items: ReviewItems,
+    *,
+    page: Path,
+    review: Path,
+    pictures: int | None,
+    budget: int,
 ) -> dict[str, Any]:
     """All that the page's script reads; ``page`` is the file that it will be in."""
     flags = row_flags(table)
+    files = _files(items, page)
+    if pictures is None:
+        pictures = PICTURES if files else PICTURES_WITHOUT_FILES
     labels = _Codes(table.class_names)
     problems = _Codes(("",))
     splits = _Codes(("",))
@@ -63,7 +74,7 @@ def page_data(
         "columns": columns,
         "ids": list(table.ids),
         "keys": list(table.keys),
-        "files": _files(items, page),
+        "files": files,
         "texts": _texts(items.texts),
         "pictures": _pictures(items, _wanted(rows, table), budget),
     }
@@ -108,12 +119,13 @@ def _differs(group: npt.NDArray[np.int64], values: Sequence[str]) -> npt.NDArray
 def picture_rows(table: ReviewTable, flags: npt.NDArray[np.int8], count: int) -> list[int]:
     """The rows whose pictures the page should hold, at most ``count``, most wanted first."""
     suspects, outliers = table.suspects, np.flatnonzero(flags & OUTLIER)
+    by_group = np.argsort(table.group, kind="stable")
     wanted = (
         suspects[: count * 3 // 4],  # many suspects leave room for the other lists
-        np.flatnonzero(flags & (COPY_ACROSS | COPY_SPLITS)),
+        by_group[flags[by_group] & (COPY_ACROSS | COPY_SPLITS) > 0],
         outliers[np.argsort(-table.outlier[outliers], kind="stable")],
         suspects,
-        np.flatnonzero(flags & COPY_INSIDE),
+        by_group[flags[by_group] & COPY_INSIDE > 0],
         np.argsort(table.probability, kind="stable"),  # NaN last
     )
     return list(dict.fromkeys(int(row) for part in wanted for row in part[:count]))[:count]

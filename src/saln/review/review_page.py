@@ -33,7 +33,7 @@ def write_page(
     items: ReviewItems,
     *,
     review: Path,
-    pictures: int = 2000,
+    pictures: int | None = None,
     budget: int = 24 * 2**20,
 ) -> Path:
     """Writes the page of a review: what looks wrong, worst first, to be decided and saved.
@@ -46,7 +46,8 @@ def write_page(
         table: What is believed of every example.
         items: The examples themselves, in the same order.
         review: The folder of the review, which the saved decisions name.
-        pictures: Of so many of the worst examples the page holds pictures.
+        pictures: Of so many of the worst examples the page holds pictures; 2,000 when not given,
+            and 10,000 where images have no files of their own.
         budget: The most bytes that pictures take.
 
     Returns:

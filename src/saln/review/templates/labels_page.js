@@ -366,7 +366,8 @@
     labelled.append(says("given", "", labels[given[row]]), says("believed", "→ ", labels[believed[row]]));
     const where = make("div", "where");
     where.title = data.ids[row];
-    where.append(make("bdi", "", state.kind === "leaks" ? `${data.splits[split[row]]}: ${data.ids[row]}` : data.ids[row]));
+    const ofSplit = `${data.splits[split[row]]}: `;
+    where.append(make("bdi", "", state.kind === "leaks" ? ofSplit + data.ids[row] : data.ids[row]));
     element.append(picture, labelled, where, neighbors(row), choices(row));
     return element;
   };
