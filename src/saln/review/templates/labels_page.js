@@ -478,6 +478,7 @@
     $("other-of").textContent = `Label of ${data.ids[row]}`;
     $("other-label").value = now && now[0] === RELABEL ? now[1] : "";
     hint();
+    $("other").returnValue = "";
     $("other").showModal();
   };
   const hint = () => {
@@ -587,14 +588,11 @@
   for (const button of document.querySelectorAll("[data-close]")) button.addEventListener("click", () => button.closest("dialog").close(""));
   for (const button of document.querySelectorAll("[data-all]")) button.addEventListener("click", () => decideAll(data.decisions.indexOf(button.dataset.all)));
   $("other-label").addEventListener("input", hint);
-  $("other").addEventListener("close", () => {
+  $("other").addEventListener("submit", () => {
     const text = $("other-label").value.trim();
-    if ($("other").returnValue === "set" && text) {
-      decide(shown[current], RELABEL, text);
-      moveTo(current + 1);
-    } else if (!$("closer").open) cards.get(current)?.focus({ preventScroll: true });
-    $("other").returnValue = "";
+    if (text) decide(shown[current], RELABEL, text);
   });
+  $("other").addEventListener("close", () => moveTo(current + ($("other").returnValue ? 1 : 0)));
   $("undo").addEventListener("click", undo);
   $("save").addEventListener("click", save);
   $("help-button").addEventListener("click", () => $("help").showModal());
