@@ -115,6 +115,22 @@ def test_the_mouse_decides_and_once_more_takes_it_back(open_page, photos):
     assert saved(page)[0] == expected(table, decided, path.parent)
 
 
+def test_a_key_never_decides_what_was_scrolled_away(open_page, photos):
+    path, table = photos
+    page = open_page(path)
+    page.keyboard.press("b")
+    page.evaluate("scrollTo(0, 1500)")
+    page.wait_for_timeout(100)
+    page.keyboard.press("k")
+    box = page.locator(".card.current").bounding_box()
+    assert 0 < box["y"] < 800 - box["height"]
+    found = page.locator(".card.current .where").get_attribute("title")
+    page.keyboard.press("k")
+    row, first = table.ids.index(found), suspects(table)[0]
+    decided = {first: ("believe", table.believed[first]), row: ("keep", table.given[row])}
+    assert saved(page)[0] == expected(table, decided, path.parent)
+
+
 def test_all_that_is_shown_is_decided_at_once(open_page, photos):
     path, table = photos
     page = open_page(path)

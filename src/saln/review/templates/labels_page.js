@@ -433,6 +433,15 @@
     for (let at = first; at < end; at++) if (!cards.has(at)) put(at);
     if (shown.length && !printing && !cards.has(current)) put(current);
   };
+  const barHeight = () => {
+    const bar = document.querySelector(".bar");
+    return getComputedStyle(bar).position === "sticky" ? bar.offsetHeight : 0;
+  };
+  const isInView = () => {
+    const box = cards.get(current)?.getBoundingClientRect();
+    return !box || (box.bottom > barHeight() + height / 3 && box.top < window.innerHeight - height / 3);
+  };
+  const firstInView = () => Math.max(0, Math.ceil((barHeight() - grid.getBoundingClientRect().top) / (height + gap))) * columns;
   const select = (at) => {
     const before = cards.get(current);
     current = Math.min(shown.length - 1, Math.max(0, at));
@@ -441,8 +450,7 @@
   const moveTo = (at, focus = true) => {
     if (!shown.length) return;
     select(at);
-    const line = height + gap, top = grid.getBoundingClientRect().top + Math.floor(current / columns) * line;
-    const bar = getComputedStyle(document.querySelector(".bar")).position === "sticky" ? document.querySelector(".bar").offsetHeight : 0;
+    const top = grid.getBoundingClientRect().top + Math.floor(current / columns) * (height + gap), bar = barHeight();
     if (top < bar + 8) window.scrollBy(0, top - bar - 8);
     else if (top + height > window.innerHeight - 8) window.scrollBy(0, Math.min(top + height - window.innerHeight + 8, top - bar - 8));
     draw();
@@ -564,7 +572,10 @@
     const action = event.key === "Enter" ? isCard && look : keys[letter ? event.key.toLowerCase() : event.key];
     if (!action) return;
     event.preventDefault(); // also of the button that a dialog puts the keyboard on
-    action();
+    // Nobody means a card that was scrolled away: the first key finds one that can be seen.
+    const isAboutCard = "bkdojl".includes(event.key.toLowerCase()) || !letter;
+    if (isAboutCard && !$("closer").open && !isInView()) moveTo(firstInView());
+    else action();
   });
   grid.addEventListener("click", (event) => {
     const element = event.target.closest(".card");
