@@ -15,6 +15,7 @@ from saln.review.decisions import (
     Remembered,
     RememberedDecisions,
     read_decisions,
+    read_ids,
     remember,
     remembered,
 )
@@ -137,11 +138,15 @@ def test_ids_are_those_of_the_review(tmp_path: Path):
     path = tmp_path / "decisions.csv"
     path.write_text(HEADER + "cat/aa.jpg,,cat,keep,,k,r\nq,,cat,keep,,k,r\n")
     found = read_decisions(path)
-    found.check_ids(["q", "cat/aa.jpg", "other"])
+    every = {"q", "cat/aa.jpg"}
+    found.check_ids({"q", "cat/aa.jpg", "other"}, among=every)
+    found.check_ids({"q"}, among={"q"})
     with pytest.raises(InputError, match=r"line 2: .*cat/aa\.jpg; did you mean cat/ab\.jpg\?"):
-        found.check_ids(["q", "cat/ab.jpg"])
-    with pytest.raises(InputError, match=r"line 3: .* q; save the file as UTF-8"):
-        found.check_ids(["cat/aa.jpg"])
+        found.check_ids({"q", "cat/ab.jpg"}, among=every)
+    with pytest.raises(InputError, match=r"line 3: .* q; give one that labels\.csv lists"):
+        found.check_ids({"cat/aa.jpg"}, among=every)
+    assert read_ids(path) == every
+    assert read_ids(tmp_path / "none.csv") == set()
 
 
 def decided(name: str, decision: str, label: str, key: str, given: str = "cat") -> Decision:

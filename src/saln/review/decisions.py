@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import difflib
 import io
-from collections.abc import Iterable, Iterator, Sequence
+from bisect import bisect_left
+from collections.abc import Container, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,19 +43,17 @@ class DecisionFile:
     decisions: tuple[Decision, ...]
     review: Path | None
 
-    def check_ids(self, known: Iterable[str]) -> None:
-        """Refuses an id that no example of the review has."""
-        names = set(known)
+    def check_ids(self, known: Set[str], *, among: Container[str]) -> None:
+        """Refuses an id of some that no example of the review has."""
         for each in self.decisions:
-            if each.id not in names:
-                near = difflib.get_close_matches(each.id, sorted(names)[:20_000], 1)
-                hint = f"did you mean {shown(near[0])}?" if near else "save the file as UTF-8, or"
-                raise _wrong(
-                    self.path,
-                    each.line,
-                    f"no example has the id {shown(each.id)}; {hint} "
-                    f"{'' if near else 'take the decisions from this review'}".rstrip(),
-                )
+            if each.id in known or each.id not in among:
+                continue
+            # Near in the alphabet: to compare with all of a large data set takes seconds.
+            names = sorted(known)
+            place = bisect_left(names, each.id)
+            near = difflib.get_close_matches(each.id, names[max(place - 500, 0) : place + 500], 1)
+            hint = f"did you mean {shown(near[0])}?" if near else "give one that labels.csv lists"
+            raise _wrong(self.path, each.line, f"no example has the id {shown(each.id)}; {hint}")
 
 
 def _wrong(path: Path, line: int, what: str) -> InputError:
@@ -78,14 +77,17 @@ def read_decisions(path: Path, *, below: float | None = None) -> DecisionFile:
     """
     found: dict[str, Decision] = {}
     reviews: dict[str, int] = {}
-    for each, review in _decisions(path, below):
-        if review:
-            reviews.setdefault(review, each.line)
+    for line, row in _rows(path):
+        if review := row.get("review", "").strip():
+            reviews.setdefault(review, line)
+        each = _decision(path, line, row, below)
+        if each is None:
+            continue
         before = found.setdefault(each.id, each)
         if (before.decision, before.label) != (each.decision, each.label):
             raise _wrong(
                 path,
-                each.line,
+                line,
                 f"{shown(each.id)} has {_said(each)}, and {_said(before)} in line {before.line}; "
                 "leave one of them out",
             )
@@ -98,14 +100,6 @@ def read_decisions(path: Path, *, below: float | None = None) -> DecisionFile:
             "the decisions of one review at a time",
         )
     return DecisionFile(path, tuple(found.values()), Path(*reviews) if reviews else None)
-
-
-def _decisions(path: Path, below: float | None = None) -> Iterator[tuple[Decision, str]]:
-    """Every decision of a file, and the folder of the review in its row."""
-    for line, row in _rows(path):
-        each = _decision(path, line, row, below)
-        if each is not None:
-            yield each, row.get("review", "").strip()
 
 
 def _said(decision: Decision) -> str:
@@ -145,6 +139,11 @@ def _decision(path: Path, line: int, row: dict[str, str], below: float | None) -
         column = "given" if decision == "keep" else "label"
         raise _wrong(path, line, f"{decision} needs a label; write it into the column {column}")
     return Decision(row["id"], row.get("split", ""), given, decision, label, key, line)
+
+
+def read_ids(path: Path) -> set[str]:
+    """The ids of all rows of a table, decided or not; none where there is no file."""
+    return {row["id"] for _, row in _rows(path)} if path.exists() else set()
 
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
@@ -274,7 +273,11 @@ def remembered(out: Path) -> RememberedDecisions:
 
 def _stored(out: Path) -> list[Decision]:
     path = out / REMEMBERED
-    return [each for each, _ in _decisions(path)] if path.exists() else []
+    if not path.exists():
+        return []
+    # All of them: a name that other content had before has several.
+    found = (_decision(path, line, row, None) for line, row in _rows(path))
+    return [each for each in found if each is not None]
 
 
 def remember(out: Path, decisions: Iterable[Decision]) -> None:

@@ -1,0 +1,213 @@
+"""Moves files as a journal says, and back: killed at any moment nothing is lost, and it goes on."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from saln.errors import DataError
+from saln.files import file_checksum, flush, unwritable
+from saln.review.file_traces import FileTraces, is_same
+from saln.review.move_journal import MoveJournal
+from saln.review.move_plan import free_name
+
+# So many files have both their names at a time, at most.
+_TOGETHER = 256
+# What systems say where a file cannot have two names.
+_NO_LINKS = frozenset(
+    {errno.EPERM, errno.EMLINK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL}
+)
+
+
+@dataclass
+class Undone:
+    """What an undo came to.
+
+    Attributes:
+        restored: How many files are where they were before the apply.
+        remarks: Ids of files that are not as they were, and why.
+    """
+
+    restored: int = 0
+    remarks: dict[str, str] = field(default_factory=dict)
+
+
+class FileMover:
+    """Does what a journal says in a folder, or takes it back.
+
+    A file gets its new name first, and loses the old one when the new one is on the disk. So at
+    every moment it has one of them, and a file that somebody puts at the new name stays.
+    """
+
+    def __init__(self, root: Path, journal: MoveJournal) -> None:
+        self.root, self.journal, self.undone = root, journal, Undone()
+        self.traces = FileTraces(root, journal)
+
+    def apply(self) -> int:
+        """Does all moves that are not done, and says how many were in all.
+
+        Raises:
+            DataError: A file or folder cannot be changed or read; the same call goes on then.
+        """
+        numbers = range(len(self.journal.moves))
+        with self._explained():
+            for folder in self.journal.folders:
+                (self.root / folder).mkdir(exist_ok=True)
+            _flush_all((self.root / folder).parent for folder in self.journal.folders)
+            self._in_parts(numbers, backward=False)
+            self.journal.add({"done": True})
+        return len(self.journal.moves) - len(self.journal.gone)
+
+    def undo(self) -> Undone:
+        """Gives all files their old places again, and removes the journal.
+
+        A file that has another name or content by now is left alone, and remarked.
+
+        Raises:
+            DataError: A file or folder cannot be changed or read; the same call goes on then.
+        """
+        numbers = range(len(self.journal.moves))
+        with self._explained():
+            if not self.journal.is_undone:
+                self.journal.add({"undone": True})
+            self._in_parts(reversed(numbers), backward=True)
+            for folder in reversed(self.journal.folders):
+                with contextlib.suppress(OSError):  # somebody has put something into it
+                    (self.root / folder).rmdir()
+            self.journal.remove()
+        return self.undone
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            path = Path(os.fsdecode(error.filename)) if error.filename else self.root
+            rest = "; nothing is lost: the same command goes on then"
+            raise unwritable(path, error, rest=rest) from error
+
+    def _in_parts(self, numbers: Iterable[int], *, backward: bool) -> None:
+        wanted = [number for number in numbers if number not in self.journal.gone]
+        for start in range(0, len(wanted), _TOGETHER):
+            both: list[tuple[int, Path, Path]] = []
+            for number in wanted[start : start + _TOGETHER]:
+                self.traces.remove_parts(number)
+                place = self._backward(number) if backward else self._forward(number)
+                if place is not None:
+                    both.append((number, *place))
+            # A file's new name is on the disk before the old one goes.
+            _flush_all(new.parent for _, _, new in both)
+            for number, old, new in both:
+                # Not what somebody has saved under the old name in this moment.
+                if os.path.lexists(old) and (is_same(old, new) or self.traces.is_ours(number, old)):
+                    old.unlink()
+            _flush_all(old.parent for _, old, _ in both)
+
+    def _forward(self, number: int) -> tuple[Path, Path] | None:
+        """Gives a file its new name; the name that has to go and the new one, None for nothing."""
+        source, target = self.traces.paths(number)
+        if not self.traces.is_ours(number, source):
+            if not self.traces.is_ours(number, target):
+                self.journal.add({"gone": number})
+            return None
+        if is_same(source, target) or self.traces.is_copy(number, target):
+            return source, target  # somebody has stopped it between the two steps
+        while True:
+            try:
+                return self._transfer(number, source, target)
+            except FileExistsError:  # it has appeared since the plan was made
+                target = free_name(target.with_name(source.name), set())
+                self.journal.add({"target": [number, self._below(target)]})
+
+    def _backward(self, number: int) -> tuple[Path, Path] | None:
+        """As :meth:`_forward`, to the old place; remarks what hinders it."""
+        source, target = self.traces.paths(number)
+        move = self.journal.moves[number]
+        ours = self.traces.is_ours(number, target)
+        if self.traces.is_ours(number, source) or (
+            not self.journal.is_done and self.traces.has_inode(number, source)
+        ):
+            self.undone.restored += 1
+            both = ours and (is_same(source, target) or self.traces.is_copy(number, target))
+            return (target, source) if both else None
+        if not ours and not self.traces.has_inode(number, target):
+            what = "another file is now at" if os.path.lexists(target) else "it is not any more at"
+            self.undone.remarks[move.id] = f"{what} {move.target}; it is left as it is"
+            return None
+        if not ours:
+            self.undone.remarks[move.id] = "its content has changed since; it is back with that"
+        source.parent.mkdir(parents=True, exist_ok=True)
+        while True:
+            try:
+                place = self._transfer(number, target, source)
+            except FileExistsError:
+                source = free_name(source, set())
+                self.journal.add({"source": [number, self._below(source)]})
+                name = f"its place is taken; it is back as {source.name}"
+                self.undone.remarks[move.id] = name
+            else:
+                self.undone.restored += 1
+                return place
+
+    def _below(self, path: Path) -> str:
+        return path.relative_to(self.root).as_posix()
+
+    def _transfer(self, number: int, old: Path, new: Path) -> tuple[Path, Path] | None:
+        """Gives a file another name beside the old one; None where the old one has gone at once.
+
+        Raises:
+            FileExistsError: Something has the other name.
+        """
+        try:
+            os.link(old, new, follow_symlinks=False)
+        except FileExistsError:
+            raise
+        except OSError as error:
+            if error.errno == errno.EXDEV:
+                self._copy(number, old, new)
+            elif error.errno in _NO_LINKS:
+                _rename(old, new)
+                return None
+            else:
+                raise
+        return old, new
+
+    def _copy(self, number: int, old: Path, new: Path) -> None:
+        """Copies a file to another file system: first beside its place, under a hidden name."""
+        part = self.traces.part(number, new)
+        shutil.copy2(old, part, follow_symlinks=False)
+        if not old.is_symlink():
+            flush(part)
+            if file_checksum(part) != file_checksum(old):
+                raise DataError(f"{old} has changed while it was copied; run the same again")
+        found = part.lstat()
+        # Written down first: it tells our copy from a file that somebody else puts there.
+        self.journal.add({"copied": [number, found.st_dev, found.st_ino]})
+        try:
+            os.link(part, new, follow_symlinks=False)
+        except FileExistsError:
+            raise
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            _rename(part, new)
+        else:
+            part.unlink()
+
+
+def _rename(old: Path, new: Path) -> None:
+    # Where a file cannot have two names no call is left that would never replace one.
+    if os.path.lexists(new):
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(new))
+    old.rename(new)
+
+
+def _flush_all(folders: Iterable[Path]) -> None:
+    for folder in sorted(set(folders)):
+        if folder.is_dir():
+            flush(folder)

@@ -1,0 +1,135 @@
+"""What an apply does to a folder, written down before it is done: so it can go on, or be undone."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from saln.errors import DataError
+from saln.files import flush, unwritable, write_bytes
+from saln.review.move_plan import HIDDEN, FileState, Move, MovePlan
+
+_FORMAT = 1
+
+
+class MoveJournal:
+    """A file of lines of JSON: the whole plan, which comes first, then what differed from it.
+
+    The plan is on the disk before a file is moved, and moving is one of few steps whose traces
+    can be told apart: so a line a move is not needed. Later lines are on the disk before what
+    they tell is done.
+
+    Attributes:
+        path: The journal's own file.
+        moves: Of the plan, with the targets that they got.
+        folders: That the apply makes.
+        copies: Number of a move -> device and inode of each copy of its file.
+        gone: Numbers of moves that were not done, for the file had gone.
+        is_done: Whether all moves are done.
+        is_undone: Whether somebody has begun to undo them.
+    """
+
+    def __init__(self, path: Path, moves: list[Move], folders: list[str]) -> None:
+        self.path, self.moves, self.folders = path, moves, folders
+        self.copies: dict[int, set[tuple[int, int]]] = {}
+        self.gone: set[int] = set()
+        self.is_done = self.is_undone = False
+
+    @classmethod
+    def begin(cls, plan: MovePlan) -> MoveJournal:
+        """Writes a plan down, durably.
+
+        Raises:
+            DataError: It cannot be written; nothing is there then.
+        """
+        before = list(_numbers(plan.root))
+        path = plan.root / HIDDEN / f"apply-{max(before, default=0) + 1:04}.jsonl"
+        lines: list[Any] = [{"format": _FORMAT, "folders": plan.folders}]
+        lines += [dataclasses.asdict(move) for move in plan.moves]
+        # Escaped to ASCII, names that are no UTF-8 come back as they were.
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        write_bytes(path, text.encode(), durable=True)
+        return cls(path, plan.moves, plan.folders)
+
+    @classmethod
+    def read(cls, path: Path) -> MoveJournal:
+        """Reads what was written, without a last line that was cut short.
+
+        Raises:
+            DataError: It cannot be read, or is not what was written.
+        """
+        cure = "move the files back by hand, by what it says, and remove it"
+        try:
+            lines = path.read_bytes().split(b"\n")[:-1]
+            first, *rest = [json.loads(line) for line in lines]
+            if first["format"] != _FORMAT:
+                raise DataError(f"{path} is of a newer version of saln; undo it by that one")
+            moves = [
+                Move(**line | {"state": FileState(**line["state"])})
+                for line in rest
+                if "id" in line
+            ]
+            journal = cls(path, moves, first["folders"])
+            for line in rest:
+                journal._take(line)
+        except OSError as error:
+            raise DataError(f"{path} cannot be read ({error.strerror}); make it so") from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{path} is damaged ({error}); {cure}") from error
+        return journal
+
+    @classmethod
+    def all_of(cls, root: Path) -> list[MoveJournal]:
+        """Those of a folder that nobody has undone to the end, the oldest first."""
+        numbers = sorted(_numbers(root))
+        return [cls.read(root / HIDDEN / f"apply-{number:04}.jsonl") for number in numbers]
+
+    def _take(self, line: dict[str, Any]) -> None:
+        match line:
+            case {"target": [int(number), str(path)]}:
+                self.moves[number] = dataclasses.replace(self.moves[number], target=path)
+            case {"source": [int(number), str(path)]}:
+                self.moves[number] = dataclasses.replace(self.moves[number], source=path)
+            case {"copied": [int(number), int(device), int(inode)]}:
+                self.copies.setdefault(number, set()).add((device, inode))
+            case {"gone": int(number)}:
+                self.gone.add(number)
+            case {"done": True}:
+                self.is_done = True
+            case {"undone": True}:
+                self.is_undone = True
+
+    def add(self, line: dict[str, Any]) -> None:
+        """Writes a line down, durably.
+
+        Raises:
+            DataError: The disk is full, or it cannot be written.
+        """
+        try:
+            with self.path.open("r+b") as stream:
+                # A line that was cut short would join this one.
+                whole = stream.read().rfind(b"\n") + 1
+                stream.truncate(whole)
+                stream.seek(whole)
+                stream.write(json.dumps(line).encode() + b"\n")
+                stream.flush()
+                os.fsync(stream.fileno())
+        except OSError as error:
+            raise unwritable(self.path, error) from error
+        self._take(line)
+
+    def remove(self) -> None:
+        """Ends it: there is nothing left to undo."""
+        self.path.unlink()
+        flush(self.path.parent)
+
+
+def _numbers(root: Path) -> Iterator[int]:
+    for path in (root / HIDDEN).glob("apply-*.jsonl"):
+        number = path.stem.removeprefix("apply-")
+        if number.isdecimal():
+            yield int(number)
