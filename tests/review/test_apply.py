@@ -388,8 +388,8 @@ def test_a_damaged_journal_is_refused_and_a_line_that_was_cut_short_is_not_there
 
 def test_the_command_loads_nothing_heavy(case):
     code = (
-        "import sys; from saln.cli.apply_command import COMMAND; "
-        "COMMAND(sys.argv[1:]); print(*sys.modules)"
+        "import sys; from saln.cli import main; "
+        "main(['labels', 'apply', *sys.argv[1:]]); print(*sys.modules)"
     )
     command = [sys.executable, "-c", code, str(case.decisions), "--yes"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)

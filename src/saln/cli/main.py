@@ -51,7 +51,7 @@ _KEPT = {
 
 def load_command(name: str) -> Callable[[Sequence[str]], int]:
     """Imports a command: it takes its arguments and gives the exit status."""
-    if name not in _COMMANDS:
+    if name not in (*_COMMANDS, "apply"):
         raise InputError(f"unknown command {name!r}; choose one of {', '.join(_COMMANDS)}")
     module = importlib.import_module(f"saln.cli.{name}_command")
     command: Callable[[Sequence[str]], int] = module.COMMAND
@@ -122,8 +122,10 @@ def _run(words: list[str]) -> int:
     if words[0] == "--version":
         sys.stdout.write(f"saln {saln.__version__}\n")
         return 0
+    # A command of two words, found before the first one's own, which imports torch.
+    name, rest = ("apply", words[2:]) if words[:2] == ["labels", "apply"] else (words[0], words[1:])
     try:
-        return load_command(words[0])(words[1:])
+        return load_command(name)(rest)
     except RuntimeError as error:
         if "killed by signal" in str(error):
             # A signal to the whole process group may reach torch's loader processes first. Then
