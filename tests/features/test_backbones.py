@@ -206,14 +206,15 @@ def test_a_network_of_somebody_elses_is_one_function(monkeypatch, tmp_path):
     assert learner(images).shape == (2, 5)
     assert feature_size("means:2", 32) == 96
     assert NETWORKS.help()["means:BLOCKS"] == "means of blocks of pixels (nothing)"
-    with pytest.raises(InputError, match=r"the prefix 'timm:' .*\(registered: means:BLOCKS\)"):
-        build_network("timm:resnet50", image_size=96, pretrained=False)
+    with pytest.raises(InputError, match=r"the prefix 'mean:' .*\(registered: .*, means:BLOCKS\)"):
+        build_network("mean:2", image_size=96, pretrained=False)
 
 
 def test_a_prefix_that_is_not_registered_says_which_are():
     with pytest.raises(
         InputError,
-        match=r"unknown network 'timm:vit'; choose one of pixels, small-cnn, efficientnet-lite0 or "
-        r"a classifier of torchvision .*; the prefix 'timm:' is not registered .registered: none",
+        match=r"unknown network 'time:vit'; choose one of pixels, small-cnn, efficientnet-lite0, "
+        r"timm:NAME, open_clip:MODEL/TAG, hf:MODEL or a classifier of torchvision .*; the prefix "
+        r"'time:' is not registered .registered: timm:NAME, open_clip:MODEL/TAG, hf:MODEL",
     ):
-        build_network("timm:vit", image_size=32, pretrained=False)
+        build_network("time:vit", image_size=32, pretrained=False)

@@ -106,7 +106,7 @@ def test_a_networks_own_module_is_no_wrapper():
 
     network = Own()
     value = {"module.weight": torch.eye(2), "module.bias": torch.ones(2)}
-    fit_weights(network, "head", value, "they")
+    fit_weights(network, ("head",), value, "they")
     assert torch.equal(network.module.weight, torch.eye(2))
 
 

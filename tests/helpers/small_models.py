@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -97,3 +98,77 @@ def vision_size() -> dict[str, Any]:
         "num_attention_heads": 2,
         "intermediate_size": 32,
     }
+
+
+def save_image_model(folder: Path, kind: str, *, seed: int = 0) -> Path:
+    """A model of ``transformers`` for images of 32 pixels, with its image processor."""
+    import transformers
+
+    size = {**vision_size(), "image_size": 32, "patch_size": 8, "initializer_range": 0.3}
+    cut = {"size": {"shortest_edge": 40}, "crop_size": {"height": 32, "width": 32}}
+    squashed = {"size": {"height": 32, "width": 32}}
+    with seeded_globally(seed, "small image model"):
+        if kind == "dinov2":
+            model: Any = transformers.Dinov2Model(transformers.Dinov2Config(**size))
+            processor: Any = transformers.BitImageProcessor(**cut)
+        elif kind == "clip":
+            texts = {**vision_size(), "vocab_size": 20, "eos_token_id": 2, "bos_token_id": 1}
+            config = transformers.CLIPConfig(
+                text_config=texts, vision_config=size, projection_dim=12
+            )
+            model = transformers.CLIPModel(config)
+            processor = transformers.CLIPImageProcessor(**cut)
+        elif kind == "clip-vision":
+            model = transformers.CLIPVisionModel(transformers.CLIPVisionConfig(**size))
+            processor = transformers.CLIPImageProcessor(**cut)
+        elif kind == "siglip":
+            model = transformers.SiglipVisionModel(transformers.SiglipVisionConfig(**size))
+            processor = transformers.SiglipImageProcessor(**squashed)
+        elif kind == "vit":
+            # As classifiers are published: without a pooler.
+            model = transformers.ViTForImageClassification(transformers.ViTConfig(**size))
+            processor = transformers.ViTImageProcessor(**squashed)
+        else:
+            config = transformers.ConvNextConfig(hidden_sizes=[8, 8, 16, 16], depths=[1] * 4)
+            model = transformers.ConvNextModel(config)
+            processor = transformers.ConvNextImageProcessor(
+                size={"shortest_edge": 32}, crop_pct=0.875
+            )
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
+
+
+def save_open_clip(folder: Path, *, seed: int = 0) -> Path:
+    """A CLIP of open_clip for images of 32 pixels."""
+    import open_clip
+    from safetensors.torch import save_file
+
+    model = {
+        "embed_dim": 12,
+        "vision_cfg": {
+            "image_size": 32, "layers": 2, "width": WIDTH, "head_width": 8, "patch_size": 8,
+        },
+        "text_cfg": {
+            "context_length": 8, "vocab_size": 50, "width": WIDTH, "heads": 2, "layers": 1,
+        },
+    }  # fmt: skip
+    preprocess = {"mean": [0.4, 0.5, 0.6], "std": [0.2, 0.25, 0.3], "interpolation": "bilinear",
+                  "resize_mode": "longest"}  # fmt: skip
+    folder.mkdir(parents=True)
+    facts = {"model_cfg": model, "preprocess_cfg": preprocess}
+    (folder / "open_clip_config.json").write_text(json.dumps(facts))
+    with seeded_globally(seed, "small CLIP"):
+        whole = open_clip.model.CLIP(**model)
+    save_file(whole.state_dict(), folder / "open_clip_model.safetensors")
+    return folder
+
+
+def save_timm(folder: Path, name: str, *, seed: int = 0, **options: Any) -> Path:
+    """A model of timm with five classes, and weights as timm publishes them."""
+    import timm
+
+    with seeded_globally(seed, "small timm"):
+        model = timm.create_model(name, num_classes=5, **options)
+    timm.models.save_for_hf(model, folder, safe_serialization=True)
+    return folder

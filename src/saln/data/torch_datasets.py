@@ -7,16 +7,17 @@ on as the batch; :func:`raise_broken` raises it where the batch is used.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from saln.data.datasets import Examples
 from saln.data.items import MapStyle, read_item
-from saln.data.transforms import Augmentation, EvaluationTransform
+from saln.data.transforms import Augmentation
 from saln.errors import DataError, SalnError
 from saln.randomness import derive_generator
 
@@ -55,7 +56,7 @@ Item = tuple[Tensor, int, int] | SalnError
 class EvaluationView(Dataset[Item]):
     """Examples of any map-style data set as evaluation and feature extraction see them."""
 
-    def __init__(self, examples: MapStyle, transform: EvaluationTransform) -> None:
+    def __init__(self, examples: MapStyle, transform: Callable[[Image.Image], Tensor]) -> None:
         self.examples = examples
         self.transform = transform
 

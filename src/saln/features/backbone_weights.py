@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -133,8 +133,8 @@ def _unwrapped(state: State, known: set[str]) -> State:
     return state
 
 
-def fit_weights(module: nn.Module, head: str, state: State, source: str) -> None:
-    """Loads all but the head, whose number of classes may be another.
+def fit_weights(module: nn.Module, ignored: Sequence[str], state: State, source: str) -> None:
+    """Loads all but parts such as the head, whose number of classes may be another.
 
     What DistributedDataParallel, torch.compile or a module around the network put before all
     names is taken off. ``source`` says in messages where the weights are from.
@@ -142,12 +142,14 @@ def fit_weights(module: nn.Module, head: str, state: State, source: str) -> None
     Raises:
         InputError: They are another network's; the message names tensors of both.
     """
-    ignored = (f"{head}.", *_AUXILIARY)
-    wanted = {
-        key: value for key, value in module.state_dict().items() if not key.startswith(ignored)
-    }
+    parts = (*(f"{part}." for part in ignored), *_AUXILIARY)
+
+    def counts(key: str) -> bool:
+        return not key.startswith(parts) and key not in ignored
+
+    wanted = {key: value for key, value in module.state_dict().items() if counts(key)}
     state = _unwrapped(state, set(wanted))
-    given = {key: value for key, value in state.items() if not key.startswith(ignored)}
+    given = {key: value for key, value in state.items() if counts(key)}
     missing = [key for key in wanted if key not in given]
     unknown = [key for key in given if key not in wanted]
     other = [key for key in wanted if key in given and wanted[key].shape != given[key].shape]

@@ -7,19 +7,27 @@ frozen: its pooled penultimate output is the features.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from saln.data.arguments import as_path
-from saln.data.transforms import IMAGENET, Normalization
+from saln.data.transforms import IMAGENET, EvaluationTransform, Normalization
 from saln.errors import InputError
 from saln.features.backbone_weights import fit_weights, read_weights
-from saln.features.network_registry import NETWORKS, NetworkRequest
+from saln.features.network_registry import (
+    DEFAULT_IMAGE_SIZE,
+    NETWORKS,
+    NetworkRequest,
+    Preprocessing,
+)
 from saln.messages import Placeholder, parameter
 from saln.randomness import seeded_globally
 
@@ -35,6 +43,8 @@ class Network:
         width: How many features the body gives for an image.
         normalization: What the network expects of its input.
         image_size: Pixels that it was built and checked for.
+        own_preprocessing: Its library's, for features; None where it is resized, cropped and
+            normalized as all are.
     """
 
     name: str
@@ -43,6 +53,26 @@ class Network:
     width: int
     normalization: Normalization
     image_size: int
+    own_preprocessing: Preprocessing | None = None
+
+    @property
+    def transform(self) -> Callable[[Image.Image], Tensor]:
+        """Gives float32, (3, image_size, image_size), of an image, for features."""
+        if self.own_preprocessing is not None:
+            return self.own_preprocessing.transform
+        return EvaluationTransform(self.image_size, self.normalization)
+
+    @property
+    def preprocessing(self) -> dict[str, Any]:
+        """What ``transform`` does, as JSON holds it."""
+        facts: dict[str, Any] = {
+            "image_size": self.image_size,
+            "mean": list(self.normalization.mean),
+            "std": list(self.normalization.std),
+        }
+        if self.own_preprocessing is not None:
+            facts["own"] = dict(self.own_preprocessing.facts)
+        return facts
 
     def with_head(self, layer: nn.Module) -> nn.Module:
         """The whole network with ``layer`` as its head."""
@@ -86,7 +116,7 @@ def _find_head(module: nn.Module) -> str:
 def build_network(
     name: str,
     *,
-    image_size: int,
+    image_size: int | None,
     pretrained: bool,
     weights: Path | None = None,
     seed: int = 0,
@@ -96,7 +126,8 @@ def build_network(
 
     Args:
         name: One that ``saln list`` names.
-        image_size: Pixels; checked by a forward pass of one black image.
+        image_size: Pixels; checked by a forward pass of one black image. None for the network's
+            own, which is 224 where it has none.
         pretrained: Load the published weights where there are any.
         weights: A state dict on disk, in the place of the published weights; see
             :func:`saln.features.backbone_weights.read_weights`.
@@ -107,21 +138,24 @@ def build_network(
         InputError: Unknown name, weights that do not fit, or an image size that the
             network cannot take.
         WeightsError: The published weights cannot be downloaded.
-        MissingExtraError: ``efficientnet-lite0`` without the extra ``offline``.
+        MissingExtraError: A network of a package that is not installed.
     """
     kind, argument = NETWORKS.find(name)
+    pixels = image_size or (0 if kind.own_size else DEFAULT_IMAGE_SIZE)
     # A file takes the place of a download: then nothing is fetched.
     published = pretrained and weights is None
     with seeded_globally(seed, "network"):
-        built = kind.make(NetworkRequest(name, argument, image_size, published, named))
+        built = kind.make(NetworkRequest(name, argument, pixels, published, named))
     module, head = built.module, _find_head(built.module) if built.head is None else built.head
     if weights is not None:
-        if not module.state_dict():
-            raise InputError(f"{name} has no weights; leave {parameter(named)} out")
+        if built.weights_from or not module.state_dict():
+            reason = built.weights_from and f"takes its weights from {built.weights_from}"
+            raise InputError(f"{name} {reason or 'has no weights'}; leave {parameter(named)} out")
         file = as_path(weights, "weights")
-        fit_weights(module, head, read_weights(file), f"weights file {file}")
+        ignored = (head, *built.passed_over)
+        fit_weights(module, ignored, read_weights(file), f"weights file {file}")
     elif built.state is not None:
-        fit_weights(module, head, built.state, f"the published weights of {name}")
+        fit_weights(module, (head,), built.state, f"the published weights of {name}")
     width = built.width
     if head:
         # Of a linear layer (outputs, inputs), of a convolution (outputs, inputs, 1, 1).
@@ -129,12 +163,16 @@ def build_network(
         _set_module(module, head, nn.Identity())
     # Channels beside one another: the same numbers, up to 1.5 times as fast on a CPU.
     module.to(memory_format=torch.channels_last)
-    network = Network(name, module, head, width, built.normalization, image_size)
-    _check_size(network)
-    return network
+    network = Network(
+        built.name or name, module, head, width, built.normalization, pixels or built.image_size,
+        built.preprocessing,
+    )  # fmt: skip
+    found = _check_size(network)
+    return network if width else dataclasses.replace(network, width=found)
 
 
-def _check_size(network: Network) -> None:
+def _check_size(network: Network) -> int:
+    """Runs the network over a black image; gives the number of features."""
     image_size = network.image_size
     try:
         # In eval mode: batch normalization refuses one image in training.
@@ -146,22 +184,27 @@ def _check_size(network: Network) -> None:
             f"({str(error).splitlines()[0]}); give another {parameter('image_size')}, "
             "e.g. 224"
         ) from error
-    if shape != (1, network.width):
+    if len(shape) != 2 or shape != (1, network.width or shape[1]):
         raise InputError(
             f"{network.name} gives features of shape {shape} for one image of {image_size} "
-            f"pixels, expected (1, {network.width}); give another {parameter('image_size')}, "
-            "e.g. 224"
+            f"pixels, expected (1, {network.width or 'width'}); give another "
+            f"{parameter('image_size')}, e.g. 224"
         )
+    return int(shape[1])
 
 
-def build_backbone(name: str, *, image_size: int, weights: Path | None = None) -> Network:
+def build_backbone(
+    name: str, *, image_size: int | None = None, weights: Path | None = None
+) -> Network:
     """Builds a frozen network with published or given weights, in eval mode.
+
+    The image size is its own, or 224, when not given.
 
     Raises:
         InputError: As :func:`build_network`; or the network has no published weights
             and none are given.
         WeightsError: The published weights cannot be downloaded.
-        MissingExtraError: ``efficientnet-lite0`` without the extra ``offline``.
+        MissingExtraError: A network of a package that is not installed.
     """
     if weights is None and not NETWORKS.find(name)[0].published:
         raise InputError(
@@ -228,9 +271,11 @@ def inference_mode_of(module: nn.Module) -> Iterator[None]:
             layer.training = True
 
 
-def feature_size(name: str, image_size: int) -> int:
+def feature_size(name: str, image_size: int) -> int | None:
     """The image size for features, where none is asked for.
 
-    The learner's image size; for networks made for ImageNet at least 96 pixels.
+    The learner's image size; for networks made for ImageNet at least 96 pixels; None for those
+    that bring their own.
     """
-    return max(image_size, NETWORKS.find(name)[0].min_feature_size)
+    kind = NETWORKS.find(name)[0]
+    return None if kind.own_size else max(image_size, kind.min_feature_size)

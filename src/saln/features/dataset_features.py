@@ -34,7 +34,8 @@ def named_backbone(
 ) -> Network:
     """The frozen network for images that a learner sees at ``image_size`` pixels.
 
-    Its own ``size``, when not given, is the same, but for networks made for ImageNet at least 96.
+    Its own ``size``, when not given, is the same, but for networks made for ImageNet at least 96,
+    and for those of other libraries what they expect.
 
     Raises:
         SalnError: As :func:`saln.features.backbones.build_backbone`.
@@ -63,7 +64,7 @@ class DatasetExtraction:
     backbone_weights: Path | None = None
     """Its state dict, in the place of a download."""
     feature_size: int | None = None
-    """Pixels that it sees; the data set's own default, at least 96, when not given."""
+    """Pixels that it sees; when not given the network's own, or the data set's, at least 96."""
     limit: int | None = None
     """Use at most this many training images."""
     split_seed: int = 0

@@ -261,11 +261,7 @@ def plan_extraction(
         "backbone": network.name,
         "weights": network.identity(),
         "width": network.width,
-        "preprocessing": {
-            "image_size": network.image_size,
-            "mean": list(network.normalization.mean),
-            "std": list(network.normalization.std),
-        },
+        "preprocessing": network.preprocessing,
         "precision": "float32" if precision is None else "mixed",
         "dataset_fingerprint": fingerprint(dataset),
     }
@@ -329,7 +325,7 @@ def extract_features(
             store that is damaged or holds something else, or a disk that cannot be
             written to. Finished shards are kept.
         WeightsError: The published weights cannot be downloaded.
-        MissingExtraError: ``efficientnet-lite0`` without the extra ``offline``.
+        MissingExtraError: A backbone of a package that is not installed.
     """
     plan = plan_extraction(
         dataset, backbone, cache_dir=cache_dir, rank=rank, world_size=world_size, **options
@@ -347,4 +343,7 @@ def _store_path(cache_dir: Path, name: str, network: Network, identity: dict[str
     # Whatever changes the rows changes the name, so that stores never take each other's place.
     key = hashlib.blake2b(json.dumps(identity).encode(), digest_size=6).hexdigest()
     slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[-40:]
-    return cache_dir / f"{slug}-{network.name}-{network.image_size}px-{key}"
+    backbone = network.name
+    if network.own_preprocessing is not None:  # libraries' names hold what folders' may not
+        backbone = re.sub(r"[^\w.-]+", "-", backbone)[-60:]
+    return cache_dir / f"{slug}-{backbone}-{network.image_size}px-{key}"

@@ -6,20 +6,20 @@ import contextlib
 import functools
 import logging
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from saln.data.file_names import name_of
 from saln.data.items import MapStyle
 from saln.data.torch_datasets import Batch, EvaluationView, collate
-from saln.data.transforms import EvaluationTransform
 from saln.errors import DataError, InputError, SalnError
 from saln.features.backbones import Network, inference_mode_of
 from saln.features.manifest import Skipped
@@ -85,7 +85,9 @@ def _to_float16(
 class _View(Dataset[Any]):
     """Examples as a backbone sees them; in the place of one that cannot be read, why."""
 
-    def __init__(self, dataset: MapStyle, transform: EvaluationTransform, skip: bool) -> None:
+    def __init__(
+        self, dataset: MapStyle, transform: Callable[[Image.Image], Tensor], skip: bool
+    ) -> None:
         self.view = EvaluationView(dataset, transform)
         self.skip = skip
 
@@ -147,9 +149,8 @@ class ExtractionJob:
         batches: list[Any] = [
             shard[start : start + size] for shard in shards for start in range(0, len(shard), size)
         ]
-        transform = EvaluationTransform(network.image_size, network.normalization)
         loader = DataLoader(
-            _View(self.dataset, transform, self.skip),
+            _View(self.dataset, network.transform, self.skip),
             batch_sampler=batches,
             collate_fn=functools.partial(_collate, network.image_size),
             num_workers=self.workers,

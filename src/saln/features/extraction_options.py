@@ -16,8 +16,6 @@ from saln.distributed import Rank
 from saln.errors import InputError
 from saln.features.backbones import Network, build_backbone, wrap_backbone
 
-# Pixels, for networks made for ImageNet.
-DEFAULT_IMAGE_SIZE = 224
 # A multiple of every batch size in use. A kill costs at most so many rows, or two times.
 SHARD_ROWS = 1024
 
@@ -31,7 +29,7 @@ class ExtractionOptions(TypedDict, total=False):
     weights: str | Path | None
     """A state dict on disk, in the place of the published weights."""
     image_size: int | None
-    """Pixels; 224 when not given, which networks made for ImageNet expect."""
+    """Pixels; when not given the network's own, or 224, which those made for ImageNet expect."""
     normalization: Normalization | None
     """For a module: what it expects of its input; ImageNet's when not given."""
     name: str | None
@@ -135,9 +133,8 @@ class ExtractionSettings:
             # 224 pixels would be right for neither: they are made for small images.
             if self.image_size is None and backbone in ("pixels", "small-cnn"):
                 raise InputError(f"{backbone} has no usual image size; give image_size, e.g. 32")
-            size = self.image_size or DEFAULT_IMAGE_SIZE
             file = None if self.weights is None else as_path(self.weights, "weights")
-            return build_backbone(backbone, image_size=size, weights=file)
+            return build_backbone(backbone, image_size=self.image_size, weights=file)
         if self.weights is not None:
             raise InputError("weights are for a backbone that is a name; load the module's before")
         if isinstance(backbone, Network):

@@ -6,6 +6,7 @@ Code that comes with a model is never run; of two files of weights that of safet
 from __future__ import annotations
 
 import contextlib
+import importlib
 import logging
 import os
 from collections.abc import Callable, Iterator
@@ -98,8 +99,7 @@ def first_line(error: Exception) -> str:
 @contextlib.contextmanager
 def _no_chatter() -> Iterator[None]:
     """Without bars and reports on the terminal, which a program of its own writes to."""
-    from transformers.utils import logging as chatter
-
+    chatter: Any = importlib.import_module("transformers.utils.logging")
     loggers = [logging.getLogger(name) for name in ("transformers", "huggingface_hub")]
     levels = [logger.level for logger in loggers]
     bars = chatter.is_progress_bar_enabled()

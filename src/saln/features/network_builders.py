@@ -102,3 +102,7 @@ def _torchvision(request: NetworkRequest) -> BuiltNetwork:
             f"connect to the internet once (torch keeps a copy); give a file with "
             f"{parameter(request.named, Placeholder('FILE'))}; or {alternatives}"
         ) from error
+
+
+# At the end, as help lists the networks in this order.
+from saln.features import library_networks, transformers_networks  # noqa: E402, F401

@@ -12,15 +12,18 @@ are the same for all.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from PIL import Image
 from torch import Tensor, nn
 
 from saln.data.name_registry import NameRegistry, RegisteredName
 from saln.data.transforms import IMAGENET, Normalization
 
+# Pixels that networks made for ImageNet expect.
+DEFAULT_IMAGE_SIZE = 224
 # Below this many pixels the last feature map of an ImageNet network is smaller than 3 x 3.
 MIN_FEATURE_SIZE = 96
 
@@ -31,7 +34,8 @@ class NetworkRequest(NamedTuple):
     Attributes:
         name: The whole name.
         argument: What stands behind the prefix.
-        image_size: Pixels.
+        image_size: Pixels; 0 for the network's own, which only one registered with ``own_size``
+            is asked for.
         pretrained: Whether the published weights are wanted.
         named: The parameter that a file of weights would be given as, for messages.
     """
@@ -43,6 +47,18 @@ class NetworkRequest(NamedTuple):
     named: str
 
 
+class Preprocessing(NamedTuple):
+    """What a network's own library does to an image before the network sees it.
+
+    Attributes:
+        transform: An RGB image to float32, (3, image_size, image_size); can be pickled.
+        facts: What it does, as JSON holds it: rows made by another are kept apart.
+    """
+
+    transform: Callable[[Image.Image], Tensor]
+    facts: Mapping[str, Any]
+
+
 class BuiltNetwork(NamedTuple):
     """A network with random or published weights.
 
@@ -52,7 +68,13 @@ class BuiltNetwork(NamedTuple):
         normalization: What it expects of its input.
         head: The dotted name of its last layer; found when it is None: the last linear layer, or
             the last convolution where there is none. Empty where the module gives features.
-        width: How many features an image has, where ``head`` is empty.
+        width: How many features an image has, where ``head`` is empty; 0: as many as it gives.
+        image_size: The pixels that it was built for, where its own were asked for.
+        preprocessing: For features, in the place of a resize of the shorter side, a center crop
+            and ``normalization``.
+        passed_over: Parts of a file of weights that it has no place for, such as a text encoder.
+        weights_from: In words, where its weights are from, if they cannot be a file's.
+        name: In the place of the one that was asked for, in the names of stores.
     """
 
     module: nn.Module
@@ -60,6 +82,11 @@ class BuiltNetwork(NamedTuple):
     normalization: Normalization = IMAGENET
     head: str | None = None
     width: int = 0
+    image_size: int = 0
+    preprocessing: Preprocessing | None = None
+    passed_over: tuple[str, ...] = ()
+    weights_from: str = ""
+    name: str = ""
 
 
 @dataclass(frozen=True)
@@ -68,6 +95,7 @@ class NetworkKind(RegisteredName):
 
     min_feature_size: int = MIN_FEATURE_SIZE
     published: bool = True
+    own_size: bool = False
 
 
 Builder = Callable[[NetworkRequest], BuiltNetwork]
@@ -85,6 +113,7 @@ def register_network(
     members: Callable[[], Iterable[str]] | None = None,
     min_feature_size: int = MIN_FEATURE_SIZE,
     published: bool = True,
+    own_size: bool = False,
 ) -> Callable[[Builder], Builder]:
     """Registers a function as the builder of a network, as a decorator.
 
@@ -100,6 +129,7 @@ def register_network(
         members: For a family without a prefix: gives the names that are in it.
         min_feature_size: Fewest pixels for features, where none are asked for.
         published: Whether its features mean something without a file of weights.
+        own_size: Whether each has its own image size, for features where none is asked for.
 
     Raises:
         InputError: Another function has the name already, or it is no name.
@@ -112,4 +142,5 @@ def register_network(
         members=members,
         min_feature_size=min_feature_size,
         published=published,
+        own_size=own_size,
     )

@@ -141,12 +141,12 @@ def _vocabulary(tokenizer: Any) -> bytes:
 def _load_tokenizer(source: str, *, local_files_only: bool) -> tuple[Any, bool]:
     """A tokenizer, and whether the first token stands for a text in the place of the mean."""
     from transformers import AutoTokenizer
-    from transformers.utils import cached_file
+    from transformers.utils import hub
 
     tokenizer = AutoTokenizer.from_pretrained(
         source, local_files_only=local_files_only, trust_remote_code=False
     )
-    find: Any = cached_file
+    find: Any = hub.cached_file
     file = find(
         source,
         _POOLING,
