@@ -164,8 +164,8 @@ class FeatureCache:
 
     def __init__(self, folder: Path, network: Network, **options: Any) -> None:
         slug = re.sub(r"[^a-z0-9]+", "-", network.name.lower()).strip("-")[-60:]
-        # The pixels' scale too: a network of one's own has it beside its weights.
-        made_by = f"{network.identity()} {network.normalization} {network.image_size}"
+        # What is done to images too: it is no part of the weights.
+        made_by = f"{network.identity()} {network.preprocessing}"
         digest = hashlib.blake2b(made_by.encode(), digest_size=6).hexdigest()
         self.folder = folder / f"{slug}-{network.image_size}px-{digest}"
         self.network = network

@@ -35,8 +35,8 @@ class IssueOptions(TypedDict, total=False):
     """The frozen network; when not given, the best one whose weights are on this machine."""
     backbone_weights: Path | None
     """Its state dict, in the place of a download."""
-    feature_size: int
-    """Pixels that it sees; 224 when not given."""
+    feature_size: int | None
+    """Pixels that it sees; its own, or 224, when not given."""
     data_root: Path
     """Of a data set by name: where cifar10 and oxford-pet are."""
     download: bool

@@ -12,8 +12,8 @@ from typing import Literal
 from saln.data.arguments import as_path
 from saln.data.dataset_registry import DATASETS
 from saln.errors import InputError
-from saln.features.backbones import Network
-from saln.features.dataset_features import DatasetExtraction, named_backbone
+from saln.features.backbones import Network, build_backbone
+from saln.features.dataset_features import DatasetExtraction
 from saln.features.default_backbone import default_backbone
 from saln.features.extraction import Progress
 from saln.features.network_registry import NETWORKS
@@ -48,8 +48,8 @@ class ImageSettings:
     texts tfidf (words and pieces of words) or hf:MODEL."""
     backbone_weights: Path | None = None
     """Its state dict, in the place of a download."""
-    feature_size: int = 224
-    """Pixels that it sees: fewer are quicker, and find less."""
+    feature_size: int | None = None
+    """Pixels that it sees: fewer are quicker, and find less; its own, or 224, when not given."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the backbone runs."""
     workers: int = 0
@@ -90,8 +90,11 @@ class ImageSettings:
         Raises:
             SalnError: As :func:`saln.features.build_backbone`.
         """
-        name, size = self.backbone or default_backbone(), self.feature_size
-        return named_backbone(name, size, size=size, weights=self.backbone_weights)
+        return build_backbone(
+            self.backbone or default_backbone(),
+            image_size=self.feature_size,
+            weights=self.backbone_weights,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
