@@ -83,6 +83,7 @@ class Features:
         n_classes: C.
         kept: Where the neighbors are kept once they are known; None to keep none.
         device: Where logistic regressions are fitted.
+        strengths: Their inverse regularizations, of which the likeliest is taken.
     """
 
     train: NDArray[np.float32]
@@ -90,6 +91,7 @@ class Features:
     n_classes: int
     kept: Path | None = None
     device: str = "cpu"
+    strengths: tuple[float, ...] = STRENGTHS
 
     @cached_property
     def table(self) -> NeighborTable:
@@ -204,8 +206,8 @@ def _cleanlab(data: Features, labels: Labels) -> Findings:
         own = probabilities[np.arange(len(unseen)), labels[unseen]]
         return float(np.log(own.clip(1e-12)).mean())
 
-    firsts = {strength: held_out(strength, 0) for strength in STRENGTHS}
-    best = max(STRENGTHS, key=lambda strength: likelihood(firsts[strength]))
+    firsts = {strength: held_out(strength, 0) for strength in data.strengths}
+    best = max(data.strengths, key=lambda strength: likelihood(firsts[strength]))
     probabilities = np.empty((len(labels), data.n_classes))
     for fold, (_, unseen) in enumerate(folds):
         probabilities[unseen] = firsts[best] if fold == 0 else held_out(best, fold)
