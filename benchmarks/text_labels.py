@@ -60,9 +60,13 @@ class UnscaledFeatures(Features):
         return torch.from_numpy(rows / rows.std()).to(self.device)
 
 
-def docstrings() -> tuple[list[str], Labels]:
-    """Docstrings of Python's standard library and their packages' numbers; read, not imported."""
-    root = Path(sysconfig.get_path("stdlib"))
+def docstrings(root: Path | None = None) -> tuple[list[str], Labels]:
+    """Docstrings of a folder of packages and their packages' numbers; read, not imported.
+
+    Args:
+        root: Python's own standard library when None.
+    """
+    root = root or Path(sysconfig.get_path("stdlib"))
     found: dict[str, dict[str, None]] = {}
     for path in sorted(root.rglob("*.py")):
         package = path.relative_to(root).parts[0].removesuffix(".py")

@@ -82,6 +82,24 @@ def finders(results: Path) -> str:
     return markdown(columns, lines, left=3) if lines else ""
 
 
+def text_finders(results: Path) -> str:
+    """How well wrong labels of texts are found, best AUROC first."""
+    lines = []
+    rows = read_rows(results, "text-labels")
+    for (dataset,), own in grouped(rows, "dataset").items():
+        by_finder = grouped(own, "finder")
+        for (name,) in sorted(by_finder, key=lambda key: -_mean(by_finder[key], "auroc")):
+            cells = []
+            for key, scale, digits in (
+                ("auroc", 1, 4), ("f1", 1, 3), ("estimated_noise_rate", 100, 1)
+            ):  # fmt: skip
+                values = [scale * row[key] for row in by_finder[name,]]
+                cells.append(interval_text(*mean_interval(values), digits))
+            lines.append([dataset, f"{own[0]['texts']:,}", str(own[0]["classes"]), name, *cells])
+    columns = ("texts", "of them", "classes", "finder", "AUROC", "F1", "estimated (%)")
+    return markdown(columns, lines, left=4) if lines else ""
+
+
 def finders_against_best(results: Path) -> str:
     """Ours less the best rival of each cell and measure, seed by seed."""
     lines = []
@@ -191,6 +209,7 @@ TABLES = {
     "judging-scale": judging_scale,
     "judging-speed": judging_speed,
     "finders": finders,
+    "text-finders": text_finders,
     "finders-against-best": finders_against_best,
     "judged-scratch": judged_scratch,
 }
