@@ -71,6 +71,26 @@ TAKEN = {
 }  # fmt: skip
 
 
+TARGETS = CLASSES + np.array([0.0, 0.5, 0.25] * 4)  # numbers to be predicted
+NO_CLASSES = {
+    **{kind: TARGETS.astype(kind) for kind in ("f2", "f4", "f8", "longdouble", "object")},
+    "(n, 1)": TARGETS[:, None],
+    "a list": TARGETS.tolist(),
+    "a tensor": torch.from_numpy(TARGETS),
+    "a tensor of bfloat16": torch.from_numpy(TARGETS).bfloat16(),
+    "a column": column(TARGETS),
+    "a column that may lack values": column(TARGETS, dtype="Float64"),
+    "one fraction among whole numbers": [0, 0.5, *range(10)],
+}
+
+
+@pytest.mark.parametrize("kind", NO_CLASSES)
+def test_numbers_to_be_predicted_are_refused_and_never_cut(kind, tmp_path):
+    with pytest.raises(InputError, match=r"example 1 is \d\.\d+, which is no class.*regression"):
+        write_store(tmp_path / "store", ROWS, NO_CLASSES[kind])
+    assert not (tmp_path / "store").exists()
+
+
 @pytest.mark.parametrize("kind", TAKEN)
 def test_labels_whose_meaning_is_plain_are_taken(kind, tmp_path):
     store = write_store(tmp_path / "store", ROWS, TAKEN[kind])

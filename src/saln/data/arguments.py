@@ -226,7 +226,8 @@ def as_labels(
             array != np.floor(array),
             array,
             ", which is no class; give whole numbers: numbers to be predicted have no classes, "
-            "so sort them into intervals first",
+            "so sort them into intervals first; `saln labels --task regression` judges them as "
+            "they are",
         )
     if array.dtype.kind in "if":
         _refuse(array < 0, array, "; give 0 or more, and leave out what has no class")
