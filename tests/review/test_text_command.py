@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 import pytest
+from PIL import Image
 from review.test_multi_label import examples
 from review.test_numeric_labels import linear, wrongly
 
@@ -98,6 +99,62 @@ def test_columns_that_were_guessed_are_said(run, tmp_path):
     assert status == 0, err
     assert "columns  text = sentence, label = label" in out
     assert "the first: 119 (blank: no text)" in out
+
+
+def test_an_encoder_of_transformers_reads_each_text_once(run, tmp_path):
+    from helpers.small_models import save_text_encoder
+
+    texts, given, _, _ = topics(200)
+    words = sorted({word for text in texts for word in text.split()})
+    save_text_encoder(tmp_path / "model", words)
+    write_table(tmp_path / "data.csv", text=texts, label=given)
+    arguments = ("labels", "data.csv", "--backbone", "hf:model", "--json")
+    status, out, err = run(*arguments)
+    assert status == 0, err
+    facts = json.loads(out)
+    assert (facts["backbone"], facts["features_computed"]) == ("hf:model", 200)
+    assert len(rows_of(tmp_path / "labels-data")) == 200
+    write_table(
+        tmp_path / "data.csv", text=[*texts[50:], "a new one"], label=[*given[50:], "music"]
+    )
+    assert json.loads(run(*arguments)[1])["features_computed"] == 1
+
+
+def test_a_table_of_paths_is_judged_by_its_images(run, tmp_path):
+    random = np.random.default_rng(0)
+    colors = {"blue": (20, 30, 200), "red": (210, 40, 30)}
+    (tmp_path / "photos").mkdir()
+    names, labels = [], []
+    for number in range(60):
+        color = list(colors)[number % 2]
+        pixels = np.array(colors[color]) + random.normal(0, 25, (12, 12, 3))
+        picture = Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+        picture.save(tmp_path / "photos" / f"{number}.png")
+        names.append(f"photos/{number}.png")
+        labels.append(color if number not in (4, 7) else list(colors)[1 - number % 2])
+    write_table(tmp_path / "data.tsv.csv", file=[*names, "photos/none.png"], label=[*labels, "red"])
+    small = ("--backbone", "pixels", "--feature-size", "8")
+    status, _, err = run("labels", "data.tsv.csv", *small, "--image-column", "file")
+    assert status == 0, err
+    rows = {row["id"]: row for row in rows_of(tmp_path / "labels-data.tsv")}
+    doubted = {name for name, row in rows.items() if row["believed"] not in ("", row["given"])}
+    assert doubted == {"photos/4.png", "photos/7.png"}
+    assert rows["photos/none.png"]["problem"].startswith("unreadable")
+
+
+def test_a_data_set_of_hugging_face_is_one_of_texts_where_it_has_no_images(run, tmp_path):
+    datasets = pytest.importorskip("datasets")
+    texts, given, _, wrong = topics(200)
+    table = datasets.Dataset.from_dict({"text": texts, "label": given})
+    table.train_test_split(0.25, seed=0).save_to_disk(str(tmp_path / "set"))
+    status, _, err = run("labels", "hf:set")
+    assert status == 0, err
+    rows = rows_of(tmp_path / "labels-set")
+    assert {row["split"] for row in rows} == {"train", "test"}
+    of = dict(zip(texts, wrong.tolist(), strict=True))
+    loaded = datasets.load_from_disk(str(tmp_path / "set"))
+    every = [*loaded["train"]["text"], *loaded["test"]["text"]]
+    assert np.mean([of[every[int(row["id"])]] for row in rows[:20]]) > 0.8
 
 
 def test_sets_of_labels_are_judged_class_by_class(run, tmp_path):

@@ -100,7 +100,10 @@ def _by_itself(
 ) -> tuple[Halves, int]:
     """As :func:`_together`; only new texts are read, each once."""
     held = _held(folder)
-    first = {keys[row]: row for row in reversed(said) if keys[row] not in held}
+    first: dict[str, int] = {}
+    for row in said:
+        if keys[row] not in held:
+            first.setdefault(keys[row], row)
     missing = list(first)
     started, done = time.perf_counter(), 0
 
