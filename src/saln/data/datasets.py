@@ -149,14 +149,9 @@ def stratified_part(
 ) -> npt.NDArray[np.int64]:
     """Draws ``count`` positions so that each class has its share, to within one example.
 
-    Systematic sampling: the examples stand in a row, class by class, shuffled inside
-    each class, and every (n / count)-th is taken from a random start.
-
-    Returns:
-        int64, (count,), distinct, ascending.
-
-    Raises:
-        InputError: Labels that are no whole numbers, or more to draw than there are.
+    Systematic sampling: the examples stand in a row, class by class, shuffled inside each
+    class, and every (n / count)-th is taken from a random start. Gives int64, (count,),
+    distinct, ascending; raises InputError for labels that are no whole numbers, or too few.
     """
     labels = as_wholes(labels, "labels")
     count = as_whole(count, "count", 0)
@@ -173,10 +168,7 @@ def stratified_part(
 
 
 def _usual_size(images: ImageSource) -> int:
-    """32 pixels where all images are of 32 x 32, as CIFAR's are, else 224.
-
-    Known by some images' headers, spread over the split.
-    """
+    """32 pixels where all images are of 32 x 32, by some of their headers (CIFAR), else 224."""
     for row in np.unique(np.linspace(0, len(images) - 1, _LOOKED_AT).astype(np.int64)):
         try:
             if images.header(int(row)) != (32, 32):

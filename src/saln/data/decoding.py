@@ -51,12 +51,7 @@ Pixels = npt.NDArray[Any]
 
 
 def refuse_special(path: Path) -> None:
-    """Refuses files that no library of pictures should be given; of others nothing is asked.
-
-    Raises:
-        OSError: A pipe or a device, which would be waited for; or PostScript, for which Pillow
-            starts another program.
-    """
+    """Raises OSError for a pipe or device, which is waited for, and for PostScript, a program."""
     if not path.exists():
         return  # whoever opens it says so
     _refuse_irregular(path.stat())
@@ -111,10 +106,8 @@ def look_at(source: Path | bytes | BinaryIO) -> tuple[int, int]:
     """Width and height as stored, read from the header, and a look whether the end is there.
 
     The pixels are decoded only where the end is not what it should be: some cameras write more
-    behind it, and most of what is cut short is recognized at no cost.
-
-    Raises:
-        Exception: It is no picture, or one cut short. Decoders raise many kinds; all mean the same.
+    behind it, and most of what is cut short is recognized at no cost. Decoders raise many kinds
+    of Exception; all mean that it is no picture, or one cut short.
     """
     with _opened(source) as image:
         size = image.size
@@ -189,10 +182,7 @@ def load_rgb(source: Any, *, least: int | None = None) -> Image.Image:
 
 
 def _orientation(noted: Any) -> int:
-    """The orientation in what a camera noted (EXIF: a small TIFF), 1 for upright or unknown.
-
-    Read by hand: Pillow raises errors of many kinds where it is broken, and the picture is not.
-    """
+    """The orientation in what a camera noted (EXIF: a small TIFF), 1 for upright or unknown."""
     content = noted.removeprefix(b"Exif\0\0") if isinstance(noted, bytes) else b""
     order = {b"II": "<", b"MM": ">"}.get(content[:2])
     if order is None or len(content) < 10:
@@ -212,11 +202,9 @@ def to_rgb(image: Image.Image) -> Image.Image:
     """A picture of any mode as RGB of 8 bits; transparency is dropped.
 
     Pillow's own conversion cuts off what is above 255. Here pictures of more than 8 bits are
-    scaled by the range of their kind: whole numbers of 16 bits by 65,535, fractions by 1 or 255.
-
-    Raises:
-        ValueError: It is not known by which range the values are to be scaled, or hardly a shade
-            would be left; the message has the cure.
+    scaled by the range of their kind: whole numbers of 16 bits by 65,535, fractions by 1 or
+    255. Raises ValueError where the range is not known, or hardly a shade would be left; it has
+    the cure.
     """
     return _convert(image, str(getattr(image, "tile", "")))
 
@@ -238,14 +226,10 @@ def _convert(image: Image.Image, stored: str) -> Image.Image:
 
 
 def array_to_rgb(pixels: Pixels) -> Image.Image:
-    """Pixels as a picture of RGB with 8 bits.
+    """Pixels as a picture of RGB with 8 bits; ValueError for another shape or range.
 
-    Args:
-        pixels: (height, width), (height, width, c) or (c, height, width) with c 1, 3 or 4;
-            booleans, whole numbers, or fractions in [0, 1] or [0, 255]; see :func:`to_rgb`.
-
-    Raises:
-        ValueError: Another shape or range.
+    They are (height, width), (height, width, c) or (c, height, width) with c 1, 3 or 4;
+    booleans, whole numbers, or fractions in [0, 1] or [0, 255]; see :func:`to_rgb`.
     """
     shape = pixels.shape
     if pixels.ndim == 3 and shape[2] not in (1, 3, 4) and shape[0] in (1, 3, 4):

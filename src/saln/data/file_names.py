@@ -15,10 +15,7 @@ PATHS = ("samples", "imgs", "_samples", "_images", "_image_files", "_image_paths
 
 
 def name_of(dataset: Any, index: int) -> str | None:
-    """The name of an example's file, or of its row; None where a data set tells neither.
-
-    Nothing is opened. A data set's own method ``name_of(index)`` comes first.
-    """
+    """The name of an example's file or row, None where nothing tells it; opens nothing."""
     given = getattr(dataset, "name_of", None)
     if callable(given):
         return str(given(index))

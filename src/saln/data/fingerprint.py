@@ -145,20 +145,14 @@ def _feed(dataset: Any, digest: _Digest) -> None:
 def fingerprint(dataset: MapStyle) -> str:
     """A hash that changes when a data set's examples, sizes, order or labels change.
 
-    What is hashed, the first of these that there is: the data set's own ``fingerprint``
-    (text, or a method without arguments that gives it); of a ``Subset`` or
-    ``ConcatDataset`` that of what it is made of; the columns of a Hugging Face data
-    set, images by name and encoded size; the files' names and sizes, or the arrays, of
-    a data set laid out like torchvision's; 32 examples, spread evenly. Arrays in memory
-    are hashed whole, those mapped from a file in 32 places. The same in every process;
-    files may move together to another folder.
-
-    Args:
-        dataset: Any map-style data set; random transforms left out.
-
-    Raises:
-        InputError: No map-style data set, an empty one, or one of examples that are not
-            an image with a label. One that cannot be read is hashed as such.
+    What is hashed, the first of these that there is: the data set's own ``fingerprint`` (text,
+    or a method without arguments that gives it); of a ``Subset`` or ``ConcatDataset`` that of
+    what it is made of; the columns of a Hugging Face data set, images by name and encoded size;
+    the files' names and sizes, or the arrays, of a data set laid out like torchvision's; 32
+    examples, spread evenly. Arrays in memory are hashed whole, those mapped from a file in 32
+    places. The same in every process; files may move together to another folder. Random
+    transforms must be left out. What cannot be read is hashed as such; raises InputError for
+    what is no data set of images with labels, or empty.
     """
     digest = _Digest()
     _feed(dataset, digest)

@@ -52,12 +52,7 @@ def unreadable_images(examples: Examples) -> tuple[Unreadable, ...]:
 
 
 def check_headers(data: DataSet) -> None:
-    """Refuses a data set some of whose images cannot be read, by :func:`unreadable_images`.
-
-    Raises:
-        DataError: The message has the number of such images, the first one's reason and the
-            others' names.
-    """
+    """Raises DataError where images cannot be read: how many, the first one's reason, names."""
     parts = {"train": data.train, "reference": data.reference}
     parts |= {"validation": data.validation, "test": data.test}
     found = [one for part in parts.values() for one in unreadable_images(part)]

@@ -28,18 +28,10 @@ class ImageSource(Protocol):
         """The number of images."""
 
     def load(self, row: int) -> Image.Image:
-        """Opens one image, upright, as RGB of 8 bits.
-
-        Raises:
-            DataError: The image cannot be read; the message names it.
-        """
+        """Opens one image, upright, as RGB of 8 bits; the DataError names what cannot be read."""
 
     def header(self, row: int) -> tuple[int, int]:
-        """Width and height as stored, and whether the end is there: far less work than loading.
-
-        Raises:
-            DataError: The image is none, or cut short; the message names it.
-        """
+        """Width and height as stored, and whether the end is there; DataError names the image."""
 
     def name_of(self, row: int) -> str:
         """What a person finds the image by."""
@@ -154,15 +146,11 @@ def _file_size(path: str | Path) -> int:
 class TableImages:
     """Images in a column of a Hugging Face data set (`datasets`), as the table holds them.
 
-    Encoded bytes, or mappings with bytes or a path, as the feature ``Image`` stores them; paths;
-    or arrays of pixels. The package's own decoding is left out: it would let Pillow try formats
-    that start other programs, and cut off what is above 8 bits.
-
-    Args:
-        table: The data set, without a selection of rows.
-        column: The column's name.
-        name: What a person knows the table by.
-        folder: Where paths that are not absolute begin.
+    Encoded bytes, or mappings with bytes or a path, as the feature ``Image`` stores them;
+    paths, which begin at ``folder`` where they are not absolute; or arrays of pixels. The
+    package's own decoding is left out: it would let Pillow try formats that start other
+    programs, and cut off what is above 8 bits. The ``table`` has no selection of rows; ``name``
+    is what a person knows it by.
     """
 
     table: Any

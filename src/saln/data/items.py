@@ -39,11 +39,7 @@ class MapStyle(Protocol):
 
 
 def check_map_style(dataset: Any) -> None:
-    """Refuses what has no length or no positions, and what is empty.
-
-    Raises:
-        InputError: The message names the type and the cure.
-    """
+    """Raises InputError for what has no length or no positions, and for what is empty."""
     name = type(dataset).__name__
     if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
         raise InputError(

@@ -72,11 +72,7 @@ class NameRegistry(Generic[Entry]):
         self._seen: set[str] = set()
 
     def add(self, entry: Entry) -> None:
-        """Registers a name.
-
-        Raises:
-            InputError: Another function has it already, or it is no name.
-        """
+        """Registers a name; InputError where another function has it, or it is none."""
         name = entry.name
         bad = not isinstance(name, str) or not name or name.strip() != name or "," in name
         if bad or ":" in name[:-1] or name.endswith(":") != bool(entry.argument):
@@ -101,11 +97,7 @@ class NameRegistry(Generic[Entry]):
         return register
 
     def find(self, spec: str) -> tuple[Entry, str]:
-        """What a name stands for, and what stands behind its prefix.
-
-        Raises:
-            InputError: Nothing has this name; the message lists what there is.
-        """
+        """What a name stands for, and what is behind its prefix; else InputError lists all."""
         self._import_own()
         found = self._look_up(spec)
         if found is None:
@@ -136,11 +128,7 @@ class NameRegistry(Generic[Entry]):
         return [entry for entry in self.entries() if entry.members is not None]
 
     def choices(self, spec: str = "") -> str:
-        """What may be given in a name's place, in words.
-
-        Args:
-            spec: What was given: where it has a prefix, the message names the known ones.
-        """
+        """What may be given in a name's place; known prefixes, too, where ``spec`` has one."""
         words = "one of " + ", ".join(self.help())
         families = [family.name for family in self.families()]
         if families:

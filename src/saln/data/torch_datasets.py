@@ -35,19 +35,12 @@ def inference_batch_size(device: torch.device, image_size: int = 96) -> int:
 
 
 class Batch(NamedTuple):
-    """Examples that travel together.
+    """Examples that travel together."""
 
-    Attributes:
-        images: float32, (b, 3, size, size).
-        labels: int64, (b,).
-        indices: int64, (b,): positions in the examples that the view is over.
-        weights: float32, (b,): loss weights, or None for equal ones.
-    """
-
-    images: Tensor
-    labels: Tensor
-    indices: Tensor
-    weights: Tensor | None = None
+    images: Tensor  # float32, (b, 3, size, size)
+    labels: Tensor  # int64, (b,)
+    indices: Tensor  # int64, (b,): positions in the examples that the view is over
+    weights: Tensor | None = None  # float32, (b,): loss weights, or None for equal ones
 
 
 Item = tuple[Tensor, int, int] | SalnError
