@@ -42,17 +42,22 @@ def _labels(settings: LabelsSettings) -> int:
     if settings.json:
         sys.stdout.write(json.dumps(facts) + "\n")
     else:
-        _print_review(review, settings.folder)
+        of_images = settings.features is None and review.items.images is not None
+        chosen = of_images and settings.backbone is None
+        why = settings.default_backbone().reason if chosen else ""
+        _print_review(review, settings.folder, why)
     return 0
 
 
-def _print_review(review: Review, out: Path) -> None:
+def _print_review(review: Review, out: Path, why: str) -> None:
     from saln.cli.display import print_facts
     from saln.review.summary_text import summary_lines
 
     table = review.table
     of_classes = f" of {len(table.class_names):,} classes" if table.class_names else ""
     lines = {"judged": f"{len(table):,} labels{of_classes}"}
+    if why:
+        lines["features"] = why
     for remark in () if review.read is None else review.read.remarks:
         what, _, text = remark.partition(": ")
         lines[what] = text

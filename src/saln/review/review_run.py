@@ -14,7 +14,7 @@ from saln.data.dataset_registry import DATASETS
 from saln.errors import InputError
 from saln.features.backbones import Network, build_backbone
 from saln.features.dataset_features import DatasetExtraction
-from saln.features.default_backbone import default_backbone
+from saln.features.default_backbone import DefaultBackbone, default_backbone
 from saln.features.extraction import Progress
 from saln.features.network_registry import NETWORKS
 from saln.features.text_encoders import TEXT_ENCODERS
@@ -84,6 +84,14 @@ class ImageSettings:
     def _set(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)  # frozen from here on
 
+    def default_backbone(self) -> DefaultBackbone:
+        """The network that is taken where none is named, and why.
+
+        Raises:
+            MissingExtraError: None is on this machine.
+        """
+        return default_backbone(None if self.device == "auto" else self.device == "cuda")
+
     def network(self) -> Network:
         """The frozen network.
 
@@ -91,7 +99,7 @@ class ImageSettings:
             SalnError: As :func:`saln.features.build_backbone`.
         """
         return build_backbone(
-            self.backbone or default_backbone(),
+            self.backbone or self.default_backbone().name,
             image_size=self.feature_size,
             weights=self.backbone_weights,
         )
