@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import socket
 import subprocess
 import sys
 from collections import Counter
@@ -205,13 +204,12 @@ def test_models_that_are_not_there_say_the_cure(tmp_path, monkeypatch):
         text_features(["a"], f"hf:{tmp_path / 'none'}")
 
 
-def test_nothing_is_asked_of_the_network_where_files_are_there(bert, monkeypatch):
-    def refuse(*args, **kwargs):
-        raise AssertionError("a connection was made")
-
-    monkeypatch.setattr(socket, "create_connection", refuse)
-    monkeypatch.setattr(socket.socket, "connect", refuse)
+def test_nothing_is_asked_of_the_network_where_files_are_there(bert, requests):
     assert len(text_features(["ship"], f"hf:{bert}")) == 1
+    assert not requests
+    with pytest.raises(WeightsError, match="is not on this machine and cannot be downloaded"):
+        text_features(["ship"], "hf:some/encoder")
+    assert 1 <= len(requests) <= 2
 
 
 def test_the_default_loads_no_transformers():

@@ -164,11 +164,11 @@ def save_open_clip(folder: Path, *, seed: int = 0) -> Path:
     return folder
 
 
-def save_timm(folder: Path, name: str, *, seed: int = 0, **options: Any) -> Path:
-    """A model of timm with five classes, and weights as timm publishes them."""
+def save_timm(folder: Path, name: str, *, seed: int = 0, classes: int = 5) -> Path:
+    """A model of timm, and weights as timm publishes them."""
     import timm
 
     with seeded_globally(seed, "small timm"):
-        model = timm.create_model(name, num_classes=5, **options)
+        model = timm.create_model(name, num_classes=classes)
     timm.models.save_for_hf(model, folder, safe_serialization=True)
     return folder

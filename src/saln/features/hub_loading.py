@@ -19,6 +19,8 @@ from saln.errors import WeightsError
 
 # How many letters of another library's message are shown.
 _SHOWN = 200
+# How long the hub may take to say that it has a model.
+_PATIENCE_SECONDS = 10
 
 
 def import_transformers(needed_by: str) -> Any:
@@ -36,7 +38,7 @@ def load_from_hub(load: Callable[..., Any], model: str, name: str, **options: An
     """Calls a ``from_pretrained``, first for what is on this machine, so that no request is made.
 
     Args:
-        load: Takes the model and ``local_files_only``.
+        load: Takes a folder or the model's name, and ``local_files_only``.
         model: A folder, or the model's name on the hub.
         name: As it was asked for, for messages.
         options: For ``load``.
@@ -46,22 +48,46 @@ def load_from_hub(load: Callable[..., Any], model: str, name: str, **options: An
     """
     # A name with a path's marks is a folder: the hub is not asked for it.
     is_path = Path(model).is_dir() or model.startswith((".", "/", "~")) or "\\" in model
-    source = str(Path(model).expanduser()) if is_path else model
+    folder = Path(model).expanduser() if is_path else _cached_folder(model)
+    if folder is not None:
+        try:
+            return _quietly(load, str(folder), local_files_only=True, **options)
+        except Exception as error:  # its parts raise kinds of their own; all mean the same here
+            if is_path:
+                raise WeightsError(
+                    f"{name} cannot be loaded from the folder {folder} ({first_line(error)}); "
+                    "give one that was written by save_pretrained"
+                ) from error
     try:
-        return _quietly(load, source, local_files_only=True, **options)
-    except Exception as error:  # each of its parts raises kinds of its own; all mean the same here
-        if is_path:
-            raise WeightsError(
-                f"{name} cannot be loaded from the folder {source} ({first_line(error)}); give one "
-                "that was written by save_pretrained"
-            ) from error
-    try:
-        return _quietly(load, source, local_files_only=False, **options)
+        ask_hub(model)
+        return _quietly(load, model, local_files_only=False, **options)
     except Exception as error:  # as above
         raise WeightsError(
             f"{name} is not on this machine and cannot be downloaded ({first_line(error)}); "
             "connect to the internet once, or give hf:FOLDER, a folder written by save_pretrained"
         ) from error
+
+
+def _cached_folder(model: str) -> Path | None:
+    """Where the hub's cache has a model: the client itself makes a request before it looks."""
+    from huggingface_hub import try_to_load_from_cache
+
+    try:
+        file = try_to_load_from_cache(model, "config.json")
+    except ValueError:  # no name that the hub could have
+        return None
+    return Path(file).parent if isinstance(file, str) else None
+
+
+def ask_hub(model: str) -> None:
+    """Asks the hub for a model once, as downloads try for a minute where there is no connection.
+
+    Raises:
+        Exception: The hub cannot be reached, or has no such model.
+    """
+    from huggingface_hub import HfApi
+
+    HfApi().model_info(model.partition("@")[0], timeout=_PATIENCE_SECONDS)
 
 
 def load_weights(model_class: Any, model: str, name: str, **options: Any) -> Any:

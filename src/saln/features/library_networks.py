@@ -19,7 +19,7 @@ from saln._extras import optional_import
 from saln._torchvision import torchvision  # noqa: F401 (both import it; see there)
 from saln.data.transforms import Normalization
 from saln.errors import InputError, WeightsError
-from saln.features.hub_loading import first_line
+from saln.features.hub_loading import ask_hub, first_line
 from saln.features.network_registry import (
     BuiltNetwork,
     NetworkRequest,
@@ -44,9 +44,9 @@ def _timm(request: NetworkRequest) -> BuiltNetwork:
     if ":" not in argument and not timm.is_model(argument.partition(".")[0]):
         raise _unknown(request.name, "timm", argument, timm.list_models())
     options: dict[str, Any] = {"pretrained": request.pretrained, "num_classes": 0}
-    if request.pretrained and ":" not in argument:
-        options["pretrained_cfg_overlay"] = _cached_weights(timm, argument)
     with _published(request.name, "timm:FOLDER, a folder written by timm's save_for_hf"):
+        if request.pretrained and ":" not in argument:
+            options["pretrained_cfg_overlay"] = _cached_weights(timm, argument)
         # Transformers have their size built in; others take any, and no argument for it.
         try:
             module = timm.create_model(argument, img_size=request.image_size or None, **options)
@@ -88,7 +88,10 @@ def _cached_weights(timm: Any, name: str) -> dict[str, Any] | None:
     if facts is None or not facts.hf_hub_id or facts.custom_load:
         return None
     file = try_to_load_from_cache(facts.hf_hub_id, facts.hf_hub_filename or "model.safetensors")
-    return {"file": file} if isinstance(file, str) else None
+    if isinstance(file, str):
+        return {"file": file}
+    ask_hub(facts.hf_hub_id)
+    return None
 
 
 class ImageTower(nn.Module):
@@ -112,7 +115,7 @@ class ImageTower(nn.Module):
 
 @register_network(
     "open_clip:",
-    "the image tower of a CLIP of open_clip, with its projection, or of a folder that it wrote",
+    "the image tower of a CLIP of open_clip, with its projection, or of a folder",
     argument="MODEL/TAG",
     needs="extra 'open-clip'",
     own_size=True,
@@ -191,6 +194,7 @@ def _cached_checkpoint(facts: dict[str, Any]) -> str | None:
         file = try_to_load_from_cache(repository, one)
         if isinstance(file, str):
             return file
+    ask_hub(repository)
     return None
 
 
