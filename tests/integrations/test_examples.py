@@ -33,6 +33,16 @@ def test_an_example_learns(name):
     assert 0 < float(loss[1]) < 1.5  # ln 10 = 2.3 before training
 
 
+def test_of_texts_the_right_labels_are_chosen():
+    shares = re.findall(
+        r"(\w+): ([\d.]+)% of the labels wrong.* ([\d.]+)%", run("transformers_text")
+    )
+    (_, kept, better), (_, given, worse) = shares
+    assert float(kept) < 5
+    assert 35 < float(given) < 45
+    assert float(better) >= float(worse) > 50
+
+
 def test_the_stateful_loader_goes_on_where_it_stopped():
     assert "5 batches, a stop, and the" in run("stateful_dataloader")
 

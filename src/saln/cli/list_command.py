@@ -20,6 +20,7 @@ def _list(settings: ListSettings) -> int:
     from saln.experiments.arm import listed_arms
     from saln.experiments.config import load_preset, preset_names
     from saln.features.network_registry import NETWORKS
+    from saln.features.text_encoders import TEXT_ENCODERS
 
     console = open_console()
 
@@ -34,6 +35,7 @@ def _list(settings: ListSettings) -> int:
     for family in NETWORKS.families():
         text = f"and {family.summary}: {', '.join(family.listed)}"
         console.print(textwrap.fill(text, WIDTH, initial_indent="  ", subsequent_indent="    "))
+    section("text encoders (--backbone of saln labels)", TEXT_ENCODERS.help())
     arms = {name: text.replace("\n", "\n      ") for name, text in listed_arms()}
     section("arms (--methods)", arms)
     presets = {}

@@ -69,7 +69,7 @@ class Config:
     image_size: Annotated[int | None, Bounds(low=8, high=2048)] = None
     """Pixels that the learner sees; the data set's own default when not given."""
     feature_size: Annotated[int | None, Bounds(low=8, high=2048)] = None
-    """Pixels that the backbone sees; the image size, at least 96, when not given."""
+    """Pixels that the backbone sees; when not given its own, or the image size, at least 96."""
     epochs: Annotated[int, COUNT] = 25
     """Passes over the candidates."""
     reference_epochs: Annotated[int | None, COUNT] = None
