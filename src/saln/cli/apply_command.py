@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,14 @@ from saln.errors import InputError
 from saln.files import read_json
 from saln.messages import parameter, shown
 from saln.review.apply_folder import apply_to_folder, folder_state, undo_in_folder
-from saln.review.decisions import REMEMBERED, read_decisions, read_ids, remember
+from saln.review.decisions import REMEMBERED, DecisionFile, read_decisions, read_ids, remember
 from saln.review.move_plan import MovePlan, plan_moves
 
 # How many files of a kind are shown.
 _SHOWN = 10
 _LIKELY_WRONG = 0.5
+# Kinds of data sets whose labels are written anew.
+_TABLES = ("hf", "csv", "jsonl", "parquet")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +41,8 @@ class ApplySettings:
     """Of labels.csv: give undecided examples that look wrong the label that is believed."""
     below: float | None = None
     """With --believed: only where the given label is right with a probability below this (0.5)."""
+    to: Path | None = None
+    """Of a table: the new file, or folder of Parquet files; beside the table when not given."""
     json: bool = False
     """Print one JSON object in the place of lines."""
 
@@ -71,6 +75,7 @@ class _Review:
     folder: Path
     dataset: str
     class_names: tuple[str, ...]
+    facts: dict[str, Any]
 
 
 def _apply(settings: ApplySettings) -> int:
@@ -78,18 +83,25 @@ def _apply(settings: ApplySettings) -> int:
 
     Shows what would be done, and does it with --yes. No file is replaced or removed: what is
     dropped goes into the hidden folder .saln of the data set, and --undo takes all back. What was
-    stopped midway goes on with the same command. What was decided is remembered beside the
-    review, so that the next 'saln labels' does not ask again.
+    stopped midway goes on with the same command. A table (CSV, JSON lines, Parquet, hf:) stays as
+    it is: a new one is written beside it. What was decided is remembered beside the review, so
+    that the next 'saln labels' does not ask again.
     """
     review = _find_review(settings)
     kind, _, argument = review.dataset.partition(":")
-    if kind != "folder":
+    if kind == "folder":
+        if settings.to is not None:
+            raise InputError(
+                f"{parameter('to', settings.to)} is for tables; the files of {argument} move "
+                "inside of it: leave it out"
+            )
+        return (_undo if settings.undo else _change_folder)(settings, Path(argument), review)
+    if kind not in _TABLES:
         raise InputError(
-            f"{review.dataset} is no folder of images; its labels cannot be changed in place"
+            f"the labels of {review.dataset} are no files or table of yours; apply takes a folder "
+            f"of images, {', '.join(_TABLES)}"
         )
-    if settings.undo:
-        return _undo(settings, Path(argument))
-    return _change_folder(settings, Path(argument), review)
+    return (_undo_table if settings.undo else _write_table)(settings, review)
 
 
 def _find_review(settings: ApplySettings) -> _Review:
@@ -112,10 +124,10 @@ def _find_review(settings: ApplySettings) -> _Review:
     dataset, names = facts.get("dataset"), facts.get("class_names") or ()
     if not isinstance(dataset, str):
         raise InputError(f"{named / 'review.json'} names no data set; review it anew")
-    return _Review(named, dataset, tuple(map(str, names)))
+    return _Review(named, dataset, tuple(map(str, names)), facts)
 
 
-def _undo(settings: ApplySettings, root: Path) -> int:
+def _undo(settings: ApplySettings, root: Path, review: _Review) -> int:
     undone = undo_in_folder(root)
     left = folder_state(root).applies
     if settings.json:
@@ -132,9 +144,55 @@ def _undo(settings: ApplySettings, root: Path) -> int:
     return 1 if undone is not None and undone.remarks else 0
 
 
-def _change_folder(settings: ApplySettings, root: Path, review: _Review) -> int:
+def _decisions(settings: ApplySettings) -> DecisionFile:
     path = settings.file / "labels.csv" if settings.file.is_dir() else settings.file
-    decided = read_decisions(path, below=settings.threshold)
+    return read_decisions(path, below=settings.threshold)
+
+
+def _undo_table(settings: ApplySettings, review: _Review) -> int:
+    from saln.review.apply_table import undo_table
+
+    removed = undo_table(review.folder)
+    if settings.json:
+        sys.stdout.write(json.dumps({"removed": [str(path) for path in removed]}) + "\n")
+        return 0
+    for path in removed:
+        _print("removed", str(path))
+    if not removed:
+        sys.stdout.write(f"there is nothing to undo of {review.dataset}, which is as it was\n")
+    return 0
+
+
+def _write_table(settings: ApplySettings, review: _Review) -> int:
+    from saln.review.apply_table import TableOfLabels, plan_table, write_table
+
+    decided, table = _decisions(settings), TableOfLabels(review.facts)
+    plan = plan_table(table, decided, review.folder, settings.to)
+    if settings.yes and plan.changes:
+        write_table(table, plan, review.folder)
+    if settings.yes:
+        remember(review.folder, decided.decisions)
+    dropped = sum(new is None for new in plan.changes.values())
+    facts = {
+        "source": plan.source, "target": str(plan.target), "done": settings.yes,
+        "relabeled": len(plan.changes) - dropped, "dropped": dropped, "kept": plan.kept,
+        "skipped": plan.skipped,
+    }  # fmt: skip
+    if settings.json:
+        sys.stdout.write(json.dumps(facts) + "\n")
+        return 0
+    _print("table", f"{plan.source}, which stays as it is")
+    _print("changed" if settings.yes else "change", f"{len(plan.changes):,} rows", plan.lines)
+    if plan.changes:
+        _print("written" if settings.yes else "to", str(plan.target))
+    if plan.kept:
+        _print("kept", f"{plan.kept:,} rows keep their label")
+    _print_end(settings, plan.skipped, "row", bool(plan.changes), plan.kept > 0)
+    return 0
+
+
+def _change_folder(settings: ApplySettings, root: Path, review: _Review) -> int:
+    decided = _decisions(settings)
 
     def check(plan: MovePlan) -> None:
         table = review.folder / "labels.csv"
@@ -190,20 +248,26 @@ def _print_plan(settings: ApplySettings, plan: MovePlan, ended: int) -> None:
         _print("kept", f"{_files(plan.kept)} where they are")
     if plan.done:
         _print("before", f"{_files(plan.done)} moved by an earlier apply")
-    skipped = [f"{name}: {why}" for name, why in plan.skipped.items()]
-    _print("skipped", _files(len(skipped)), skipped)
+    _print_end(settings, plan.skipped, "file", bool(plan.moves or ended), plan.kept > 0)
+
+
+def _print_end(
+    settings: ApplySettings, skipped: Mapping[str, str], what: str, changes: bool, keeps: bool
+) -> None:
+    """Prints what is left as it is, and what can be done next."""
+    lines = [f"{name}: {why}" for name, why in skipped.items()]
+    _print("skipped", f"{len(lines):,} {what}{'' if len(lines) == 1 else 's'}", lines)
     command = f"saln labels apply {shlex.quote(str(settings.file))}"
-    if settings.out is not None:
-        command += f" --out {shlex.quote(str(settings.out))}"
-    if settings.yes:
-        if plan.moves or ended:
-            _print("undo", f"{command} --undo")
-    elif plan.moves or ended or plan.kept:
+    for flag, value in (("--out", settings.out), ("--to", settings.to)):
+        command += f" {flag} {shlex.quote(str(value))}" if value is not None else ""
+    if settings.yes and changes:
+        _print("undo", f"{command} --undo")
+    elif not settings.yes and (changes or keeps):
         believed = " --believed" if settings.believed else ""
         below = f" --below {settings.below}" if settings.below else ""
         _print("to do it", f"{command}{believed}{below} --yes")
-    else:
-        _print("nothing", "is to be done")
+    elif not changes:
+        _print("nothing", "was to be done" if settings.yes else "is to be done")
 
 
 def _files(count: int) -> str:

@@ -100,6 +100,16 @@ def holds_images(name: str, download: bool) -> bool:
         return False
 
 
+def label_column(name: str, tables: dict[str, Any]) -> str:
+    """The column of classes of a data set of images.
+
+    Raises:
+        InputError: There is none.
+    """
+    first = next(iter(tables.values()))
+    return _TableColumns(name, tables, Path())._label(tables.get("train", first))
+
+
 def _open(name: str, path: Path | None, download: bool, datasets: Any) -> dict[str, Any]:
     """The splits as the package has them."""
     options: dict[str, Any] = {}

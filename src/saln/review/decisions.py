@@ -280,17 +280,23 @@ def _stored(out: Path) -> list[Decision]:
     return [each for each in found if each is not None]
 
 
-def remember(out: Path, decisions: Iterable[Decision]) -> None:
-    """Adds decisions to those of the review in ``out``; of one example the newest counts."""
+def merged(out: Path, decisions: Iterable[Decision]) -> list[Decision]:
+    """What was decided in the review in ``out`` and now; of one example the newest alone."""
     kept = {(each.id, each.key): each for each in _stored(out)}
     for each in decisions:
         kept.pop((each.id, each.key), None)  # to the end: the newest comes last
         kept[each.id, each.key] = each
+    return list(kept.values())
+
+
+def remember(out: Path, decisions: Iterable[Decision]) -> None:
+    """Adds decisions to those of the review in ``out``; see :func:`merged`."""
+    kept = merged(out, decisions)
     stream = io.StringIO(newline="")
     writer = csv.writer(stream)  # of lines that end in both signs: so both are quoted in names
     writer.writerow(DECISION_COLUMNS)
     place = str(out.absolute())
-    for each in kept.values():
+    for each in kept:
         values = (each.id, each.split, each.given, each.decision, each.label, each.key, place)
         writer.writerow(values)
     write_bytes(out / REMEMBERED, stream.getvalue().encode("utf-8", _NAMES), durable=True)
