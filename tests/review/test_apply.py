@@ -23,6 +23,7 @@ from helpers.photo_folders import (
     write_tree,
 )
 
+from saln.cli import main
 from saln.cli.apply_command import COMMAND
 from saln.errors import DataError, InputError
 from saln.files import locked
@@ -206,11 +207,22 @@ def test_a_class_is_found_however_its_name_is_coded_or_written(tmp_path):
     assert tree(case.root) == case.before
 
 
+def test_a_new_class_is_made_where_it_is_asked_for_and_goes_with_the_undo(tmp_path):
+    case = Case(tmp_path, decided=[("cat/1.jpg", "", "cat", "relabel", "big dog")])
+    with pytest.raises(InputError, match=r"big dog is no class .* --new-classes"):
+        case("--yes")
+    case("--yes", "--new-classes")
+    assert files(case.root)["big dog/1.jpg"] == b"one"
+    case("--undo")
+    assert tree(case.root) == case.before
+
+
 @pytest.mark.parametrize("label", ["dgo", "no/thing", "..", ".saln"])
 def test_a_label_that_is_no_class_is_refused(tmp_path, label):
     case = Case(tmp_path, decided=[("cat/1.jpg", "", "cat", "relabel", label)])
+    flags = ["--yes"] if label == "dgo" else ["--yes", "--new-classes"]
     with pytest.raises(InputError, match=r"decisions\.csv, line 2: .* is no class of .*dog"):
-        case("--yes")
+        case(*flags)
     assert tree(case.root) == case.before
 
 
@@ -319,6 +331,20 @@ def test_a_disk_that_is_full_loses_nothing_and_the_same_command_goes_on(case, mo
     case("--yes")
     assert files(case.root) == APPLIED
     case("--undo")
+    assert tree(case.root) == case.before
+
+
+def test_ctrl_c_says_how_it_goes_on(case, monkeypatch, capsys):
+    def stop(*arguments, **options):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "link", stop)
+        assert main(["labels", "apply", str(case.decisions), "--yes"]) == 130
+    assert "nothing is lost: the same command goes on, and --undo" in capsys.readouterr().err
+    assert case() == 0
+    assert "an apply of 4 files was stopped midway" in capsys.readouterr().out
+    assert case("--undo") == 0
     assert tree(case.root) == case.before
 
 

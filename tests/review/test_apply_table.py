@@ -128,6 +128,9 @@ def test_what_is_no_row_or_no_class_is_refused(tmp_path, decision, words):
     with pytest.raises(InputError, match=words):
         table("--yes", rows=[decision])
     assert not (tmp_path / "data.corrected.csv").exists()
+    if decision[-1] == "z":
+        assert table("--yes", "--new-classes") == 0
+        assert (tmp_path / "data.corrected.csv").read_text() == "text,label\na,z\nb,y\n"
 
 
 def test_json_keeps_the_kind_of_its_labels(tmp_path):

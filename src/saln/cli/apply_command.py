@@ -41,6 +41,8 @@ class ApplySettings:
     """Of labels.csv: give undecided examples that look wrong the label that is believed."""
     below: float | None = None
     """With --believed: only where the given label is right with a probability below this (0.5)."""
+    new_classes: bool = False
+    """Take labels that no example has yet for classes, and not for mistakes of writing."""
     to: Path | None = None
     """Of a table: the new file, or folder of Parquet files; beside the table when not given."""
     json: bool = False
@@ -74,7 +76,7 @@ class _Review:
 
     folder: Path
     dataset: str
-    class_names: tuple[str, ...]
+    decided: DecisionFile
     facts: dict[str, Any]
 
 
@@ -105,26 +107,26 @@ def _apply(settings: ApplySettings) -> int:
 
 
 def _find_review(settings: ApplySettings) -> _Review:
-    """The review that the decisions are of."""
-    path = settings.file
-    named = path if path.is_dir() else settings.out
-    if named is None:
+    """The review that the decisions are of, and these; an undo needs none."""
+    path, named, decided = settings.file, settings.out, None
+    if path.is_dir():
+        named, path = path, path / "labels.csv"
+    if not settings.undo or named is None:
         decided = read_decisions(path, below=settings.threshold)
-        named = decided.review
-        if named is None or not named.is_dir():  # moved, or a labels.csv, which names none
-            named = path.parent if (path.parent / "review.json").is_file() else named
+        named = named or decided.review
+    if named is None or not named.is_dir():  # moved, or a labels.csv, which names none
+        named = path.parent if (path.parent / "review.json").is_file() else named
     if named is None:
-        if not decided.decisions:
+        if decided is None or not decided.decisions:
             raise InputError(f"{path} holds no decision; decide on the page first, and save")
         raise InputError(
             f"{path} names no review; give its folder, which holds labels.html, as "
             f"{parameter('out')}"
         )
     facts = read_json(named / "review.json", f"give the review's folder as {parameter('out')}")
-    dataset, names = facts.get("dataset"), facts.get("class_names") or ()
-    if not isinstance(dataset, str):
+    if not isinstance(facts.get("dataset"), str):
         raise InputError(f"{named / 'review.json'} names no data set; review it anew")
-    return _Review(named, dataset, tuple(map(str, names)), facts)
+    return _Review(named, facts["dataset"], decided or DecisionFile(path, (), None), facts)
 
 
 def _undo(settings: ApplySettings, root: Path, review: _Review) -> int:
@@ -144,9 +146,9 @@ def _undo(settings: ApplySettings, root: Path, review: _Review) -> int:
     return 1 if undone is not None and undone.remarks else 0
 
 
-def _decisions(settings: ApplySettings) -> DecisionFile:
-    path = settings.file / "labels.csv" if settings.file.is_dir() else settings.file
-    return read_decisions(path, below=settings.threshold)
+def _new_classes(settings: ApplySettings, decided: DecisionFile) -> set[str]:
+    every = decided.decisions if settings.new_classes else ()
+    return {each.label for each in every if each.decision == "relabel"}
 
 
 def _undo_table(settings: ApplySettings, review: _Review) -> int:
@@ -166,8 +168,10 @@ def _undo_table(settings: ApplySettings, review: _Review) -> int:
 def _write_table(settings: ApplySettings, review: _Review) -> int:
     from saln.review.apply_table import TableOfLabels, plan_table, write_table
 
-    decided, table = _decisions(settings), TableOfLabels(review.facts)
-    plan = plan_table(table, decided, review.folder, settings.to)
+    decided, table = review.decided, TableOfLabels(review.facts)
+    plan = plan_table(
+        table, decided, review.folder, settings.to, new_classes=_new_classes(settings, decided)
+    )
     if settings.yes and plan.changes:
         write_table(table, plan, review.folder)
     if settings.yes:
@@ -192,7 +196,7 @@ def _write_table(settings: ApplySettings, review: _Review) -> int:
 
 
 def _change_folder(settings: ApplySettings, root: Path, review: _Review) -> int:
-    decided = _decisions(settings)
+    decided, class_names = review.decided, _new_classes(settings, review.decided)
 
     def check(plan: MovePlan) -> None:
         table = review.folder / "labels.csv"
@@ -205,11 +209,11 @@ def _change_folder(settings: ApplySettings, root: Path, review: _Review) -> int:
         remember(review.folder, decided.decisions)
 
     if settings.yes:
-        plan, ended = apply_to_folder(root, decided, class_names=review.class_names, begin=begin)
+        plan, ended = apply_to_folder(root, decided, class_names=class_names, begin=begin)
     else:
         state = folder_state(root)
         ended = state.unfinished
-        plan = plan_moves(root, decided, class_names=review.class_names, moved_before=state.moved)
+        plan = plan_moves(root, decided, class_names=class_names, moved_before=state.moved)
         check(plan)
     if settings.json:
         sys.stdout.write(json.dumps(_facts(settings, plan, ended)) + "\n")
@@ -265,6 +269,7 @@ def _print_end(
     elif not settings.yes and (changes or keeps):
         believed = " --believed" if settings.believed else ""
         below = f" --below {settings.below}" if settings.below else ""
+        below += " --new-classes" if settings.new_classes else ""
         _print("to do it", f"{command}{believed}{below} --yes")
     elif not changes:
         _print("nothing", "was to be done" if settings.yes else "is to be done")

@@ -45,6 +45,7 @@ With --debug an error shows where in the code it arose.
 _KEPT = {
     "features": "; finished shards are kept, and the same command goes on after them",
     "labels": "; finished features are kept, and the same command goes on after them",
+    "labels apply": "; nothing is lost: the same command goes on, and --undo takes it back",
     "select": "; finished parts are kept, and the same command goes on after them",
 }
 
@@ -100,7 +101,7 @@ def _status(words: list[str], debug: bool) -> int:
         number, how = signal.SIGINT.value, ""
         if isinstance(stop, Stopped):
             number, how = stop.number, f" by {signal.Signals(stop.number).name}"
-        sys.stderr.write(f"\nsaln: stopped{how}{_KEPT.get(words[0], '') if words else ''}\n")
+        sys.stderr.write(f"\nsaln: stopped{how}{_kept(words)}\n")
         return 128 + number
     except OutputError:  # main() knows what to say, and where it can still be said
         raise
@@ -113,6 +114,10 @@ def _status(words: list[str], debug: bool) -> int:
         # Nobody thought of this one: its kind is all that can be said of the cause.
         print_error(f"{type(error).__name__}: {error}; --debug shows where it arose")
         return 1
+
+
+def _kept(words: list[str]) -> str:
+    return _KEPT.get(" ".join(words[:2])) or _KEPT.get(words[0], "") if words else ""
 
 
 def _run(words: list[str]) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -125,7 +125,12 @@ class TableOfLabels:
 
 
 def plan_table(
-    table: TableOfLabels, decided: DecisionFile, out: Path, to: Path | None = None
+    table: TableOfLabels,
+    decided: DecisionFile,
+    out: Path,
+    to: Path | None = None,
+    *,
+    new_classes: Iterable[str] = (),
 ) -> TablePlan:
     """Plans a corrected table.
 
@@ -134,6 +139,7 @@ def plan_table(
         decided: What was decided.
         out: The folder of the review.
         to: What to write; beside the table when None.
+        new_classes: Labels that no row need have.
 
     Raises:
         InputError: An id that no row has, or a label that is no class; names the line.
@@ -142,6 +148,8 @@ def plan_table(
     rows = {name: row for row, name in enumerate(table.ids)}
     decided.check_ids(rows.keys(), among={each.id for each in decided.decisions})
     known = {name for label in set(table.labels) for name in table.classes(label)} - {""}
+    for label in new_classes:
+        known.update(label_set(label, SEPARATOR) if table.task == "multi-label" else (label,))
     # What was decided before goes into the new file, too: it is made of the table as it was.
     for each in merged(out, decided.decisions):
         row = rows.get(each.id, -1)
@@ -197,7 +205,7 @@ def _label(table: TableOfLabels, decided: DecisionFile, each: Decision, known: s
                 decided,
                 each,
                 f"the label {shown(unknown[0])} is no class of {table.spec}; give one, such as "
-                f"{', '.join(map(shown, near))}",
+                f"{', '.join(map(shown, near))}, or {parameter('new_classes', True)}",
             )
         return alike[0]
     return (table.separator.join(wanted) or table.separator) if len(wanted) != 1 else wanted[0]

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from saln.errors import DataError
-from saln.messages import shown
+from saln.messages import parameter, shown
 
 
 def normal(name: str) -> str:
@@ -21,10 +21,13 @@ class ClassFolders:
     """Finds a class's folder; each folder is listed once."""
 
     def __init__(self, root: Path, class_names: Iterable[str]) -> None:
-        self.root, self.listed = root, dict[Path, list[str]]()
+        self.root = root
+        self.listed: dict[Path, list[str]] = {}
+        self.by_name: dict[Path, dict[str, list[str]]] = {}
+        self.inside: dict[Path, list[str]] = {}
         # What cannot be the name of a folder that holds a class, whoever has written it there.
-        usable = (name for name in class_names if "/" not in name and not name.startswith("."))
-        self.class_names = {normal(name) for name in usable}
+        usable = (name for name in class_names if not set(name) & {"/", "\0"})
+        self.class_names = {normal(name) for name in usable if not name.startswith(".")}
 
     def folder(self, base: Path, written: str) -> str:
         """The name of a class's folder in a split's folder, perhaps one that has to be made.
@@ -53,7 +56,7 @@ class ClassFolders:
         near = difflib.get_close_matches(label, every, 1) or every[:5]
         raise ValueError(
             f"the label {shown(written)} is no class of {self.root}; give one, such as "
-            f"{', '.join(map(shown, near))}, or make its folder in {base} first"
+            f"{', '.join(map(shown, near))}, or {parameter('new_classes', True)} to make it one"
         )
 
     def names(self, folder: Path) -> list[str]:
@@ -69,6 +72,16 @@ class ClassFolders:
                 ) from error
         return self.listed[folder]
 
+    def coded(self, folder: Path) -> dict[str, list[str]]:
+        """The names in a folder by what they are called, however their accents are coded."""
+        if folder not in self.by_name:
+            self.by_name[folder] = {}
+            for name in self.names(folder):
+                self.by_name[folder].setdefault(normal(name), []).append(name)
+        return self.by_name[folder]
+
     def _folders(self, folder: Path) -> list[str]:
-        names = (name for name in self.names(folder) if not name.startswith("."))
-        return [name for name in names if (folder / name).is_dir()]
+        if folder not in self.inside:
+            names = (name for name in self.names(folder) if not name.startswith("."))
+            self.inside[folder] = [name for name in names if (folder / name).is_dir()]
+        return self.inside[folder]

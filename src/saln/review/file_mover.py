@@ -23,6 +23,11 @@ _NO_LINKS = frozenset(
     {errno.EPERM, errno.EMLINK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL}
 )
 
+# A symbolic link is moved itself, where the system can name it.
+_ITSELF: dict[str, bool] = (
+    {"follow_symlinks": False} if os.link in os.supports_follow_symlinks else {}
+)
+
 
 @dataclass
 class Undone:
@@ -58,7 +63,9 @@ class FileMover:
         with self._explained():
             for folder in self.journal.folders:
                 (self.root / folder).mkdir(exist_ok=True)
-            _flush_all((self.root / folder).parent for folder in self.journal.folders)
+            # The hidden folder is as new as these: what is dropped must be found after a power cut.
+            parents = ((self.root / folder).parent for folder in self.journal.folders)
+            _flush_all((self.root, *parents))
             self._in_parts(numbers, backward=False)
             self.journal.add({"done": True})
         return len(self.journal.moves) - len(self.journal.gone)
@@ -141,7 +148,7 @@ class FileMover:
             return None
         if not ours:
             self.undone.remarks[move.id] = "its content has changed since; it is back with that"
-        source.parent.mkdir(parents=True, exist_ok=True)
+        _make(source.parent)
         while True:
             try:
                 place = self._transfer(number, target, source)
@@ -164,7 +171,7 @@ class FileMover:
             FileExistsError: Something has the other name.
         """
         try:
-            os.link(old, new, follow_symlinks=False)
+            os.link(old, new, **_ITSELF)
         except FileExistsError:
             raise
         except OSError as error:
@@ -189,7 +196,7 @@ class FileMover:
         # Written down first: it tells our copy from a file that somebody else puts there.
         self.journal.add({"copied": [number, found.st_dev, found.st_ino]})
         try:
-            os.link(part, new, follow_symlinks=False)
+            os.link(part, new, **_ITSELF)
         except FileExistsError:
             raise
         except OSError as error:
@@ -205,6 +212,14 @@ def _rename(old: Path, new: Path) -> None:
     if os.path.lexists(new):
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(new))
     old.rename(new)
+
+
+def _make(folder: Path) -> None:
+    """Makes a folder that somebody has removed, with those above it, durably."""
+    if not folder.is_dir():
+        _make(folder.parent)
+        folder.mkdir(exist_ok=True)
+        flush(folder.parent)
 
 
 def _flush_all(folders: Iterable[Path]) -> None:

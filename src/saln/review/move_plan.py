@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -194,11 +195,14 @@ class _Planner:
             raise self._wrong(
                 decision, f"the id {shown(decision.id)} is no path below {self.root}; give one"
             )
+        found = self.root / path
+        if os.path.lexists(found):
+            return found
         found = self.root
         for part in path.parts:
             if not os.path.lexists(found / part):
                 # A spreadsheet or another system may have coded the accents anew.
-                alike = [name for name in self.classes.names(found) if normal(name) == normal(part)]
+                alike = self.classes.coded(found).get(normal(part), [])
                 if len(alike) != 1:
                     return None
                 part = alike[0]
@@ -241,18 +245,16 @@ class _Planner:
         """Leaves files in place that links in the folder lead to: those would lead nowhere."""
         if not self.plan_.moves:
             return
+        links = list(_links(self.root))
         sources = {
             os.path.realpath(self.root / move.source): move.id
-            for move in self.plan_.moves
+            for move in (self.plan_.moves if links else ())
             if not (self.root / move.source).is_symlink()
         }
-        linked: dict[str, str] = {}
-        for folder, names, files in os.walk(self.root):
-            names[:] = [name for name in names if not name.startswith(".")]
-            for name in files:
-                path = os.path.join(folder, name)  # noqa: PTH118 (a path for each would take long)
-                if os.path.islink(path) and (led := os.path.realpath(path)) in sources:  # noqa: PTH114
-                    linked[sources[led]] = f"the link {path} leads to it"
+        led = {link: sources.get(os.path.realpath(link)) for link in links}
+        linked = {
+            name: f"the link {link} leads to it" for link, name in led.items() if name is not None
+        }
         self.plan_.skipped.update(linked)
         self.plan_.moves = [move for move in self.plan_.moves if move.id not in linked]
 
@@ -267,6 +269,17 @@ class _Planner:
                 raise DataError(
                     f"nothing is moved: the folder {folder} cannot be changed; make it writable"
                 )
+
+
+def _links(folder: Path) -> Iterator[str]:
+    """The symbolic links to files below a folder; the kind of an entry costs no look at it."""
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_symlink():
+                if not entry.is_dir():
+                    yield entry.path
+            elif entry.is_dir() and not entry.name.startswith("."):
+                yield from _links(Path(entry.path))
 
 
 def _leads_alike(link: Path, wanted: Path) -> bool:
