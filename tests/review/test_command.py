@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import signal
 import sys
 
 import numpy as np
@@ -12,6 +13,8 @@ import pytest
 from PIL import Image
 
 from saln.cli import main
+from saln.cli.process import Stopped
+from saln.review import feature_cache
 
 COLORS = {"blue": (20, 30, 200), "green": (30, 180, 40), "red": (210, 40, 30)}
 SMALL = ("--backbone", "pixels", "--feature-size", "8")
@@ -189,6 +192,20 @@ def test_weights_are_asked_for_before_any_image(run, photos):
     status, _, err = run("labels", "photos", "--backbone", "resnet18", "--backbone-weights", "w.pt")
     assert status == 2
     assert "weights file w.pt does not exist" in err
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, Stopped(signal.SIGTERM)])
+def test_a_stopped_command_says_how_it_goes_on(run, photos, tmp_path, monkeypatch, stop):
+    def stopped(*arguments, **options):
+        raise stop
+
+    with monkeypatch.context() as patch:
+        patch.setattr(feature_cache, "extract_features", stopped)
+        status, _, err = run("labels", "photos", *SMALL)
+    assert status == (130 if stop is KeyboardInterrupt else 143)
+    assert "the same command goes on" in err
+    assert not (tmp_path / "labels-photos").exists()
+    assert run("labels", "photos", *SMALL)[0] == 0
 
 
 def test_help_names_the_repair(run):

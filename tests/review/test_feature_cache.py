@@ -105,6 +105,17 @@ def test_a_damaged_part_is_made_anew(tmp_path, network, name, damage):
     assert rows(tmp_path, network, images).computed == 0
 
 
+def test_facts_that_were_lost_are_made_again(tmp_path, network):
+    images = pictures(9)
+    first = rows(tmp_path, network, images)
+    (path,) = tmp_path.rglob("facts.bin")
+    path.write_bytes(path.read_bytes()[:1000])
+    again = rows(tmp_path, network, images)
+    assert again.computed == 0
+    np.testing.assert_array_equal(again.thumbnails, first.thumbnails)
+    assert len(np.unique(again.thumbnails.reshape(9, -1), axis=0)) == 9
+
+
 def test_networks_and_sizes_have_rows_of_their_own(tmp_path, network):
     images = pictures(5)
     rows(tmp_path, network, images)

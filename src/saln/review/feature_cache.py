@@ -35,7 +35,7 @@ from saln.features.extraction import Progress, extract_features
 from saln.features.store import FeatureStore
 from saln.files import remove, write_with
 from saln.messages import parameter
-from saln.review.example_checks import CheckedImages, problems
+from saln.review.example_checks import CheckedImages, ImageFacts, problems
 
 # Images of one part. Another set of images goes on with a part of before only if it has them all.
 PART_ROWS = 8192
@@ -216,7 +216,7 @@ class FeatureCache:
         for row in np.flatnonzero(np.isnan(features[:, 0])).tolist():
             if row not in unreadable:
                 unreadable[row] = _reason(images, row) or "it changed while it was read"
-        facts = checked.facts()
+        facts = _all_facts(checked, unreadable)
         found = problems(facts.sizes, unreadable)
         seconds = time.perf_counter() - started
         return FeatureRows(features, found, computed, seconds, facts.thumbnails)
@@ -306,6 +306,16 @@ class FeatureCache:
             if store.features.shape == (len(names) + 1, self.network.width):
                 held.add(store, names)
         return held
+
+
+def _all_facts(checked: CheckedImages, unreadable: dict[int, str]) -> ImageFacts:
+    """What is known of the images; what was lost of it, but not their features, is made again."""
+    facts = checked.facts()
+    lost = set(np.flatnonzero(np.isnan(facts.sizes[:, 0])).tolist()) - set(unreadable)
+    for row in lost:
+        with contextlib.suppress(DataError):  # it was read a moment ago, or in an earlier run
+            checked.load(row)
+    return checked.facts() if lost else facts
 
 
 def _digest(keys: Sequence[str]) -> str:
