@@ -72,7 +72,7 @@ def judge_label_sets(
     """How likely each of an example's labels is right, and each that it lacks wrong to lack.
 
     Args:
-        features: A feature store, or numbers (n, d); all finite.
+        features: Numbers (n, d), all finite.
         given: bool, (n, C): which classes each example has.
         known: bool, (n,): whose sets are given; all when None.
         class_names: For the message.

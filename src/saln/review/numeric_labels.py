@@ -78,7 +78,7 @@ def judge_numbers(features: Any, numbers: npt.ArrayLike) -> NumberBeliefs:
     """How likely each number is right, by all the others.
 
     Args:
-        features: A feature store, or numbers (n, d); all finite.
+        features: Numbers (n, d), all finite.
         numbers: (n,): what is to be foretold; NaN where it is unknown.
 
     Raises:
