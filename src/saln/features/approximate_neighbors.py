@@ -36,29 +36,20 @@ _ROUNDING = 1e-5
 
 
 class Found(NamedTuple):
-    """Neighbors, nearest first.
+    """Neighbors, nearest first."""
 
-    Attributes:
-        similarities: float32, (n, k).
-        indices: int64, (n, k).
-        recall: The share of a sample's neighbors that are as near as its exact ones.
-        width: How many candidates a search keeps on its way.
-    """
-
-    similarities: npt.NDArray[np.float32]
-    indices: npt.NDArray[np.int64]
-    recall: float
-    width: int
+    similarities: npt.NDArray[np.float32]  # float32, (n, k)
+    indices: npt.NDArray[np.int64]  # int64, (n, k)
+    recall: float  # The share of a sample's neighbors that are as near as its exact ones
+    width: int  # How many candidates a search keeps on its way
 
 
 def approximate_neighbors(rows: UnitRows, k: int, seed: int = 0) -> Found:
     """The ``k`` nearest of each row, but for a few that the search does not come to.
 
     The same result on every run with the same seed, whatever the number of threads. Memory is
-    that of the rows in float32 and of the links. ``k`` is 1 to n - 1.
-
-    Raises:
-        MissingExtraError: FAISS is not installed.
+    that of the rows in float32 and of the links. ``k`` is 1 to n - 1. MissingExtraError without
+    FAISS.
     """
     index = _graph(rows)
     sample = torch.randperm(rows.n, generator=derive_generator(seed, "recall"))[: 2 * SAMPLE]

@@ -27,13 +27,9 @@ _SHOWN = 3
 
 
 def read_weights(path: Path) -> State:
-    """Reads the state dict of a file, from within a checkpoint, too.
+    """Reads the state dict of a file, or of a checkpoint in it; InputError where there is none.
 
     No code in the file is run: of what ``torch.save`` wrote, a pickled model is refused.
-
-    Raises:
-        InputError: No such file, or none that holds a state dict.
-        MissingExtraError: ``*.safetensors`` without the extra ``safetensors``.
     """
     if not path.exists():
         raise InputError(f"weights file {path} does not exist; give a file that does")
@@ -138,9 +134,6 @@ def fit_weights(module: nn.Module, ignored: Sequence[str], state: State, source:
 
     What DistributedDataParallel, torch.compile or a module around the network put before all
     names is taken off. ``source`` says in messages where the weights are from.
-
-    Raises:
-        InputError: They are another network's; the message names tensors of both.
     """
     parts = (*(f"{part}." for part in ignored), *_AUXILIARY)
 

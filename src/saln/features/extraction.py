@@ -181,11 +181,7 @@ class Plan:
         return store
 
     def check_skipped(self, skipped: Sequence[Skipped]) -> None:
-        """Refuses a store without rows for some examples, where that is not asked for.
-
-        Raises:
-            DataError: The message names the first example and the cure.
-        """
+        """Raises DataError for a store without some rows, where that is not asked for."""
         if skipped and not self.job.skip:
             one = skipped[0]
             raise DataError(
@@ -212,11 +208,7 @@ class Plan:
         return self.finished()
 
     def finished(self) -> FeatureStore:
-        """The store, opened after it was written.
-
-        Raises:
-            DataError: It is damaged, or holds no row that could be read.
-        """
+        """The store, opened after it was written; DataError where it is damaged or has no row."""
         store = FeatureStore.open(self.path, expected=self.manifest.identity)
         if store.skipped:
             one = store.skipped[0]

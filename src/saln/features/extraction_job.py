@@ -29,19 +29,12 @@ logger = logging.getLogger(__name__)
 
 
 class ExtractedRows(NamedTuple):
-    """What a batch gave.
+    """What a batch gave."""
 
-    Attributes:
-        features: float16, (b, d); NaN where an example is skipped.
-        labels: int64, (b,); -1 there.
-        first: The first one's position in the data set; the others follow it.
-        skipped: Those that could not be read.
-    """
-
-    features: npt.NDArray[np.float16]
-    labels: npt.NDArray[np.int64]
-    first: int
-    skipped: tuple[Skipped, ...]
+    features: npt.NDArray[np.float16]  # float16, (b, d); NaN where an example is skipped
+    labels: npt.NDArray[np.int64]  # int64, (b,); -1 there
+    first: int  # The first one's position in the data set; the others follow it
+    skipped: tuple[Skipped, ...]  # Those that could not be read
 
 
 def joined(
@@ -58,11 +51,7 @@ def joined(
 def _to_float16(
     rows: Tensor, first: int, backbone: str, dataset: MapStyle
 ) -> npt.NDArray[np.float16]:
-    """Gives float16, (b, d), on the CPU.
-
-    Raises:
-        DataError: A row that float16 cannot hold; the message names it.
-    """
+    """Gives float16, (b, d), on the CPU; the DataError names a row that it cannot hold."""
     # Checked after the conversion: what float16 cannot hold has become infinite there.
     small = rows.to(torch.float16).cpu()
     finite = torch.isfinite(small).all(dim=1)
@@ -138,11 +127,7 @@ class ExtractionJob:
     skip: bool = False
 
     def batches(self, shards: list[range]) -> Iterator[ExtractedRows]:
-        """Gives the rows in order.
-
-        Args:
-            shards: Rows of the data set; a batch ends where one of them does.
-        """
+        """Gives the rows of ``shards`` in order; a batch ends where a shard does."""
         network, size = self.network, self.batch_size
         on_gpu = self.device.type == "cuda"
         # They end where shards do, so that a resumed run forms the same ones.

@@ -54,11 +54,7 @@ class ExtractionOptions(TypedDict, total=False):
 
 @dataclass(frozen=True, kw_only=True)
 class ExtractionSettings:
-    """:class:`ExtractionOptions`, with what holds where nothing is given.
-
-    Raises:
-        InputError: A value that is not allowed; the message names it.
-    """
+    """:class:`ExtractionOptions` with what holds where nothing is given; else InputError."""
 
     weights: str | Path | None = None
     image_size: int | None = None
@@ -89,11 +85,7 @@ class ExtractionSettings:
             )
 
     def device_for(self, backbone: str | nn.Module) -> torch.device:
-        """Where a backbone runs.
-
-        Raises:
-            InputError: No such device, or no GPU.
-        """
+        """Where a backbone runs; InputError where there is no such device, or no GPU."""
         if self.device is None and isinstance(backbone, nn.Module):
             parameter = next(backbone.parameters(), None)
             if parameter is not None:
@@ -122,11 +114,7 @@ class ExtractionSettings:
         return torch.bfloat16 if brain else torch.float16
 
     def network(self, backbone: str | Network | nn.Module) -> Network:
-        """The backbone, built by its name or wrapped.
-
-        Raises:
-            InputError: It is none, or cannot be had with these options.
-        """
+        """The backbone, built by its name or wrapped; InputError where it cannot be had."""
         if isinstance(backbone, str):
             if self.normalization is not None:
                 raise InputError(f"{backbone} has its own normalization; leave normalization out")
@@ -158,13 +146,10 @@ class ExtractionSettings:
 
 
 def rank_among(rank: int | None, world_size: int | None) -> Rank:
-    """Which of the processes that make one store together this is.
+    """Which of the processes that make one store together this is; InputError where it is none.
 
     Unlike in training, a number beside the process group's is allowed: nothing is sent between
     the processes, so no group is needed, and ``torchrun`` alone says enough.
-
-    Raises:
-        InputError: One without the other, or a rank that is not there.
     """
     if rank is None and world_size is None:
         if (group := Rank.group()) is not None:

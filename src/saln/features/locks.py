@@ -57,13 +57,7 @@ else:
 
 
 class ByteLocks:
-    """An open lock file, made when missing.
-
-    Closing it releases every lock that this process holds on the file.
-
-    Raises:
-        OSError: It cannot be made or opened.
-    """
+    """An open lock file, made when missing; closing it releases this process's locks on it."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

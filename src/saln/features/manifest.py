@@ -60,25 +60,17 @@ class Skipped(NamedTuple):
 
 @dataclass(frozen=True)
 class Manifest:
-    """The content of ``manifest.json``.
+    """The content of ``manifest.json``."""
 
-    Attributes:
-        dataset: The data set's name, for people.
-        identity: What the rows were made of; the keys of ``IDENTITY``.
-        shard_rows: Rows of every shard but the last.
-        checksums: One a shard; None where it is not written yet.
-        skipped: Examples of the shards that are written that could not be read, by row.
-        class_names: The names of classes 0, 1, ..., where labels were given as names.
-        version: Of the format.
-    """
-
-    dataset: str
-    identity: Mapping[str, Any]
-    shard_rows: int
-    checksums: tuple[str | None, ...]
+    dataset: str  # The data set's name, for people
+    identity: Mapping[str, Any]  # What the rows were made of; the keys of ``IDENTITY``
+    shard_rows: int  # Rows of every shard but the last
+    checksums: tuple[str | None, ...]  # One a shard; None where it is not written yet
+    # Examples of the shards that are written that could not be read, by row
     skipped: tuple[Skipped, ...] = ()
+    # The names of classes 0, 1, ..., where labels were given as names
     class_names: tuple[str, ...] | None = None
-    version: int = FORMAT_VERSION
+    version: int = FORMAT_VERSION  # Of the format
 
     @property
     def rows(self) -> int:
@@ -123,11 +115,7 @@ class Manifest:
         return signed(values, key=SIGNATURE)
 
     def check(self, identity: Mapping[str, Any], path: Path) -> None:
-        """Refuses a store that is not what is asked for.
-
-        Raises:
-            DataError: The message says what differs, from what to what, and the cure.
-        """
+        """Raises DataError for a store of something else: what differs, from what to what."""
         # Both by way of JSON: a tuple is a list there.
         mine, wanted = (json.loads(json.dumps(dict(part))) for part in (self.identity, identity))
         differing = [key for key in IDENTITY if key in wanted and mine[key] != wanted[key]]
@@ -157,11 +145,7 @@ def damaged(path: Path, reason: object) -> DataError:
 
 
 def read_manifest(path: Path) -> Manifest | None:
-    """Reads the manifest of the store in a folder; None where there is none.
-
-    Raises:
-        DataError: It is broken or of another format version.
-    """
+    """The manifest in a store's folder, None without one; DataError where it cannot be used."""
     if not (path / "manifest.json").exists():
         return None
     values = read_json(path / "manifest.json", _delete(path))

@@ -203,11 +203,8 @@ def neighbors_among(
 ) -> tuple[npt.NDArray[np.int64], Array]:
     """The k nearest of some examples, int64 (q,), among a part of all, int64 (m,), which has them.
 
-    Where the part has fewer others than ``k``, all of them.
-
-    Returns:
-        int64 (q, k) indices and float64 (q, k) cosines, nearest first: exact but for the
-        rounding of float32.
+    Gives int64 (q, k) indices and float64 (q, k) cosines, nearest first: exact but for the
+    rounding of float32. Where the part has fewer others than ``k``, all of them.
     """
     rows = UnitRows(features)
     k = min(k, len(among) - 1)

@@ -42,11 +42,7 @@ class DamagedStoreError(DataError):
 def read_shards(
     path: Path, manifest: Manifest, *, again: bool = False
 ) -> tuple[npt.NDArray[np.float16], npt.NDArray[np.int64]]:
-    """Maps a store's arrays into memory, once they are what was written; see :func:`find_damage`.
-
-    Raises:
-        DamagedStoreError: They are not; the message names the file, the rows and the cure.
-    """
+    """Maps a store's arrays into memory; DamagedStoreError where they are not what was written."""
     try:
         # Mapped: of a store larger than memory only the pages that are used are read.
         features = open_array(path / "features.npy", (manifest.rows, manifest.width), np.float16)

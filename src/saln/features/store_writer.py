@@ -51,11 +51,7 @@ _TURNS: defaultdict[Path, threading.Lock] = defaultdict(threading.Lock)
 
 
 def finished_store(path: Path, identity: Mapping[str, Any]) -> FeatureStore | None:
-    """The store in a folder, where it is finished and whole; nothing need be written then.
-
-    Raises:
-        DataError: It is of something else, or its manifest is damaged.
-    """
+    """A folder's store where it is finished and whole; DataError for one of something else."""
     found = read_manifest(path)
     if found is None or found.left:
         return None
@@ -145,14 +141,10 @@ def _allocate(path: Path, shape: tuple[int, ...], dtype: type) -> None:
 class StoreWriter:
     """Writes what a store still lacks; a context manager.
 
-    Args:
-        path: The folder, made when missing.
-        manifest: What is asked for, with no shard done. A store that is there goes on
-            with its own shards.
-
-    Raises:
-        DataError: On entry: the folder holds a store of something else, one whose manifest is
-            damaged, or one of another format version; or it cannot be written to.
+    The folder is made when missing. The manifest says what is asked for, with no shard done; a
+    store that is there goes on with its own shards. On entry raises DataError where the folder
+    holds a store of something else, of another format version, or with a damaged manifest, or
+    cannot be written to.
     """
 
     def __init__(self, path: Path, manifest: Manifest) -> None:
@@ -297,12 +289,9 @@ class StoreWriter:
     ) -> None:
         """Writes a claimed shard and, once it is durable, counts it with the seconds it took.
 
-        Features are float16 (rows of the shard, d), labels int64; of examples that are skipped NaN
-        and -1.
-
-        Raises:
-            DataError: The disk is full or cannot be written to; the shard is not counted,
-                those before it are kept.
+        Features are float16 (rows of the shard, d), labels int64; of examples that are
+        skipped NaN and -1. Where the disk does not take it, DataError: it is not counted,
+        those before it are kept.
         """
         first = self.manifest.shard(shard).start
         with _explained(self.path):

@@ -71,9 +71,8 @@ def nearest_rows(
     """The k rows of the largest float32 products with some rows, int64 (q,), without themselves.
 
     They are sought among all, or among some, int64 (m,); at most as many as there are others.
-
-    Returns:
-        float32 (q, k) products, the largest first, and int64 (q, k), which rows they are with.
+    Gives float32 (q, k) products, the largest first, and int64 (q, k), which rows they are
+    with.
     """
     own = rows.take(which)
     if among is not None:

@@ -46,11 +46,7 @@ class DamagedArrayError(DataError):
 
 
 def open_array(path: Path, shape: tuple[int, ...], dtype: type) -> Any:
-    """Maps an array of a store into memory, read-only.
-
-    Raises:
-        DamagedArrayError: It is missing, cut short, too long or of another shape.
-    """
+    """Maps an array of a store, read-only; DamagedArrayError if it is not there as a whole."""
     wanted = np.dtype(dtype)
     read: Any = np.lib.format.read_array_header_1_0
     try:
@@ -156,11 +152,7 @@ def _stamp_of(manifest: Manifest, files: Iterable[Path]) -> list[Any]:
 
 
 class _Stamp:
-    """The note that arrays were verified.
-
-    Attributes:
-        known: They are as they were when they were verified last.
-    """
+    """The note that arrays were verified; ``known`` if they are as they were then."""
 
     def __init__(self, path: Path, manifest: Manifest, arrays: list[Any]) -> None:
         self._path = path / STAMP
