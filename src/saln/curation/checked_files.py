@@ -22,22 +22,14 @@ class CheckedFiles:
         self.folder = folder
 
     def write(self, name: str, suffix: str, content: bytes) -> Path:
-        """Writes a file, durably; gives its path.
-
-        Raises:
-            DataError: The disk is full or cannot be written to.
-        """
+        """Writes a file, durably; gives its path. DataError for a disk that does not take it."""
         # Another content is another name: a file that is there is never written over.
         path = self.folder / f"{name}-{xxhash.xxh3_128_hexdigest(content)}.{suffix}"
         write_bytes(path, content, durable=True)
         return path
 
     def read(self, path: Path) -> bytes:
-        """The content of a file that :meth:`write` wrote.
-
-        Raises:
-            DataError: It is gone or damaged since.
-        """
+        """The content of a file that :meth:`write` wrote; DataError where it is damaged since."""
         try:
             content = path.read_bytes()
         except OSError as error:
@@ -61,11 +53,7 @@ class CheckedFiles:
         return whole
 
     def drop(self, *paths: Path) -> None:
-        """Removes files or folders that cannot be gone on with.
-
-        Raises:
-            DataError: The system does not let it.
-        """
+        """Removes files or folders that cannot be gone on with; DataError where that fails."""
         for path in paths:
             try:
                 remove(path)

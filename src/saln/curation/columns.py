@@ -20,36 +20,23 @@ RowError = Callable[[int, str], DataError]
 
 
 def import_pyarrow() -> tuple[Any, Any]:
-    """``pyarrow`` and ``pyarrow.parquet``.
-
-    Raises:
-        MissingExtraError: They are not installed.
-    """
+    """``pyarrow`` and ``pyarrow.parquet``; MissingExtraError where they are not installed."""
     with optional_import("select", "saln select writes Parquet, which"):
         return importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")
 
 
 @dataclass(frozen=True)
 class InputColumns:
-    """Which columns of Parquet hold what.
+    """Which columns of Parquet hold what."""
 
-    Attributes:
-        features: Lists of numbers, all of one length.
-        labels: Whole numbers, or the classes' names; None where there are none.
-        id: Kept as ``id``. When None, that is the input's own column of this name, or the number
-            of the row where it has none.
-    """
-
-    features: str = "features"
-    labels: str | None = None
+    features: str = "features"  # Lists of numbers, all of one length
+    labels: str | None = None  # Whole numbers, or the classes' names; None where there are none
+    # Kept as ``id``. When None, that is the input's own column of this name, or the number of the
+    # row where it has none
     id: str | None = None
 
     def check(self, path: Path, schema: Any) -> None:
-        """Refuses columns that are not there, hold something else, or would be there twice.
-
-        Raises:
-            InputError: Names the option, its value and what is allowed.
-        """
+        """Raises InputError for columns that are not there, of other types, or there twice."""
         for option, name, needed in (
             ("features_column", self.features, True),
             ("labels_column", self.labels, False),
@@ -114,14 +101,9 @@ def holds_names(kind: Any) -> bool:
 def feature_rows(column: Any, name: str, width: int | None, bad: RowError) -> npt.NDArray[Any]:
     """Rows of features from a ``pyarrow.ChunkedArray`` of lists, as :class:`InputColumns` allows.
 
-    Each has ``width`` numbers, or as many as the first when None; ``bad`` makes the error for a
-    row, in which ``name`` is the column's.
-
-    Returns:
-        floating, (n, d); whole numbers become float32 where it holds them all, else float64.
-
-    Raises:
-        DataError: A row that is missing, lacks a number, or has more or fewer than others.
+    Floating, (n, d), with ``width`` numbers a row, or as many as in the first when None; whole
+    numbers become float32 where it holds them all, else float64. For a row that is missing,
+    lacks a number, or has more or fewer than others, ``bad`` makes the DataError.
     """
     arrow, _ = import_pyarrow()
     array = arrow.concat_arrays(column.chunks) if column.num_chunks != 1 else column.chunk(0)
@@ -155,11 +137,7 @@ def feature_rows(column: Any, name: str, width: int | None, bad: RowError) -> np
 
 
 def label_column(column: Any, name: str, bad: RowError) -> Any:
-    """Labels as int64, or as strings where they are names, a ``pyarrow.Array``; else as above.
-
-    Raises:
-        DataError: A label that is missing, or no whole number that int64 holds.
-    """
+    """Labels, a ``pyarrow.Array``: int64, or strings for names; DataError as for features."""
     arrow, _ = import_pyarrow()
     if arrow.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)  # of pandas' categories

@@ -37,19 +37,11 @@ def judge(
 ) -> tuple[Path, dict[str, Any]]:
     """Forms beliefs about all labels, or takes those that a run before has formed.
 
-    Args:
-        source: The rows.
-        files: Where they are kept.
-        kept: What is whole there. Parts that were chosen by beliefs which are lost are taken
-            out of it: beliefs that are formed anew may differ in a last digit.
-        who: Judges them.
-
-    Returns:
-        The ``.npy`` with (n,) of ``BELIEF``, and what ``OUT.labels.json`` holds.
-
-    Raises:
-        InputError: There are no labels.
-        DataError: A label or a row of features that is none.
+    What is whole in the folder of ``files`` is ``kept``. Parts that were chosen by beliefs
+    which are lost are taken out of it: beliefs that are formed anew may differ in a last digit.
+    Gives the ``.npy`` with (n,) of ``BELIEF``, and what ``OUT.labels.json`` holds. Raises
+    InputError where there are no labels, DataError for a label or a row of features that is
+    none.
     """
     if "beliefs" in kept and "labels" in kept:
         labels: dict[str, Any] = json.loads(files.read(kept["labels"]))

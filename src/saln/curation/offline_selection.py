@@ -147,13 +147,7 @@ def select(
     started = time.perf_counter()
     import_pyarrow()
     check_keywords(SelectOptions, select, options)
-    rows = as_whole(options.get("partition_rows", PARTITION_ROWS), "partition_rows", 1)
-    progress = options.setdefault("progress", lambda done, rows: None)
-    if options.setdefault("engine", "local") not in ("local", "ray"):
-        engine = parameter("engine", options["engine"])
-        raise InputError(f"{engine} is not allowed; give local or ray")
-    if (workers := options.get("ray_workers")) is not None:
-        options["ray_workers"] = as_whole(workers, "ray_workers", 1)
+    _complete(options)
     selector = as_selector(selector)
     candidates = as_whole(candidates, "candidates", 1)
     seed = as_whole(seed, "seed")
@@ -162,7 +156,7 @@ def select(
     names = options.get("labels_column"), options.get("id_column")
     opened = _open(source, InputColumns(options.get("features_column", "features"), *names))
     # Whole batches: only the last partition has one with fewer candidates.
-    whole = candidates * max(1, rows // candidates)
+    whole = candidates * max(1, options["partition_rows"] // candidates)
     job = PartitionJob(opened, selector, candidates, as_ratio(filter_ratio), seed, whole)
     job.check()  # before anything is written
     _check_apart(path, opened)
@@ -177,7 +171,7 @@ def select(
         if found is None:
             found, computed = _work(job, workspace, listing, options)
         else:
-            progress(len(opened), len(opened))
+            options["progress"](len(opened), len(opened))
         listed = [] if listing is None else read_json(listing, CURE)["labels"]
         workspace.clear()
     if isinstance(opened, ParquetSource) and not opened.groups.has_checksums:
@@ -198,6 +192,18 @@ def select(
     )
 
 
+def _complete(options: SelectOptions) -> None:
+    """Adds what holds where nothing is given; raises InputError for what is not allowed."""
+    rows = options.get("partition_rows", PARTITION_ROWS)
+    options["partition_rows"] = as_whole(rows, "partition_rows", 1)
+    options.setdefault("progress", lambda done, rows: None)
+    if options.setdefault("engine", "local") not in ("local", "ray"):
+        engine = parameter("engine", options["engine"])
+        raise InputError(f"{engine} is not allowed; give local or ray")
+    if (workers := options.get("ray_workers")) is not None:
+        options["ray_workers"] = as_whole(workers, "ray_workers", 1)
+
+
 def _open(source: Any, columns: InputColumns) -> Source:
     if isinstance(source, FeatureStore):
         source = source.path
@@ -214,11 +220,7 @@ def _open(source: Any, columns: InputColumns) -> Source:
 
 
 def _check_apart(out: Path, source: Source) -> None:
-    """Refuses an output that the same command would read as its input when it goes on.
-
-    Raises:
-        InputError: It would.
-    """
+    """Raises InputError for an output that the command would read as input when it goes on."""
     if (
         isinstance(source, ParquetSource)
         and source.path.is_dir()
@@ -251,8 +253,7 @@ def _work(
 ) -> tuple[dict[str, Any], int]:
     """Chooses from the partitions that are left, and moves the output to its place.
 
-    Returns:
-        What is known of the output, and the rows of partitions that were chosen from now.
+    Gives what is known of the output, and the rows of partitions that were chosen from now.
     """
     kept = workspace.files.whole()
     on_ray = options["engine"] == "ray"
@@ -293,11 +294,7 @@ def _work(
 
 
 def _join(files: CheckedFiles, parts: list[Path], output: Path) -> int:
-    """Writes all parts into one file, one after the other; gives the number of rows.
-
-    Raises:
-        DataError: A part is gone or damaged since, or the disk is full.
-    """
+    """Writes all parts into one file, one after the other; gives the number of rows."""
     arrow, parquet = import_pyarrow()
     rows = 0
 

@@ -23,11 +23,7 @@ def one_line(error: BaseException) -> str:
 
 
 def parquet_files(path: Path) -> list[Path]:
-    """A file, or the ``*.parquet`` of a folder in the order of their names, without hidden ones.
-
-    Raises:
-        InputError: There is none, or a folder is among them.
-    """
+    """A file, or the ``*.parquet`` of a folder by name, without hidden ones; else InputError."""
     if not path.is_dir():
         return [path]
     found = sorted(file for file in path.glob("*.parquet") if file.name[0] not in "._")
@@ -137,11 +133,7 @@ class RowGroups:
         self._open = None
 
     def checksums(self) -> list[tuple[str, int, str]]:
-        """Name, bytes and checksum of each file; reads them all once.
-
-        Raises:
-            DataError: A file that cannot be read.
-        """
+        """Name, bytes and checksum of each file; reads them all once, or raises DataError."""
         found = []
         for file in self.files:
             try:
@@ -151,11 +143,7 @@ class RowGroups:
         return found
 
     def check_unchanged(self) -> None:
-        """Refuses what was read while somebody wrote to the files.
-
-        Raises:
-            DataError: Names the file.
-        """
+        """Raises DataError for a file that somebody has written to since it was read."""
         for file in self.files:
             try:
                 self._compare_stamp(file)
@@ -190,9 +178,8 @@ class RowGroups:
     def read(self, number: int, columns: Sequence[str] | None = None) -> Any:
         """A row group as a ``pyarrow.Table``; all columns of the one read last are kept.
 
-        Raises:
-            DataError: It is damaged: a page's checksum, the rows counted or the footer's
-                statistics say so, or it cannot be decoded.
+        Raises DataError where a page's checksum, the rows counted or the footer's
+        statistics say that it is damaged, or it cannot be decoded.
         """
         if self._cached is not None and self._cached[0] == number:
             return self._cached[1] if columns is None else self._cached[1].select(columns)
@@ -230,11 +217,7 @@ def _unreadable(file: Path, error: Exception) -> DataError:
 
 
 def _joined(one: Any, other: Any, first: Path, file: Path) -> Any:
-    """The schema of both; they may differ in what may be null.
-
-    Raises:
-        DataError: They differ in more.
-    """
+    """The schema of both, which may differ in what may be null; DataError where they do in more."""
     arrow, _ = import_pyarrow()
     if one.names != other.names or one.types != other.types:
         differing = sorted(set(one.names) ^ set(other.names)) or [
@@ -275,10 +258,8 @@ def _has_checksum(opened: _Opened, group: int, name: str) -> bool:
 def _compare_statistics(metadata: Any, group: int, table: Any) -> None:
     """Compares numbers and names with the bounds that the footer has of them.
 
-    Where pages have no checksum this is what tells damage: a flipped exponent is out of bounds.
-
-    Raises:
-        ValueError: A value that is out of bounds, or other counts of what is missing.
+    Where pages have no checksum this is what tells damage, as of a flipped exponent: raises
+    ValueError for values out of bounds, or other counts of what is missing.
     """
     arrow, _ = import_pyarrow()
     compute = importlib.import_module("pyarrow.compute")

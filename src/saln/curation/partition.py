@@ -36,25 +36,15 @@ _KEPT = np.dtype(
 
 @dataclass(frozen=True)
 class PartitionJob:
-    """What every partition is chosen by.
+    """What every partition is chosen by."""
 
-    Attributes:
-        source: The rows.
-        selector: Copied for every partition, so that none knows of another.
-        candidates: Rows that are looked at together.
-        filter_ratio: The share of them to drop.
-        seed: Decides every random choice.
-        partition_rows: Rows of a partition, a multiple of ``candidates``.
-        beliefs: (n,) of ``BELIEF``, or a ``.npy`` that holds it; None for selectors that do
-            not ask.
-    """
-
-    source: Source
-    selector: Selector
-    candidates: int
-    filter_ratio: float | Fraction
-    seed: int
-    partition_rows: int
+    source: Source  # The rows
+    selector: Selector  # Copied for every partition, so that none knows of another
+    candidates: int  # Rows that are looked at together
+    filter_ratio: float | Fraction  # The share of them to drop
+    seed: int  # Decides every random choice
+    partition_rows: int  # Rows of a partition, a multiple of ``candidates``
+    # (n,) of ``BELIEF``, or a ``.npy`` that holds it; None for selectors that do not ask
     beliefs: Path | npt.NDArray[Any] | None = None
 
     def __len__(self) -> int:
@@ -73,11 +63,9 @@ class PartitionJob:
     def choose(self, number: int) -> Any:
         """The kept rows of a partition, a ``pyarrow.Table``, batch by batch.
 
-        Every ``candidates`` rows of the partition's random order are a batch; the last batch
-        of the last partition may have fewer.
-
-        Raises:
-            DataError: A row that cannot be read, or features that are not finite.
+        Every ``candidates`` rows of the partition's random order are a batch; the last
+        batch of the last partition may have fewer. Raises DataError for a row that cannot
+        be read or is not finite.
         """
         start, stop = self.bounds(number)
         rows = self.source.order(start, stop, self.seed)
@@ -148,11 +136,7 @@ class PartitionJob:
         return table
 
     def check(self) -> None:
-        """Refuses what cannot work, before anything is written.
-
-        Raises:
-            InputError: A selector that needs what is not there, or sizes that do not fit.
-        """
+        """Raises InputError for what cannot work, before anything is written."""
         name = type(self.selector).__name__
         # Observed losses come from a learner too, though a choice could be made without.
         if not self.selector.chooses_before_loading() or self.selector.observes_losses:

@@ -18,16 +18,12 @@ def contents_on_ray(
 ) -> Iterator[tuple[int, bytes]]:
     """Chooses from partitions by Ray Data: numbers go out, Parquet bytes come back.
 
-    The driver alone writes, so the output's folder need not be shared; the input must be
-    at the same path on every machine. Ray gives the work of a process that died to another.
-
-    Without an address a cluster is started on this machine; at once are chosen from as many
-    partitions as there are ``workers``, by default one a core.
-
-    Raises:
-        InputError: No cluster at the address.
-        DataError: A row that cannot be read, or a task that keeps failing.
-        MissingExtraError: Ray is not installed.
+    The driver alone writes, so the output's folder need not be shared; the input must be at the
+    same path on every machine. Ray gives the work of a process that died to another. Without an
+    address a cluster is started on this machine; at once are chosen from as many partitions as
+    there are ``workers``, by default one a core. Raises InputError for no cluster at the
+    address, DataError for a row that cannot be read or a task that keeps failing,
+    MissingExtraError without Ray.
     """
     if not left:
         return

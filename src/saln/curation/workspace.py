@@ -52,9 +52,8 @@ class Workspace:
     def held(self) -> Iterator[None]:
         """Only one process at a time works for an output; what is left without work goes.
 
-        Raises:
-            InputError: Another does, or there is an output that no unfinished run can be of.
-            DataError: The output's folder cannot be written to.
+        Raises InputError where another does, or an output is there that no unfinished run
+        can be of, DataError where the folder cannot be written to.
         """
         refusal = (
             f"another saln select is writing {parameter('out', self.out)}; wait for it, or give "
@@ -76,13 +75,10 @@ class Workspace:
     def begin(self, settings: dict[str, Any]) -> dict[str, Any] | None:
         """Makes the folder, goes on with the one that is there, or makes it anew.
 
-        By ``settings``, all that decides which rows are kept, as plain JSON. Gives the result that
-        :meth:`publish` was given, where the output is whole already.
-
-        Raises:
-            InputError: The folder is of other settings or holds other files; or there is an
-                output that is not of these settings.
-            DataError: The folder cannot be written to.
+        By ``settings``, all that decides which rows are kept, as plain JSON. Gives the
+        result that :meth:`publish` was given, where the output is whole already. Raises
+        InputError where folder or output are of other settings or the folder holds other
+        files, DataError where it cannot be written.
         """
         # As JSON gives them back: a tuple would differ from the list that was written.
         self._settings = settings = json.loads(json.dumps(settings))
@@ -150,13 +146,10 @@ class Workspace:
         write_json(self.path / "manifest.json", signed(values, bits=128), durable=True)
 
     def publish(self, files: dict[Path, Path], result: dict[str, Any]) -> None:
-        """Moves finished files to their places, the output last.
+        """Moves finished files to their places, the output last; DataError where that fails.
 
-        Killed before the last move, the same command makes and moves them again; after it, it
-        finds by the manifest that all is there.
-
-        Raises:
-            DataError: The disk is full or cannot be written to.
+        Killed before the last move, the same command makes and moves them again; after it,
+        it finds by the manifest that all is there.
         """
         checksums = {}
         for path, place in files.items():
