@@ -13,10 +13,7 @@ if TYPE_CHECKING:
 
 
 class BatchIterator(Iterator[list[int]]):
-    """The batches of one epoch, from a step on, of which ``step`` counts those given.
-
-    Loaders make iterators that they never ask: nothing happens before the first batch.
-    """
+    """One epoch's batches from a step on; ``step`` counts those given, nothing before the first."""
 
     def __init__(self, sampler: SelectedBatches, epoch: int, step: int) -> None:
         self.sampler = sampler
@@ -81,10 +78,7 @@ class BatchIterator(Iterator[list[int]]):
 
         A loader loads its state only when it is asked for batches, after the user has set
         the epoch. A state at the end of its epoch gives way to another epoch that was set;
-        one in the middle goes on there.
-
-        Warns:
-            UserWarning: Another epoch was set than the one in whose middle the state is.
+        one in the middle goes on there, with a warning.
         """
         self.close()
         self._loaded = True

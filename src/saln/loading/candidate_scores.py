@@ -22,11 +22,7 @@ _READ = ("outputs", "losses", "embeddings")
 
 @dataclass(eq=False)
 class CandidateScores:
-    """Reads of two networks what a selector requires; the arguments are LearnerSelected's.
-
-    Attributes:
-        examples_scored: How many examples the learner has been asked about, by this rank.
-    """
+    """Reads of two networks what a selector requires; the arguments are LearnerSelected's."""
 
     selector: Selector
     reader: BatchReader
@@ -35,7 +31,7 @@ class CandidateScores:
     reference_outputs: Any
     device: torch.device
     reuse_forward: bool
-    examples_scored: int = 0
+    examples_scored: int = 0  # How many examples the learner has been asked about, by this rank
 
     def __post_init__(self) -> None:
         outputs = self.reference_outputs

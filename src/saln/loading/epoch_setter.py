@@ -44,10 +44,9 @@ class EpochSetter:
     def set_epoch(self, epoch: int) -> None:
         """Makes the next iteration the given epoch's.
 
-        Raises:
-            InputError: A library's own count would undo what the sampler was given; Accelerate
-                shares out batches that are shared out already; a library that reads the length of
-                epochs once has a FilterSchedule.
+        Raises InputError where a library's own count would undo what the sampler was given;
+        where Accelerate shares out batches that are shared out already; where a library
+        that reads the length of epochs once has a FilterSchedule.
         """
         batches = self.batches
         refuse_sharing_by_accelerate(batches)

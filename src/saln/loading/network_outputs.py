@@ -118,10 +118,7 @@ class BatchReader:
     def read_in_training(
         self, network: nn.Module, batch: Any, required: Sequence[str]
     ) -> tuple[dict[str, Any], Tensor]:
-        """What is required, without its graph, of a whole batch put through as training does.
-
-        Also the logits, with their graph.
-        """
+        """As training reads a batch: what is required, without graph; the logits, with it."""
         outputs = self._call(network, batch)
         # The graph is that of the outputs; what the selector sees needs none.
         with torch.no_grad():

@@ -226,10 +226,7 @@ class StreamPosition:
         self.pending = state
 
     def to_resume(self) -> dict[str, Any] | None:
-        """The state that an iteration that begins now goes on from; None begins the epoch.
-
-        It stays pending: loaders may ask for an iterator twice.
-        """
+        """The state that an iteration now goes on from, and stays: loaders may ask twice."""
         pending, shared = self.pending, self.shared
         info = get_worker_info()
         if pending is not None and info is not None and not self.loaded_in_worker:

@@ -205,11 +205,8 @@ def exact_ratio(filter_ratio: float | Fraction) -> Fraction:
 def as_ratio(value: Any) -> float | Fraction:
     """A filter ratio that somebody gave: a number of Python or NumPy, a tensor, a fraction.
 
-    Returns:
-        A float where it names the ratio exactly, else the fraction.
-
-    Raises:
-        InputError: It is no number in [0, 1).
+    Gives a float where it names the ratio exactly, else the fraction; InputError outside [0,
+    1).
     """
     number = value
     if isinstance(value, Tensor) and value.numel() == 1:

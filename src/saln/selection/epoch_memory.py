@@ -14,11 +14,9 @@ from saln.errors import InputError
 class EpochMemory:
     """Numbers by index: what is put during an epoch can be read when the next begins.
 
-    So a choice never depends on how far the training of its own epoch has come. Reading
-    and putting touch different tensors: one thread may choose while another trains.
-
-    Args:
-        unknown: Stands for an index that was never put.
+    So a choice never depends on how far the training of its own epoch has come. Reading and
+    putting touch different tensors: one thread may choose while another trains. ``unknown``
+    stands for an index that was never put.
     """
 
     def __init__(self, unknown: float) -> None:

@@ -30,11 +30,8 @@ def facility_location_positions(features: Tensor, k: int) -> tuple[Tensor, Tenso
 
     Lazy and exact: what the naive greedy keeps, in its order. Equal gains go to the lower
     position; a zero row is similar to nothing. Memory is proportional to the finite features,
-    (n, d), above 4,096 rows.
-
-    Returns:
-        int64 (k,) positions in the order of the choice, and float64 (n,) what each row
-        would cover by itself, both on the CPU.
+    (n, d), above 4,096 rows. Gives int64 (k,) positions in the order of the choice, and float64
+    (n,) what each row would cover by itself, both on the CPU.
     """
     unit = normalize(around_one(features)[0], dim=1)
     n = len(unit)

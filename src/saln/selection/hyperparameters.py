@@ -83,11 +83,7 @@ class Hyperparameter:
             return False
 
     def convert(self, value: Any) -> Any:
-        """A value of its type.
-
-        Raises:
-            ValueError: It is none, or out of bounds; the message is what is allowed.
-        """
+        """A value of its type; else ValueError, whose message is what is allowed."""
         try:
             value = convert(value, self.kind) if self._is_known() else value
         except ValueError as error:
@@ -161,11 +157,7 @@ def check_hyperparameters(selector: Selector, kind: type[Selector] | None = None
 
 
 def read_values(kind: type[Selector], name: str, texts: Mapping[str, str]) -> dict[str, Any]:
-    """The values that texts name, by hyperparameter; messages call the selector ``name``.
-
-    Raises:
-        InputError: There is no such hyperparameter, or a value is not allowed.
-    """
+    """The values that texts name, by hyperparameter of the selector ``name``; else InputError."""
     known = {parameter.name: parameter for parameter in hyperparameters(kind)}
     found = {}
     for key, text in texts.items():
@@ -181,11 +173,7 @@ def read_values(kind: type[Selector], name: str, texts: Mapping[str, str]) -> di
 
 
 def make_selector(kind: type[Selector], name: str, values: Mapping[str, Any]) -> Selector:
-    """Makes a selector of a kind with the values of its hyperparameters.
-
-    Raises:
-        InputError: One that has no default is missing, or a value is not allowed.
-    """
+    """Makes a selector of a kind with values; InputError where one is missing or not allowed."""
     needed = [each.name for each in hyperparameters(kind) if each.default is REQUIRED]
     missing = [key for key in needed if key not in values]
     if missing:

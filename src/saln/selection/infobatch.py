@@ -36,13 +36,11 @@ def infobatch_positions(
 ) -> tuple[Tensor, Tensor]:
     """Draws ``k`` positions by :func:`inclusion_probabilities`, with their loss weights.
 
-    The number of easy ones is the expected one, rounded up or down at random so that it
-    is right on average; within the easy and within the hard every set is equally likely.
-
-    Returns:
-        int64 (k,) positions and float32 (k,) weights ``k / (n p)``, with ``p`` the
-        probability that the example is kept. The weighted mean loss of the kept has the
-        mean loss of all ``n`` as its expectation, and the weights are 1 on average.
+    The number of easy ones is the expected one, rounded up or down at random so that it is
+    right on average; within the easy and within the hard every set is equally likely. Gives
+    int64 (k,) positions and float32 (k,) weights ``k / (n p)``, with ``p`` the probability that
+    the example is kept. The weighted mean loss of the kept has the mean loss of all ``n`` as
+    its expectation, and the weights are 1 on average.
     """
     easy, hard = is_easy.nonzero().flatten(), (~is_easy).nonzero().flatten()
     p_easy, p_hard = inclusion_probabilities(len(easy), len(hard), k, prune_ratio)

@@ -14,16 +14,9 @@ from saln.selection.neighbor_beliefs import MOST_CLASSES, NeighborBeliefs
 def judged_beliefs(features: Any, labels: Any, classes: int) -> NeighborBeliefs:
     """What :func:`saln.judge_labels` believes, as :func:`saln.label_beliefs` would say it.
 
-    Args:
-        features: As :func:`saln.judge_labels`.
-        labels: int, (n,): below ``classes``; -1 where there is none.
-        classes: How many there are, whether or not they occur.
-
-    Returns:
-        The beliefs; confidence 0 where there is no label or there are no features.
-
-    Raises:
-        InputError: As :func:`saln.judge_labels`.
+    ``labels`` are int, (n,): below ``classes``, of which not all need occur; -1 where there is
+    none. Confidence is 0 where there is no label or there are no features. Raises as
+    ``judge_labels``.
     """
     judged = judge_labels(features, labels)
     transition = torch.eye(classes if classes <= MOST_CLASSES else 0, dtype=torch.float64)

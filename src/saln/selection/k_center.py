@@ -20,13 +20,10 @@ DENSE_LIMIT = 4096
 def k_center_positions(features: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Centers such that no row is far from its nearest: at most twice the best radius.
 
-    The first center is the row nearest to the mean; each next one is the row farthest
-    from the centers so far. Equal distances go to the lower position. Memory is
-    proportional to the finite features, (n, d), above 4,096 rows.
-
-    Returns:
-        int64 (k,) positions in the order of the choice, and (n,) distances to the
-        nearest center, both on the CPU.
+    The first center is the row nearest to the mean; each next one is the row farthest from the
+    centers so far. Equal distances go to the lower position. Memory is proportional to the
+    finite features, (n, d), above 4,096 rows. Gives int64 (k,) positions in the order of the
+    choice, and (n,) distances to the nearest center, both on the CPU.
     """
     features, power = around_one(features)
     # Without the mean, squared norms are small and distances lose fewer digits.

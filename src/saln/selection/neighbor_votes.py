@@ -75,14 +75,11 @@ class Judgement(NamedTuple):
 
 
 class Noise:
-    """The transition matrix of the labels, from counts of (class, label), smoothed.
+    """The transition matrix of the labels, from counts (C, C) of (class, label), smoothed.
 
     Rows are drawn towards noise that knows no class; a class without counts is labeled rightly.
-
-    Args:
-        counts: (C, C) sparse.
-        rate: The share of the counted that are labeled otherwise.
-        shared: How many counts at that rate every row is given.
+    ``rate`` is the share of the counted that are labeled otherwise; every row is given so many
+    ``shared`` counts at that rate.
     """
 
     def __init__(self, counts: Any, rate: float, shared: float) -> None:

@@ -108,10 +108,7 @@ def is_selector(found: Any) -> bool:
 def split_selector(text: str) -> tuple[str, dict[str, str]]:
     """Parts ``NAME``, ``NAME:KEY=VALUE``, ``NAME(KEY=VALUE, ...)``: the name, and text by key.
 
-    NAME may be MODULE:CLASS.
-
-    Raises:
-        InputError: It is none of them.
+    NAME may be MODULE:CLASS. Raises InputError for other texts.
     """
     # Brackets before any "=": behind one they belong to a value, such as jest:layers=(1,2).
     call = re.fullmatch(r"([^(=]*)\((.*)\)", text, re.DOTALL)
@@ -137,12 +134,9 @@ def split_selector(text: str) -> tuple[str, dict[str, str]]:
 
 
 def find_selector(name: str, also: Sequence[str] = ()) -> type[Selector]:
-    """The class of a name: ours, an installed package's, or ``module:Class``.
+    """The class of a name: ours, an installed package's, or ``module:Class``; else InputError.
 
     The message of an unknown one lists ``also`` too.
-
-    Raises:
-        InputError: There is none, or it cannot be loaded.
     """
     if name in SELECTORS:
         return SELECTORS[name]
@@ -183,11 +177,7 @@ def name_of(kind: type[Selector]) -> str:
 
 
 def read_selector(text: str) -> Selector:
-    """The selector that a text names; see the top of this module.
-
-    Raises:
-        InputError: There is none of that name, or its hyperparameters are not allowed.
-    """
+    """The selector that a text names, see the top of this module; else InputError."""
     name, texts = split_selector(text)
     kind = find_selector(name)
     return make_selector(kind, name, read_values(kind, name, texts))
