@@ -76,21 +76,14 @@ def _safe(label: str) -> str:
 
 @dataclass(frozen=True)
 class Arm:
-    """One way of training.
+    """One way of training."""
 
-    Attributes:
-        name: Of its selector: as registered, else ``module:Class``.
-        kind: The selector's class.
-        values: The hyperparameters that differ from their defaults.
-        keeps_all: Whether every candidate gets a gradient, so that nothing is chosen.
-        is_baseline: Whether every other arm is compared with it.
-    """
-
-    name: str
-    kind: type[Selector]
+    name: str  # Of its selector: as registered, else ``module:Class``
+    kind: type[Selector]  # The selector's class
+    # The hyperparameters that differ from their defaults
     values: Mapping[str, Any] = field(default_factory=dict)
-    keeps_all: bool = False
-    is_baseline: bool = False
+    keeps_all: bool = False  # Whether every candidate gets a gradient, so that nothing is chosen
+    is_baseline: bool = False  # Whether every other arm is compared with it
 
     def __str__(self) -> str:
         return self.label
@@ -201,11 +194,7 @@ def _refuse(methods: object) -> NoReturn:
 
 
 def as_methods(methods: Any) -> tuple[str | Arm, ...]:
-    """The arms that were given, one or several: text where text can name them.
-
-    Raises:
-        InputError: They are none of these.
-    """
+    """The arms that were given, one or several: text where text can name them; else InputError."""
     if isinstance(methods, str):
         return tuple(part for part in split_commas(methods) if part)
     # A class and a selector are no collections of methods, though Python could iterate over some.
@@ -225,11 +214,7 @@ def as_methods(methods: Any) -> tuple[str | Arm, ...]:
 
 
 def read_arm(method: Method) -> Arm:
-    """The arm of a name with its hyperparameters, a selector, or a selector's class.
-
-    Raises:
-        InputError: There is none of that name, or its hyperparameters are not allowed.
-    """
+    """The arm of a name with hyperparameters, a selector, or selector's class; else InputError."""
     if isinstance(method, Arm):
         return method
     if isinstance(method, Selector):

@@ -41,10 +41,7 @@ class ArmStates:
     damaged: list[str] = field(default_factory=list)
 
     def load(self, arm: str, seed: int, *, device: torch.device) -> dict[str, Any] | None:
-        """The state after the arm's last durable epoch; None before its first.
-
-        None, too, where the state is damaged: it is removed, and said in ``damaged``.
-        """
+        """The arm's last durable state; None before one. A damaged one is removed and said."""
         path = self.folder.state(arm, seed)
         return self._load(path, device, f"{arm}, seed {seed}, begins")
 

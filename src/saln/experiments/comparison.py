@@ -63,11 +63,7 @@ class SharedBySeed:
 
 
 class Comparison:
-    """Makes what the arms are trained with; a subclass may, for one, read its images elsewhere.
-
-    Raises:
-        InputError: The data set is not there, or weights or sizes do not fit.
-    """
+    """Makes what the arms are trained with; a subclass may, for one, read its images elsewhere."""
 
     def __init__(
         self, config: Config, reporter: Reporter, device: torch.device, processes: Processes

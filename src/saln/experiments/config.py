@@ -252,11 +252,7 @@ def _check_path(name: str, path: Path) -> None:
 
 
 def from_mapping(values: Mapping[str, object], source: str, base: Config | None = None) -> Config:
-    """Changes a configuration by the keys of a mapping; keys are flags, '-' or '_'.
-
-    Raises:
-        InputError: An unknown key or a value that is not allowed.
-    """
+    """Changes a configuration by a mapping; its keys are flags, '-' or '_', else InputError."""
     kinds = _kinds()
     changes: dict[str, Any] = {}
     for key, value in values.items():

@@ -80,12 +80,9 @@ def _git(folder: Path, *arguments: str) -> str | None:
 
 
 def find_device(name: str, local_rank: int = 0) -> torch.device:
-    """The device of that name; ``auto`` is a GPU where torch sees one.
+    """The device of that name; ``auto`` is a GPU where torch sees one, ``cuda`` must be.
 
     Each of a machine's processes has a GPU of its own, that of its ``local_rank``.
-
-    Raises:
-        InputError: ``cuda`` without a GPU.
     """
     if name == "cuda" and not torch.cuda.is_available():
         raise InputError(

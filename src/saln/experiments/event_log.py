@@ -18,11 +18,7 @@ NUMBERS = ("epoch", "examples_forward", "examples_backward", "wrong_label_share_
 
 
 class EventLog:
-    """Writes ``ARM-seedS/`` folders that TensorBoard shows as runs, into the folder ``path``.
-
-    Raises:
-        MissingExtraError: TensorBoard is not installed.
-    """
+    """Writes ``ARM-seedS/`` folders, which TensorBoard shows as runs, into the folder ``path``."""
 
     def __init__(self, path: Path) -> None:
         with optional_import("tensorboard", parameter("tensorboard")):

@@ -31,11 +31,9 @@ class JsonRecord:
 
     A field is an int, a float, text, a bool, another record, a ``Mapping[str, X]``, a tuple of
     any length or of a fixed one, ``Any``, or a union of these with None.
-
-    Attributes:
-        extra: Fields that the class does not name, as they were read.
     """
 
+    # Fields that the class does not name, as they were read
     extra: Mapping[str, Any] = field(default_factory=dict, repr=False, kw_only=True)
     _order: tuple[str, ...] = field(default=(), repr=False, compare=False, kw_only=True)
 
@@ -53,11 +51,7 @@ class JsonRecord:
 
     @classmethod
     def from_json(cls, values: object, place: str = "") -> Self:
-        """Reads what ``json.loads`` gave; ``place`` is the field that holds it, for messages.
-
-        Raises:
-            FieldError: It is no object, a field is missing, or one has another kind of value.
-        """
+        """Reads what ``json.loads`` gave; FieldError for others names the field, in ``place``."""
         if not isinstance(values, Mapping):
             raise _refusal(place or "it", values, "an object with named fields")
         kinds = _kinds(cls)

@@ -42,35 +42,22 @@ _Content = TypeVar("_Content")
 
 
 class Shown(NamedTuple):
-    """One batch as a selector saw it.
+    """One batch as a selector saw it."""
 
-    Attributes:
-        epoch: From 1.
-        step: Within the epoch, from 0.
-        indices: int64, (n,): the candidates.
-        positions: int64, (k,): those kept.
-        scores: float32, (n,), or None.
-    """
-
-    epoch: int
-    step: int
-    indices: npt.NDArray[np.int64]
-    positions: npt.NDArray[np.int64]
-    scores: npt.NDArray[np.float32] | None
+    epoch: int  # From 1
+    step: int  # Within the epoch, from 0
+    indices: npt.NDArray[np.int64]  # int64, (n,): the candidates
+    positions: npt.NDArray[np.int64]  # int64, (k,): those kept
+    scores: npt.NDArray[np.float32] | None  # float32, (n,), or None
 
 
 class ArmChoices(NamedTuple):
-    """What an arm chose with one seed.
+    """What an arm chose with one seed."""
 
-    Attributes:
-        kept: bool, (epochs, N).
-        facts: Name -> float32, one number a choice (:attr:`Selection.facts`).
-        shown: Whole batches; empty for `standard` and for all seeds but the first.
-    """
-
-    kept: npt.NDArray[np.bool_]
+    kept: npt.NDArray[np.bool_]  # bool, (epochs, N)
+    # Name -> float32, one number a choice (:attr:`Selection.facts`)
     facts: dict[str, npt.NDArray[np.float32]]
-    shown: tuple[Shown, ...]
+    shown: tuple[Shown, ...]  # Whole batches; empty for `standard` and for all seeds but the first
 
 
 class SeedExamples(NamedTuple):

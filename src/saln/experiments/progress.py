@@ -76,11 +76,7 @@ class RowLog:
             raise unwritable_folder(path.parent, error) from error
 
     def check(self) -> None:
-        """Notices a folder that was deleted, moved or replaced under the run.
-
-        Raises:
-            DataError: It was. What is written would be lost, or come to stand in a new folder.
-        """
+        """Raises DataError where the folder was moved under the run, and rows would be lost."""
         try:
             if os.path.samestat(os.fstat(self.stream.fileno()), self.path.stat()):
                 return
@@ -147,9 +143,8 @@ class RunProgress(contextlib.AbstractContextManager["RunProgress"]):
     ) -> RunProgress:
         """Opens the folder of a run that was ended; see :meth:`start`.
 
-        Raises:
-            InputError: ``facts`` differ.
-            DataError: The folder's files are damaged, or contradict each other.
+        Raises InputError where ``facts`` differ, DataError for files that are damaged or do
+        not fit.
         """
         folder = RunFolder(path)
         record = _read_record(folder, facts)
@@ -177,10 +172,7 @@ class RunProgress(contextlib.AbstractContextManager["RunProgress"]):
         return cls(path, record, rows, states)
 
     def save_epoch(self, row: EpochRow, state: Mapping[str, Any]) -> None:
-        """Makes the state after an epoch durable, then counts its row.
-
-        The state is of tensors and plain values.
-        """
+        """Makes the state after an epoch durable, of tensors and plain values; counts its row."""
         self.log.check()
         # In this order: a kill between the two leaves a row too few, which the state has.
         self.states.save([old for old in (*self.rows, row) if old.key == row.key], state)

@@ -81,9 +81,7 @@ class Record:
     def read(cls, path: Path, cure: str) -> Record | None:
         """Reads the file of a run folder; None where there is none.
 
-        Raises:
-            DataError: It cannot be read, or is not what was written.
-            InputError: It is of another version.
+        Raises DataError where it is not what was written, InputError for another version.
         """
         source = RunFolder(path).progress
         if not source.exists():

@@ -25,17 +25,11 @@ from saln.training.loop import TrainSettings, train
 
 
 class Reference(NamedTuple):
-    """What is left of a reference model.
+    """What is left of a reference model."""
 
-    Attributes:
-        outputs: float32, (N, C): its logits for every training example.
-        seconds: To train it and to ask it.
-        counts: Examples for the same.
-    """
-
-    outputs: Tensor
-    seconds: float
-    counts: Counts
+    outputs: Tensor  # float32, (N, C): its logits for every training example
+    seconds: float  # To train it and to ask it
+    counts: Counts  # Examples for the same
 
     def to_state(self) -> dict[str, Any]:
         """Tensors and plain values."""
@@ -61,11 +55,8 @@ def train_reference(
 
     ``view`` is the part of the training data that no arm sees; ``asked`` are the examples whose
     outputs are kept. Images are put ``through`` what the model stands on. ``settings`` are the
-    learners', but for the epochs, which ``config`` says.
-
-    Raises:
-        TrainingError: A loss that is not finite, or outputs that are not.
-        DataError: A broken image.
+    learners', but for the epochs, which ``config`` says. Raises TrainingError for a loss or
+    outputs that are not finite, DataError for a broken image.
     """
     device = next(model.parameters()).device
     ledger, batch_size = Ledger(device), min(config.batch_size, len(view))

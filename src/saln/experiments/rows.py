@@ -92,11 +92,7 @@ def lines_of(rows: Iterable[EpochRow]) -> bytes:
 
 
 def row_of_line(line: bytes, source: object, number: int, cure: str) -> EpochRow:
-    """Reads a line of ``epochs.jsonl``; ``number`` counts from 1.
-
-    Raises:
-        DataError: It is no row; the message names file, line and field, and says the ``cure``.
-    """
+    """Reads a line of ``epochs.jsonl``; DataError names file, line, field and the ``cure``."""
     where = f"{source} line {number}"
     try:
         row = EpochRow.from_json(json.loads(line))

@@ -103,13 +103,10 @@ def claimed(config: Config) -> Iterator[Path]:
     """Gives the folder of a run, which nobody else works in until the block ends.
 
     Two runs that are started at once would else both find it free. Nothing is written but the
-    lock; a folder that was made for it and is still empty at the end goes again.
-
-    Raises:
-        InputError: It cannot be made, another process is at work in it, or, for a new run, it
-            is a file or holds something; to go on with a run, it holds none or one with other
-            settings.
-        DataError: The run's ``config.json`` cannot be read.
+    lock; a folder that was made for it and is still empty at the end goes again. Raises
+    InputError where it cannot be made or another process is at work in it; where a new run
+    finds a file, or something in it; where a run to go on with is not there or has other
+    settings. DataError where ``config.json`` cannot be read.
     """
     with contextlib.ExitStack() as stack:
         for path in _places(config):
@@ -139,12 +136,9 @@ def _places(config: Config) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def held(path: Path) -> Iterator[None]:
-    """Keeps other processes from working in a folder, which is made where it is missing.
+    """Keeps other processes from working in a folder, which is made; InputError where one is.
 
     The system ends it when the process ends, however it does; its loaders do not hold it.
-
-    Raises:
-        InputError: The folder cannot be made or written to, or another process is at work in it.
     """
     check_new_path(path, "out")
     if path.exists() and not path.is_dir():
@@ -218,12 +212,7 @@ def write_settings(path: Path, config: Config) -> None:
 
 
 def read_settings(path: Path) -> Config:
-    """The settings of the run in a folder.
-
-    Raises:
-        InputError: The folder holds no run, or one of another version of SALN.
-        DataError: Its ``config.json`` cannot be read, or is not what was written.
-    """
+    """The settings of the run in a folder; InputError without one, DataError for damage."""
     source, progress = RunFolder(path).config, RunFolder(path).progress
     if not source.is_file():
         if progress.exists():
@@ -238,10 +227,7 @@ def read_settings(path: Path) -> Config:
 
 
 def refuse_changes(path: Path, asked: Config) -> None:
-    """Checks that a run would go on with the settings that it began with.
-
-    More seeds may follow its own: that adds rows and changes none.
-    """
+    """Refuses other settings than a run began with; more seeds after its own change no row."""
     saved = read_settings(path)
     for field in dataclasses.fields(Config):
         before, now = getattr(saved, field.name), getattr(asked, field.name)

@@ -28,12 +28,7 @@ REFERENCE_SHARE = 0.1
 
 
 class StoredRows:
-    """Some rows of a feature store, read when they are asked for: memory never holds them all.
-
-    Args:
-        store: Whose file they are in.
-        rows: int64, (n,): which.
-    """
+    """Some rows, int64 (n,), of a feature store, read when asked for: never all in memory."""
 
     ndim = 2
 
@@ -55,19 +50,13 @@ class StoredRows:
 
 @dataclass(frozen=True)
 class SharedInputs:
-    """What all seeds and arms share, made once.
+    """What all seeds and arms share, made once."""
 
-    Attributes:
-        data: Without label noise.
-        features: The training examples' rows, where an arm chooses by them.
-        neighbors: Of the training examples, where an arm has its labels judged by them.
-        seconds: What the features took when they were made.
-    """
-
-    data: DataSet
-    features: StoredRows | None = None
+    data: DataSet  # Without label noise
+    features: StoredRows | None = None  # The training examples' rows, where an arm chooses by them
+    # Of the training examples, where an arm has its labels judged by them
     neighbors: NeighborTable | None = None
-    seconds: float = 0.0
+    seconds: float = 0.0  # What the features took when they were made
 
     def cost(self, arm: Arm) -> tuple[float, int]:
         """Seconds and examples of what an arm needs of it."""
@@ -77,12 +66,7 @@ class SharedInputs:
 
 
 def load_data(config: Config) -> DataSet:
-    """The data set, with a part for reference models where any arm needs one.
-
-    Raises:
-        InputError: It is not there, or too small for one step's candidates.
-        DataError: It is damaged.
-    """
+    """The data set, with a part for reference models where an arm needs one; else InputError."""
     data = load_dataset(
         config.dataset,
         config.data_root.expanduser(),
@@ -113,12 +97,7 @@ def candidates_of_step(config: Config) -> int:
 def make_inputs(
     config: Config, data: DataSet, image_size: int, device: torch.device, reporter: Reporter
 ) -> SharedInputs:
-    """Computes, or finds in the cache, what the arms choose by.
-
-    Raises:
-        InputError: The backbone's weights are not there.
-        DataError: A broken image, or a disk that is full.
-    """
+    """Computes, or finds in the cache, what the arms choose by; raises as that does."""
     # A backbone may take a download, so none is built that no arm asks for.
     if not any(arm.needs_features for arm in config.arms):
         return SharedInputs(data)

@@ -87,11 +87,7 @@ def value_at(curve: Curve, cost: float) -> float | None:
 
 
 def first_reaching(curve: Curve, target: float) -> float | None:
-    """The lowest cost at which the curve is at ``target`` or above; None where it never is.
-
-    A target that the first point reaches gives that point's cost: what came before was
-    not measured.
-    """
+    """The lowest cost at which the curve is at ``target`` or above; None where it never is."""
     if curve.y[0] >= target:
         return curve.x[0]
     for end in range(1, len(curve.x)):
@@ -107,8 +103,7 @@ def difference_at_equal_cost(
 ) -> EqualDifference | None:
     """The paired difference where the cheaper of each pair of curves, one a seed, ends.
 
-    Returns:
-        None where, for any seed, the curve that costs more had no point yet when the other ended.
+    None where, for any seed, the curve that costs more had no point yet when the other ended.
     """
     ends, values, others = [], [], []
     for mine, other in zip(curves, baseline, strict=True):

@@ -41,10 +41,8 @@ def train_arm(
 ) -> ArmRun:
     """Trains one arm with one seed; ``saved`` is a state to go on from, of ``save_epoch``.
 
-    Raises:
-        TrainingError: A loss that is not finite, or the reference model that the arm needs
-            diverged.
-        DataError: A broken image.
+    Raises TrainingError for a loss that is not finite, or where the reference model that the
+    arm needs diverged, DataError for a broken image.
     """
     if shared.without_reference is not None and arm.needs_reference:
         raise TrainingError(shared.without_reference)

@@ -100,29 +100,17 @@ class Panel(NamedTuple):
 
 
 class HeatMap(NamedTuple):
-    """Matrices of one scale, under each other.
+    """Matrices of one scale, under each other."""
 
-    Attributes:
-        name: File name without its ending.
-        title: What it shows.
-        x_label: Of the columns.
-        y_label: Of the rows.
-        rows: Names; empty where they are only counted.
-        columns: Names; empty where they are only counted.
-        panels: The matrices.
-        center: The value that is neither high nor low; None for a scale from 0.
-        description: The same in words.
-    """
-
-    name: str
-    title: str
-    x_label: str
-    y_label: str
-    rows: tuple[str, ...]
-    columns: tuple[str, ...]
-    panels: tuple[Panel, ...]
-    center: float | None
-    description: str
+    name: str  # File name without its ending
+    title: str  # What it shows
+    x_label: str  # Of the columns
+    y_label: str  # Of the rows
+    rows: tuple[str, ...]  # Names; empty where they are only counted
+    columns: tuple[str, ...]  # Names; empty where they are only counted
+    panels: tuple[Panel, ...]  # The matrices
+    center: float | None  # The value that is neither high nor low; None for a scale from 0
+    description: str  # The same in words
 
 
 # What can be drawn; a new kind needs its data below and a function in drawing.py.

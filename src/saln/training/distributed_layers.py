@@ -59,10 +59,8 @@ class SynchronizedBatchNorm(_BatchNorm):
 def synchronize(network: nn.Module, processes: Processes) -> nn.Module:
     """Puts a :class:`SynchronizedBatchNorm` in the place of every BatchNorm, in place.
 
-    The parameters and buffers stay the same tensors. With one process nothing changes.
-
-    Returns:
-        The network; another one only where it is a BatchNorm itself.
+    The parameters and buffers stay the same tensors, and so the network, unless it is one
+    itself. With one process nothing changes.
     """
     if processes.world_size == 1:
         return network

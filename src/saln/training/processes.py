@@ -36,11 +36,7 @@ class Processes:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Processes:
-        """What torchrun says; one process where nothing is said.
-
-        Raises:
-            InputError: Values that contradict each other.
-        """
+        """What torchrun says; one process where it says nothing. InputError for contradictions."""
         defaults = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}
         texts = {name: environment.get(name, default) for name, default in defaults.items()}
         try:
@@ -62,11 +58,7 @@ class Processes:
 
     @contextlib.contextmanager
     def connected(self, device: torch.device) -> Iterator[None]:
-        """Connects the processes inside the block: gloo on CPUs, NCCL on GPUs.
-
-        Raises:
-            InputError: The others cannot be reached.
-        """
+        """Connects the processes inside the block: gloo on CPUs, NCCL on GPUs; else InputError."""
         if self.world_size == 1 or dist.is_initialized():
             yield
             return
