@@ -51,11 +51,9 @@ def allowed(kind: Any) -> str:
 def convert(value: object, kind: Any) -> Any:
     """Turns a value of Python, NumPy, torch or pandas into a kind, where its meaning is plain.
 
-    A kind is ``int``, ``float``, ``bool``, ``str``, ``Path``, a ``Literal``, a ``tuple`` of one of
-    them with any length, or a union with None.
-
-    Raises:
-        ValueError: It is none; the message is what may be given.
+    A kind is ``int``, ``float``, ``bool``, ``str``, ``Path``, a ``Literal``, a ``tuple`` of one
+    of them with any length, or a union with None. For others, ValueError says what may be
+    given.
     """
     options = options_of(kind)
     if value is None and type(None) in options:
@@ -67,11 +65,7 @@ def convert(value: object, kind: Any) -> Any:
 
 
 def from_text(text: str, kind: Any) -> Any:
-    """Turns what stands after a flag into a kind.
-
-    Raises:
-        ValueError: It is none; the message is what may be given.
-    """
+    """Turns what stands after a flag into a kind; else ValueError, which is what may be given."""
     options = options_of(kind)
     if text.lower() == "none" and type(None) in options:
         return None
@@ -102,10 +96,7 @@ def split_commas(text: str) -> list[str]:
 
 
 def unusable(path: Path) -> str | None:
-    """Why no system can look at a path, such as too long a name; None where one can.
-
-    What has to be at the path is for the caller to say.
-    """
+    """Why no system can look at a path, such as too long a name; None where one can."""
     try:
         path.lstat()
     except (FileNotFoundError, NotADirectoryError):

@@ -15,13 +15,10 @@ import torch
 
 
 def derive_seed(*keys: int | str) -> int:
-    """A seed in [0, 2**63) that depends on every key, and on their order.
+    """A seed in [0, 2**63) that depends on every key, on their types and on their order.
 
-    Args:
-        *keys: What the random choice is for, e.g. ``(seed, "order", epoch)``.
-
-    Returns:
-        The same number in every process, on every platform and Python version.
+    The same number in every process, on every platform and Python version. The keys say what
+    the random choice is for, e.g. ``(seed, "order", epoch)``.
     """
     # With types and a separator: (1, "2") and ("12",) are other keys.
     text = "\x1f".join(f"{type(key).__name__}:{key}" for key in keys)

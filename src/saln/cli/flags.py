@@ -49,12 +49,10 @@ class Command(Generic[Settings]):
             return self.run(self.read(arguments))
 
     def read(self, arguments: Sequence[str]) -> Settings:
-        """Reads what came after the command.
+        """Reads what came after the command; ``--help`` is printed, and ends it with SystemExit.
 
-        Raises:
-            InputError: An unknown flag, one without a value, a value that is none of its kind, or
-                a field without a default that is missing.
-            SystemExit: ``--help``, which is printed.
+        Raises InputError for an unknown flag, one without a value or with none of its kind,
+        and where a field without a default is missing.
         """
         if "-h" in arguments or "--help" in arguments:
             _print_help(self)  # whatever else is given, right or wrong

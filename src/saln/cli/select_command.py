@@ -56,11 +56,7 @@ class SelectSettings:
     """Print one JSON object in the place of lines."""
 
     def __post_init__(self) -> None:
-        """Checks what can be known before the input is opened.
-
-        Raises:
-            InputError: A value that is not allowed.
-        """
+        """Checks what can be known before the input is opened; else InputError."""
         try:
             read_selector(self.selector)
         except InputError as error:
