@@ -16,6 +16,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from saln.errors import InputError
+from saln.messages import not_allowed
 
 T = TypeVar("T")
 
@@ -36,10 +37,10 @@ class Rank:
             except TypeError:
                 whole = None
             if whole is None:
-                raise InputError(f"{shown}={value!r} is not allowed; give a whole number")
+                raise not_allowed(shown, value, "a whole number")
             object.__setattr__(self, name, whole)
         if self.count < 1:
-            raise InputError(f"world_size={self.count} is not allowed; give at least 1")
+            raise not_allowed("world_size", self.count, "at least 1")
         if not 0 <= self.index < self.count:
             raise InputError(
                 f"rank={self.index} is not allowed with world_size={self.count}; "

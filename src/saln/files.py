@@ -22,7 +22,7 @@ import filelock
 import xxhash
 
 from saln.errors import DataError, InputError
-from saln.messages import parameter
+from saln.messages import first_line, parameter
 
 if TYPE_CHECKING:  # importing saln loads no numpy
     import numpy.typing as npt
@@ -56,18 +56,17 @@ def is_out_of_space(error: BaseException) -> bool:
     return False
 
 
-def unwritable(path: Path, error: BaseException, *, rest: str = "") -> DataError:
-    """The error for a path that cannot be written: what, why, and the cure with its ``rest``."""
+def unwritable(path: Path, error: BaseException) -> DataError:
+    """The error for a path that cannot be written: what, why, and the cure."""
     space = is_out_of_space(error)
     cure = "free some space, or choose another folder" if space else "choose another folder"
-    return DataError(f"{path} cannot be written ({_reason(error)}); {cure}{rest}")
+    return DataError(f"{path} cannot be written ({_reason(error)}); {cure}")
 
 
 def _reason(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.splitlines()[0]  # the path is named already
-    lines = str(error).splitlines()
-    return lines[0] if lines else type(error).__name__
+    return first_line(error)
 
 
 def check_new_path(path: Path, named: str, *, reserve: int = 0) -> None:

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from pathlib import Path
 
+from saln.errors import InputError
+
 # Longer values are cut in messages; a path is cut later, for its end is what tells paths apart.
 SHOWN = 120
 SHOWN_OF_PATH = 1000
@@ -69,3 +71,13 @@ def parameter(name: str, value: object = NO_VALUE) -> str:
     :class:`Placeholder` where the user has to choose it.
     """
     return _spelling.get()(name, value)
+
+
+def not_allowed(name: str, value: object, allowed: str) -> InputError:
+    """The error for a parameter that may not have this value; says what may be given."""
+    return InputError(f"{parameter(name, value)} is not allowed; give {allowed}")
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says, or its kind where it says nothing."""
+    return (str(error).splitlines() or [type(error).__name__])[0][:300]

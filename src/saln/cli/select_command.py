@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from saln.cli.flags import Command, check_ray_flags
 from saln.errors import InputError
 from saln.files import check_new_path
-from saln.messages import parameter
+from saln.messages import not_allowed, parameter
 from saln.selection.registry import read_selector
 
 if TYPE_CHECKING:
@@ -64,9 +64,7 @@ class SelectSettings:
         # Not only the file itself: the list of doubted labels is written beside it.
         check_new_path(self.out.absolute(), "out", reserve=len(".labels.json"))
         if self.distrusted < 0:
-            raise InputError(
-                f"{parameter('distrusted', self.distrusted)} is not allowed; give 0 or more"
-            )
+            raise not_allowed("distrusted", self.distrusted, "0 or more")
         check_ray_flags(self)
 
 

@@ -38,7 +38,7 @@ from saln.features.store import FeatureStore
 from saln.files import check_new_path, read_json, write_json, write_with
 from saln.loading.candidate_fields import as_selector
 from saln.loading.keyword_options import check_keywords
-from saln.messages import parameter
+from saln.messages import not_allowed, parameter
 from saln.selection.candidates import as_ratio
 from saln.selection.coherence import judge_of
 from saln.selection.contract import Selector
@@ -198,8 +198,7 @@ def _complete(options: SelectOptions) -> None:
     options["partition_rows"] = as_whole(rows, "partition_rows", 1)
     options.setdefault("progress", lambda done, rows: None)
     if options.setdefault("engine", "local") not in ("local", "ray"):
-        engine = parameter("engine", options["engine"])
-        raise InputError(f"{engine} is not allowed; give local or ray")
+        raise not_allowed("engine", options["engine"], "local or ray")
     if (workers := options.get("ray_workers")) is not None:
         options["ray_workers"] = as_whole(workers, "ray_workers", 1)
 

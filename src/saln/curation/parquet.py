@@ -14,12 +14,7 @@ import numpy as np
 from saln.curation.columns import import_pyarrow
 from saln.errors import DataError, InputError
 from saln.files import file_checksum
-
-
-def one_line(error: BaseException) -> str:
-    """The first line of what an error says, or its kind where it says nothing."""
-    lines = str(error).splitlines()
-    return lines[0][:300] if lines else type(error).__name__
+from saln.messages import first_line
 
 
 def parquet_files(path: Path) -> list[Path]:
@@ -202,7 +197,7 @@ class RowGroups:
                 table = table.cast(wanted)
         except Exception as error:  # as above
             raise DataError(
-                f"{self.files[place]}, row group {group}, cannot be read ({one_line(error)}); it "
+                f"{self.files[place]}, row group {group}, cannot be read ({first_line(error)}); it "
                 "is damaged: copy or write the file again"
             ) from error
         if columns is None:
@@ -212,7 +207,7 @@ class RowGroups:
 
 def _unreadable(file: Path, error: Exception) -> DataError:
     return DataError(
-        f"{file} cannot be read as Parquet ({one_line(error)}); copy or write it again"
+        f"{file} cannot be read as Parquet ({first_line(error)}); copy or write it again"
     )
 
 

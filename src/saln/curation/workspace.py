@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -61,7 +62,7 @@ class Workspace:
         )
         # Beside the output and not in the folder, which a finished run removes.
         with locked(self.out.with_name(f".{self.out.name}.lock"), refusal):
-            if _there(self.out) and not (self.path / "manifest.json").exists():
+            if os.path.lexists(self.out) and not (self.path / "manifest.json").exists():
                 with contextlib.suppress(OSError):
                     self.path.rmdir()  # an empty one is what a kill in the last moment leaves
                 raise _exists(self.out)
@@ -92,14 +93,14 @@ class Workspace:
                     raise self._other(name, saved["settings"].get(name))
             finished = saved["finished"] or {}
         checksums = finished.get("files", {})  # of what a kill left half moved
-        if _there(self.out):
+        if os.path.lexists(self.out):
             places = [self.out, *self.beside]
             if finished and all(has_checksum(place, checksums.get(place.name)) for place in places):
                 result: dict[str, Any] = finished["result"]
                 return result
             raise _exists(self.out)
         for place in self.beside:
-            if _there(place) and not has_checksum(place, checksums.get(place.name)):
+            if os.path.lexists(place) and not has_checksum(place, checksums.get(place.name)):
                 raise InputError(
                     f"{place} exists, and is written beside {parameter('out', self.out)}; remove "
                     f"it, or give another {parameter('out')}"
@@ -132,7 +133,7 @@ class Workspace:
         folder = self.path.is_dir() and not self.path.is_symlink()
         found = sorted(self.path.iterdir()) if folder else []
         strangers = [path.name for path in found if not _OURS.fullmatch(path.name)]
-        if strangers or (_there(self.path) and not folder):
+        if strangers or (os.path.lexists(self.path) and not folder):
             raise InputError(
                 f"{self.path} holds other files{''.join(f' ({name!r})' for name in strangers[:1])},"
                 f" and unfinished work of {parameter('out', self.out)} goes there; remove it, or "
@@ -182,10 +183,6 @@ class Workspace:
         with contextlib.suppress(OSError):
             if [path.name for path in self.path.iterdir()] == ["manifest.json"]:
                 remove(self.path)
-
-
-def _there(path: Path) -> bool:
-    return path.is_symlink() or path.exists()
 
 
 def _exists(out: Path) -> InputError:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from saln.converter import convert
 from saln.errors import InputError
-from saln.messages import parameter
+from saln.messages import first_line, not_allowed, parameter
 
 # How many numbers are looked at at once: a mapped array is never read into memory as a whole.
 _NUMBERS = 2**22
@@ -66,9 +66,7 @@ def as_path(path: Any, name: str) -> Path:
     if not isinstance(text, str):
         raise InputError(f"{parameter(name, path)} is no path; give text or a pathlib.Path")
     if not text or "\0" in text:
-        raise InputError(
-            f"{parameter(name, text)} is not allowed; give the path of a file or folder"
-        )
+        raise not_allowed(name, text, "the path of a file or folder")
     return expanded(text)
 
 
@@ -95,7 +93,7 @@ def as_whole(value: Any, name: str, low: int | None = None, high: int | None = N
         allowed = "a whole number" if low is None else f"at least {low}, a whole number"
         if low is not None and high is not None:
             allowed = f"{low} to {high}, a whole number"
-        raise InputError(f"{parameter(name, value)} is not allowed; give {allowed}")
+        raise not_allowed(name, value, allowed)
     return whole
 
 
@@ -106,9 +104,7 @@ def as_share(value: Any, name: str) -> float:
     except ValueError:
         share = math.nan
     if not 0 <= share < 1:
-        raise InputError(
-            f"{parameter(name, value)} is not allowed; give a share in [0, 1), e.g. 0.1"
-        )
+        raise not_allowed(name, value, "a share in [0, 1), e.g. 0.1")
     return share
 
 
@@ -123,10 +119,9 @@ def as_array(values: Any, name: str) -> npt.NDArray[Any]:
             return as_array(torch.stack(list(values)), name)
         array = np.asarray(values)
     except (TypeError, ValueError, RuntimeError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(
-            f"{name} are a {type(values).__name__} that is no array ({reason}); give a NumPy "
-            "array, a tensor or a list of equally long rows"
+            f"{name} are a {type(values).__name__} that is no array ({first_line(error)}); give a "
+            "NumPy array, a tensor or a list of equally long rows"
         ) from error
     return array
 

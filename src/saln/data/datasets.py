@@ -25,7 +25,7 @@ from saln.data.image_sources import ImageSource
 from saln.data.label_noise import flip_labels
 from saln.data.transforms import Augmentation
 from saln.errors import DataError, InputError
-from saln.messages import parameter
+from saln.messages import not_allowed, parameter
 from saln.randomness import derive_seed
 
 Labels = npt.NDArray[np.int64]
@@ -158,7 +158,7 @@ def stratified_part(
     if count > len(labels):
         raise InputError(f"count={count} is more than the {len(labels)} labels; give at most those")
     if not isinstance(random, np.random.Generator):
-        raise InputError(f"random={random!r} is not allowed; give a numpy.random.Generator")
+        raise not_allowed("random", random, "a numpy.random.Generator")
     # Sorted by class, at random inside each; every class is hit as often as its share says.
     row = np.lexsort((random.random(len(labels)), labels))
     start = random.random()
@@ -259,7 +259,7 @@ def load_dataset(
         raise InputError(f"spec={spec!r} is not allowed; give text, {DATASETS.choices()}")
     limit = None if limit is None else as_whole(limit, "limit")
     if limit is not None and limit < 1:
-        raise InputError(f"{parameter('limit', limit)} is not allowed; give a number of at least 1")
+        raise not_allowed("limit", limit, "a number of at least 1")
     shares = _Shares(
         as_share(validation_share, "validation_share"),
         as_share(test_share, "test_share"),

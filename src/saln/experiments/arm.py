@@ -20,7 +20,7 @@ from torch import Tensor
 from saln.converter import split_commas
 from saln.data.arguments import as_array
 from saln.errors import InputError
-from saln.messages import parameter, shown
+from saln.messages import not_allowed, shown
 from saln.selection import Selector, Uniform
 from saln.selection.coherence import Judge, judge_of
 from saln.selection.contract import kept_values
@@ -187,10 +187,8 @@ def listed_arms() -> Iterator[tuple[str, str]]:
 
 
 def _refuse(methods: object) -> NoReturn:
-    raise InputError(
-        f"{parameter('methods', methods)} is not allowed; give names such as jest:chunks=4, with "
-        "commas between; in Python selectors or their classes, too"
-    )
+    allowed = "names such as jest:chunks=4, with commas between"
+    raise not_allowed("methods", methods, f"{allowed}; in Python selectors or their classes, too")
 
 
 def as_methods(methods: Any) -> tuple[str | Arm, ...]:

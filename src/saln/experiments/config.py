@@ -20,7 +20,7 @@ from saln.features.dataset_features import default_cache_dir
 from saln.features.network_registry import NETWORKS
 from saln.files import check_new_path
 from saln.loading.filter_schedule import FilterSchedule
-from saln.messages import Placeholder, parameter
+from saln.messages import Placeholder, not_allowed, parameter
 from saln.selection import Bounds, candidates_needed
 from saln.selection.hyperparameters import hyperparameters
 
@@ -124,7 +124,7 @@ class Config:
             except InputError:  # of as_methods, a whole message already
                 raise
             except ValueError as error:
-                refuse(name, value, str(error))
+                raise not_allowed(name, value, str(error)) from error
             object.__setattr__(self, name, value)  # frozen from here on
 
     @functools.cached_property
@@ -144,7 +144,7 @@ class Config:
         # Their files would be the same, too, where a disk knows no capital letters.
         labels = [arm.label.casefold() for arm in arms]
         if not arms or len(set(labels)) < len(labels):
-            refuse("methods", tuple(map(str, arms)), "at least one, none of them twice")
+            raise not_allowed("methods", tuple(map(str, arms)), "at least one, none of them twice")
         return tuple(arms)
 
     @property
@@ -212,11 +212,6 @@ def _kinds() -> dict[str, Any]:
     return typing.get_type_hints(Config)
 
 
-def refuse(name: str, value: object, allowed: str) -> typing.NoReturn:
-    """Raises that a setting's value is not allowed, and says what is."""
-    raise InputError(f"{parameter(name, value)} is not allowed; give {allowed}")
-
-
 def _check_fields(config: Config) -> None:
     """Refuses what a field may not hold by itself; None is allowed where it is a default."""
     for each, field in zip(hyperparameters(Config), dataclasses.fields(config), strict=True):
@@ -225,20 +220,20 @@ def _check_fields(config: Config) -> None:
         if value is None:
             continue
         if each.bounds is not None and not each.bounds.holds(value):
-            refuse(name, value, each.allowed())
+            raise not_allowed(name, value, each.allowed())
         if isinstance(value, Path):
             _check_path(name, value)
         elif name in ("seeds", "split_seed"):
             seeds = value if name == "seeds" else (value,)
             if not seeds or len(set(seeds)) != len(seeds):
-                refuse(name, value, "at least one, none of them twice")
+                raise not_allowed(name, value, "at least one, none of them twice")
             for seed in seeds:
                 if not -(2**63) <= seed < 2**63:
-                    refuse(name, seed, "a whole number of at most 64 bits")
+                    raise not_allowed(name, seed, "a whole number of at most 64 bits")
         elif name == "preset" and value not in preset_names():
-            refuse(name, value, f"one of {', '.join(preset_names())}")
+            raise not_allowed(name, value, f"one of {', '.join(preset_names())}")
         elif "names" in field.metadata and value not in (names := field.metadata["names"]):
-            refuse(name, value, names.choices(value))
+            raise not_allowed(name, value, names.choices(value))
         # The prefix is known by now; what stands behind it may still be no path.
         if name == "dataset" and value.startswith(("folder:", "hf:")):
             _check_path(name, Path(value.partition(":")[2]))
@@ -248,7 +243,7 @@ def _check_path(name: str, path: Path) -> None:
     """Refuses a path that no system can look at, such as one with too long a name."""
     why = unusable(path)
     if why is not None:
-        refuse(name, path, f"a path that can be looked at ({why})")
+        raise not_allowed(name, path, f"a path that can be looked at ({why})")
 
 
 def from_mapping(values: Mapping[str, object], source: str, base: Config | None = None) -> Config:
@@ -298,6 +293,6 @@ def preset_names() -> tuple[str, ...]:
 def load_preset(name: str) -> Config:
     """A named configuration that comes with SALN; an InputError where there is none."""
     if name not in preset_names():
-        refuse("preset", name, f"one of {', '.join(preset_names())}")
+        raise not_allowed("preset", name, f"one of {', '.join(preset_names())}")
     text = (_presets() / f"{name}.toml").read_text(encoding="utf-8")
     return from_mapping({"preset": name, **tomllib.loads(text)}, f"preset {name}")

@@ -13,9 +13,8 @@ from saln.experiments.arm import Arm
 from saln.experiments.comparison import Comparison, SharedBySeed
 from saln.experiments.kept_examples import ChoiceRecord
 from saln.experiments.rows import EpochRow, PhaseSeconds
-from saln.loading.epoch_batches import EpochBatches, LoadedBatches, ScoredBatches
-from saln.loading.selected_batches import SelectedBatches
-from saln.selection import Selector, candidates_needed
+from saln.loading.epoch_batches import ScoredBatches
+from saln.selection import candidates_needed
 from saln.training.cost_ledger import Ledger
 from saln.training.distributed_layers import synchronize
 from saln.training.loop import EpochResult, TrainState, train
@@ -100,7 +99,7 @@ class ArmRun:
         # One seed is enough to look at, and standard has nothing to show: it keeps all.
         show = not arm.keeps_all and shared.seed == seeds[0]
         self.record = ChoiceRecord(len(shared.data.train), choices, show=show)
-        self.selector = _selector_of(self.batches)
+        self.selector = self.batches.batches.selector
         self.selector.watch(self.record.choice)
         self.scored = 0
 
@@ -173,12 +172,3 @@ class ArmRun:
             "choices": self.record.state_dict(),
             "selector": self.selector.state_dict(),
         }
-
-
-def _selector_of(batches: EpochBatches) -> Selector:
-    """The selector at work in an arm."""
-    if isinstance(batches, ScoredBatches):
-        return batches.selected.selector
-    if isinstance(batches, LoadedBatches) and isinstance(batches.batches, SelectedBatches):
-        return batches.batches.selector
-    raise TypeError(f"{type(batches).__name__} are chosen by no selector")

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from saln._extras import optional_import
 from saln.errors import InputError
+from saln.messages import first_line
 
 State = dict[str, Tensor]
 # Under which names checkpoints keep the state dict, in the order in which they are looked for.
@@ -78,7 +79,7 @@ def _safetensors(path: Path) -> Any:
         return load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
         raise InputError(
-            f"weights file {path} cannot be read ({str(error).splitlines()[0]}); give one saved "
+            f"weights file {path} cannot be read ({first_line(error)}); give one saved "
             "by safetensors.torch.save_file(model.state_dict(), FILE)"
         ) from error
 

@@ -15,12 +15,11 @@ from typing import Any, Literal
 from saln.data.arguments import as_path, as_whole
 from saln.data.dataset_registry import DATASETS
 from saln.data.datasets import DataSet, load_dataset
-from saln.errors import InputError
 from saln.features.backbones import Network, build_backbone, feature_size
 from saln.features.extraction import Progress, extract_features
 from saln.features.network_registry import NETWORKS
 from saln.features.store import FeatureStore
-from saln.messages import parameter
+from saln.messages import not_allowed
 
 
 def default_cache_dir() -> Path:
@@ -96,13 +95,9 @@ class DatasetExtraction:
                 self._set(name, as_path(getattr(self, name), name))
         for name, known in (("dataset", DATASETS), ("backbone", NETWORKS)):
             if (spec := getattr(self, name)) not in known:
-                raise InputError(
-                    f"{parameter(name, spec)} is not allowed; give {known.choices(spec)}"
-                )
+                raise not_allowed(name, spec, known.choices(spec))
         if self.device not in ("auto", "cpu", "cuda"):
-            raise InputError(
-                f"{parameter('device', self.device)} is not allowed; give auto, cpu or cuda"
-            )
+            raise not_allowed("device", self.device, "auto, cpu or cuda")
 
     def _set(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)  # frozen from here on

@@ -15,6 +15,7 @@ from saln.data.transforms import IMAGENET, Normalization
 from saln.distributed import Rank
 from saln.errors import InputError
 from saln.features.backbones import Network, build_backbone, wrap_backbone
+from saln.messages import not_allowed
 
 # A multiple of every batch size in use. A kill costs at most so many rows, or two times.
 SHARD_ROWS = 1024
@@ -69,20 +70,16 @@ class ExtractionSettings:
 
     def __post_init__(self) -> None:
         if self.unreadable not in ("raise", "skip"):
-            raise InputError(
-                f"unreadable={self.unreadable!r} is not allowed; give 'raise' or 'skip'"
-            )
+            raise not_allowed("unreadable", self.unreadable, "'raise' or 'skip'")
         for name, low in (("shard_rows", 1), ("workers", 0), ("batch_size", 1), ("image_size", 1)):
             if getattr(self, name) is not None or name in ("shard_rows", "workers"):
                 whole = as_whole(getattr(self, name), name, low)
                 object.__setattr__(self, name, whole)  # frozen from here on
         if self.name is not None and not isinstance(self.name, str):
-            raise InputError(f"name={self.name!r} is not allowed; give text")
+            raise not_allowed("name", self.name, "text")
         if self.normalization is not None and not isinstance(self.normalization, Normalization):
-            raise InputError(
-                f"normalization={self.normalization!r} is not allowed; give "
-                "saln.data.transforms.Normalization(mean, std)"
-            )
+            allowed = "saln.data.transforms.Normalization(mean, std)"
+            raise not_allowed("normalization", self.normalization, allowed)
 
     def device_for(self, backbone: str | nn.Module) -> torch.device:
         """Where a backbone runs; InputError where there is no such device, or no GPU."""
@@ -133,10 +130,8 @@ class ExtractionSettings:
                 )
             return backbone
         if not isinstance(backbone, nn.Module):
-            raise InputError(
-                f"backbone={backbone!r} is not allowed; give a name ('saln list' names all) or a "
-                "torch.nn.Module"
-            )
+            allowed = "a name ('saln list' names all) or a torch.nn.Module"
+            raise not_allowed("backbone", backbone, allowed)
         if self.image_size is None:
             raise InputError(
                 "a backbone that is a module needs image_size; give the pixels it expects"

@@ -222,7 +222,6 @@ def neighbor_table(
     k: int = 20,
     *,
     rows: npt.NDArray[np.int64] | None = None,
-    engine: Engine = "auto",
     keep: bool = True,
 ) -> NeighborTable:
     """The neighbor table of a feature store, from the store's folder where it is there.
@@ -238,7 +237,6 @@ def neighbor_table(
         store: The features.
         k: As :func:`nearest_neighbors`.
         rows: int64: search among these rows alone, and number them from 0; all when None.
-        engine: As :func:`nearest_neighbors`.
         keep: Write it where it was not found; else nothing is written.
 
     Raises:
@@ -260,14 +258,14 @@ def neighbor_table(
         "features": made_of,
         "rows": count,
         "neighbours": min(k, max(count - 1, 0)),
-        "search": _resolve(engine, count),
+        "search": _resolve("auto", count),
     }
     beside, cached = store.path / name, _in_cache(f"{made_of}-{name}")
     for place in (beside, cached):
         if place is not None and (kept := _read(place, fits)) is not None:
             return kept
     features = store.features if rows is None else store.features[rows]
-    table = nearest_neighbors(features, k, engine=engine)
+    table = nearest_neighbors(features, k)
     if not keep:
         return table
     try:

@@ -26,6 +26,7 @@ import xxhash
 from saln.errors import DataError
 from saln.features.manifest import Manifest
 from saln.files import write_text
+from saln.messages import first_line
 
 logger = logging.getLogger(__name__)
 
@@ -55,17 +56,13 @@ def open_array(path: Path, shape: tuple[int, ...], dtype: type) -> Any:
             found, by_column, kind = read(stream)
             offset, size = stream.tell(), os.fstat(stream.fileno()).st_size
     except Exception as error:  # the parser of a header raises many kinds, of Python's own too
-        raise DamagedArrayError(f"{path.name}: {_one_line(error)}") from error
+        raise DamagedArrayError(f"{path.name}: {first_line(error)}") from error
     if found != shape or kind != wanted or by_column:
         raise DamagedArrayError(f"{path.name} holds {kind} {found}, expected {wanted} {shape}")
     expected = offset + wanted.itemsize * int(np.prod(shape, dtype=object))
     if size != expected:
         raise DamagedArrayError(f"{path.name} has {size:,} bytes, expected {expected:,}")
     return np.memmap(path, dtype=wanted, mode="r", offset=offset, shape=shape)
-
-
-def _one_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
 def find_damage(

@@ -39,7 +39,7 @@ from saln.features.extraction_options import ExtractionOptions
 from saln.features.manifest import Skipped
 from saln.features.store import FeatureStore
 from saln.features.store_writer import StoreWriter
-from saln.messages import parameter
+from saln.messages import first_line, not_allowed, parameter
 from saln.threads import limit_process
 
 # A shard whose actors keep dying is what kills them: an image too large for memory, say.
@@ -139,7 +139,7 @@ def connected(address: str | None, workers: int | None) -> Iterator[Any]:
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise InputError(
             f"no Ray cluster can be used at {address or 'this machine'} "
-            f"({str(error).splitlines()[0] if str(error) else type(error).__name__}); check the "
+            f"({first_line(error)}); check the "
             "address, and that Ray and Python have the same versions there"
         ) from error
     try:
@@ -241,7 +241,7 @@ class _Pool:
         if self.deaths[number] >= _DEATHS:
             raise DataError(
                 f"{_DEATHS} actors died while computing shard {number} "
-                f"({str(error).splitlines()[0]}); give them more memory, or lower batch_size; "
+                f"({first_line(error)}); give them more memory, or lower batch_size; "
                 "finished shards are kept"
             ) from error
         self.actors[place] = self.make()
@@ -287,7 +287,7 @@ def extract_features_on_ray(  # noqa: D417 (the others are described there)
         DataError: As there; a machine whose data set is another; actors that keep dying.
     """
     if actors is not None and actors < 1:
-        raise InputError(f"{parameter('actors', actors)} is not allowed; give at least 1")
+        raise not_allowed("actors", actors, "at least 1")
     with connected(address, actors) as ray:
         device, actors = _room(ray, options.get("device"), actors)
         options["device"] = "cpu"  # of the driver, which computes nothing and may have no GPU

@@ -18,6 +18,7 @@ from saln.features.store import FeatureStore
 from saln.labels.beliefs import LabelBeliefs
 from saln.labels.judge import judge_labels
 from saln.loading.mmap_rows import MmapRows
+from saln.messages import not_allowed
 from saln.selection.candidates import Candidates
 from saln.selection.coherence import judge_of
 from saln.selection.contract import BEFORE_LOADING, Selector
@@ -99,6 +100,7 @@ class CandidateFields:
     Attributes:
         rows: Name of a field -> its rows.
         skipped: int64, (s,): rows of the store that hold nothing, as they could not be read.
+        readable: int64, (m,): the others, in order; None where that is all of them.
 
     Raises:
         InputError: Something that is required is missing, of another kind or length, or not
@@ -165,18 +167,12 @@ class CandidateFields:
                 _check_finite(name, self.rows[name])
         skipped = () if store is None else store.skipped
         self.skipped = torch.tensor([entry.row for entry in skipped], dtype=torch.int64)
+        readable = None if store is None else store.readable
+        self.readable = None if readable is None else torch.from_numpy(readable)
 
     def __len__(self) -> int:
         """N; 0 where nothing says it."""
         return self._length or 0
-
-    def readable(self) -> Tensor | None:
-        """The rows that are not skipped, int64 (m,), in order; None where that is all of them."""
-        if not len(self.skipped):
-            return None
-        kept = torch.ones(len(self), dtype=torch.bool)
-        kept[self.skipped] = False
-        return kept.nonzero()[:, 0]
 
     def candidates(
         self,
@@ -240,10 +236,8 @@ def _confidence(
     if value is not None and not isinstance(value, str):
         return _as_confidence(as_array(value, "label_confidence"))
     if value not in (None, "labels", "judge", "neighbors"):
-        raise InputError(
-            f"label_confidence={value!r} is not allowed; give 'labels' (saln.judge_labels), "
-            "'neighbors', what one of them gave, or one number an example"
-        )
+        who = "'labels' (saln.judge_labels), 'neighbors', what one of them gave"
+        raise not_allowed("label_confidence", value, f"{who}, or one number an example")
     if "label_confidence" not in requires:
         return None
     if features is None or labels is None:

@@ -119,7 +119,7 @@ class SelectedBatches(ChoiceBeforeLoading, Sampler[list[int]]):
         ranks = (options.get("rank"), options.get("world_size"))
         super().__init__(selector, batch_size, filter_ratio, seed, ranks, known)
         self.length = len(self.fields)
-        self._readable = self.fields.readable()
+        self._readable = self.fields.readable
         # What could not be read when the features were made is never a candidate.
         self.usable = self.length if self._readable is None else len(self._readable)
         self.position: BatchPosition = BatchPosition()

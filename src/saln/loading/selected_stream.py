@@ -19,6 +19,7 @@ from saln.loading.positions import StreamPosition
 from saln.loading.saved_state import refuse_other_settings, state_of
 from saln.loading.stream_pass import StreamPass
 from saln.loading.stream_reader import known_split, rows_by_key
+from saln.messages import not_allowed
 from saln.selection.contract import Selector
 
 # The shuffle buffer holds the candidates of this many choices, where nobody says its size.
@@ -119,10 +120,8 @@ class SelectedStream(ChoiceBeforeLoading, IterableDataset[Any]):
         self.options = options
         self.already_split = options.get("already_split")
         if self.already_split is not None and not set(self.already_split) <= _SPLITS:
-            raise InputError(
-                f"already_split={self.already_split!r} is not allowed; give those of 'workers' "
-                "and 'ranks' among whom the source shares itself out"
-            )
+            allowed = "those of 'workers' and 'ranks' among whom the source shares itself out"
+            raise not_allowed("already_split", self.already_split, allowed)
         known = {"features": features, "labels": options.get("labels")}
         known["label_confidence"] = options.get("label_confidence")
         ranks = (options.get("rank"), options.get("world_size"))

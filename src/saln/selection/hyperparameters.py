@@ -15,7 +15,7 @@ from typing import Any
 
 from saln.converter import allowed, convert, from_text
 from saln.errors import InputError
-from saln.messages import shown
+from saln.messages import not_allowed, shown
 from saln.selection.contract import Selector, parameters_of
 
 REQUIRED = inspect.Parameter.empty
@@ -152,7 +152,7 @@ def check_hyperparameters(selector: Selector, kind: type[Selector] | None = None
         try:
             converted = parameter.convert(value)
         except ValueError as error:
-            raise InputError(f"{parameter.name}={value!r} is not allowed; give {error}") from error
+            raise not_allowed(parameter.name, value, str(error)) from error
         object.__setattr__(selector, parameter.name, converted)  # many selectors are frozen
 
 

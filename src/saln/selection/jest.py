@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from saln.errors import InputError, NotJointWarning
+from saln.errors import NotJointWarning
+from saln.messages import not_allowed
 from saln.selection.candidates import Candidates, PairEmbeddings, Selection
 from saln.selection.contract import Selector
 from saln.selection.hyperparameters import Bounds, check_hyperparameters
@@ -239,7 +240,7 @@ class ImageTextJEST(JEST):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.loss not in ("sigmoid", "softmax"):
-            raise InputError(f"loss={self.loss!r} is not allowed; give sigmoid or softmax")
+            raise not_allowed("loss", self.loss, "sigmoid or softmax")
 
     def _losses(self, candidates: Candidates, whose: str) -> Tensor:
         pairs = candidates.need_embeddings(f"{whose}_embeddings")

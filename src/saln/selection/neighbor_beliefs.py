@@ -25,6 +25,7 @@ from saln.data.arguments import as_array, as_labels, as_whole, check_finite
 from saln.errors import InputError
 from saln.features.neighbors import nearest_neighbors, neighbor_table, neighbors_among
 from saln.features.store import FeatureStore
+from saln.messages import not_allowed
 from saln.selection.near_duplicates import ROUNDING, Search, graph_of_pictures, pictures
 from saln.selection.neighbor_votes import judge, what_tells_nothing
 
@@ -176,7 +177,7 @@ def label_beliefs(
             ``shared_noise``.
     """
     if shared_noise < 0:
-        raise InputError(f"shared_noise={shared_noise} is not allowed; give at least 0")
+        raise not_allowed("shared_noise", shared_noise, "at least 0")
     numbers, count = _classes(labels, classes)
     indices, similarities = _table(neighbor_indices, neighbor_similarities, len(numbers))
     beliefs = beliefs_by_neighbors(

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from saln.distributed import gather_rows
 from saln.errors import InputError
+from saln.messages import first_line
 
 T = TypeVar("T")
 # Ranks wait for one another while one of them writes a checkpoint or reads a slow disk.
@@ -68,7 +69,7 @@ class Processes:
         except (ValueError, RuntimeError) as error:
             raise InputError(
                 f"process {self.rank} of {self.world_size} cannot reach the others "
-                f"({str(error).splitlines()[0]}); start all of them with torchrun"
+                f"({first_line(error)}); start all of them with torchrun"
             ) from error
         try:
             yield
