@@ -13,7 +13,7 @@ from saln.experiments.arm import Arm
 from saln.experiments.comparison import Comparison, SharedBySeed
 from saln.experiments.kept_examples import ChoiceRecord
 from saln.experiments.rows import EpochRow, PhaseSeconds
-from saln.loading.epoch_batches import ScoredBatches
+from saln.loading.epoch_batches import ScoredBatches, steps_of
 from saln.selection import candidates_needed
 from saln.training.cost_ledger import Ledger
 from saln.training.distributed_layers import synchronize
@@ -106,10 +106,7 @@ class ArmRun:
     def _plan(self) -> _Plan:
         k, schedule = self.comparison.config.batch_size, self.comparison.filter_schedule
         epochs = range(1, self.comparison.config.epochs + 1)
-        steps = []
-        for epoch in epochs:  # a schedule gives each epoch its own number of steps
-            self.batches.set_epoch(epoch)
-            steps.append(len(self.batches))
+        steps = steps_of(self.batches, len(epochs))
         ratios = [0.0 if self.arm.keeps_all else schedule.ratio(epoch) for epoch in epochs]
         sizes = [candidates_needed(k, ratio) for ratio in ratios]
         # What is chosen before loading is all that is loaded; else every candidate is.

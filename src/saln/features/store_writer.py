@@ -22,7 +22,7 @@ import logging
 import os
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -164,7 +164,6 @@ class StoreWriter:
             self._arrays = [
                 stack.enter_context((self.path / name).open("r+b", buffering=0)) for name in _ARRAYS
             ]
-            self._offsets = [_offset(stream) for stream in self._arrays]
             self._close = stack.pop_all()
         return self
 
@@ -199,8 +198,10 @@ class StoreWriter:
                 if self.manifest.rows_done == 0:
                     self._discard()
                 raise
+        mapped = [open_array(*array) for array in arrays]
+        self._offsets = [array.offset for array in mapped]  # where the first row is
         if mend:
-            self._uncount_damaged([open_array(*array) for array in arrays])
+            self._uncount_damaged(mapped)
         flush(self.path)
 
     def _uncount_damaged(self, arrays: list[Any]) -> None:
@@ -323,11 +324,3 @@ class StoreWriter:
             skipped=tuple(sorted([*self.manifest.skipped, *skipped])),
         )
         _replace(self.path / "manifest.json", self.manifest.to_json())
-
-
-def _offset(stream: BinaryIO) -> int:
-    """Where an array's first row is."""
-    read: Callable[[Any], Any] = np.lib.format.read_array_header_1_0
-    np.lib.format.read_magic(stream)
-    read(stream)
-    return stream.tell()

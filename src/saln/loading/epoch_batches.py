@@ -43,6 +43,15 @@ class EpochBatches:
         self.batches.observe(indices, losses)
 
 
+def steps_of(batches: EpochBatches, epochs: int) -> list[int]:
+    """How many batches each epoch has, from 1: a schedule gives each a number of its own."""
+    steps = []
+    for epoch in range(1, epochs + 1):
+        batches.set_epoch(epoch)
+        steps.append(len(batches))
+    return steps
+
+
 class CandidateBatches(SelectedBatches):
     """The candidates of every step of an epoch, ``n`` at a time, before anything is chosen."""
 

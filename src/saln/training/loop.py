@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 
 from saln.data.torch_datasets import Batch
 from saln.errors import TrainingError
-from saln.loading.epoch_batches import EpochBatches
+from saln.loading.epoch_batches import EpochBatches, steps_of
 from saln.loading.network_outputs import scoring
 from saln.messages import parameter
 from saln.randomness import seeded_globally
@@ -113,15 +113,6 @@ def _schedule(
     return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
 
 
-def _steps(batches: EpochBatches, epochs: int) -> int:
-    """Steps of the whole run; epochs may differ, where a schedule moves the filter ratio."""
-    count = 0
-    for epoch in range(1, epochs + 1):
-        batches.set_epoch(epoch)
-        count += len(batches)
-    return count
-
-
 class _Steps:
     """What a gradient step needs: learner, optimizer, learning rate, the other processes."""
 
@@ -209,7 +200,7 @@ def train(
         DataError: A broken image.
     """
     with ledger.phase("train"):
-        steps = _Steps(learner, settings, _steps(batches, settings.epochs), processes)
+        steps = _Steps(learner, settings, sum(steps_of(batches, settings.epochs)), processes)
         if state is not None:
             steps.load(state)
     done = 0 if state is None else state.epoch
