@@ -16,7 +16,7 @@ def pools(kind):
     return {pool["num_threads"] for pool in threadpoolctl.threadpool_info()
             if pool["user_api"] == kind}
 
-threads.limit_process(3)
+torch.set_num_threads(3)
 assert torch.get_num_threads() == 3
 with threadpoolctl.threadpool_limits(2, user_api="blas"):
     with threads.limited_threads(1):

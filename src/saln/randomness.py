@@ -31,18 +31,6 @@ def derive_generator(*keys: int | str) -> torch.Generator:
     return torch.Generator().manual_seed(derive_seed(*keys))
 
 
-def seed_workers(
-    generator: torch.Generator, seed: int, epoch: int, step: int = 0, rank: int = 0
-) -> None:
-    """Seeds the generator from which a DataLoader takes the seed of its workers.
-
-    In each worker torch seeds its own global generator, NumPy's and Python's from it: what
-    augmentation draws there differs from run to run, from epoch to epoch and from rank to rank,
-    and is the same again for the same ones.
-    """
-    generator.manual_seed(derive_seed(seed, "workers", epoch, step, rank))
-
-
 @contextlib.contextmanager
 def seeded_globally(*keys: int | str) -> Iterator[None]:
     """Seeds torch's global generators inside the block and puts them back after it.

@@ -23,11 +23,6 @@ def limited_threads(count: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def limit_process(count: int) -> None:
-    """Bounds torch's threads for as long as the process lives, such as a worker's."""
-    torch.set_num_threads(count)
-
-
 def one_linear_algebra_thread() -> AbstractContextManager[object]:
     """Keeps LAPACK and BLAS under NumPy and SciPy to one thread.
 

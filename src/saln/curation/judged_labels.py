@@ -26,12 +26,6 @@ from saln.selection.neighbor_beliefs import NeighborBeliefs, store_beliefs, susp
 LISTED = 1000
 
 
-def belief_array(content: bytes) -> npt.NDArray[Any]:
-    """(n,) of ``BELIEF``, from the content of its file."""
-    found: npt.NDArray[Any] = np.load(io.BytesIO(content), allow_pickle=False)
-    return found
-
-
 def judge(
     source: Source, files: CheckedFiles, kept: dict[str, Path], who: Judge = "neighbors"
 ) -> tuple[Path, dict[str, Any]]:

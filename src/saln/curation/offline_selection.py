@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import io
 import logging
 import os
 import time
@@ -28,7 +29,7 @@ from saln.curation.array_source import ArraySource
 from saln.curation.checked_files import CURE, CheckedFiles
 from saln.curation.columns import InputColumns, import_pyarrow
 from saln.curation.feature_sources import ParquetSource, Source, open_source
-from saln.curation.judged_labels import belief_array, judge
+from saln.curation.judged_labels import judge
 from saln.curation.partition import PartitionJob, content_of
 from saln.curation.select_settings import describe
 from saln.curation.workspace import Workspace
@@ -264,8 +265,10 @@ def _work(
         facts = {"noise_rate": labels["estimated_noise_rate"], "doubted": labels["doubted"]}
         facts["tells_nothing"] = labels.get("tells_nothing")
         # Other machines do not see the file; here a memory map of it is enough.
-        remote = belief_array(workspace.files.read(beliefs)) if on_ray else beliefs
-        job = dataclasses.replace(job, beliefs=remote)
+        job = dataclasses.replace(job, beliefs=beliefs)
+        if on_ray:
+            stream = io.BytesIO(workspace.files.read(beliefs))
+            job = dataclasses.replace(job, beliefs=np.load(stream, allow_pickle=False))
         files[workspace.path / "labels.json"] = listing
         write_json(workspace.path / "labels.json", labels, durable=True)
     names = [f"part-{number:06}" for number in range(len(job))]  # sorted as they are joined

@@ -192,11 +192,7 @@ class Plan:
             )
 
     def run(self, fill: Callable[[StoreWriter], None]) -> FeatureStore:
-        """Makes what the store lacks by ``fill``, and opens it.
-
-        Raises:
-            DataError: As :func:`extract_features`; finished shards are kept.
-        """
+        """Makes what the store lacks by ``fill``, and opens it; what is finished is kept."""
         with StoreWriter(self.path, self.manifest) as writer:
             self.check_skipped(writer.manifest.skipped)
             try:

@@ -40,7 +40,6 @@ from saln.features.manifest import Skipped
 from saln.features.store import FeatureStore
 from saln.features.store_writer import StoreWriter
 from saln.messages import first_line, not_allowed, parameter
-from saln.threads import limit_process
 
 # A shard whose actors keep dying is what kills them: an image too large for memory, say.
 _DEATHS = 3
@@ -161,7 +160,7 @@ class _Extractor:
         self.load = load
         self.wanted = wanted
         if job.device.type == "cpu":
-            limit_process(1)  # an actor a core
+            torch.set_num_threads(1)  # an actor a core
 
     def compute(self, shard: range) -> Shard | SalnError:
         """Features and labels of some rows, and the seconds they took; or why there are none."""

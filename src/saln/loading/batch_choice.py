@@ -17,7 +17,7 @@ from saln.errors import InputError
 from saln.loading.candidate_fields import CandidateFields, as_indices, as_losses, as_selector
 from saln.loading.filter_schedule import FilterSchedule, as_schedule
 from saln.loading.positions import BatchPosition, StreamPosition
-from saln.randomness import derive_generator, seed_workers
+from saln.randomness import derive_generator, derive_seed
 from saln.selection.candidates import Selection, candidates_needed
 from saln.selection.contract import BEFORE_LOADING, Selector
 
@@ -179,7 +179,8 @@ class ChoiceBeforeLoading(BatchChoice):
 
     def seed_workers(self) -> None:
         """Seeds :attr:`generator` for the next iteration."""
-        seed_workers(self._generator, self.seed, self.epoch, self.loaded_step, self.rank)
+        keys = self.epoch, self.loaded_step, self.rank
+        self._generator.manual_seed(derive_seed(self.seed, "workers", *keys))
 
     @property
     def own_batch_size(self) -> int:

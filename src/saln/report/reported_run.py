@@ -144,12 +144,7 @@ class ReportedRun:
 
 
 def read_run(folder: Path) -> ReportedRun:
-    """Reads a run; rows and summary that are damaged are made anew first.
-
-    Raises:
-        InputError: The folder holds no finished run.
-        DataError: Its files are broken.
-    """
+    """Reads a finished run, else InputError; rows and summary that are damaged are made anew."""
     folder = folder.expanduser()
     files = RunFolder(folder)
     if not (files.config.exists() or files.progress.exists()):

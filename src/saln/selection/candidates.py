@@ -185,11 +185,7 @@ class Selection:
 
 
 def exact_ratio(filter_ratio: float | Fraction) -> Fraction:
-    """The ratio that was written: 0.8 is 4/5.
-
-    Raises:
-        InputError: It is outside [0, 1).
-    """
+    """The ratio that was written: 0.8 is 4/5; InputError outside [0, 1)."""
     ratio = filter_ratio if isinstance(filter_ratio, Fraction) else None
     if ratio is None and math.isfinite(filter_ratio):
         # The shortest decimal that names the float: 0.8 is 4/5, not 3602879701896397 / 2**52.

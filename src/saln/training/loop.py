@@ -142,11 +142,7 @@ class _Steps:
         self.scheduler.load_state_dict(state.scheduler)
 
     def take(self, batch: Batch, where: str) -> Tensor:
-        """One step; gives the examples' losses before it, without their weights.
-
-        Raises:
-            TrainingError: The loss is not finite; the message says where.
-        """
+        """One step; the examples' losses before it, unweighted; TrainingError if not finite."""
         images, labels = batch.images.to(self.device), batch.labels.to(self.device)
         with SharedDraws(self.processes, len(images)):
             outputs = self.learner(images)
