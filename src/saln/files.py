@@ -211,12 +211,19 @@ def write_npz(path: Path, arrays: Mapping[str, Any], *, durable: bool = False) -
     write_with(path, write, durable=durable)
 
 
-def read_json(path: Path, cure: str) -> dict[str, Any]:
-    """Reads one JSON object; the DataError for a file without one names it and the ``cure``."""
+def read_bytes(path: Path, cure: str) -> bytes:
+    """Reads a file; the DataError for one that cannot be read names it and the ``cure``."""
     try:
-        values = json.loads(path.read_bytes())
+        return path.read_bytes()
     except OSError as error:
         raise DataError(f"{path} cannot be read ({_reason(error)}); {cure}") from error
+
+
+def read_json(path: Path, cure: str) -> dict[str, Any]:
+    """Reads one JSON object; the DataError for a file without one names it and the ``cure``."""
+    content = read_bytes(path, cure)
+    try:
+        values = json.loads(content)
     except (ValueError, RecursionError) as error:  # RecursionError: a million brackets
         raise DataError(f"{path} holds no JSON ({_reason(error)}); {cure}") from error
     if not isinstance(values, dict):

@@ -8,7 +8,7 @@ from pathlib import Path
 import xxhash
 
 from saln.errors import DataError
-from saln.files import file_checksum, remove, unwritable, write_bytes
+from saln.files import file_checksum, read_bytes, remove, unwritable, write_bytes
 
 # What to do about a file of a run that is not what was written.
 CURE = "run the same command again: it is made anew"
@@ -30,10 +30,7 @@ class CheckedFiles:
 
     def read(self, path: Path) -> bytes:
         """The content of a file that :meth:`write` wrote; DataError where it is damaged since."""
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise DataError(f"{path} cannot be read ({error.strerror}); {CURE}") from error
+        content = read_bytes(path, CURE)
         # Of what was read, not of the file: it may change between two looks.
         if xxhash.xxh3_128_hexdigest(content) != path.stem.rpartition("-")[2]:
             raise DataError(f"{path} was damaged; {CURE}")

@@ -17,7 +17,7 @@ from saln.experiments.progress_file import Record
 from saln.experiments.rows import EpochRow, RunFacts, Summary, lines_of, row_of_line
 from saln.experiments.run_folder import ANEW, RunFolder
 from saln.experiments.summary import summarize
-from saln.files import read_json, write_bytes, write_text
+from saln.files import read_bytes, read_json, write_bytes, write_text
 
 # For a report: the run itself may be lost, but its rows need not.
 _UNCHECKED = "put the file back, or delete it to draw the report without checking the other files"
@@ -107,15 +107,7 @@ def _read_unchecked(path: Path) -> FinishedRun | None:
     cure = f"delete it, and 'saln compare --resume --out {shlex.quote(str(path))}' makes it anew"
     summary = read_summary(RunFolder(path).summary, f"{cure}, or {ANEW}")
     source = RunFolder(path).rows
-    try:
-        lines = source.read_bytes().splitlines()
-    except OSError as error:
-        raise DataError(f"{source} cannot be read ({error.strerror or error}); {ANEW}") from error
-    return FinishedRun(
-        summary,
-        [
-            row_of_line(line, source, number, "remove the line, or run again")
-            for number, line in enumerate(lines, start=1)
-        ],
-        None,
-    )
+    lines = enumerate(read_bytes(source, ANEW).splitlines(), start=1)
+    again = "remove the line, or run again"
+    rows = [row_of_line(line, source, number, again) for number, line in lines]
+    return FinishedRun(summary, rows, None)

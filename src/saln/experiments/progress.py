@@ -52,6 +52,7 @@ from saln.experiments.run_folder import (
 )
 from saln.files import (
     is_out_of_space,
+    read_bytes,
     read_signed,
     write_bytes,
     write_json,
@@ -151,7 +152,8 @@ class RunProgress(contextlib.AbstractContextManager["RunProgress"]):
         _make_folders(folder)
         _remove_half_written(folder)
         states = ArmStates(folder, checked=not record.is_old)
-        lines = _read_lines(folder)
+        cure = f"make it readable, or {ANEW}"
+        lines = read_bytes(folder.rows, cure) if folder.rows.exists() else b""
         if record.is_old:
             record.rows = _old_rows(folder, lines, record, config.epochs)
         # In the order in which a run that is left alone would have written them.
@@ -274,16 +276,6 @@ def _remove_half_written(folder: RunFolder) -> None:
         for entry in (folder.path / name).glob(".*"):
             if _HALF_WRITTEN.fullmatch(entry.name) and entry.is_file():
                 entry.unlink()
-
-
-def _read_lines(folder: RunFolder) -> bytes:
-    """The content of ``epochs.jsonl``, whatever it is; empty where there is none."""
-    try:
-        return folder.rows.read_bytes() if folder.rows.exists() else b""
-    except OSError as error:
-        raise DataError(
-            f"{folder.rows} cannot be read ({error.strerror or error}); make it readable, or {ANEW}"
-        ) from error
 
 
 def _old_rows(folder: RunFolder, content: bytes, record: Record, epochs: int) -> list[EpochRow]:

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from saln.errors import InputError
 from saln.loading.double_sharding import refuse_double_sharding
-from saln.loading.selected_batches import SelectedBatches
+from saln.loading.selected_batches import SelectedBatches, check_length
 from saln.loading.selected_stream import SelectedStream
 
 
@@ -43,11 +43,8 @@ def check_dataset(dataset: Any, batches: SelectedBatches) -> None:
             f"the data set is a {type(dataset).__name__}, which is read in its own order, but "
             "SelectedBatches choose by position; use saln.SelectedStream for a stream"
         )
-    if hasattr(dataset, "__len__") and len(dataset) != batches.length:
-        raise InputError(
-            f"the data set has {len(dataset)} examples, but {batches.length} are chosen from; "
-            "give the features of this data set"
-        )
+    if hasattr(dataset, "__len__"):
+        check_length(dataset, batches.length)
 
 
 class CountingLoader:

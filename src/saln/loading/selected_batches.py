@@ -253,7 +253,13 @@ def _check_dataset(dataset: Any, features: Any, length: int) -> None:
         )
     if isinstance(features, FeatureStore):
         features.check(dataset)
-    elif len(dataset) != length:
+    else:
+        check_length(dataset, length)
+
+
+def check_length(dataset: Any, length: int) -> None:
+    """Raises InputError where a data set has not one example for each that may be chosen."""
+    if len(dataset) != length:
         raise InputError(
             f"the data set has {len(dataset)} examples, but {length} are chosen from; "
             "give the features of this data set"
