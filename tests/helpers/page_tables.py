@@ -40,7 +40,7 @@ def drawn_review(
     doubted = given != believed
     probability = np.where(doubted, random.random(n) ** 2 / 2, 1 - random.random(n) ** 3 / 2)
     probability[random.random(n) < 0.02] = np.nan
-    group = np.where(random.random(n) < 0.1, random.integers(max(1, n // 15), size=n), -1)
+    group = np.where(random.random(n) < 0.1, random.integers(max(1, n // 12), size=n), -1)
     contradicting = np.full((n, 3), -1)
     for row in range(min(n, 5000)):
         others = np.flatnonzero(given == believed[row])[:400]
@@ -56,7 +56,7 @@ def drawn_review(
         "ids": ids, "splits": splits, "given": names[given].tolist(),
         "believed": names[believed].tolist(), "probability": probability,
         "margin": 2 * probability - 1, "group": group.astype(np.int64),
-        "outlier": random.random(n) * 0.6, "problem": [""] * n,
+        "outlier": random.random(n), "problem": [""] * n,
         "contradicting": contradicting.astype(np.int32), "decision": [""] * n,
         "label": [""] * n, "keys": keys, "noise_rate": 0.1, "noise_interval": (0.08, 0.12),
         "informative": True, "message": "",

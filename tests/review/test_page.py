@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from helpers.page_tables import CLASSES, HOSTILE, drawn_review, shown_ids, suspects
 
+from saln.review.outliers import OUTLYING
 from saln.review.review_page import write_page
 from saln.review.review_table import DECISION_COLUMNS
 
@@ -61,7 +62,7 @@ def test_keys_decide_and_move_and_undo(open_page, photos):
     worst = suspects(table)
     page = open_page(path)
     assert page.locator("h1").inner_text() == f"Labels of {path.parents[1].name}"
-    assert page.locator("#headline").inner_text().startswith(f"{len(worst)} of 300 labels look")
+    assert page.locator("#headline").inner_text().startswith(f"{len(worst)} of ")
     assert shown_ids(page)[:12] == [table.ids[row] for row in worst[:12]]
     for key in "bkdx":  # the last is no key
         page.keyboard.press(key)
@@ -202,8 +203,12 @@ def numpy_filter(table, kind, most, **wanted):
         "suspected": lambda: ~np.isnan(probability),
         "across": lambda: several(given),
         "leaks": lambda: several(splits),
-        "inside": lambda: (group >= 0) & ~several(given),
-        "outliers": lambda: table.outlier >= 0.5,
+        "inside": lambda: (
+            np.array([g >= 0 and (group == g).sum() > 1 for g in group])
+            & ~several(given)
+            & ~several(splits)
+        ),
+        "outliers": lambda: table.outlier >= OUTLYING,
         "problems": lambda: np.array([problem != "" for problem in table.problem]),
         "all": lambda: np.ones(len(table), dtype=bool),
     }

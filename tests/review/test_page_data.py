@@ -11,7 +11,14 @@ from PIL import Image
 
 from saln.data.decoding import load_rgb
 from saln.data.image_sources import ArrayImages, FileImages
-from saln.review.page_data import COPY_ACROSS, COPY_INSIDE, COPY_SPLITS, picture_rows, row_flags
+from saln.review.page_data import (
+    COPY_ACROSS,
+    COPY_INSIDE,
+    COPY_SPLITS,
+    OUTLIER,
+    picture_rows,
+    row_flags,
+)
 from saln.review.review_page import headline, write_page
 from saln.review.thumbnails import thumbnail
 
@@ -26,15 +33,17 @@ def test_flags_and_pictures_by_hand():
         probability=np.array([0.9, 0.8, np.nan, 0.1, 0.4, 0.95]),
     )  # fmt: skip
     flags = row_flags(table)
-    both = COPY_INSIDE | COPY_SPLITS
-    assert flags.tolist() == [both, both, COPY_INSIDE, COPY_INSIDE, 0, COPY_INSIDE]
+    assert flags.tolist() == [COPY_SPLITS, COPY_SPLITS, COPY_INSIDE, COPY_INSIDE, 0, 0]
     assert picture_rows(table, flags, 3) == [3, 4, 0]  # two suspects, then a leak
-    assert picture_rows(table, flags, 10) == [3, 4, 0, 1, 5, 2]  # group by group
+    assert picture_rows(table, flags, 10) == [3, 4, 0, 1, 2, 5]
     across, _ = drawn_review(
         2, CLASSES, given=np.array([0, 1]), believed=np.array([0, 1]), group=np.array([5, 5]),
-        outlier=np.full(2, np.nan), splits=["", ""],
+        outlier=np.array([np.nan, 1]), splits=["", "test"],
     )  # fmt: skip
-    assert row_flags(across).tolist() == [COPY_ACROSS, COPY_ACROSS]
+    assert row_flags(across).tolist() == [
+        COPY_ACROSS | COPY_SPLITS,
+        COPY_ACROSS | COPY_SPLITS | OUTLIER,
+    ]
 
 
 def test_pictures_stay_within_their_budget(tmp_path):
@@ -65,15 +74,18 @@ def test_a_thumbnail_is_the_whole_picture_upright_and_small(tmp_path):
 
 def test_the_headline_says_what_is_known():
     table, _ = drawn_review(1000, CLASSES)
-    doubted = len(table.suspects)
+    doubted, judged = len(table.suspects), np.count_nonzero(~np.isnan(table.probability))
+    assert 900 < judged < 1000
     assert headline(table) == (
-        f"{doubted} of 1,000 labels look wrong; about 10.0% (8.0% to 12.0%) are estimated to be."
+        f"{doubted} of {judged} labels look wrong; about 10.0% (8.0% to 12.0%) are estimated to be."
     )
     nothing = {"noise_rate": np.nan, "noise_interval": (np.nan, np.nan)}
     table, _ = drawn_review(10, CLASSES, probability=np.full(10, np.nan), **nothing)
-    assert headline(table) == "None of 10 labels looks wrong."
+    assert headline(table) == "No label was judged."
     table, _ = drawn_review(1, CLASSES, probability=np.zeros(1), **nothing)
     assert headline(table) == "1 of 1 labels looks wrong."
+    table, _ = drawn_review(1, CLASSES, probability=np.ones(1), **nothing)
+    assert headline(table) == "None of 1 labels looks wrong."
     table, _ = drawn_review(
         3,
         CLASSES,
@@ -81,6 +93,7 @@ def test_the_headline_says_what_is_known():
         believed=np.ones(3, dtype=int),
         decision=["believe", "keep", "drop"],
         label=["bee", "ant", ""],
+        probability=np.full(3, 0.9),
         **nothing,
     )
     assert headline(table) == (

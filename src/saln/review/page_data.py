@@ -14,14 +14,14 @@ import numpy.typing as npt
 import xxhash
 
 from saln.data.image_sources import FileImages
+from saln.review.duplicate_images import duplicate_kinds
+from saln.review.outliers import OUTLYING
 from saln.review.review_items import ReviewItems
 from saln.review.review_table import DECISION_COLUMNS, DECISIONS, ReviewTable
 from saln.review.thumbnails import LARGE, SMALL, make_thumbnails, thumbnail
 
 # Bits of what a row is listed under, besides its probability.
 COPY_INSIDE, COPY_ACROSS, COPY_SPLITS, OUTLIER = 1, 2, 4, 8
-# From this score on an example is listed as an outlier.
-OUTLIER_SCORE = 0.5
 # Of so many examples the page holds pictures; more where it cannot show them from files.
 PICTURES, PICTURES_WITHOUT_FILES = 2000, 10_000
 # Characters shown of a text, and of all texts together.
@@ -96,24 +96,14 @@ class _Codes:
 
 
 def row_flags(table: ReviewTable) -> npt.NDArray[np.int8]:
-    """(n,): bits of near duplicates and outliers."""
-    inside = table.group >= 0
-    across = _differs(table.group, table.given)
-    flags = np.where(table.outlier >= OUTLIER_SCORE, OUTLIER, 0)  # NaN is none
-    flags |= np.where(inside, np.where(across, COPY_ACROSS, COPY_INSIDE), 0)
-    flags |= np.where(inside & _differs(table.group, table.splits), COPY_SPLITS, 0)
-    return flags.astype(np.int8)
-
-
-def _differs(group: npt.NDArray[np.int64], values: Sequence[str]) -> npt.NDArray[np.bool_]:
-    """(n,): whether more than one value is in the row's group."""
-    codes = np.array(_Codes(()).of(values), dtype=np.int64)
-    count = int(group.max(initial=-1)) + 2  # the last place takes the rows of no group
-    low, high = np.full(count, len(codes)), np.full(count, -1)
-    np.minimum.at(low, group, codes)
-    np.maximum.at(high, group, codes)
-    differs: npt.NDArray[np.bool_] = (low != high)[group]
-    return differs
+    """(n,): bits of near duplicates and outliers, as the command's summary counts them."""
+    flags = np.where(table.outlier >= OUTLYING, OUTLIER, 0).astype(np.int8)  # NaN is none
+    kinds = duplicate_kinds(table)
+    bits = (COPY_INSIDE, kinds.inside), (COPY_ACROSS, kinds.across_classes)
+    for bit, groups in (*bits, (COPY_SPLITS, kinds.across_splits)):
+        for rows in groups:
+            flags[rows] |= bit
+    return flags
 
 
 def picture_rows(table: ReviewTable, flags: npt.NDArray[np.int8], count: int) -> list[int]:

@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 
 import jinja2
+import numpy as np
 
 from saln.files import write_text
 from saln.review.page_data import page_data
@@ -73,13 +74,13 @@ def write_page(
 
 def headline(table: ReviewTable) -> str:
     """What a person should know first: how many labels look wrong, and how many are."""
-    doubted, total = len(table.suspects), len(table)
+    doubted, total = len(table.suspects), int((~np.isnan(table.probability)).sum())
     decided = [row for row, decision in enumerate(table.decision) if decision]
     if doubted:
         text = f"{doubted:,} of {total:,} labels look{'s' if doubted == 1 else ''} wrong"
     else:
         left = " that is undecided" if decided else ""
-        text = f"None of {total:,} labels{left} looks wrong"
+        text = f"None of {total:,} labels{left} looks wrong" if total else "No label was judged"
     if not math.isnan(table.noise_rate):
         between = "" if math.isnan(sum(table.noise_interval)) else " ({:.1%} to {:.1%})"
         estimated = f"{table.noise_rate:.1%}{between.format(*table.noise_interval)}"
