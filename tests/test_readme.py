@@ -75,6 +75,7 @@ def test_the_figure_of_the_page_is_drawn(tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_commands_exist_and_their_flags_are_allowed(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()  # that the examples of `saln labels` name
     monkeypatch.setattr(page, "write_report", lambda folder: folder)
     monkeypatch.setattr(page, "write_joined", lambda folders, out: out)
     for command, *arguments in saln_calls(DOCUMENTS[name]):
@@ -83,7 +84,7 @@ def test_commands_exist_and_their_flags_are_allowed(name, tmp_path, monkeypatch)
             folder.mkdir(parents=True, exist_ok=True)
             settings = json.dumps(load_preset("digits").to_json())
             (folder / "config.json").write_text(settings)
-        if command in ("compare", "features", "select"):
+        if command in ("compare", "features", "labels", "select"):
             load_command(command).read(arguments)
         else:
             assert main([command, *arguments]) == 0
