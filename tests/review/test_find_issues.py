@@ -120,3 +120,50 @@ def test_a_file_that_cannot_be_read_is_listed(folder):
 def test_what_cannot_work_is_refused(arguments, options, said):
     with pytest.raises(InputError, match=said):
         saln.find_label_issues(*arguments, **options)
+
+
+def test_texts_with_labels_and_tables_by_their_path_give_the_same(tmp_path, monkeypatch):
+    from review.test_text_command import topics, write_table
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    texts, given, _, wrong = topics(200)
+    issues = saln.find_label_issues(np.array(texts), given)
+    assert wrong[issues.index[:20]].mean() > 0.8
+    write_table(tmp_path / "data.csv", body=texts, topic=given)
+    columns = {"text_column": "body", "label_column": "topic"}
+    table = saln.find_label_issues(tmp_path / "data.csv", **columns)
+    assert table.probability.tolist() == issues.probability.tolist()
+    assert table.key.tolist() == issues.key.tolist()
+
+
+@pytest.mark.parametrize("kind", ["lists", "yes and no", "names of yes and no"])
+def test_sets_of_classes_with_features(kind):
+    from review.test_multi_label import examples
+
+    rows, given, wrong = examples(n=300, classes=3, strength=2.0)
+    names = ["red", "green", "blue"]
+    lists = [{names[c] for c in np.flatnonzero(row)} for row in given]
+    labels = {"lists": [None, *lists[1:]]}.get(kind, given)
+    class_names = names if kind.startswith("names") else None
+    issues = saln.find_label_issues(rows, labels, class_names=class_names, task="multi-label")
+    assert wrong.any(axis=1)[issues.index[:30]].mean() > 0.9
+    if kind == "lists":
+        assert np.isnan(issues.probability[0])
+    expected = {"red", "green", "blue"} if kind != "yes and no" else {"0", "1", "2"}
+    assert {name for text in issues.given for name in text.split(";")} - {""} == expected
+
+
+def test_numbers_with_features():
+    from review.test_numeric_labels import linear, wrongly
+
+    rows, numbers = linear(n=300)
+    given, wrong = wrongly(numbers, 0.2, 0)
+    issues = saln.find_label_issues(rows, given, task="regression")
+    assert wrong[issues.index[:20]].mean() > 0.9
+    assert float(issues.given[0]) == given[0]
+    with pytest.raises(InputError, match="task='boxes' is not allowed"):
+        saln.find_label_issues(rows, given, task="boxes")
+    with pytest.raises(InputError, match="300 examples and 299 labels"):
+        saln.find_label_issues(rows, given[1:], task="regression")
+    with pytest.raises(InputError, match="give a number an example"):
+        saln.find_label_issues(rows, [[1.0]] * 300, task="regression")

@@ -22,10 +22,21 @@ from saln.data.items import check_map_style, read_item
 from saln.errors import DataError, InputError
 from saln.features.store import FeatureStore
 from saln.labels.given_labels import given_labels, labels_of
+from saln.review.given_examples import label_texts, texts_of
 from saln.review.judging import judge_items
 from saln.review.review_items import ReviewItems
 from saln.review.review_run import ImageSettings, ReviewSettings, review_items, run_review
+from saln.review.review_table import ReviewTable
 from saln.review.table_files import to_pandas
+from saln.review.table_items import (
+    ItemColumns,
+    TableItems,
+    Task,
+    class_names_of,
+    text_key,
+)
+from saln.review.table_reading import SEPARATOR
+from saln.review.task_tables import task_table
 
 
 class IssueOptions(TypedDict, total=False):
@@ -51,6 +62,22 @@ class IssueOptions(TypedDict, total=False):
     """Stop at an image that cannot be read; else it is listed, and the others are judged."""
     cache_dir: Path | None
     """Where features are kept."""
+    text_column: str | None
+    """Of a table by its path, or hf:, the column of texts; found by its name when not given."""
+    image_column: str | None
+    """The column of paths of images."""
+    label_column: str | None
+    """The column of labels."""
+    id_column: str | None
+    """The column of ids."""
+    split_column: str | None
+    """The column of splits."""
+    features: Path | None
+    """Of a table by its path: a .npy of its examples' features, in the place of a backbone's."""
+    task: Task
+    """``"classes"``, ``"multi-label"`` or ``"regression"``; of features and texts, too."""
+    separator: str
+    """Of a table by its path: what stands between the labels of an example that has several."""
 
 
 def find_label_issues(
@@ -68,12 +95,17 @@ def find_label_issues(
         issues = saln.find_label_issues("photos")
         issues = saln.find_label_issues(torchvision.datasets.ImageFolder("photos"))
         issues = saln.find_label_issues(features, labels)
+        issues = saln.find_label_issues(texts, labels)
+        issues = saln.find_label_issues("reviews.csv", text_column="text", label_column="stars")
         issues[issues.probability < 0.5]
 
     Args:
-        dataset: A folder of images or another data set by name; or any map-style data set that
-            gives ``(image, label)``; or, with ``labels`` or as a feature store, features (n, d).
-        labels: (n,): with features: class numbers or names, as :func:`saln.judge_labels` takes.
+        dataset: A folder of images, a table (CSV, TSV, JSON lines, Parquet) or another data set by
+            name; or any map-style data set that gives ``(image, label)``; or, with ``labels`` or
+            as a feature store, features (n, d); or, with ``labels``, n texts.
+        labels: (n,): with features or texts: class numbers or names, as :func:`saln.judge_labels`
+            takes. With ``task="multi-label"`` lists of classes, or yes and no, (n, C); with
+            ``task="regression"`` numbers. None is unknown.
         class_names: The names of classes 0, 1, ...; what the data set says when not given.
         ids: (n,): what a person finds each example by; files or rows when not given.
         options: See :class:`~saln.review.find_issues.IssueOptions`.
@@ -96,12 +128,7 @@ def find_label_issues(
             )
         table = run_review(ReviewSettings(dataset=os.fspath(dataset), **options)).table
     elif labels is not None or isinstance(dataset, FeatureStore):
-        if options:
-            raise InputError(
-                f"{', '.join(options)}: for images, and these are features already; leave it out"
-            )
-        items, rows = _feature_items(dataset, labels, class_names, ids)
-        table = judge_items(items, rows)
+        table = _labeled_table(dataset, labels, class_names, ids, dict(options))
     else:
         for_names = [name for name in ("data_root", "download") if name in options]
         if for_names:
@@ -112,19 +139,42 @@ def find_label_issues(
     return to_pandas(table) if importlib.util.find_spec("pandas") else table
 
 
-def _feature_items(
-    features: Any, labels: Any, class_names: Sequence[str] | None, ids: Sequence[str] | None
-) -> tuple[ReviewItems, npt.NDArray[Any]]:
-    labels, class_names = labels_of(features, labels, class_names)
-    rows = as_array(
-        features.features if isinstance(features, FeatureStore) else features, "features"
-    )
-    if rows.ndim != 2:
+def _labeled_table(
+    dataset: Any,
+    labels: Any,
+    class_names: Sequence[str] | None,
+    ids: Sequence[str] | None,
+    options: dict[str, Any],
+) -> ReviewTable:
+    """Of features or texts, with labels beside them."""
+    task, texts = options.pop("task", "classes"), texts_of(dataset)
+    if options and texts is None:
+        raise InputError(
+            f"{', '.join(options)}: for images, and these are features already; leave it out"
+        )
+    labels, class_names = labels_of(dataset, labels, class_names)
+    held = dataset.features if isinstance(dataset, FeatureStore) else dataset
+    rows = as_array(held, "features") if texts is None else None
+    if rows is not None and rows.ndim != 2:
         raise InputError(f"features are {rows.shape}; give (n, d), one row an example")
-    given = given_labels(labels, len(rows), class_names)
-    if given.soft is not None:
-        raise InputError("labels are shares of classes; give one class an example")
-    return _items("features", given.names, given.places, ids), rows
+    count = len(texts or ()) if rows is None else len(rows)
+    kept: dict[str, Any] = {}
+    if texts is not None:
+        kept = {"texts": texts, "keys": [text_key(text) for text in texts]}
+    name, read = "features" if texts is None else "texts", None
+    if task == "classes":
+        given = given_labels(labels, count, class_names)
+        if given.soft is not None:
+            raise InputError("labels are shares of classes; give one class an example")
+        items = _items(name, given.names, given.places, ids, **kept)
+    else:
+        written = label_texts(labels, count, task, class_names)
+        names = class_names_of(written, task, SEPARATOR)
+        items = _items(name, names, np.full(count, -1), ids, **kept)
+        read = TableItems(items, written, ItemColumns(), task, SEPARATOR, ())
+    if rows is None:
+        return review_items(items, None, ImageSettings(**options), read=read).table
+    return judge_items(items, rows) if read is None else task_table(read, rows)
 
 
 def _items(

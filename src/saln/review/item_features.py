@@ -46,8 +46,9 @@ def item_features(
     """
     if network is not None:
         return _image_features(settings, items, network, watch)
-    if settings.features is not None:
-        return _given_features(settings.features)
+    # Of settings of images alone there are none.
+    if (path := getattr(settings, "features", None)) is not None:
+        return _given_features(path)
     return _text_features(settings, items, watch)
 
 

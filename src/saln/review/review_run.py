@@ -30,7 +30,7 @@ from saln.review.review_items import ReviewItems
 from saln.review.review_table import ReviewTable
 from saln.review.table_items import TableItems, is_table
 from saln.review.table_settings import TableSettings
-from saln.review.task_tables import multi_label_table, regression_table
+from saln.review.task_tables import task_table
 
 Watch = Callable[[str], Callable[[Progress], None]]
 
@@ -223,7 +223,6 @@ def review_items(
             items, rows.features, problems=rows.problems, thumbnails=rows.thumbnails
         )
     else:
-        by_task = multi_label_table if read.task == "multi-label" else regression_table
-        table = by_task(read, rows.features, rows.problems)
+        table = task_table(read, rows.features, rows.problems)
     clock.lap("judge")
     return Review(items, table, maker, rows, clock.seconds, read)

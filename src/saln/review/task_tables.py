@@ -27,6 +27,14 @@ _UNKNOWN = frozenset({"nan", "na", "n/a", "null", "none", "-", "?"})
 Places = npt.NDArray[np.int64]
 
 
+def task_table(
+    read: TableItems, features: npt.NDArray[Any], problems: Sequence[str] | None = None
+) -> ReviewTable:
+    """The table of sets of classes or of numbers, by the task; see the two below."""
+    by_task = multi_label_table if read.task == "multi-label" else regression_table
+    return by_task(read, features, problems)
+
+
 def multi_label_table(
     read: TableItems, features: npt.NDArray[Any], problems: Sequence[str] | None = None
 ) -> ReviewTable:
