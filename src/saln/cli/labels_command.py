@@ -1,14 +1,15 @@
-"""``saln labels``: which labels of a data set are wrong; ``saln labels apply`` repairs them."""
+"""``saln labels``: which labels of a data set are wrong.
+
+The word ``apply`` behind it makes it another command: :mod:`saln.cli.apply_command`.
+"""
 
 from __future__ import annotations
 
-import importlib
 import json
 import sys
-from collections.abc import Sequence
+import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from saln.cli.flags import Command
 from saln.review.review_run import Review, ReviewSettings
@@ -36,6 +37,7 @@ def _labels(settings: LabelsSettings) -> int:
     from saln.review.review_files import write_review
     from saln.review.review_run import run_review
 
+    started = time.perf_counter()
     with open_reporter() as reporter:
         review = run_review(settings, watch=lambda title: FeatureProgress(reporter, title))
     facts = write_review(review, settings.folder)
@@ -45,11 +47,11 @@ def _labels(settings: LabelsSettings) -> int:
         of_images = settings.features is None and review.items.images is not None
         chosen = of_images and settings.backbone is None
         why = settings.default_backbone().reason if chosen else ""
-        _print_review(review, settings.folder, why)
+        _print_review(review, settings.folder, why, time.perf_counter() - started)
     return 0
 
 
-def _print_review(review: Review, out: Path, why: str) -> None:
+def _print_review(review: Review, out: Path, why: str, seconds: float) -> None:
     from saln.cli.display import print_facts
     from saln.review.summary_text import summary_lines
 
@@ -62,7 +64,7 @@ def _print_review(review: Review, out: Path, why: str) -> None:
         what, _, text = remark.partition(": ")
         lines[what] = text
     lines |= summary_lines(table)
-    lines["took"] = f"{review.seconds['total']:,.1f} s"
+    lines["took"] = f"{seconds:,.1f} s"
     files = [name for name in ("labels.csv", "labels.parquet") if (out / name).exists()]
     lines["list"] = f"{out / files[0]}" + ", labels.parquet" * (len(files) > 1)
     lines["page"] = str(out / "labels.html")
@@ -74,26 +76,7 @@ def _print_review(review: Review, out: Path, why: str) -> None:
     print_facts(lines)
 
 
-class _LabelsCommand(Command[LabelsSettings]):
-    """``saln labels SPEC``, or ``saln labels apply``, which has flags of its own."""
-
-    def __call__(self, arguments: Sequence[str]) -> int:
-        if arguments[:1] == ["apply"]:
-            return int(_apply_command()(arguments[1:]))
-        return super().__call__(arguments)
-
-    def read(self, arguments: Sequence[str]) -> Any:
-        """Reads what came after the command; see :class:`Command`."""
-        if arguments[:1] == ["apply"]:
-            return _apply_command().read(arguments[1:])
-        return super().read(arguments)
-
-
-def _apply_command() -> Any:
-    return importlib.import_module("saln.cli.apply_command").COMMAND
-
-
-COMMAND = _LabelsCommand(
+COMMAND = Command(
     name="labels",
     settings=LabelsSettings,
     run=_labels,

@@ -185,6 +185,7 @@ def run_review(settings: ReviewSettings, *, watch: Watch | None = None) -> Revie
     Raises:
         SalnError: What is asked for cannot be had, or an image cannot be read with ``strict``.
     """
+    clock = Clock()
     read = settings.read_table(settings.dataset, settings.download)
     images = settings.features is None and (read is None or read.items.images is not None)
     # First: without weights no image need be opened, and no feature computed for a broken file.
@@ -195,7 +196,8 @@ def run_review(settings: ReviewSettings, *, watch: Watch | None = None) -> Revie
         if read is None
         else read.items
     )
-    review = review_items(items, network, settings, read=read, watch=watch)
+    clock.lap("open")
+    review = review_items(items, network, settings, read=read, watch=watch, clock=clock)
     table = review.table
     decision, label, _ = memory.rows(table.ids, table.keys, table.given)
     return dataclasses.replace(
@@ -210,12 +212,13 @@ def review_items(
     *,
     read: TableItems | None = None,
     watch: Watch | None = None,
+    clock: Clock | None = None,
 ) -> Review:
     """Judges the labels of examples that are opened already; see :func:`run_review`.
 
     ``network`` is for images; ``read`` is what was read of a table.
     """
-    clock = Clock()
+    clock = clock or Clock()
     maker, rows = item_features(items, network, settings, watch)
     clock.lap("features")
     if read is None or read.task == "classes":

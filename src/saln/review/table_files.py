@@ -125,12 +125,29 @@ def write_parquet(table: ReviewTable, path: Path) -> None:
     columns: dict[str, Any] = {}
     for name in COLUMNS:
         if name in _TEXTS:
-            columns[name] = arrow.array(_utf8(_text(table, name, order)), arrow.string())
+            columns[name] = _arrow_texts(arrow, _utf8(_text(table, name, order)))
         else:
-            values, unknown = _number(table, name, order)
-            columns[name] = arrow.array(values, mask=unknown)
+            columns[name] = _arrow_numbers(arrow, *_number(table, name, order))
     written = arrow.table(columns)
     write_with(path, lambda at: parquet.write_table(written, at, write_page_checksum=True))
+
+
+# By buffers: arrow.array() imports pandas, where it is installed, which takes as long as judging
+# some thousand labels.
+def _arrow_texts(arrow: Any, texts: Sequence[str]) -> Any:
+    encoded = [text.encode() for text in texts]
+    ends = np.cumsum([0, *map(len, encoded)])
+    wide = ends[-1] >= 2**31  # more than the usual kind of texts holds
+    kind, number = (arrow.large_string(), np.int64) if wide else (arrow.string(), np.int32)
+    buffers = (None, arrow.py_buffer(ends.astype(number)), arrow.py_buffer(b"".join(encoded)))
+    return arrow.Array.from_buffers(kind, len(texts), buffers)
+
+
+def _arrow_numbers(arrow: Any, values: npt.NDArray[Any], unknown: npt.NDArray[np.bool_]) -> Any:
+    known = arrow.py_buffer(np.packbits(~unknown, bitorder="little"))
+    kind = arrow.float64() if values.dtype.kind == "f" else arrow.int64()
+    buffers = (known, arrow.py_buffer(np.ascontiguousarray(values)))
+    return arrow.Array.from_buffers(kind, len(values), buffers)
 
 
 def to_pandas(table: ReviewTable) -> Any:
