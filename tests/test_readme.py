@@ -84,7 +84,9 @@ def test_commands_exist_and_their_flags_are_allowed(name, tmp_path, monkeypatch)
             folder.mkdir(parents=True, exist_ok=True)
             settings = json.dumps(load_preset("digits").to_json())
             (folder / "config.json").write_text(settings)
-        if command in ("compare", "features", "labels", "select"):
+        if command == "labels" and arguments[0] == "apply":
+            command, *arguments = arguments
+        if command in ("apply", "compare", "features", "labels", "select"):
             load_command(command).read(arguments)
         else:
             assert main([command, *arguments]) == 0
@@ -128,9 +130,9 @@ def test_extras_that_are_installed_exist():
 
 
 def test_flags_in_the_text_exist():
-    config, select, features = (
+    config, *others = (
         {field.name.replace("_", "-") for field in dataclasses.fields(load_command(name).settings)}
-        for name in ("compare", "select", "features")
+        for name in ("compare", "select", "features", "labels", "apply")
     )
     shown = []
     for text in DOCUMENTS.values():
@@ -138,7 +140,7 @@ def test_flags_in_the_text_exist():
         shown += re.findall(r"--([a-z][a-z-]*)(?: (?!-)([\w.,-]*[\w]))?", prose)
     assert len(shown) > 8
     for name, value in shown:
-        assert name.removeprefix("no-") in config | select | features, name
+        assert name.removeprefix("no-") in config.union(*others), name
         if name in config and value and not value.isupper() and not value.startswith("FILE"):
             load_command("compare").read([f"--{name}", value])
 
