@@ -213,8 +213,10 @@ def _change_folder(settings: ApplySettings, root: Path, review: _Review) -> int:
     else:
         state = folder_state(root)
         ended = state.unfinished
-        plan = plan_moves(root, decided, class_names=class_names, moved_before=state.moved)
-        check(plan)
+        plan = MovePlan(root)
+        if not ended:  # else the folder is not yet what was decided about
+            plan = plan_moves(root, decided, class_names=class_names, moved_before=state.moved)
+            check(plan)
     if settings.json:
         sys.stdout.write(json.dumps(_facts(settings, plan, ended)) + "\n")
     else:

@@ -12,7 +12,7 @@ from saln.files import locked
 from saln.review.decisions import DecisionFile
 from saln.review.file_mover import FileMover, Undone
 from saln.review.move_journal import MoveJournal
-from saln.review.move_plan import HIDDEN, Move, MovePlan, plan_moves
+from saln.review.move_plan import HIDDEN, Move, MovePlan, check_writable, plan_moves
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,7 @@ def folder_state(root: Path) -> FolderState:
 def _alone(root: Path) -> Iterator[None]:
     if not root.is_dir():
         raise DataError(f"{root} is not there any more; put it back, or review it anew")
+    check_writable(root)  # which the message about a lock would say less plainly
     refusal = f"another process changes {root} at this moment; wait until it has ended"
     try:
         with locked(root / HIDDEN / "lock", refusal):

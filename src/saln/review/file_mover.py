@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from saln.errors import DataError
-from saln.files import file_checksum, flush, unwritable
+from saln.files import file_checksum, flush, is_out_of_space
 from saln.review.file_traces import FileTraces, is_same
 from saln.review.move_journal import MoveJournal
 from saln.review.move_plan import free_name
@@ -94,9 +94,12 @@ class FileMover:
         try:
             yield
         except OSError as error:
-            path = Path(os.fsdecode(error.filename)) if error.filename else self.root
-            rest = "; nothing is lost: the same command goes on then"
-            raise unwritable(path, error, rest=rest) from error
+            path = error.filename2 or error.filename or self.root
+            cure = "free some space" if is_out_of_space(error) else "make it writable"
+            raise DataError(
+                f"not all files are moved: {os.fsdecode(path)} ({error.strerror}); {cure}; nothing "
+                "is lost: the same command goes on then, and --undo takes all back"
+            ) from error
 
     def _in_parts(self, numbers: Iterable[int], *, backward: bool) -> None:
         wanted = [number for number in numbers if number not in self.journal.gone]

@@ -100,6 +100,18 @@ def free_name(path: Path, taken: set[str]) -> Path:
     return free
 
 
+def check_writable(folder: Path) -> None:
+    """Refuses a folder in which nothing can be moved.
+
+    Raises:
+        DataError: Names it.
+    """
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise DataError(
+            f"nothing is moved: the folder {folder} cannot be changed; make it writable"
+        )
+
+
 def plan_moves(
     root: Path,
     decided: DecisionFile,
@@ -265,10 +277,7 @@ class _Planner:
         for folder in sorted(folders if moves else ()):
             while not folder.exists():
                 folder = folder.parent
-            if not os.access(folder, os.W_OK | os.X_OK):
-                raise DataError(
-                    f"nothing is moved: the folder {folder} cannot be changed; make it writable"
-                )
+            check_writable(folder)
 
 
 def _links(folder: Path) -> Iterator[str]:
