@@ -492,7 +492,7 @@
   const hint = () => {
     const text = $("other-label").value.trim();
     const isNew = data.task === "classes" && text && !labels.slice(0, data.classes).includes(text);
-    $("other-hint").textContent = isNew ? `No class has this name${data.dataset.startsWith("folder:") ? ": make its folder before you apply the decisions" : ""}.` : "";
+    $("other-hint").textContent = isNew ? "No class has this name: it takes --new-classes to apply that." : "";
   };
 
   // --- The file: saved, and loaded again. ---
