@@ -131,6 +131,17 @@ def test_believed_labels_of_the_table_are_taken_where_nobody_has_decided(tmp_pat
         facts = json.loads(capsys.readouterr().out)
         names = [PurePosixPath(move["id"]).stem for move in facts["moves"]]
         assert (names, facts["kept"]) == ([*moved, "6"], 1)
+    assert COMMAND([str(case.out), "--believed", "--yes"]) == 0
+    found = files(case.root)
+    assert found["dog/2.jpg"] == b"two"
+    known = remembered(case.out)
+    assert known.of("dog/2.jpg", "", "dog").decision == ""  # without a hash, by its id alone
+    assert known.of("cat/2.jpg", "", "dog").is_done
+    COMMAND([str(case.out), "--undo"])
+    assert tree(case.root) == case.before
+    # Taken back, what nobody has looked at is to be decided again; what somebody has, is not.
+    assert known.of("cat/2.jpg", "", "cat").decision == ""
+    assert known.of("dog/6.jpg", "", "dog").decision == "drop"
     for flags, words in (
         (["--below", "0.3"], "--believed"),
         (["--believed", "--below=2"], "--below 2"),

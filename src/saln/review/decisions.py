@@ -18,6 +18,7 @@ from saln.review.review_table import DECISION_COLUMNS, DECISIONS
 
 # The file in the folder of a review that holds all that was decided so far.
 REMEMBERED = "decisions.csv"
+_AUTOMATIC = "automatic"
 # How a name that is no UTF-8 passes through a file of UTF-8 unchanged.
 _NAMES = "surrogateescape"
 
@@ -33,6 +34,7 @@ class Decision:
     label: str
     key: str
     line: int = 0  # Where it stands in its file, from 1
+    is_automatic: bool = False  # Nobody has looked: all labels were taken that are believed
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,7 @@ def _decision(path: Path, line: int, row: dict[str, str], below: float | None) -
     # Ids and labels keep their outer spaces: those of a file or folder may be meant.
     decision, label = row["decision"].strip().lower(), row.get("label", "")
     given, key = row.get("given", ""), row.get("key", "").strip()
+    automatic = bool(row.get(_AUTOMATIC, "").strip())
     if not decision:
         probability = row.get("probability", "").strip()
         if below is None or not probability or not row.get("believed"):
@@ -122,7 +125,7 @@ def _decision(path: Path, line: int, row: dict[str, str], below: float | None) -
         except ValueError as error:
             what = f"probability {shown(probability)} is no number; give one from 0 to 1"
             raise _wrong(path, line, what) from error
-        decision, label = "believe", row["believed"]
+        decision, label, automatic = "believe", row["believed"], True
     if decision not in DECISIONS:
         raise _wrong(
             path,
@@ -138,7 +141,7 @@ def _decision(path: Path, line: int, row: dict[str, str], below: float | None) -
     if decision != "drop" and not label.strip():
         column = "given" if decision == "keep" else "label"
         raise _wrong(path, line, f"{decision} needs a label; write it into the column {column}")
-    return Decision(row["id"], row.get("split", ""), given, decision, label, key, line)
+    return Decision(row["id"], row.get("split", ""), given, decision, label, key, line, automatic)
 
 
 def read_ids(path: Path) -> set[str]:
@@ -238,14 +241,15 @@ class RememberedDecisions:
         same = next(named, None)
         # Of copies each has its own decision, and what leads to the given label is done.
         alike = [each for each in self._by_content.get(key, ()) if each is not same]
-        for each in (*((same,) if same else ()), *alike):
+        every = [*((same,) if same else ()), *alike]
+        for each in every:
             if each.decision != "drop" and each.label == given:
                 return Remembered(each.decision, each.label, is_done=True)
-        if same is not None:
-            return Remembered(same.decision, same.label)
-        for each in alike:
+        for each in every:
             # Not drop: who drops one of two copies wants to keep the other.
-            if each.given == given and each.decision in ("believe", "relabel"):
+            meant = each.given == given and each.decision in ("believe", "relabel")
+            # What nobody has looked at is no decision once it is taken back.
+            if (each is same or meant) and not each.is_automatic:
                 return Remembered(each.decision, each.label)
         return Remembered()
 
@@ -294,9 +298,9 @@ def remember(out: Path, decisions: Iterable[Decision]) -> None:
     kept = merged(out, decisions)
     stream = io.StringIO(newline="")
     writer = csv.writer(stream)  # of lines that end in both signs: so both are quoted in names
-    writer.writerow(DECISION_COLUMNS)
+    writer.writerow((*DECISION_COLUMNS, _AUTOMATIC))
     place = str(out.absolute())
     for each in kept:
         values = (each.id, each.split, each.given, each.decision, each.label, each.key, place)
-        writer.writerow(values)
+        writer.writerow((*values, "yes" if each.is_automatic else ""))
     write_bytes(out / REMEMBERED, stream.getvalue().encode("utf-8", _NAMES), durable=True)
