@@ -72,6 +72,7 @@ def test_a_dry_run_says_what_would_be_done_and_does_nothing(case, capsys):
 
 def test_files_go_where_they_belong_and_come_back(case, capsys):
     assert case("--yes") == 0
+    assert f"{case.root / '.saln'} holds what an undo needs" in capsys.readouterr().out
     assert files(case.root) == APPLIED
     known = remembered(case.out)
     assert known.of("dog/1 (2).jpg", key(b"one"), "dog").is_done

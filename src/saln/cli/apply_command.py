@@ -16,7 +16,7 @@ from saln.files import read_json
 from saln.messages import parameter, shown
 from saln.review.apply_folder import apply_to_folder, folder_state, undo_in_folder
 from saln.review.decisions import REMEMBERED, DecisionFile, read_decisions, read_ids, remember
-from saln.review.move_plan import MovePlan, plan_moves
+from saln.review.move_plan import HIDDEN, MovePlan, plan_moves
 
 # How many files of a kind are shown.
 _SHOWN = 10
@@ -255,6 +255,10 @@ def _print_plan(settings: ApplySettings, plan: MovePlan, ended: int) -> None:
     if plan.done:
         _print("before", f"{_files(plan.done)} moved by an earlier apply")
     _print_end(settings, plan.skipped, "file", bool(plan.moves or ended), plan.kept > 0)
+    if settings.yes and (plan.moves or ended):
+        hidden = plan.root / HIDDEN
+        text = f"{hidden} holds what an undo needs, and what was dropped. Programs that take hidden"
+        _print("note", f"{text} folders for classes (torchvision does) need it moved away")
 
 
 def _print_end(
