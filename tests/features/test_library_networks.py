@@ -241,7 +241,7 @@ def test_weights_of_a_file_take_the_place_of_the_libraries(kind, folders, tmp_pa
 def test_what_is_not_there_is_refused_with_the_cure(folders, tmp_path, monkeypatch):
     (tmp_path / "empty").mkdir()
     for name, error, message in (
-        (f"hf:{tmp_path / 'empty'}", WeightsError, r"cannot be loaded from the folder .*save_pre"),
+        (f"hf:{tmp_path / 'empty'}", WeightsError, r"holds no preprocessor_config.*save_pre"),
         (f"hf:{tmp_path / 'none'}", WeightsError, "cannot be loaded from the folder"),
         (f"timm:{tmp_path / 'empty'}", WeightsError, r"cannot be loaded \(.*timm:FOLDER"),
         (f"timm:{tmp_path / 'none'}", InputError, "none is no folder"),
@@ -259,7 +259,7 @@ def test_what_is_not_there_is_refused_with_the_cure(folders, tmp_path, monkeypat
     with pytest.raises(WeightsError, match="bare cannot be loaded"):
         build_backbone(f"open_clip:{tmp_path / 'bare'}")
     texts = save_text_encoder(tmp_path / "bert", ["a"])
-    with pytest.raises(WeightsError, match=r"hf:.*bert cannot be loaded"):
+    with pytest.raises(WeightsError, match=r"hf:.*bert: the folder holds no preprocessor_config"):
         build_backbone(f"hf:{texts}")
     for module, extra in (("timm", "timm"), ("open_clip", "open-clip"), ("transformers",) * 2):
         with monkeypatch.context() as patch:

@@ -21,6 +21,7 @@ from saln.features.network_registry import (
 )
 from saln.messages import parameter
 
+_PROCESSORS = ("preprocessor_config.json", "processor_config.json")
 # What says nothing of how an image is changed.
 _NO_FACTS = ("image_processor_type", "processor_class", "return_tensors", "device", "data_format")
 
@@ -87,6 +88,12 @@ class ProcessedImage:
 def _hf(request: NetworkRequest) -> BuiltNetwork:
     transformers = import_transformers(request.name)
     name, model = request.name, request.argument
+    folder = Path(model).expanduser()
+    if folder.is_dir() and not any((folder / file).exists() for file in _PROCESSORS):
+        raise WeightsError(
+            f"{name}: the folder holds no {_PROCESSORS[0]}, which says how images are prepared; "
+            "save the model's image processor there too, by its save_pretrained"
+        )
     options = {"trust_remote_code": False}
     processor = load_from_hub(
         transformers.AutoImageProcessor.from_pretrained, model, name, **options
@@ -113,7 +120,6 @@ def _hf(request: NetworkRequest) -> BuiltNetwork:
             f"out for its own, {own}"
         )
     body = PooledImages(module, drawn=drawn, sized=pixels != own)
-    folder = Path(model).expanduser()
     return BuiltNetwork(
         body,
         normalization=_normalization(processor),
