@@ -174,6 +174,32 @@ def test_what_the_preprocessing_does_decides_about_the_store(folders, photos, tm
     assert store_of(moved) != before
 
 
+def test_rows_that_a_review_keeps_follow_the_preprocessing(folders, tmp_path):
+    from saln.review.feature_cache import FeatureCache
+
+    moved = shutil.copytree(folders["dinov2"], tmp_path / "moved" / "dinov2")
+    file = moved / "preprocessor_config.json"
+    kept = [FeatureCache(tmp_path, build_backbone(f"hf:{moved}")).folder]
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"resample": 2}))
+    kept.append(FeatureCache(tmp_path, build_backbone(f"hf:{moved}")).folder)
+    assert kept[0] == FeatureCache(tmp_path, build_backbone(spec(folders, "dinov2"))).folder
+    assert kept[0] != kept[1]
+
+
+@pytest.mark.parametrize("kind", ["dinov2", "clip", "open_clip", "timm"])
+def test_they_travel_to_other_processes(kind, folders, photos, tmp_path):
+    network = build_backbone(spec(folders, kind))
+    there = pickle.loads(pickle.dumps(network))
+    image = there.transform(photos[0][0])
+    assert torch.equal(image, network.transform(photos[0][0]))
+    with torch.inference_mode():
+        torch.testing.assert_close(there.body(image[None]), network.body(image[None]))
+    if kind == "dinov2":
+        alone = saln.extract_features(photos, network, cache_dir=tmp_path / "alone")
+        helped = saln.extract_features(photos, network, cache_dir=tmp_path / "helped", workers=1)
+        np.testing.assert_allclose(alone.features, helped.features, rtol=2e-3)
+
+
 def test_stores_of_before_are_found_again():
     """As they were named when only size, mean and standard deviation were known of an image."""
     images = [(np.full((6, 5, 3), 40 * i, np.uint8), i % 2) for i in range(4)]
