@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import shutil
+import subprocess
 import sys
 
 import numpy as np
@@ -309,6 +310,18 @@ def test_without_a_connection_the_error_says_what_to_do(requests, caplog):
         assert 1 <= len(requests) <= 2, requests  # the client asks for more than it is asked
         requests.clear()
     assert not caplog.records
+
+
+def test_a_library_that_logs_leaves_the_logging_of_the_process_as_it_was(folders):
+    """Without a handler of anybody's, in a process of its own."""
+    code = (
+        "import logging, sys; from saln.features import build_backbone; "
+        f"build_backbone('open_clip:{folders['open_clip']}'); "
+        "print(logging.getLogger().handlers, logging.root.manager.disable)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[] 0\n"
+    assert done.stderr == ""
 
 
 @pytest.mark.parametrize("kind", ["dinov2", "open_clip", "timm"])

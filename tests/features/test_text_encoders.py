@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -16,6 +17,7 @@ from helpers.small_models import save_text_encoder
 from saln.errors import InputError, WeightsError
 from saln.features import text_features
 from saln.features.text_encoders import TEXT_ENCODERS, TfidfEncoder, text_encoder
+from saln.randomness import seeded_globally
 
 SUBJECTS = {
     "sea": ["ship", "sailor", "harbor", "wave", "anchor", "storm", "island", "tide", "sail"],
@@ -194,6 +196,19 @@ def test_other_kinds_of_models_give_a_row_a_text(kind, tmp_path):
     alone = np.concatenate([text_features([text], f"hf:{folder}") for text in texts])
     np.testing.assert_allclose(rows, alone, atol=1e-5)
     assert len(np.unique(rows.round(4), axis=0)) == 3
+
+
+def test_an_encoder_that_was_published_without_its_decoder(tmp_path):
+    from transformers import T5EncoderModel
+
+    folder = save_text_encoder(tmp_path / "t5", SUBJECTS["sea"], kind="t5")
+    expected = text_features(["ship sail"], f"hf:{folder}")
+    with seeded_globally("what it draws before weights are loaded"):
+        alone = T5EncoderModel.from_pretrained(folder)
+    (folder / "model.safetensors").unlink()
+    alone.save_pretrained(tmp_path / "alone")
+    shutil.copy(tmp_path / "alone" / "model.safetensors", folder)
+    np.testing.assert_allclose(text_features(["ship sail"], f"hf:{folder}"), expected, atol=1e-6)
 
 
 def test_models_that_are_not_there_say_the_cure(tmp_path, monkeypatch):

@@ -123,15 +123,16 @@ def first_line(error: Exception) -> str:
 
 
 @contextlib.contextmanager
-def _no_chatter() -> Iterator[None]:
-    """Without bars and reports on the terminal, which a program of its own writes to."""
+def _no_chatter(bars_too: bool) -> Iterator[None]:
+    """Without reports, and bars but of downloads, on the terminal, which a program writes to."""
     chatter: Any = importlib.import_module("transformers.utils.logging")
     loggers = [logging.getLogger(name) for name in ("transformers", "huggingface_hub")]
     levels = [logger.level for logger in loggers]
-    bars = chatter.is_progress_bar_enabled()
+    bars = bars_too and chatter.is_progress_bar_enabled()
     for logger in loggers:
         logger.setLevel(logging.ERROR)
-    chatter.disable_progress_bar()
+    if bars:
+        chatter.disable_progress_bar()
     try:
         yield
     finally:
@@ -144,5 +145,5 @@ def _no_chatter() -> Iterator[None]:
 def _quietly(load: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
     # Else weights that are no safetensors are sent to a service that converts them in public.
     os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
-    with _no_chatter():
+    with _no_chatter(bars_too=options["local_files_only"]):
         return load(*arguments, **options)

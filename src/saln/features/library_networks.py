@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import importlib
+import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -232,6 +233,10 @@ def _unknown(name: str, library: str, model: str, known: Sequence[str]) -> Input
 @contextlib.contextmanager
 def _published(name: str, folder: str) -> Iterator[None]:
     """Says in a line why a model cannot be had, and what can be done."""
+    # open_clip logs by the root logger, which without a handler gets one for the whole process.
+    root, handler, level = logging.getLogger(), logging.NullHandler(), logging.root.manager.disable
+    root.addHandler(handler)
+    logging.disable(max(level, logging.WARNING))
     try:
         with warnings.catch_warnings():
             # What a library says to its own users: of names that changed, of features of others.
@@ -242,3 +247,6 @@ def _published(name: str, folder: str) -> Iterator[None]:
             f"{name} cannot be loaded ({first_line(error)}); connect to the internet once, or give "
             f"{folder}"
         ) from error
+    finally:
+        logging.disable(level)
+        root.removeHandler(handler)

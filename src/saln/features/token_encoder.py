@@ -47,13 +47,19 @@ class TokenEncoder:
         # Weights that are not in the file are drawn: refused below, but for heads without a use.
         with seeded_globally(0, "text encoder"):
             module, facts = load_weights(transformers.AutoModel, model, name)
-        lacking = [key for key in facts["missing_keys"] if "pooler" not in key]
+        config = module.config
+        # Of an encoder and a decoder, the encoder may have been published alone.
+        without_use = ("decoder.",) if config.is_encoder_decoder else ()
+        lacking = [
+            key
+            for key in facts["missing_keys"]
+            if "pooler" not in key and not key.startswith(without_use)
+        ]
         if lacking:
             raise WeightsError(
                 f"{name} lacks {len(lacking)} of its weights, such as {min(lacking)}; give a model "
                 "that was written by save_pretrained"
             )
-        config = module.config
         # Of two towers that of texts; of an encoder and a decoder the encoder.
         if hasattr(module, "text_model"):
             module, config = module.text_model, config.get_text_config()
