@@ -44,6 +44,8 @@ def photos():
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
     """A folder a kind of model."""
+    for package in ("transformers", "timm", "open_clip"):
+        pytest.importorskip(package)
     root = tmp_path_factory.mktemp("models")
     return {kind: save_image_model(root / kind, kind) for kind in KINDS} | {
         "open_clip": save_open_clip(root / "open_clip"),
