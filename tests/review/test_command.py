@@ -272,6 +272,15 @@ def test_tiny_and_blank_pictures_are_named(run, tmp_path):
     }
 
 
+def test_names_that_break_lines_are_printed_on_one(run, photos, tmp_path):
+    (photos / "red" / "a\nb\x1b[31m.png").write_bytes(b"no picture")
+    status, out, _ = run("labels", "photos", *SMALL)
+    assert status == 0
+    (line,) = (line for line in out.splitlines() if line.startswith("problems"))
+    assert "red/a\\nb\\x1b[31m.png" in line
+    assert "red/a\nb\x1b[31m.png" in {row["id"] for row in rows_of(tmp_path / "labels-photos")}
+
+
 def test_the_default_folder_is_not_inside_of_what_is_reviewed(run, photos, tmp_path, monkeypatch):
     monkeypatch.chdir(photos)
     assert run("labels", ".", *SMALL)[0] == 0

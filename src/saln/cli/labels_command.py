@@ -73,7 +73,10 @@ def _print_review(review: Review, out: Path, why: str, seconds: float) -> None:
         if len(table.suspects)
         else "nothing: no label is doubted"
     )
-    print_facts(lines)
+    # A file's name may hold anything, the end of a line as well.
+    print_facts(
+        {what: text if text.isprintable() else repr(text)[1:-1] for what, text in lines.items()}
+    )
 
 
 COMMAND = Command(
