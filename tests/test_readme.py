@@ -76,6 +76,7 @@ def test_the_figure_of_the_page_is_drawn(tmp_path, monkeypatch):
 def test_commands_exist_and_their_flags_are_allowed(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "photos").mkdir()  # that the examples of `saln labels` name
+    (tmp_path / "data.csv").touch()
     monkeypatch.setattr(page, "write_report", lambda folder: folder)
     monkeypatch.setattr(page, "write_joined", lambda folders, out: out)
     for command, *arguments in saln_calls(DOCUMENTS[name]):
