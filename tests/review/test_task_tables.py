@@ -11,7 +11,7 @@ from review.test_numeric_labels import linear
 
 from saln.errors import DataError, InputError
 from saln.review.table_items import read_table_items
-from saln.review.task_tables import given_numbers, multi_label_table, regression_table
+from saln.review.task_tables import given_numbers, task_table
 
 NAMES = ["red", "green", "blue"]
 
@@ -38,7 +38,7 @@ def test_sets_are_believed_where_a_label_is_wrong_or_missing(separator, tmp_path
     rows[7] = np.nan
     spec = written(tmp_path / "a.csv", labels)
     read = read_table_items(spec, task="multi-label", separator=separator)
-    table = multi_label_table(read, rows)
+    table = task_table(read, rows)
     assert table.task == "multi-label"
     assert sorted(table.class_names) == sorted(NAMES)
     assert [text.replace(";", separator) for text in table.given] == labels
@@ -60,7 +60,7 @@ def test_sets_are_believed_where_a_label_is_wrong_or_missing(separator, tmp_path
 def test_neighbors_that_speak_against_a_set_differ_in_the_doubted_class(tmp_path):
     rows, given, _ = examples(n=300, classes=3, strength=2.0)
     read = read_table_items(written(tmp_path / "a.csv", joined(given, ";")), task="multi-label")
-    table = multi_label_table(read, rows)
+    table = task_table(read, rows)
     sets = [set(text.split(";")) - {""} for text in table.given]
     believed = [set(text.split(";")) - {""} for text in table.believed]
     seen = 0
@@ -77,7 +77,7 @@ def test_a_class_with_the_separator_in_its_name_is_refused(tmp_path):
     spec = written(tmp_path / "a.csv", ["a;b|c"] * 5)
     read = read_table_items(spec, task="multi-label", separator="|")
     with pytest.raises(InputError, match=r"the class a;b holds ';'.*separator=';'"):
-        multi_label_table(read, np.zeros((5, 2)))
+        task_table(read, np.zeros((5, 2)))
 
 
 def test_numbers_are_believed_to_be_what_the_others_foretell(tmp_path):
@@ -87,7 +87,7 @@ def test_numbers_are_believed_to_be_what_the_others_foretell(tmp_path):
     labels[5], labels[6] = "", "n/a"
     rows[7] = np.inf
     read = read_table_items(written(tmp_path / "a.csv", labels), task="regression")
-    table = regression_table(read, rows)
+    table = task_table(read, rows)
     assert table.task == "regression"
     assert table.class_names == ()
     assert table.suspects.tolist()[:3] == [2, 1, 0] or set(table.suspects[:3]) == {0, 1, 2}

@@ -98,7 +98,7 @@ def test_columns_that_were_guessed_are_said(run, tmp_path):
     status, out, err = run("labels", "csv:data.csv")
     assert status == 0, err
     assert "columns  text = sentence, label = label" in out
-    assert "the first: 119 (blank: no text)" in out
+    assert "1 no text; the first: 119 (no text)" in out
 
 
 def test_an_encoder_of_transformers_reads_each_text_once(run, tmp_path):

@@ -114,8 +114,13 @@ def _contradicting(
     near: npt.NDArray[np.int64], given: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.int32]:
     """The nearest neighbors that carry another label, nearest first."""
-    found = np.full((len(given), SHOWN), -1, dtype=np.int32)
-    differs = (near >= 0) & (given[near] >= 0) & (given[near] != given[:, None])
+    return nearest_of(near, (given[near] >= 0) & (given[near] != given[:, None]))
+
+
+def nearest_of(near: npt.NDArray[np.int64], wanted: npt.NDArray[np.bool_]) -> npt.NDArray[np.int32]:
+    """Of neighbors, (n, k), the first that are wanted: int32, (n, 3); -1 where there are fewer."""
+    found = np.full((len(near), SHOWN), -1, dtype=np.int32)
+    differs = (near >= 0) & wanted
     # A stable sort of yes and no: those that differ come first, and stay in their order.
     order = np.argsort(~differs, axis=1, kind="stable")[:, :SHOWN]
     chosen = np.take_along_axis(np.where(differs, near, -1), order, axis=1)

@@ -226,6 +226,6 @@ def review_items(
             items, rows.features, problems=rows.problems, thumbnails=rows.thumbnails
         )
     else:
-        table = task_table(read, rows.features, rows.problems)
+        table = task_table(read, rows.features, rows.problems, rows.thumbnails)
     clock.lap("judge")
     return Review(items, table, maker, rows, clock.seconds, read)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -13,46 +13,89 @@ import numpy.typing as npt
 from saln.errors import DataError, InputError
 from saln.features.neighbors import NeighborTable
 from saln.messages import parameter, shown
+from saln.review.duplicate_images import group_duplicates
+from saln.review.judging import nearest_of
 from saln.review.multi_label import judge_label_sets
 from saln.review.numeric_labels import judge_numbers
+from saln.review.outliers import outlier_scores
 from saln.review.review_table import ReviewTable
 from saln.review.table_items import TableItems, label_set
 from saln.review.table_reading import SEPARATOR
 
-# Neighbors that speak against a label, in a table.
-SHOWN = 3
 # How numbers say that they are unknown, beside an empty text.
 _UNKNOWN = frozenset({"nan", "na", "n/a", "null", "none", "-", "?"})
 
 Places = npt.NDArray[np.int64]
 
 
+class _Said(NamedTuple):
+    """What is said of sets or numbers: texts, and beliefs about the rows ``kept``.
+
+    ``against`` says which of all rows' neighbors, int64 (n, k), speak against the label.
+    """
+
+    given: list[str]
+    believed: list[str]
+    beliefs: Any
+    kept: Places
+    against: Callable[[Places], npt.NDArray[np.bool_]]
+
+
 def task_table(
-    read: TableItems, features: npt.NDArray[Any], problems: Sequence[str] | None = None
+    read: TableItems,
+    features: npt.NDArray[Any],
+    problems: Sequence[str] | None = None,
+    thumbnails: npt.NDArray[np.uint8] | None = None,
 ) -> ReviewTable:
-    """The table of sets of classes or of numbers, by the task; see the two below."""
-    by_task = multi_label_table if read.task == "multi-label" else regression_table
-    return by_task(read, features, problems)
+    """The table of a review whose labels are sets of classes or numbers.
 
-
-def multi_label_table(
-    read: TableItems, features: npt.NDArray[Any], problems: Sequence[str] | None = None
-) -> ReviewTable:
-    """The table of sets of classes.
-
-    ``given`` and ``believed`` are the classes, joined by ``;``, which alone stands for none at all.
-    ``probability`` is that of the least likely thing that the given set says: that one of its
+    Of sets, ``given`` and ``believed`` are classes joined by ``;``, which alone stands for none at
+    all. ``probability`` is that of the least likely thing that the given set says: that one of its
     classes applies, or that one which it lacks does not. So it is below one half where a label is
-    more likely wrong, or more likely missing, than not, and there ``believed`` differs.
+    more likely wrong, or more likely missing, than not; there ``believed`` differs.
+
+    Of numbers, ``believed`` is what all other examples foretell, wherever the given one lies.
 
     Args:
-        read: The examples.
+        read: n examples.
         features: floating, (n, d); rows that are not finite are not judged.
         problems: (n,): what is wrong with each example.
+        thumbnails: Of images: see :func:`saln.review.judging.judge_items`.
 
     Raises:
-        InputError: A class whose name holds ``;``; no labels, or no features.
+        DataError: A label that is no number; names its example.
+        InputError: A class whose name holds ``;``; no or too few labels, or no features.
     """
+    said = (_of_sets if read.task == "multi-label" else _of_numbers)(read, features)
+    items, kept, beliefs, count = read.items, said.kept, said.beliefs, len(read.labels)
+    probability = np.full(count, np.nan)
+    probability[kept] = beliefs.confidence
+    near, similarities = _neighbors(beliefs.table, kept, count)
+    return ReviewTable(
+        dataset=items.dataset,
+        task=read.task,
+        class_names=items.class_names,
+        ids=items.ids,
+        splits=items.splits,
+        given=said.given,
+        believed=said.believed,
+        probability=probability,
+        margin=2.0 * probability - 1.0,
+        group=group_duplicates(near, thumbnails, [kept[rows] for rows in beliefs.groups]),
+        outlier=outlier_scores(near, similarities),
+        problem=list(problems or [""] * count),
+        contradicting=nearest_of(near, said.against(near)),
+        decision=[""] * count,
+        label=[""] * count,
+        keys=items.keys,
+        noise_rate=beliefs.noise_rate,
+        noise_interval=beliefs.noise_interval,
+        informative=beliefs.informative,
+        message=beliefs.message,
+    )
+
+
+def _of_sets(read: TableItems, features: npt.NDArray[Any]) -> _Said:
     names = read.items.class_names
     broken = next((name for name in names if SEPARATOR in name), None)
     if broken is not None:
@@ -72,49 +115,33 @@ def multi_label_table(
         same = known[row] and (applies[place] == sets[row]).all()
         text = SEPARATOR.join(names[c] for c in np.flatnonzero(applies[place]))
         believed[row] = given[row] if same else text or SEPARATOR
-    doubted, asked = beliefs.doubted[:, None], np.maximum(beliefs.doubted, 0)[:, None]
-    has, whole = sets[kept], known[kept]
+    doubted = np.full((len(given), 1), -1)
+    doubted[kept, 0] = beliefs.doubted
 
-    def differs(near: Places) -> npt.NDArray[np.bool_]:
-        own = np.take_along_axis(has, asked, axis=1)
-        return np.asarray((doubted >= 0) & whole[near] & (has[near, asked] != own))
+    def against(near: Places) -> npt.NDArray[np.bool_]:
+        own = np.take_along_axis(sets, np.maximum(doubted, 0), axis=1)
+        return np.asarray((doubted >= 0) & known[near] & (sets[near, doubted] != own))
 
-    return _table(
-        read, given, believed, beliefs, kept, problems, _contradicting(beliefs.table, differs)
-    )
+    return _Said(given, believed, beliefs, kept, against)
 
 
-def regression_table(
-    read: TableItems, features: npt.NDArray[Any], problems: Sequence[str] | None = None
-) -> ReviewTable:
-    """The table of numbers: ``believed`` is what all other examples foretell.
-
-    Args:
-        read: The examples.
-        features: floating, (n, d); rows that are not finite are not judged.
-        problems: (n,): what is wrong with each example.
-
-    Raises:
-        DataError: A label that is no number; names its example.
-        InputError: Too few numbers, or no features.
-    """
+def _of_numbers(read: TableItems, features: npt.NDArray[Any]) -> _Said:
     numbers = given_numbers(read)
-    kept = _judged_rows(features, np.isfinite(numbers))
+    known = np.isfinite(numbers)
+    kept = _judged_rows(features, known)
     beliefs = judge_numbers(features[kept], numbers[kept])
-    believed = [""] * len(numbers)
-    for row, value in zip(kept.tolist(), beliefs.expected.tolist(), strict=True):
-        believed[row] = f"{value:.6g}"
-    own, expected = numbers[kept][:, None], beliefs.expected[:, None]
+    expected = np.full(len(numbers), np.nan)
+    expected[kept] = beliefs.expected
+    believed = ["" if np.isnan(value) else f"{value:.6g}" for value in expected.tolist()]
+    given = [text if is_number else "" for text, is_number
+             in zip(read.labels, known.tolist(), strict=True)]  # fmt: skip
 
-    def differs(near: Places) -> npt.NDArray[np.bool_]:
-        others = numbers[kept][near]
-        return np.asarray(np.abs(others - expected) < np.abs(others - own))
+    def against(near: Places) -> npt.NDArray[np.bool_]:
+        # Nearer to what is expected than to what is given; no comparison with NaN holds.
+        off, far = (np.abs(numbers[near] - each[:, None]) for each in (expected, numbers))
+        return np.asarray(off < far)
 
-    given = [text if known else "" for text, known
-             in zip(read.labels, np.isfinite(numbers).tolist(), strict=True)]  # fmt: skip
-    return _table(
-        read, given, believed, beliefs, kept, problems, _contradicting(beliefs.table, differs)
-    )
+    return _Said(given, believed, beliefs, kept, against)
 
 
 def given_numbers(read: TableItems) -> npt.NDArray[np.float64]:
@@ -154,57 +181,15 @@ def _judged_rows(features: npt.NDArray[Any], known: npt.NDArray[np.bool_]) -> Pl
     return kept
 
 
-def _contradicting(table: NeighborTable | None, differs: Any) -> npt.NDArray[np.int32]:
-    """Of each example the nearest that speak against its label, -1 where there are fewer."""
-    if table is None or table.indices.shape[1] == 0:
-        return np.full((0, SHOWN), -1, dtype=np.int32)
-    near = np.asarray(table.indices).astype(np.int64)
-    against = differs(np.maximum(near, 0)) & (near >= 0)
-    # A stable sort of yes and no: those that differ come first, and stay in their order.
-    order = np.argsort(~against, axis=1, kind="stable")[:, :SHOWN]
-    chosen = np.take_along_axis(np.where(against, near, -1), order, axis=1)
-    missing = ((0, 0), (0, SHOWN - chosen.shape[1]))
-    return np.pad(chosen, missing, constant_values=-1).astype(np.int32)
-
-
-def _table(
-    read: TableItems,
-    given: list[str],
-    believed: list[str],
-    beliefs: Any,
-    kept: Places,
-    problems: Sequence[str] | None,
-    against: npt.NDArray[np.int32],
-) -> ReviewTable:
-    """Everything over all rows; ``against`` counts those that were judged."""
-    items, count = read.items, len(read.labels)
-    probability = np.full(count, np.nan)
-    probability[kept] = beliefs.confidence
-    group = np.full(count, -1, dtype=np.int64)
-    for number, rows in enumerate(beliefs.groups):
-        group[kept[rows]] = number
-    contradicting = np.full((count, SHOWN), -1, dtype=np.int32)
-    if len(against):
-        contradicting[kept] = np.where(against >= 0, kept[np.maximum(against, 0)], -1)
-    return ReviewTable(
-        dataset=items.dataset,
-        task=read.task,
-        class_names=items.class_names,
-        ids=items.ids,
-        splits=items.splits,
-        given=given,
-        believed=believed,
-        probability=probability,
-        margin=2.0 * probability - 1.0,
-        group=group,
-        outlier=np.full(count, np.nan),
-        problem=list(problems or [""] * count),
-        contradicting=contradicting,
-        decision=[""] * count,
-        label=[""] * count,
-        keys=items.keys,
-        noise_rate=beliefs.noise_rate,
-        noise_interval=beliefs.noise_interval,
-        informative=beliefs.informative,
-        message=beliefs.message,
-    )
+def _neighbors(
+    table: NeighborTable | None, kept: Places, count: int
+) -> tuple[Places, npt.NDArray[np.float32]]:
+    """The nearest of every example and their cosines, (n, k); -1 where there are none."""
+    width = 0 if table is None else table.indices.shape[1]
+    near = np.full((count, width), -1, dtype=np.int64)
+    similarities = np.zeros((count, width), dtype=np.float32)
+    if table is not None:
+        found = np.asarray(table.indices)
+        near[kept] = np.where(found >= 0, kept[found], -1)
+        similarities[kept] = np.nan_to_num(table.similarities)
+    return near, similarities

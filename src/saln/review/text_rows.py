@@ -29,7 +29,7 @@ from saln.review.feature_cache import FeatureRows
 
 # Texts of one part: what a kill costs at most.
 PART_TEXTS = 4096
-NO_TEXT = "blank: no text"
+NO_TEXT = "no text"
 
 Halves = npt.NDArray[np.float16]
 
