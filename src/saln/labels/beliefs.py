@@ -65,7 +65,8 @@ class LabelBeliefs:
         names: One name a column.
         transition: float64, (C, C): row c: how labels of class c come out. CSR, with what was
             seen alone, for more than 2,048 classes.
-        noise_rate: The estimated share of wrong labels; NaN where the features tell nothing.
+        noise_rate: The estimated share of wrong labels, by the noise that the clearest examples
+            show; NaN where the features tell nothing.
         noise_interval: Where it lies, with 95% confidence.
         informative: Whether the features tell classes apart well enough to judge labels by. If
             not, nothing is doubted.

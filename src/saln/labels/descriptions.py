@@ -17,11 +17,17 @@ from saln.labels.beliefs import LabelBeliefs
 from saln.labels.evidence import Evidence, Gatherer
 from saln.labels.feature_blocks import FeatureBlocks
 from saln.labels.given_labels import GivenLabels
-from saln.labels.likelihood_fit import BLOCK_ROWS, Judged, judge
+from saln.labels.likelihood_fit import BLOCK_ROWS, Judged, judge, pooled
 from saln.labels.noise_model import DENSE, Transition
 
 # A class's examples that count for as much as knowing nothing of it but the noise.
 UNKNOWN = 2.0
+# The share of labels that may have come out as no clear example shows: people, and weak models,
+# are wrong about what is hard to tell. Such a label says nothing about its example, so that the
+# evidence alone is asked, and the neighbors as much as all of it: likelihood trusts the filter
+# where it foretells the mistakes. It ranks the many labels that the noise of the clear examples
+# would not explain.
+UNSEEN = 0.02
 # Classes that call for no more than this many times the usual caution are of the usual size.
 ALIKE = 1.5
 
@@ -95,11 +101,13 @@ class BeliefColumns(NamedTuple):
         shares: float32, (n, m): of the classes that the evidence holds.
         confidence: float64, (n,): NaN without a label.
         likeliest: int64, (n,): places of classes.
+        wrong: The share of wrong labels, by the noise that clear examples show.
     """
 
     shares: npt.NDArray[np.float32]
     confidence: Floats
     likeliest: Places
+    wrong: float
 
 
 def describe(
@@ -115,7 +123,7 @@ def describe(
     confidence, known = columns.confidence, labels >= 0
     if given.soft is not None:
         _judge_soft_labels(columns, outcome.evidence, given.soft[kept_rows(rows)], known)
-    rate = float(1.0 - np.nanmean(confidence[known])) if outcome.informative else math.nan
+    rate = columns.wrong if outcome.informative else math.nan
     transition = outcome.judged.transition
     place = np.arange(rows.n) if rows.kept is None else rows.kept
     near, similarities = _neighbors(gatherer, place)
@@ -149,7 +157,8 @@ def belief_columns(gatherer: Gatherer, outcome: Outcome) -> BeliefColumns:
     """Beliefs and confidences, block by block."""
     labels, evidence, judged = gatherer.labels, outcome.evidence, outcome.judged
     n, kept = evidence.scores.shape
-    columns = BeliefColumns(np.empty((n, kept), np.float32), np.empty(n), np.empty(n, np.int64))
+    beliefs, confidence = np.empty((n, kept), np.float32), np.empty(n)
+    likeliest, right = np.empty(n, np.int64), 0.0
     counts = np.bincount(labels[labels >= 0], minlength=gatherer.classes).astype(np.float64)
     doubt = float((judged.transition.wrong() * (counts / counts.sum())).sum())
     caution = _caution(_others(gatherer, counts), labels >= 0)
@@ -160,14 +169,18 @@ def belief_columns(gatherer: Gatherer, outcome: Outcome) -> BeliefColumns:
         own = evidence.classes[part] == labels[part][:, None]
         if outcome.informative:
             shares = np.where(known[:, None], _cautious(shares, own, caution[part], doubt), shares)
+            right += float(shares[own].sum())
+            alone = pooled(judged.joint, evidence, part)
+            mixed = (1.0 - UNSEEN) * shares + UNSEEN * alone
+            shares = np.where(known[:, None], mixed, shares)
         else:
             # Nothing can be said: what has a label is believed, what has none is any class.
             shares = np.where(known[:, None], own.astype(np.float64), shares)
-        columns.shares[part] = shares
-        columns.confidence[part] = np.where(known, (shares * own).sum(axis=1), np.nan)
+        beliefs[part] = shares
+        confidence[part] = np.where(known, (shares * own).sum(axis=1), np.nan)
         best = shares.argmax(axis=1)
-        columns.likeliest[part] = evidence.classes[part][np.arange(len(shares)), best]
-    return columns
+        likeliest[part] = evidence.classes[part][np.arange(len(shares)), best]
+    return BeliefColumns(beliefs, confidence, likeliest, 1.0 - right / counts.sum())
 
 
 def _caution(others: Floats, known: npt.NDArray[np.bool_]) -> Floats:
