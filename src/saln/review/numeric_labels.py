@@ -2,8 +2,9 @@ r"""Which numbers of a regression are wrong, by what all other examples make of 
 
 Ridge regression says of each example what a fit without it would, exactly and without fitting
 again (:mod:`saln.spectral.label_filter`). Its residuals are a mixture: those of right numbers lie
-around 0, those of wrong ones anywhere. Where that finds wrong ones, what is expected takes their
-place, and all is done again while the given numbers get likelier by it.
+around 0, those of wrong ones farther, or as if the number belonged to another example. Where that
+finds wrong ones, what is expected takes their place, and all is done again while the given numbers
+get likelier by it.
 """
 
 from __future__ import annotations
@@ -28,14 +29,19 @@ PENALTIES = tuple(10.0 ** (step / 2) for step in range(-12, 3))
 # Expected numbers take the place of doubted ones while that gains so much likelihood, so often.
 GAIN = 5e-3
 ROUNDS = 4
-# Of the mean absolute error of the median, what features must explain.
+# Of the mean error of the median, what features must explain.
 INFORMATIVE = 0.02
+# Errors count for no more than this, where a usual deviation from the median is 1.
+FARTHEST = 3.0
 # Numbers without which nothing can be said of how right ones scatter.
 FEWEST = 10
 # Makes a median absolute deviation the standard deviation of a normal distribution.
 NORMAL = 1.4826
-# Wrong numbers scatter at least so many times as wide as right ones.
+# Wrong numbers scatter at least so many times as wide as right ones, and as half of all do.
 WIDER = 2.0
+SPREAD = 1.0 / NORMAL
+# More of the numbers are never called wrong: the others would be those to doubt.
+MOST = 0.5
 STEPS = 500
 STILL = 1e-10
 
@@ -103,6 +109,7 @@ def judge_numbers(features: Any, numbers: npt.ArrayLike) -> NumberBeliefs:
     mixture, informative = best.mixture, bool(best.gain > INFORMATIVE)
     confidence = np.full(rows.n, np.nan)
     confidence[known] = best.right if informative else 1.0
+    between = mixture.interval(best.residuals, ridge.given[known])
     message = (
         "these features foretell the numbers little better than their median does, so no number "
         "is doubted; use the features of a stronger backbone"
@@ -112,7 +119,7 @@ def judge_numbers(features: Any, numbers: npt.ArrayLike) -> NumberBeliefs:
         expected=best.expected * size + middle,
         scale=mixture.right * size,
         noise_rate=float(1.0 - best.right.mean()) if informative else math.nan,
-        noise_interval=mixture.interval(best.residuals) if informative else (math.nan, math.nan),
+        noise_interval=between if informative else (math.nan, math.nan),
         informative=informative,
         message="" if informative else message,
         penalty=best.penalty,
@@ -122,46 +129,66 @@ def judge_numbers(features: Any, numbers: npt.ArrayLike) -> NumberBeliefs:
 
 
 class _Mixture(NamedTuple):
-    """Residuals of right numbers, normal, and of wrong ones, by a Cauchy distribution."""
+    """Right numbers, normal around what is expected, and two kinds of wrong ones.
 
-    wrong_share: float
+    Those of ``far`` lie around what is expected, too, by a Cauchy distribution: a slip, however
+    large. Those of ``other`` have nothing to do with it, and lie as numbers do in this data set,
+    by another: one that belongs to another example.
+    """
+
+    far: float
+    other: float
     right: float
     wrong: float
     likelihood: float
 
-    def densities(self, residuals: Floats) -> tuple[Floats, Floats]:
-        """Of right and of wrong numbers, each with its share."""
+    def densities(self, residuals: Floats, numbers: Floats) -> tuple[Floats, Floats, Floats]:
+        """Of right, far and other numbers, each with its share."""
         right = np.exp(-0.5 * (residuals / self.right) ** 2) / (self.right * math.sqrt(2 * math.pi))
-        wrong = 1.0 / (math.pi * self.wrong * (1.0 + (residuals / self.wrong) ** 2))
-        return (1 - self.wrong_share) * right, self.wrong_share * wrong
+        far, other = _cauchy(residuals, self.wrong), _cauchy(numbers, 1.0)
+        return (1 - self.far - self.other) * right, self.far * far, self.other * other
 
-    def interval(self, residuals: Floats) -> tuple[float, float]:
+    def interval(self, residuals: Floats, numbers: Floats) -> tuple[float, float]:
         """The share of wrong ones with 95% confidence, by how much likelihood it costs to move."""
-        right, wrong = self.densities(residuals)
-        slope = (wrong / self.wrong_share - right / (1 - self.wrong_share)) / (right + wrong)
+        right, far, other = self.densities(residuals, numbers)
+        share = self.far + self.other
+        slope = ((far + other) / share - right / (1 - share)) / np.maximum(
+            right + far + other, 1e-300
+        )
         error = 1.96 / math.sqrt(max(float((slope**2).sum()), 1e-12))
-        return max(0.0, self.wrong_share - error), min(1.0, self.wrong_share + error)
+        return max(0.0, share - error), min(1.0, share + error)
 
 
-def fit_mixture(residuals: Floats) -> tuple[_Mixture, Floats]:
-    """The likeliest mixture, by expectation and maximization; and how likely each is right."""
+def _cauchy(values: Floats, scale: float) -> Floats:
+    return np.asarray(1.0 / (math.pi * scale * (1.0 + (values / scale) ** 2)))
+
+
+def fit_mixture(residuals: Floats, numbers: Floats) -> tuple[_Mixture, Floats]:
+    """The likeliest mixture, by expectation and maximization; and how likely each is right.
+
+    Args:
+        residuals: (n,): how far numbers are from what is expected.
+        numbers: (n,): themselves, around 0 and of size 1.
+    """
     right = max(NORMAL * float(np.median(np.abs(residuals))), 1e-9)
-    mixture = _Mixture(0.1, right, max(1.0, 3 * right), -math.inf)
+    mixture = _Mixture(0.05, 0.05, right, max(1.0, 3 * right), -math.inf)
     of_right = np.ones(len(residuals))
     for _ in range(STEPS):
-        one, other = mixture.densities(residuals)
-        total = np.maximum(one + other, 1e-300)
+        one, far, other = mixture.densities(residuals, numbers)
+        total = np.maximum(one + far + other, 1e-300)
         likelihood, of_right = float(np.log(total).mean()), one / total
         if likelihood - mixture.likelihood < STILL:
             break
-        of_wrong = 1.0 - of_right
         right = math.sqrt(float(of_right @ residuals**2) / max(float(of_right.sum()), 1e-9))
         # Of a Cauchy distribution: far residuals count less the farther they are.
-        heard = of_wrong * 2.0 / (1.0 + (residuals / mixture.wrong) ** 2)
-        wrong = math.sqrt(float(heard @ residuals**2) / max(float(of_wrong.sum()), 1e-9))
+        of_far = far / total
+        heard = of_far * 2.0 / (1.0 + (residuals / mixture.wrong) ** 2)
+        wrong = math.sqrt(float(heard @ residuals**2) / max(float(of_far.sum()), 1e-9))
         right = max(right, 1e-9)
-        share = min(max(float(of_wrong.mean()), 1e-4), 0.6)
-        mixture = _Mixture(share, right, max(wrong, WIDER * right), likelihood)
+        shares = [max(float(part.mean()), 1e-4) for part in (of_far, other / total)]
+        scale = min(1.0, MOST / sum(shares))
+        wrong = max(wrong, WIDER * right, SPREAD)
+        mixture = _Mixture(scale * shares[0], scale * shares[1], right, wrong, likelihood)
     return mixture, of_right
 
 
@@ -180,19 +207,26 @@ def _rounds(ridge: _Ridge, known: npt.NDArray[np.bool_]) -> _Round:
     """Expected numbers in the place of doubted ones, while given ones get likelier by that."""
     given = ridge.given[known]
     best: _Round | None = None
-    for _ in range(ROUNDS + 1):
+    cut = bool((np.abs(given) <= FARTHEST).all())  # whether there is nothing to cut off
+    for _ in range(ROUNDS + 2):
         heard = np.ones(len(given)) if best is None else best.right
         penalty, expected, leverage = ridge.left_out(heard)
         # Of an example that weighs much the others foretell the number less well.
         residuals = (given - expected[known]) * np.sqrt(1.0 - leverage[known])
-        mixture, right = fit_mixture(residuals)
-        error = np.abs(given - expected[known]).mean()
-        gain = 1.0 - error / max(float(np.abs(given).mean()), 1e-300)
+        mixture, right = fit_mixture(residuals, given)
+        error = float(_off(given - expected[known]).mean())
+        gain = 1.0 - error / max(float(_off(given).mean()), 1e-300)
         if best is not None and mixture.likelihood < best.mixture.likelihood + GAIN:
             break
         # Whether features tell anything is known before expected numbers are among the given.
         gain = gain if best is None else best.gain
         best = _Round(penalty, expected, residuals, mixture, right, gain)
+        if gain <= INFORMATIVE and not cut:
+            # A few numbers that are far too large, such as ten times the right ones, can be all
+            # that a fit by squares follows. Taken for less, they leave it to the others.
+            cut, best = True, None
+            ridge.speak(known, np.clip(given, -FARTHEST, FARTHEST))
+            continue
         if gain <= INFORMATIVE:
             break
         ridge.speak(known, right * given + (1.0 - right) * expected[known])
@@ -261,7 +295,7 @@ class _Ridge:
         chosen = known & self.single if (known & self.single).sum() >= FEWEST else known
         weights = np.zeros(self.rows.n)
         weights[known] = heard
-        errors = weights[chosen] @ np.abs(self.given[chosen, None] - expected[chosen])
+        errors = weights[chosen] @ _off(self.given[chosen, None] - expected[chosen])
         best = int(errors.argmin())
         found = expected[:, best].copy()
         self._without_groups(found, float(penalties[best]))
@@ -278,6 +312,11 @@ class _Ridge:
                     block[part], smoothed[part], self.signal[which[part]], penalty
                 )
                 expected[which[part]] = alone[:, 0].numpy()
+
+
+def _off(errors: Floats) -> Floats:
+    """Sizes of errors; of how far off the farthest are, nothing shall depend."""
+    return np.minimum(np.abs(errors), FARTHEST)
 
 
 def _signal(numbers: Floats) -> Any:
