@@ -108,6 +108,7 @@ def test_the_mouse_decides_and_once_more_takes_it_back(open_page, photos):
     assert page.locator("#closer-title").inner_text() == table.ids[worst[1]]
     page.locator("#after").click()
     page.locator("#closer").get_by_role("button", name="Keep").click()
+    assert page.locator("#closer .verdict").inner_text() == "kept"
     page.keyboard.press("Escape")
     decided = {
         worst[0]: ("believe", table.believed[worst[0]]),

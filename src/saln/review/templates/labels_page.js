@@ -22,7 +22,11 @@
   const NONE = data.decisions.length; // the code of what is undecided
   const [BELIEVE, KEEP, RELABEL, DROP] = ["believe", "keep", "relabel", "drop"].map((name) => data.decisions.indexOf(name));
   const count = (value) => value.toLocaleString("en-US");
-  const percent = (value) => (value < 0.0005 ? "<0.1%" : value > 0.995 ? ">99%" : value < 0.1 ? `${(100 * value).toFixed(1)}%` : `${Math.round(100 * value)}%`);
+  const plural = (value, one, several = `${one}s`) => `${count(value)} ${value === 1 ? one : several}`;
+  const percent = (value) => {
+    if (value < 0.0005) return "<0.1%";
+    return value > 0.995 ? ">99%" : `${(100 * value).toFixed(value < 0.1 ? 1 : 0)}%`;
+  };
 
   // --- Decisions: what was decided here lies over what the table remembers. ---
 
@@ -78,7 +82,8 @@
     const at = shown.indexOf(last.before[0][0]);
     if (at >= 0 && last.before.length === 1) moveTo(at);
   };
-  const possible = (row, code) => code === DROP || code === RELABEL || (code === BELIEVE ? labels[believed[row]] : labels[given[row]]) !== "";
+  // What is not known can be neither believed nor kept.
+  const possible = (row, code) => code === DROP || code === RELABEL || labelOf(row, code) !== "";
   const named = (row, [code, text]) => `${data.ids[row]}: ${code === DROP ? "dropped" : code === KEEP ? `${text} kept` : text}`;
   const decide = (row, code, other) => {
     if (!possible(row, code)) return false;
@@ -173,8 +178,8 @@
     }
     $("progress").max = Math.max(1, all);
     $("progress").value = done;
-    const others = own.size - done;
-    $("progress-text").textContent = `${count(done)} of ${count(all)} decided${others ? `, and ${count(others)} other${others === 1 ? "" : "s"}` : ""}`;
+    const others = own.size - done, and = others ? `, and ${plural(others, "other")}` : "";
+    $("progress-text").textContent = `${count(done)} of ${count(all)} decided${and}`;
     $("undo").disabled = !history.length;
     $("save").disabled = !own.size;
   };
@@ -212,14 +217,18 @@
     if (data.task !== "classes" || !$("confusion").open) return;
     const focused = document.activeElement?.dataset.pair;
     const stride = labels.length;
-    const list = [...pairs].map(([pair, times]) => [Math.floor(pair / stride), pair % stride, times]).filter(([one, two]) => labels[one] && labels[two]);
-    list.sort((a, b) => b[2] - a[2]);
-    $("pairs").replaceChildren(list.length ? (asList ? listOf(list) : matrixOf(list)) : make("p", "soft", "No two classes are confused in what is shown."));
+    const list = [...pairs]
+      .map(([pair, times]) => [Math.floor(pair / stride), pair % stride, times])
+      .filter(([one, two]) => labels[one] && labels[two])
+      .sort((a, b) => b[2] - a[2]);
+    const none = () => make("p", "soft", "No two classes are confused in what is shown.");
+    $("pairs").replaceChildren(!list.length ? none() : asList ? listOf(list) : matrixOf(list));
     if (focused) $("pairs").querySelector(`[data-pair="${focused}"]`)?.focus();
   };
   const listOf = (list) => {
     const table = make("table", "list"), body = make("tbody"), head = make("tr");
-    table.append(make("caption", "", list.length > 50 ? `The 50 most frequent of ${count(list.length)} pairs` : "Labels of each pair of classes"), make("thead"), body);
+    const frequent = `The 50 most frequent of ${count(list.length)} pairs`;
+    table.append(make("caption", "", list.length > 50 ? frequent : "Labels of each pair of classes"), make("thead"), body);
     head.append(heading("col", "Given"), heading("col", "Believed"), heading("col", "Labels"));
     table.tHead.append(head);
     for (const [one, two, times] of list.slice(0, 50)) {
@@ -268,7 +277,8 @@
   const held = new Int32Array(n).fill(-1);
   data.pictures.rows.forEach((row, at) => (held[row] = at));
   // A name that is no UTF-8 holds its bytes as lone surrogates.
-  const pieces = (text, plain, byte) => text.split(/(\p{Cs})/u).map((part, at) => (at % 2 ? byte(part.charCodeAt(0) & 255) : plain(part)));
+  const pieces = (text, plain, byte) =>
+    text.split(/(\p{Cs})/u).map((part, at) => (at % 2 ? byte(part.charCodeAt(0) & 255) : plain(part)));
   const address = (row) => {
     if (!data.files) return "";
     const name = (data.files.names || data.ids)[row];
@@ -277,7 +287,8 @@
   };
   const blank = (row) => make("span", "blank", problem[row] ? data.problems[problem[row]] : data.ids[row]);
   const image = (row, name, large) => {
-    const sources = [held[row] < 0 ? "" : `data:image/jpeg;base64,${data.pictures.jpeg[held[row]]}`, address(row)].filter(Boolean);
+    const small = held[row] < 0 ? "" : `data:image/jpeg;base64,${data.pictures.jpeg[held[row]]}`;
+    const sources = [small, address(row)].filter(Boolean);
     if (large) sources.reverse();
     if (!sources.length) return blank(row);
     const element = make("img", name);
@@ -312,10 +323,15 @@
     const holder = make("div", "choices");
     holder.setAttribute("role", "group");
     holder.setAttribute("aria-label", "Decide");
-    const texts = [[BELIEVE, "Believe", `Take ${labels[believed[row]]} (b)`], [KEEP, "Keep", `${labels[given[row]]} is right (k)`], [RELABEL, "Other", "Another label (o)"], [DROP, "Drop", "Take it out of the data set (d)"]];
+    const texts = [
+      [BELIEVE, "Believe", `Take ${labels[believed[row]]} (b)`],
+      [KEEP, "Keep", `${labels[given[row]]} is right (k)`],
+      [RELABEL, "Other", "Another label (o)"],
+      [DROP, "Drop", "Take it out of the data set (d)"],
+    ];
     for (const [code, text, help] of texts) {
-      const name = code === BELIEVE ? labels[believed[row]] : code === KEEP ? labels[given[row]] : "";
-      const button = clickable(code, large && name ? `${text} ${name}` : text, help);
+      const name = large ? labelOf(row, code, "") : "";
+      const button = clickable(code, name ? `${text} ${name}` : text, help);
       button.disabled = !possible(row, code);
       holder.append(button);
     }
@@ -329,12 +345,19 @@
   };
   const groups = once(() => {
     const found = new Map();
-    group.forEach((number, row) => { if (number >= 0) found.has(number) ? found.get(number).push(row) : found.set(number, [row]); });
+    group.forEach((number, row) => {
+      if (number < 0) return;
+      if (!found.has(number)) found.set(number, []);
+      found.get(number).push(row);
+    });
     return found;
   });
   const isCopies = () => kinds[state.kind].order === copies;
   // Of a near duplicate its copies, else the nearest that carry another label.
-  const besides = (row) => (isCopies() ? groups().get(group[row]).filter((other) => other !== row) : [...near.subarray(3 * row, 3 * row + 3)].filter((other) => other >= 0));
+  const besides = (row) => {
+    const rows = isCopies() ? groups().get(group[row]) : [...near.subarray(3 * row, 3 * row + 3)];
+    return rows.filter((other) => other >= 0 && other !== row);
+  };
   const neighbors = (row, large) => {
     const holder = make("div", "near");
     for (const other of besides(row).slice(0, 3)) {
@@ -375,15 +398,17 @@
   const paint = (element) => {
     const inCard = element.dataset.at !== undefined, row = inCard ? shown[element.dataset.at] : +element.dataset.row;
     const value = decided(row), code = value ? value[0] : NONE;
-    for (const button of element.querySelectorAll("[data-do]")) button.setAttribute("aria-pressed", data.decisions[code] === button.dataset.do);
-    const verdict = element.querySelector(".verdict");
-    if (verdict) verdict.textContent = verdictOf(value);
+    for (const button of element.querySelectorAll("[data-do]")) {
+      button.setAttribute("aria-pressed", data.decisions[code] === button.dataset.do);
+    }
+    element.querySelector(".verdict").textContent = verdictOf(value);
     if (!inCard) return;
     const isCurrent = +element.dataset.at === current;
     const doubted = given[row] !== believed[row] ? " wrong" : "";
     element.className = `card${isCurrent ? " current" : ""}${doubted} ${value ? data.decisions[code] : ""}`;
     const chance = known(row) ? `, ${percent(probability[row])} that it is right` : "";
-    element.setAttribute("aria-label", `${data.ids[row]}: ${labels[given[row]] || "no label"}, believed ${labels[believed[row]] || "nothing"}${chance}. ${verdictOf(value)}`);
+    const said = `${labels[given[row]] || "no label"}, believed ${labels[believed[row]] || "nothing"}${chance}`;
+    element.setAttribute("aria-label", `${data.ids[row]}: ${said}. ${verdictOf(value)}`);
     // One stop of the tab key for the grid, and one for each button of the card that it is on.
     element.tabIndex = isCurrent ? 0 : -1;
     for (const button of element.querySelectorAll("button")) button.tabIndex = isCurrent ? 0 : -1;
@@ -451,8 +476,9 @@
     if (!shown.length) return;
     select(at);
     const top = grid.getBoundingClientRect().top + Math.floor(current / columns) * (height + gap), bar = barHeight();
-    if (top < bar + 8) window.scrollBy(0, top - bar - 8);
-    else if (top + height > window.innerHeight - 8) window.scrollBy(0, Math.min(top + height - window.innerHeight + 8, top - bar - 8));
+    const above = top - bar - 8, below = top + height + 8 - window.innerHeight;
+    if (above < 0) window.scrollBy(0, above);
+    else if (below > 0) window.scrollBy(0, Math.min(below, above));
     draw();
     if ($("closer").open) look();
     else if (focus) cards.get(current).focus({ preventScroll: true });
@@ -465,17 +491,25 @@
     body.dataset.row = row;
     $("closer-title").textContent = data.ids[row];
     left.append(shownAs(row, "large", true));
-    const lines = [["Given", labels[given[row]]], ["Believed", labels[believed[row]]], ["Given is right", known(row) ? percent(probability[row]) : ""], ["Split", data.splits[split[row]]],
-      ["Outlier", outlier[row] === outlier[row] ? outlier[row].toFixed(2) : ""], ["Near duplicates", group[row] < 0 ? "" : `group ${group[row]}`], ["Problem", data.problems[problem[row]]]];
+    const lines = [
+      ["Given", labels[given[row]]],
+      ["Believed", labels[believed[row]]],
+      ["Given is right", known(row) ? percent(probability[row]) : ""],
+      ["Split", data.splits[split[row]]],
+      ["Outlier", outlier[row] === outlier[row] ? outlier[row].toFixed(2) : ""],
+      ["Near duplicates", group[row] < 0 ? "" : `group ${group[row]}`],
+      ["Problem", data.problems[problem[row]]],
+    ];
     for (const [what, text] of lines) if (text) facts.append(make("dt", "", what), make("dd", "", text));
-    facts.append(make("dt", "", "Decided"), make("dd", "verdict-text"));
+    facts.append(make("dt", "", "Decided"), make("dd", "verdict"));
     right.append(facts);
-    if (besides(row).length) right.append(make("p", "soft near-title", isCopies() ? "Near duplicates:" : "Nearest examples with another label:"), neighbors(row, true));
+    if (besides(row).length) {
+      const title = isCopies() ? "Near duplicates:" : "Nearest examples with another label:";
+      right.append(make("p", "soft", title), neighbors(row, true));
+    }
     right.append(choices(row, true));
     body.replaceChildren(left, right);
-    facts.lastChild.className = "decided";
     paint(body);
-    body.querySelector(".decided").textContent = verdictOf(decided(row)) || "–";
     if (!$("closer").open) $("closer").showModal();
   };
 
@@ -503,22 +537,27 @@
     const lines = [data.header.join(",")];
     for (const row of [...own.keys()].sort((a, b) => a - b)) {
       const [code, text] = own.get(row);
-      const values = { id: data.ids[row], split: data.splits[split[row]], given: labels[given[row]], decision: data.decisions[code], label: text, key: data.keys[row], review: data.review };
+      const [name, key, review] = [data.ids[row], data.keys[row], data.review];
+      const about = { id: name, split: data.splits[split[row]], given: labels[given[row]], key, review };
+      const values = { ...about, decision: data.decisions[code], label: text };
       lines.push(data.header.map((name) => quoted(values[name])).join(","));
     }
     const link = make("a");
     link.download = "decisions.csv";
-    link.href = URL.createObjectURL(new Blob(pieces(lines.join("\r\n") + "\r\n", String, (byte) => Uint8Array.of(byte)), { type: "text/csv" }));
+    const content = pieces(lines.join("\r\n") + "\r\n", String, (byte) => Uint8Array.of(byte));
+    link.href = URL.createObjectURL(new Blob(content, { type: "text/csv" }));
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 1000);
     unsaved = false;
-    $("next-text").textContent = `${count(own.size)} decision${own.size === 1 ? " is" : "s are"} in decisions.csv, where this browser saves files. In that folder:`;
+    const saved = plural(own.size, "decision is", "decisions are");
+    $("next-text").textContent = `${saved} in decisions.csv, where this browser saves files. In that folder:`;
     $("next").showModal();
   };
   const parse = (text) => {
     const rows = [[]];
     // A cell in quotes or a plain one, and what ends it.
-    for (const [, cell, plain, end] of text.replace(/^\ufeff/, "").matchAll(/(?:"((?:[^"]|"")*)"|([^",\r\n]*))(,|\r\n|\n|\r|$)/g)) {
+    const cells = /(?:"([^"]*(?:""[^"]*)*)"|([^",\r\n]*))(,|\r\n|\n|\r|$)/g;
+    for (const [, cell, plain, end] of text.replace(/^\ufeff/, "").matchAll(cells)) {
       rows.at(-1).push(cell === undefined ? plain : cell.replaceAll('""', '"'));
       if (end === "") break;
       if (end !== ",") rows.push([]);
@@ -534,11 +573,13 @@
     for (const cells of rows) {
       const code = data.decisions.indexOf(cells[at.decision]), row = byId.get(cells[at.id]);
       if (!cells[at.decision]) continue;
-      const fits = row !== undefined && code >= 0 && (at.given < 0 || cells[at.given] === labels[given[row]]) && possible(row, code);
-      if (fits) changes.push([row, [code, labelOf(row, code, cells[at.label])]]);
+      // A decision about another label than the one that is given now is about something else.
+      const isSame = at.given < 0 || cells[at.given] === labels[given[row]];
+      if (row !== undefined && code >= 0 && isSame && possible(row, code)) changes.push([row, [code, labelOf(row, code, cells[at.label])]]);
       else strange++;
     }
-    const what = `${count(changes.length)} decisions loaded from ${file.name}${strange ? `; ${count(strange)} do not fit this review` : ""}`;
+    const rest = strange ? `; ${count(strange)} do not fit this review` : "";
+    const what = `${plural(changes.length, "decision")} loaded from ${file.name}${rest}`;
     if (changes.length) change(changes, what);
     $("status").textContent = what;
     $("said").textContent = what;
@@ -556,14 +597,25 @@
   };
   const actAndMove = (name) => act(name) && moveTo(current + 1);
   const keys = {
-    b: () => actAndMove("believe"), k: () => actAndMove("keep"), d: () => actAndMove("drop"), o: () => act("relabel"), u: undo, s: save,
-    j: () => moveTo(current - 1), l: () => moveTo(current + 1), "?": () => $("help").showModal(),
-    ArrowLeft: () => moveTo(current - 1), ArrowRight: () => moveTo(current + 1), ArrowUp: () => moveTo(current - columns), ArrowDown: () => moveTo(current + columns),
+    b: () => actAndMove("believe"),
+    k: () => actAndMove("keep"),
+    d: () => actAndMove("drop"),
+    o: () => act("relabel"),
+    u: undo,
+    s: save,
+    "?": () => $("help").showModal(),
+    j: () => moveTo(current - 1),
+    l: () => moveTo(current + 1),
+    ArrowLeft: () => moveTo(current - 1),
+    ArrowRight: () => moveTo(current + 1),
+    ArrowUp: () => moveTo(current - columns),
+    ArrowDown: () => moveTo(current + columns),
   };
   document.addEventListener("keydown", (event) => {
     const target = event.target;
     if (event.defaultPrevented || event.altKey || event.metaKey || event.ctrlKey) return;
-    if (document.querySelector("dialog[open]:not(#closer)") || target.closest("input:not([type=checkbox]), select, textarea")) return;
+    if (document.querySelector("dialog[open]:not(#closer)")) return;
+    if (target.closest("input:not([type=checkbox]), select")) return;
     const letter = event.key.length === 1;
     if (letter && !$("keys-on").checked) return;
     // Arrows scroll what they are on: the matrix, the filters.
@@ -596,8 +648,12 @@
   $("closer").addEventListener("close", () => cards.get(current)?.focus({ preventScroll: true }));
   $("before").addEventListener("click", () => moveTo(current - 1));
   $("after").addEventListener("click", () => moveTo(current + 1));
-  for (const button of document.querySelectorAll("[data-close]")) button.addEventListener("click", () => button.closest("dialog").close(""));
-  for (const button of document.querySelectorAll("[data-all]")) button.addEventListener("click", () => decideAll(data.decisions.indexOf(button.dataset.all)));
+  for (const button of document.querySelectorAll("[data-close]")) {
+    button.addEventListener("click", () => button.closest("dialog").close(""));
+  }
+  for (const button of document.querySelectorAll("[data-all]")) {
+    button.addEventListener("click", () => decideAll(data.decisions.indexOf(button.dataset.all)));
+  }
   $("other-label").addEventListener("input", hint);
   $("other").addEventListener("submit", () => {
     const text = $("other-label").value.trim();
@@ -636,9 +692,12 @@
   $("confusion").addEventListener("toggle", drawPairs);
   $("kind").addEventListener("change", () => set({ kind: $("kind").value, most: mostOf($("kind").value) }));
   for (const name of ["given", "believed", "split"]) $(name).addEventListener("change", () => set({ [name]: +$(name).value }));
-  for (const name of ["most", "text"]) $(name).addEventListener("input", () => set({ [name]: name === "most" ? +$(name).value : $(name).value }));
+  $("most").addEventListener("input", () => set({ most: +$("most").value }));
+  $("text").addEventListener("input", () => set({ text: $("text").value }));
   $("undecided").addEventListener("change", () => set({ undecided: $("undecided").checked }));
-  $("reset").addEventListener("click", () => set({ kind: state.kind, split: -1, given: -1, believed: -1, text: "", most: mostOf(state.kind), undecided: false }));
+  $("reset").addEventListener("click", () => {
+    set({ split: -1, given: -1, believed: -1, text: "", most: mostOf(state.kind), undecided: false });
+  });
   let drawing = 0;
   addEventListener("scroll", () => { drawing ||= requestAnimationFrame(() => { drawing = 0; draw(); }); }, { passive: true });
   new ResizeObserver(() => grid.clientWidth !== laidOut && layOut()).observe(grid);
@@ -661,7 +720,6 @@
   options($("split"), data.splits);
   $("by-split").hidden = data.splits.length < 2;
   $("labels").append(...classes.map((name) => { const option = make("option"); option.value = name; return option; }));
-  $("command").textContent = "saln labels apply decisions.csv";
   document.body.classList.toggle("texts", !!data.texts);
   if (matchMedia("(max-width: 56rem)").matches) $("filters").open = $("confusion").open = false;
   for (const [name, { has }] of Object.entries(kinds)) {
