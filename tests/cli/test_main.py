@@ -248,7 +248,7 @@ def one_line(status, err, expected=2):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["train"], "unknown command 'train'; choose one of compare, features, labels, select, report"),
+        (["train"], "unknown command 'train'; choose one of compare, features, labels, select"),
         (["compare", "--dataset", "mnist"], "--dataset mnist is not allowed; give one of digits"),
         (["compare", "--methods", "saln,best"], "--methods best is not allowed; give one of s"),
         (["compare", "--preset", "fast"], "--preset fast is not allowed; give one of digits"),

@@ -94,6 +94,22 @@ def test_a_folder_goes_in_and_its_wrong_labels_come_out(run, photos, tmp_path):
     assert facts["dataset"] == f"folder:{photos}"
 
 
+def test_other_tools_get_files_of_their_own(run, photos, tmp_path):
+    status, out, err = run("labels", "photos", *SMALL, "--export", "cleanlab,label-studio")
+    assert status == 0, err
+    folder = tmp_path / "labels-photos"
+    columns = json.loads((folder / "cleanlab.json").read_text())
+    doubted = {id for id, bad in zip(columns["id"], columns["is_label_issue"], strict=True) if bad}
+    assert doubted == moved(photos)
+    assert len(json.loads((folder / "label-studio.json").read_text())) == 90
+    assert (folder / "label-studio.xml").exists()
+    assert "labels-photos/cleanlab.json" in out
+    status, _, err = run("labels", "photos", "--export", "excel")
+    assert status == 2
+    assert "--export excel" in err
+    assert "cleanlab" in err
+
+
 def test_a_moved_file_and_a_changed_label_compute_nothing(run, photos, tmp_path):
     assert run("labels", "photos", *SMALL)[0] == 0
     (photos / "red" / "red-9.png").rename(photos / "blue" / "other.png")

@@ -9,9 +9,9 @@ import json
 import sys
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 from saln.cli.flags import Command
+from saln.review.exports import check_export, export
 from saln.review.review_run import Review, ReviewSettings
 
 
@@ -19,8 +19,16 @@ from saln.review.review_run import Review, ReviewSettings
 class LabelsSettings(ReviewSettings):
     """The settings of `saln labels`."""
 
+    export: tuple[str, ...] = ()
+    """Write what was found for other tools, too, with commas between: cleanlab, label-studio."""
     json: bool = False
     """Print one JSON object in the place of lines."""
+
+    def __post_init__(self) -> None:
+        """Checks what needs no data, before any is opened."""
+        super().__post_init__()
+        for kind in self.export:
+            check_export(kind)
 
 
 def _labels(settings: LabelsSettings) -> int:
@@ -41,21 +49,23 @@ def _labels(settings: LabelsSettings) -> int:
     with open_reporter() as reporter:
         review = run_review(settings, watch=lambda title: FeatureProgress(reporter, title))
     facts = write_review(review, settings.folder)
+    for kind in settings.export:
+        export(review.table, review.items, kind, settings.folder / f"{kind}.json")
     if settings.json:
         sys.stdout.write(json.dumps(facts) + "\n")
     else:
         of_images = settings.features is None and review.items.images is not None
         chosen = of_images and settings.backbone is None
         why = settings.default_backbone().reason if chosen else ""
-        _print_review(review, settings.folder, why, time.perf_counter() - started)
+        _print_review(review, settings, why, time.perf_counter() - started)
     return 0
 
 
-def _print_review(review: Review, out: Path, why: str, seconds: float) -> None:
+def _print_review(review: Review, settings: LabelsSettings, why: str, seconds: float) -> None:
     from saln.cli.display import print_facts
     from saln.review.summary_text import summary_lines
 
-    table = review.table
+    table, out = review.table, settings.folder
     of_classes = f" of {len(table.class_names):,} classes" if table.class_names else ""
     lines = {"judged": f"{len(table):,} labels{of_classes}"}
     if why:
@@ -67,6 +77,8 @@ def _print_review(review: Review, out: Path, why: str, seconds: float) -> None:
     lines["took"] = f"{seconds:,.1f} s"
     files = [name for name in ("labels.csv", "labels.parquet") if (out / name).exists()]
     lines["list"] = f"{out / files[0]}" + ", labels.parquet" * (len(files) > 1)
+    if settings.export:
+        lines["export"] = ", ".join(str(out / f"{kind}.json") for kind in settings.export)
     lines["page"] = str(out / "labels.html")
     lines["next"] = (
         "open the page, decide there and save decisions.csv; then: saln labels apply decisions.csv"

@@ -31,6 +31,16 @@ EXPORTS = ("cleanlab", "label-studio")
 _FACTS = tuple(name for name in COLUMNS if name not in ("id", "key"))
 
 
+def check_export(kind: str) -> None:
+    """Refuses what :func:`export` does not write, with an InputError."""
+    if kind not in EXPORTS:
+        raise InputError(
+            f"{parameter('export', kind)} is not allowed; give {' or '.join(EXPORTS)}. For "
+            "FiftyOne and Hugging Face data sets there are saln.review.set_fiftyone_fields and "
+            "saln.review.add_columns"
+        )
+
+
 def export(table: ReviewTable, items: ReviewItems, kind: str, path: Path) -> None:
     """Writes a table as a file that another tool takes.
 
@@ -43,18 +53,13 @@ def export(table: ReviewTable, items: ReviewItems, kind: str, path: Path) -> Non
         InputError: Another kind, or Label Studio for images that are no files.
         DataError: It cannot be written.
     """
+    check_export(kind)
     if kind == "cleanlab":
         write_text(path, json.dumps(cleanlab_issues(table)) + "\n")
-    elif kind == "label-studio":
+    else:
         tasks = label_studio_tasks(table, items)
         write_text(path.with_suffix(".xml"), label_studio_interface(table, items))
         write_text(path, "[\n" + ",\n".join(map(json.dumps, tasks)) + "\n]\n")
-    else:
-        raise InputError(
-            f"{parameter('export', kind)} is not allowed; give {' or '.join(EXPORTS)}. For "
-            "FiftyOne and Hugging Face data sets there are saln.review.set_fiftyone_fields and "
-            "saln.review.add_columns"
-        )
 
 
 def cleanlab_issues(table: ReviewTable) -> dict[str, list[Any]]:
