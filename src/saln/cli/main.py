@@ -5,6 +5,7 @@ Only light modules are imported here: each command imports its own when it is ru
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import signal
@@ -54,7 +55,13 @@ def load_command(name: str) -> Callable[[Sequence[str]], int]:
     """Imports a command: it takes its arguments and gives the exit status."""
     if name not in (*_COMMANDS, "apply"):
         raise InputError(f"unknown command {name!r}; choose one of {', '.join(_COMMANDS)}")
-    module = importlib.import_module(f"saln.cli.{name}_command")
+    collecting = gc.isenabled()
+    gc.disable()  # of modules hardly anything is garbage
+    try:
+        module = importlib.import_module(f"saln.cli.{name}_command")
+    finally:
+        if collecting:
+            gc.enable()
     command: Callable[[Sequence[str]], int] = module.COMMAND
     return command
 
@@ -77,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = [word for word in words if word != "--debug"]  # wherever it stands
     with guarded_streams(), own_warnings(debug=debug), stopping_signals():
         try:
-            status = _status(words, debug)
+            status = _status(words, debug, own_process=arguments is None)
             sys.stdout.flush()
         except OutputError as error:
             if not error.closed:  # else its reader has seen enough: `saln list | head`
@@ -89,10 +96,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return status
 
 
-def _status(words: list[str], debug: bool) -> int:
+def _status(words: list[str], debug: bool, own_process: bool) -> int:
     """Runs a command; what ends it is said in a line, or raised with ``--debug``."""
     try:
-        return _run(words)
+        return _run(words, own_process)
     except SystemExit as stop:  # after --help
         return stop.code if isinstance(stop.code, int) else 0
     except KeyboardInterrupt as stop:
@@ -120,7 +127,7 @@ def _kept(words: list[str]) -> str:
     return _KEPT.get(" ".join(words[:2])) or _KEPT.get(words[0], "") if words else ""
 
 
-def _run(words: list[str]) -> int:
+def _run(words: list[str], own_process: bool) -> int:
     if not words or words[0] in ("-h", "--help"):
         (sys.stdout if words else sys.stderr).write(_OVERVIEW)
         return 0 if words else 2
@@ -129,8 +136,11 @@ def _run(words: list[str]) -> int:
         return 0
     # A command of two words, found before the first one's own, which imports torch.
     name, rest = ("apply", words[2:]) if words[:2] == ["labels", "apply"] else (words[0], words[1:])
+    command = load_command(name)
+    if own_process:
+        gc.freeze()  # what was imported stays: looking through it takes a second of a short run
     try:
-        return load_command(name)(rest)
+        return command(rest)
     except RuntimeError as error:
         if "killed by signal" in str(error):
             # A signal to the whole process group may reach torch's loader processes first. Then
