@@ -12,6 +12,7 @@ from pathlib import Path
 
 from saln.errors import DataError
 from saln.files import file_checksum, flush, is_out_of_space
+from saln.messages import parameter
 from saln.review.file_traces import FileTraces, is_same
 from saln.review.move_journal import MoveJournal
 from saln.review.move_plan import free_name
@@ -98,7 +99,8 @@ class FileMover:
             cure = "free some space" if is_out_of_space(error) else "make it writable"
             raise DataError(
                 f"not all files are moved: {os.fsdecode(path)} ({error.strerror}); {cure}; nothing "
-                "is lost: the same command goes on then, and --undo takes all back"
+                "is lost: the same command goes on then, and "
+                f"{parameter('undo', True)} takes all back"
             ) from error
 
     def _in_parts(self, numbers: Iterable[int], *, backward: bool) -> None:
