@@ -95,22 +95,21 @@ def judge_label_sets(
     n, classes = sets.shape
     probabilities = np.empty((n, classes), dtype=np.float32)
     confidence, doubted = np.full(n, np.inf), np.full(n, -1)
-    all_right = np.zeros(n)
-    untold, anchors = [], n
+    untold, anchors, all_right = [], n, 1.0
     for c in range(classes):
-        right, applies, outcome = shared.judge(sets[:, c])
+        right, applies, wrong, outcome = shared.judge(sets[:, c])
         probabilities[:, c] = applies
         lower = is_known & (right < confidence)
         confidence[lower], doubted[lower] = right[lower], c
-        all_right += np.log(np.maximum(right, 1e-12))
         if outcome is not None and outcome.informative:
             anchors = min(anchors, outcome.judged.transition.anchors)
+            all_right *= 1.0 - wrong
         else:
             untold.append(str(c) if class_names is None else class_names[c])
     confidence[~is_known] = np.nan
     informative = len(untold) < classes
-    # Classes are judged apart: that all are right is taken as the product.
-    rate = float(1.0 - np.exp(all_right[is_known]).mean()) if informative else math.nan
+    # Classes are judged apart: how many sets are wholly right is taken as the product.
+    rate = 1.0 - all_right if informative else math.nan
     return LabelSetBeliefs(
         probabilities=probabilities,
         confidence=confidence,
@@ -153,17 +152,18 @@ class _Shared:
         self.table, self.groups = near
         self.leverages: dict[tuple[float, ...], Tensor] = {}
 
-    def judge(self, has: npt.NDArray[np.bool_]) -> tuple[Floats, Floats, Outcome | None]:
+    def judge(self, has: npt.NDArray[np.bool_]) -> tuple[Floats, Floats, float, Outcome | None]:
         """Judges one class.
 
         Returns:
-            That what is given is right, (n,); that the class applies, (n,); and how that came:
-            None where the class is given to all or to none, and nothing can be said.
+            That what is given is right, (n,); that the class applies, (n,); the share of wrong
+            ones; and how that came: None where the class is given to all or to none, and nothing
+            can be said.
         """
         labels = np.where(self.known, has.astype(np.int64), -1)
         counts = np.bincount(labels[self.known], minlength=2)
         if counts.min() == 0:
-            return np.ones(len(has)), np.full(len(has), float(counts[0] == 0)), None
+            return np.ones(len(has)), np.full(len(has), float(counts[0] == 0)), 0.0, None
         signal = one_hot(labels, 2)
         products = torch.zeros(self.rows.d, 2, dtype=torch.float64)
         for part, block in self.rows.blocks():
@@ -173,7 +173,8 @@ class _Shared:
         outcome = judged_outcome(gatherer, Clock(), self.seed)
         columns = belief_columns(gatherer, outcome)
         applies = columns.shares[:, 1].astype(np.float64)
-        return np.where(self.known, columns.confidence, 1.0), applies, outcome
+        right = np.where(self.known, columns.confidence, 1.0)
+        return right, applies, columns.wrong, outcome
 
 
 class _ClassGatherer(Gatherer):
