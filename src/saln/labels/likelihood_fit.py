@@ -21,10 +21,8 @@ from saln.labels.noise_model import Transition, learn_transition
 
 # Where t and b start.
 START = (12.0, 0.8)
-# Of many examples the best is flat, and near it is near enough; with few, the order of the rows and
-# the names of the classes would show in the beliefs.
-STEPS, TOLERANCE = 30, 1e-7
-FEW, STEPS_OF_FEW, TOLERANCE_OF_FEW = 2_000, 100, 1e-10
+# More is not better: of a few dozen examples the likeliest joint has no votes, by luck.
+STEPS = 30
 # Of the labels' entropy, and of their agreement beyond chance, what features must explain.
 INFORMATIVE = 0.02
 # How sure evidence must be of a class on average, from 0 (the largest class always) to 1.
@@ -114,12 +112,8 @@ def fit(
     # As logarithms: neither may speak against what it says.
     sizes = torch.tensor([start.scores, start.votes], dtype=torch.float64).log().requires_grad_()
     levels = start.levels.clone().requires_grad_()
-    few = len(scores) <= FEW
     optimizer = torch.optim.LBFGS(
-        [sizes, levels],
-        max_iter=STEPS_OF_FEW if few else STEPS,
-        line_search_fn="strong_wolfe",
-        tolerance_change=TOLERANCE_OF_FEW if few else TOLERANCE,
+        [sizes, levels], max_iter=STEPS, line_search_fn="strong_wolfe", tolerance_change=1e-7
     )
 
     def loss() -> Tensor:
