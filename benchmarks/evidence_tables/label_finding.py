@@ -196,9 +196,10 @@ def judging_speed(results: Path) -> str:
         name: statistics.fmean(row["processor_seconds"] for row in found)
         for (name,), found in grouped(rows[:-1], "finder").items()
     }
+    often = "once" if ratio["rounds"] == 1 else f"{ratio['rounds']} times"
     return (
         f"Of {ratio['n']:,} examples with {ratio['width']:,} features, judged in turn with "
-        f"`coherence` and its exact neighbors on one thread, {ratio['rounds']} times each: "
+        f"`coherence` and its exact neighbors on one thread, {often} each: "
         f"{used['judge_labels']:.0f} processor seconds against {used['coherence']:.0f}, "
         f"{ratio['ratio_of_processor_seconds']:.2f} of them "
         f"({ratio['ratio_of_seconds']:.2f} by the clock of a busy machine)."
