@@ -9,7 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from evidence_tables import claims, criteria, label_finding, methods, scale, speed, study
+from evidence_tables import (
+    claims,
+    criteria,
+    label_finding,
+    label_review,
+    methods,
+    scale,
+    speed,
+    study,
+)
 from evidence_tables.claims import eigenvector_svg
 from evidence_tables.rows import RESULTS
 
@@ -23,6 +32,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     **claims.TABLES,
     **methods.TABLES,
     **label_finding.TABLES,
+    **label_review.TABLES,
 }
 
 # Pictures by their file, made of rows too; None while there are none.
