@@ -22,8 +22,9 @@ PUBLIC = {
         BatchCoherence Candidates Coherence FacilityLocation FeatureStore FiedlerResult
         FilterSchedule ImageTextJEST InfoBatch JEST KCenter LabelBeliefs LearnerSelected
         PairEmbeddings RHOLoss RS2 SALN SelectedBatches SelectedStream Selection Selector
-        StreamBatch TopLoss Uniform extract_features fiedler find_label_issues judge_labels
-        label_beliefs label_sums select suspicious_labels testing write_store
+        StreamBatch TopLoss Uniform extract_features features_as_teacher fiedler
+        find_label_issues judge_labels label_beliefs label_sums select suspicious_labels
+        testing write_store
     """,
     "saln.cli": "main",
     "saln.curation": "ArraySource SelectOptions SelectionResult select",
@@ -43,7 +44,9 @@ PUBLIC = {
     "saln.integrations": """
         ObserveLosses SelectedDataModule SelectedTrainerMixin extract_features_on_ray prepare
     """,
-    "saln.labels": "LabelBeliefs LabelSums judge_labels label_sums",
+    "saln.labels": """
+        FeatureTeacher LabelBeliefs LabelSums features_as_teacher judge_labels label_sums
+    """,
     "saln.loading": """
         FilterSchedule LearnerSelected LearnerSelectedOptions SelectedBatches
         SelectedBatchesOptions SelectedStream SelectedStreamOptions StreamBatch

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from saln import testing
     from saln.curation import select
     from saln.features import FeatureStore, extract_features, write_store
-    from saln.labels import LabelBeliefs, judge_labels, label_sums
+    from saln.labels import LabelBeliefs, features_as_teacher, judge_labels, label_sums
     from saln.loading import (
         FilterSchedule,
         LearnerSelected,
@@ -56,7 +56,7 @@ else:
     _HOMES = {
         "saln.curation": ("select",),
         "saln.features": ("FeatureStore", "extract_features", "write_store"),
-        "saln.labels": ("LabelBeliefs", "judge_labels", "label_sums"),
+        "saln.labels": (*("LabelBeliefs", "features_as_teacher", "judge_labels", "label_sums"),),
         "saln.loading": (
             *("FilterSchedule", "LearnerSelected", "SelectedBatches", "SelectedStream"),
             "StreamBatch",
@@ -101,6 +101,7 @@ __all__ = [
     "TopLoss",
     "Uniform",
     "extract_features",
+    "features_as_teacher",
     "fiedler",
     "find_label_issues",
     "judge_labels",

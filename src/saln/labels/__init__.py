@@ -9,13 +9,22 @@ from saln._lazy import lazy_names
 if TYPE_CHECKING:
     from saln.labels.beliefs import LabelBeliefs
     from saln.labels.judge import judge_labels, label_sums
+    from saln.labels.teacher import FeatureTeacher, features_as_teacher
     from saln.spectral.label_filter import LabelSums
 else:
     _HOMES = {
         "saln.labels.beliefs": ("LabelBeliefs",),
         "saln.labels.judge": ("judge_labels", "label_sums"),
+        "saln.labels.teacher": ("FeatureTeacher", "features_as_teacher"),
         "saln.spectral.label_filter": ("LabelSums",),
     }
     __getattr__, __dir__ = lazy_names(__name__, _HOMES)
 
-__all__ = ["LabelBeliefs", "LabelSums", "judge_labels", "label_sums"]
+__all__ = [
+    "FeatureTeacher",
+    "LabelBeliefs",
+    "LabelSums",
+    "features_as_teacher",
+    "judge_labels",
+    "label_sums",
+]

@@ -115,15 +115,36 @@ def judge_labels(
     Raises:
         InputError: Features or labels that are none, or not finite; no label at all.
     """
+    return _judge(_task(features, labels, class_names, neighbors, seed), sums)[0]
+
+
+def judge_with_evidence(
+    features: Any, labels: Any, *, seed: int
+) -> tuple[LabelBeliefs, Outcome, Places | None]:
+    """What :func:`judge_labels` gives, the evidence that it is made of, and of which rows.
+
+    The rows, int64 (m,), are those that have features; None for all.
+    """
+    task = _task(features, labels, None, None, seed)
+    return *_judge(task, None), task.rows.kept
+
+
+def _task(
+    features: Any,
+    labels: Any,
+    class_names: Sequence[str] | None,
+    neighbors: bool | None,
+    seed: int,
+) -> Task:
     labels, class_names = labels_of(features, labels, class_names)
     if labels is None:
         raise InputError("labels are missing; give one a row of the features")
     rows = FeatureBlocks(features)
     given = given_labels(labels, rows.given, class_names)
-    return _judge(Task(rows, given, labels, class_names, neighbors, seed), sums)
+    return Task(rows, given, labels, class_names, neighbors, seed)
 
 
-def _judge(task: Task, sums: LabelSums | None) -> LabelBeliefs:
+def _judge(task: Task, sums: LabelSums | None) -> tuple[LabelBeliefs, Outcome]:
     rows, given = task.rows, task.given
     clock = Clock()
     places = given.places[kept_rows(rows)]
@@ -145,7 +166,7 @@ def _judge(task: Task, sums: LabelSums | None) -> LabelBeliefs:
     clock.lap("neighbors")
     gatherer = Gatherer(rows, places, classes, found, table, groups)
     outcome = judged_outcome(gatherer, clock, task.seed)
-    return describe(task, gatherer, outcome, clock, _Again(task, sums))
+    return describe(task, gatherer, outcome, clock, _Again(task, sums)), outcome
 
 
 def judged_outcome(gatherer: Gatherer, clock: Clock, seed: int) -> Outcome:
@@ -268,7 +289,7 @@ class _Again:
             _sums(more, own, len(given.classes))
         )
         task = replace(before, rows=rows, given=given, labels=joined)
-        return _judge(task, sums)
+        return _judge(task, sums)[0]
 
 
 def _joined(before: Any, more: Any) -> npt.NDArray[Any]:
