@@ -138,9 +138,14 @@ class Arm:
         return any(name.startswith("reference_") for name in self.requires)
 
     @property
+    def needs_teacher(self) -> bool:
+        """Whether it asks what the features say of each example."""
+        return bool(self.requires & {"believed", "difficulty"})
+
+    @property
     def needs_features(self) -> bool:
         """Whether anything that it requires is made of the backbone's features."""
-        return bool(self.requires & {"features", "label_confidence"})
+        return self.needs_teacher or bool(self.requires & {"features", "label_confidence"})
 
     def selector(self, *, epochs: int) -> Selector:
         """A fresh selector for a run of so many epochs: arms and seeds share none."""

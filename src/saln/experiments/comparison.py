@@ -17,10 +17,11 @@ from saln.errors import TrainingError
 from saln.experiments.arm import Arm
 from saln.experiments.config import Config
 from saln.experiments.evaluation import Measuring
-from saln.experiments.label_confidence import LabelConfidence, judge_for_arms
+from saln.experiments.label_confidence import LabelConfidence, judge_for_arms, teach_for_arms
 from saln.experiments.reference_model import Reference, train_reference
 from saln.experiments.reporter import Reporter
 from saln.experiments.shared_inputs import SharedInputs, load_data
+from saln.labels.teacher import FeatureTeacher
 from saln.loading.epoch_batches import CandidateBatches, EpochBatches, LoadedBatches, ScoredBatches
 from saln.loading.learner_selected import LearnerSelected
 from saln.loading.network_outputs import scoring
@@ -39,7 +40,8 @@ class SharedBySeed:
 
     ``data`` has the seed's label noise; ``learner`` is a network with its initial weights, or the
     head on ``body``; ``without_reference`` says why the arms that need a reference have none.
-    ``confidence`` says how likely the labels are right, by each judge that an arm asks.
+    ``confidence`` says how likely the labels are right, by each judge that an arm asks;
+    ``teacher`` what the features say of the training examples, where an arm needs it.
     """
 
     seed: int
@@ -50,10 +52,21 @@ class SharedBySeed:
     reference: Reference | None
     confidence: Mapping[Judge, LabelConfidence]
     without_reference: str | None = None
+    teacher: FeatureTeacher | None = None
 
     def confidence_of(self, arm: Arm) -> LabelConfidence | None:
         """How likely the labels are right by the arm's judge; None where it asks none."""
         return None if arm.judge is None else self.confidence.get(arm.judge)
+
+    def judging_seconds(self, arm: Arm) -> float:
+        """What judging labels and teaching took, as far as the arm uses it: as if it were alone."""
+        confidence = self.confidence_of(arm)
+        seconds = 0.0 if confidence is None else confidence.seconds
+        if self.teacher is None or not arm.needs_teacher:
+            return seconds
+        # Its beliefs are those of the teacher.
+        judged_by_it = confidence is not None and confidence.judge == "labels"
+        return seconds if judged_by_it else seconds + self.teacher.seconds
 
     def whole(self, learner: nn.Module) -> dict[str, Tensor]:
         """The state dict of the whole network with what was trained."""
@@ -176,8 +189,9 @@ class Comparison:
             # Every process trained it; the first one's outputs hold, to the last digit.
             reference, why = self.processes.same((reference, why), self.device)
         # Of the labels with their noise: what an arm can know, not what is true.
-        confidence = judge_for_arms(config.arms, inputs, data, seed, self.reporter)
-        return SharedBySeed(seed, data, inputs, learner, body, reference, confidence, why)
+        teacher = teach_for_arms(config.arms, inputs, data)
+        confidence = judge_for_arms(config.arms, inputs, data, seed, self.reporter, teacher)
+        return SharedBySeed(seed, data, inputs, learner, body, reference, confidence, why, teacher)
 
     def batches(
         self, arm: Arm, shared: SharedBySeed, learner: nn.Module, ledger: Ledger

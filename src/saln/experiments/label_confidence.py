@@ -15,8 +15,9 @@ from saln.experiments.arm import Arm
 from saln.experiments.reporter import Reporter
 from saln.experiments.shared_inputs import SharedInputs
 from saln.features.neighbors import NeighborTable
+from saln.labels.teacher import FeatureTeacher, features_as_teacher
 from saln.selection.coherence import Judge
-from saln.selection.judged_beliefs import judged_beliefs
+from saln.selection.judged_beliefs import as_neighbor_beliefs, judged_beliefs
 from saln.selection.neighbor_beliefs import NeighborBeliefs, label_beliefs, suspicious_labels
 
 # So many doubted labels are listed at most.
@@ -59,17 +60,38 @@ def _note(what: str, beliefs: NeighborBeliefs, seed: int, reporter: Reporter) ->
     reporter.note(f"{what}, seed {seed}: {beliefs.tells_nothing or found}")
 
 
+def teach_for_arms(
+    arms: Sequence[Arm], inputs: SharedInputs, data: DataSet
+) -> FeatureTeacher | None:
+    """What the features say of the training examples, where an arm needs it."""
+    if not any(arm.needs_teacher for arm in arms):
+        return None
+    return features_as_teacher(inputs.features, data.train.labels, classes=len(data.class_names))
+
+
 def judge_for_arms(
-    arms: Sequence[Arm], inputs: SharedInputs, data: DataSet, seed: int, reporter: Reporter
+    arms: Sequence[Arm],
+    inputs: SharedInputs,
+    data: DataSet,
+    seed: int,
+    reporter: Reporter,
+    teacher: FeatureTeacher | None = None,
 ) -> dict[Judge, LabelConfidence]:
-    """How likely the labels of a seed are right, by every judge that an arm asks; each once."""
+    """How likely the labels of a seed are right, by every judge that an arm asks; each once.
+
+    What ``teacher`` believes is not judged again.
+    """
     found: dict[Judge, LabelConfidence] = {}
     if inputs.neighbors is not None:
         found["neighbors"] = judge_labels(inputs.neighbors, data, seed, reporter)
     if any(arm.judge == "labels" for arm in arms):
-        started = time.perf_counter()
+        started, classes = time.perf_counter(), len(data.class_names)
         # It has neighbors of its own.
-        beliefs = judged_beliefs(inputs.features, data.train.labels, len(data.class_names))
+        if teacher is None:
+            beliefs = judged_beliefs(inputs.features, data.train.labels, classes)
+        else:
+            beliefs = as_neighbor_beliefs(teacher.beliefs, classes)
+            started -= teacher.seconds
         found["labels"] = LabelConfidence(beliefs, time.perf_counter() - started, "labels")
         _note("judged labels", beliefs, seed, reporter)
     return found

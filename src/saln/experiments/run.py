@@ -272,9 +272,7 @@ class _Run:
         weights = {name: value.cpu() for name, value in shared.whole(trained.learner).items()}
         seconds, examples = self.inputs.cost(arm)
         # Each arm is charged in full for what it shares, as if it were trained alone.
-        confidence = shared.confidence_of(arm)
-        if confidence is not None:
-            seconds += confidence.seconds
+        seconds += shared.judging_seconds(arm)
         reference = shared.reference if arm.needs_reference else None
         cost = cost_of(trained.ledger, (seconds, examples), reference)
         # What the checkpoint stands for is there before `finish` counts the arm as done.

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from saln.labels.beliefs import LabelBeliefs
 from saln.labels.judge import judge_labels
 from saln.selection.neighbor_beliefs import MOST_CLASSES, NeighborBeliefs
 
@@ -18,7 +19,11 @@ def judged_beliefs(features: Any, labels: Any, classes: int) -> NeighborBeliefs:
     none. Confidence is 0 where there is no label or there are no features. Raises as
     ``judge_labels``.
     """
-    judged = judge_labels(features, labels)
+    return as_neighbor_beliefs(judge_labels(features, labels), classes)
+
+
+def as_neighbor_beliefs(judged: LabelBeliefs, classes: int) -> NeighborBeliefs:
+    """What was judged, as :func:`saln.label_beliefs` would say it."""
     transition = torch.eye(classes if classes <= MOST_CLASSES else 0, dtype=torch.float64)
     if len(transition):
         found = judged.transition
