@@ -92,6 +92,7 @@ def test_a_missing_toml_file_is_refused(tmp_path):
         ({"image_size": 4}, "image_size=4 is not allowed"),
         ({"learning_rate": 0.0}, "learning_rate=0.0 is not allowed"),
         ({"learning_rate": float("nan")}, "learning_rate=nan is not allowed"),
+        ({"weight_decay": -0.1}, "weight_decay=-0.1 is not allowed"),
         ({"label_noise": 1.0}, "label_noise=1.0 is not allowed"),
         ({"schedule": "linear"}, "schedule='linear' is not allowed; give one of constant"),
         ({"device": "tpu"}, "device='tpu' is not allowed"),

@@ -60,7 +60,9 @@ def run(learner, batches, settings, **options):
     return list(train(learner, Fixed(batches), settings, ledger=ledger, **options))
 
 
-def test_two_steps_agree_with_sgd_by_hand():
+@pytest.mark.parametrize("nesterov", [False, True])
+@pytest.mark.parametrize("decay", [0.0, 0.3])
+def test_two_steps_agree_with_sgd_by_hand(decay: float, nesterov: bool):
     """Weights after two steps of SGD with momentum, from the closed form of the gradient."""
     learner, batches = linear(), make_batches(2)
     w = torch.cat([learner[1].weight, learner[1].bias[:, None]], dim=1).detach().double()
@@ -68,10 +70,11 @@ def test_two_steps_agree_with_sgd_by_hand():
     for batch in batches:
         x = torch.cat([batch.images.flatten(1), torch.ones(4, 1)], dim=1).double()
         p = torch.softmax(x @ w.T, dim=1)
-        gradient = (p - nn.functional.one_hot(batch.labels, 3)).T @ x / 4
+        gradient = (p - nn.functional.one_hot(batch.labels, 3)).T @ x / 4 + decay * w
         velocity = 0.9 * velocity + gradient
-        w -= 0.1 * velocity
-    run(learner, batches, TrainSettings(epochs=1, learning_rate=0.1))
+        w -= 0.1 * (gradient + 0.9 * velocity if nesterov else velocity)
+    settings = TrainSettings(epochs=1, learning_rate=0.1, weight_decay=decay, nesterov=nesterov)
+    run(learner, batches, settings)
     found = torch.cat([learner[1].weight, learner[1].bias[:, None]], dim=1).detach().double()
     torch.testing.assert_close(found, w, rtol=1e-5, atol=1e-6)
 

@@ -128,12 +128,14 @@ class Comparison:
             with scoring(learner):
                 learner(images[: inference_batch_size(self.device)])
 
-    def settings(self, seed: int) -> TrainSettings:
-        """How every arm of a seed trains."""
+    def settings(self, seed: int, arm: Arm | None = None) -> TrainSettings:
+        """How an arm trains with a seed; without one, the reference model."""
         config = self.config
         return TrainSettings(
             epochs=config.epochs,
             learning_rate=config.learning_rate,
+            weight_decay=config.weight_decay,
+            nesterov=config.nesterov,
             schedule=config.schedule,
             seed=seed,
             evaluate_every=config.evaluate_every,

@@ -86,6 +86,10 @@ class Config:
     """In so many last epochs every arm trains on everything."""
     learning_rate: Annotated[float, Bounds(above=0)] = 0.001
     """The rate of SGD with momentum 0.9, or the highest of a schedule."""
+    weight_decay: Annotated[float, Bounds(low=0)] = 0.0
+    """How strongly SGD draws weights to 0."""
+    nesterov: bool = False
+    """SGD with Nesterov's momentum."""
     schedule: Literal["constant", "cosine", "onecycle"] = "constant"
     """How the learning rate moves over each arm's own steps."""
     label_noise: Annotated[float, SHARE] = 0.0

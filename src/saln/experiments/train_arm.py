@@ -64,7 +64,7 @@ def train_arm(
     for result in train(
         run.learner,
         run.batches,
-        comparison.settings(shared.seed),
+        comparison.settings(shared.seed, arm),
         ledger=run.ledger,
         measure=lambda: comparison.measuring.measure(run.learner, splits, shared.body),
         on_step=on_step,

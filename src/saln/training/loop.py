@@ -33,6 +33,7 @@ class TrainSettings:
         learning_rate: The constant rate, or the highest of a schedule.
         momentum: Of SGD.
         weight_decay: Of SGD.
+        nesterov: Whether the momentum is Nesterov's.
         schedule: One of :data:`SCHEDULES`, stretched to the arm's own number of steps.
         seed: Of dropout and the like.
         evaluate_every: Measure after every this many epochs, and after the last.
@@ -42,6 +43,7 @@ class TrainSettings:
     learning_rate: float = 0.001
     momentum: float = 0.9
     weight_decay: float = 0.0
+    nesterov: bool = False
     schedule: str = "constant"
     seed: int = 0
     evaluate_every: int = 1
@@ -127,6 +129,7 @@ class _Steps:
             lr=settings.learning_rate,
             momentum=settings.momentum,
             weight_decay=settings.weight_decay,
+            nesterov=settings.nesterov,
         )
         self.scheduler = _schedule(self.optimizer, settings, steps)
 
