@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import sys
 import tomllib
 from pathlib import Path
@@ -41,5 +42,5 @@ def test_named_packages_are_those_of_the_extras():
     settings = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())
     extras = settings["project"]["optional-dependencies"]
     for extra, packages in _extras._PACKAGES.items():
-        for package in packages.split(" and "):
+        for package in re.split(", | and ", packages):
             assert any(wanted.startswith(package) for wanted in extras[extra])

