@@ -18,6 +18,8 @@ CONDITIONS = (("clean", 0.0), ("symmetric", 0.4))
 NEEDS = {
     "features": "features",
     "labels": "labels",
+    "believed": "features and labels, once",
+    "difficulty": "features and labels, once",
     "label_confidence": "features and labels, once",
     "learner_outputs": "a forward pass of all candidates",
     "learner_losses": "a forward pass of all candidates",
@@ -35,6 +37,8 @@ WHEN = {
     "rho-loss": "wrong labels, and clean data for a reference model",
     "jest": "image-text pairs, with a good reference model",
     "coherence": "labels that may be wrong: the one to try first",
+    "balanced-curriculum": "clean labels or wrong ones, many epochs",
+    "curriculum": "to see what the order alone gives",
     "coherence-batch": "the same, where the whole data set cannot be searched",
 }
 

@@ -40,7 +40,7 @@ from torch import Tensor
 
 from saln.errors import InputError
 from saln.randomness import derive_generator
-from saln.selection.candidates import Candidates, PairEmbeddings, Selection
+from saln.selection.candidates import CLASS_NUMBERS, Candidates, PairEmbeddings, Selection
 from saln.selection.contract import Selector, parameters_of
 
 __all__ = ["SelectorConformance", "check_selector", "example_candidates"]
@@ -81,6 +81,8 @@ def example_candidates(
         label_confidence=torch.rand(n, generator=generator).to(dtype),
         learner_embeddings=PairEmbeddings(draw(n, 4), draw(n, 4), scale=2.0, bias=-1.0),
         reference_embeddings=PairEmbeddings(draw(n, 4), draw(n, 4), scale=3.0, bias=-2.0),
+        believed=torch.randint(0, classes, (n,), generator=generator),
+        difficulty=draw(n).abs(),
     )
 
 
@@ -238,7 +240,7 @@ class SelectorConformance:
         )
 
     def _floating(self) -> list[str]:
-        return sorted(self.make().requires - {"labels"})
+        return sorted(self.make().requires - CLASS_NUMBERS)
 
     def test_describes_itself(self) -> None:
         """A summary of one line, and only requirements that candidates can meet."""

@@ -181,6 +181,7 @@ def test_list_names_everything(run):
     for name in ("digits", "hf:NAME-OR-PATH", "efficientnet-lite0", "resnet18", "standard",
                  "uniform", "saln", "jest", "rho-loss", "top-loss", "infobatch", "k-center",
                  "facility-location", "rs2", "coherence", "coherence-batch",
+                 "balanced-curriculum", "curriculum",
                  "paper-oxford-pet", "offline-cifar10"):  # fmt: skip
         assert re.search(rf"(^|\s){re.escape(name)}[\s,]", out), name
 

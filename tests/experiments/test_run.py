@@ -116,7 +116,7 @@ def test_every_arm_counts_its_own_work(config):
         assert (seconds["score"] > 0) == (scored > 0)
         assert (seconds["reference"] > 0) == (arm in ("jest", "rho-loss"))
         assert (seconds["features"] > 0) == bool(
-            selector.requires & {"features", "label_confidence"}
+            selector.requires & {"features", "label_confidence", "difficulty"}
         )
     assert arms["standard"]["one_off_examples"] == arms["uniform"]["one_off_examples"]
     assert set(arms["uniform"]["one_off_examples"].values()) == {0}

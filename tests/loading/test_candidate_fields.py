@@ -326,3 +326,54 @@ def test_offline_labels_in_memory(tmp_path):
 def test_a_wrong_keyword_is_named_with_those_close_to_it(kind, keyword, message, tmp_path):
     with pytest.raises(TypeError, match=message):
         OWNERS[kind](ROWS, saln.Uniform(), tmp_path, **{keyword: 1})
+
+
+# Features that tell the classes apart.
+CLEAR = ROWS + 4 * np.eye(WIDTH, dtype=np.float32)[LABELS]
+
+
+class Taught(saln.Selector):
+    requires = frozenset({"believed", "difficulty", "label_confidence"})
+    summary = "all that a teacher knows"
+
+    def choose(self, candidates, k, generator):
+        return saln.Selection(torch.arange(k))
+
+
+def taught(features, **options):
+    fields = CandidateFields(features, selector=Taught(), owner="X", **options)
+    return fields.candidates(torch.arange(5, 25))
+
+
+def test_a_teacher_is_made_where_it_is_asked_for_or_taken_as_it_is():
+    teacher = saln.features_as_teacher(CLEAR, LABELS)
+    for found in (taught(CLEAR, labels=LABELS), taught(N, teacher=teacher)):
+        assert torch.equal(found.believed, teacher.believed[5:25])
+        assert torch.equal(found.difficulty, teacher.difficulty[5:25])
+        assert torch.equal(found.label_confidence, teacher.beliefs.confidence[5:25])
+    # What is said otherwise of the labels holds.
+    given = np.linspace(0, 1, N)
+    found = taught(N, teacher=teacher, label_confidence=given)
+    assert found.label_confidence.tolist() == given[5:25].tolist()
+
+
+@pytest.mark.parametrize(
+    ("features", "options", "message"),
+    [
+        (CLEAR, {}, "Taught requires believed; .*or labels, of which it is made"),
+        (N, {"labels": LABELS}, "Taught requires believed; give them to X"),
+        (N, {"teacher": "features"}, "teacher='str' is not allowed; give what saln"),
+        (N + 1, {"teacher": True}, "61 examples but 60 examples that the teacher knows"),
+    ],
+)
+def test_a_teacher_that_does_not_fit_is_refused(features, options, message):
+    if options.get("teacher") is True:
+        options = {"teacher": saln.features_as_teacher(CLEAR, LABELS)}
+    with pytest.raises(InputError, match=message):
+        taught(features, **options)
+
+
+def test_a_teacher_that_knows_little_says_so():
+    noise = np.random.default_rng(0).normal(size=(N, 3))
+    with pytest.warns(UserWarning, match="the teacher knows little: these features"):
+        taught(noise, labels=np.arange(N) % 3)

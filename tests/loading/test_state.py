@@ -19,15 +19,24 @@ import saln
 from saln.errors import InputError
 from saln.loading.filter_schedule import FilterSchedule
 from saln.loading.selected_batches import SelectedBatches
-from saln.selection import RS2, SALN, InfoBatch, Uniform
+from saln.selection import RS2, SALN, BalancedCurriculum, InfoBatch, Uniform
 
 EPOCHS = 3
-SELECTORS = {"uniform": Uniform, "saln": SALN, "rs2": RS2, "infobatch": InfoBatch}
+SELECTORS = {
+    "uniform": Uniform,
+    "saln": SALN,
+    "rs2": RS2,
+    "infobatch": InfoBatch,
+    "balanced-curriculum": lambda: BalancedCurriculum(epochs=EPOCHS),
+}
+LABELS = np.arange(90) % 3
+CLEAR = np.eye(3)[LABELS] + np.random.Generator(np.random.PCG64(2)).normal(0, 0.3, (90, 3))
+TEACHER = saln.features_as_teacher(CLEAR, LABELS)
 
 
 def sampler(name="uniform", **changes):
     features = np.random.Generator(np.random.PCG64(1)).random((90, 5))
-    options = {"batch_size": 3, "filter_ratio": 0.8, "seed": 7, "ahead": 0}
+    options = {"batch_size": 3, "filter_ratio": 0.8, "seed": 7, "ahead": 0, "teacher": TEACHER}
     return SelectedBatches(features, selector=SELECTORS[name](), **(options | changes))
 
 

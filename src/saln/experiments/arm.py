@@ -23,7 +23,7 @@ from saln.errors import InputError
 from saln.messages import not_allowed, shown
 from saln.selection import Selector, Uniform
 from saln.selection.coherence import Judge, judge_of
-from saln.selection.contract import kept_values
+from saln.selection.contract import TAUGHT, kept_values
 from saln.selection.hyperparameters import (
     DIGEST,
     REQUIRED,
@@ -140,7 +140,7 @@ class Arm:
     @property
     def needs_teacher(self) -> bool:
         """Whether it asks what the features say of each example."""
-        return bool(self.requires & {"believed", "difficulty"})
+        return bool(self.requires & TAUGHT)
 
     @property
     def needs_features(self) -> bool:

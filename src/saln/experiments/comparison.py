@@ -225,6 +225,7 @@ class Comparison:
                 len(view) if features is None else features,
                 labels=shared.data.train.labels,
                 label_confidence=None if confidence is None else confidence.values,
+                teacher=shared.teacher if arm.needs_teacher else None,
                 filter_ratio=0.0 if arm.keeps_all else self.filter_schedule,
                 ahead=0,  # every second of choosing counts, none is hidden behind training
                 **options,
@@ -242,6 +243,7 @@ class Comparison:
             indices="indices",
             reference_outputs=None if shared.reference is None else shared.reference.outputs,
             features=features,
+            teacher=shared.teacher if arm.needs_teacher else None,
             device=self.device,
             **options,
         )

@@ -17,11 +17,12 @@ from saln.errors import InputError
 from saln.features.store import FeatureStore
 from saln.labels.beliefs import LabelBeliefs
 from saln.labels.judge import judge_labels
+from saln.labels.teacher import FeatureTeacher, features_as_teacher
 from saln.loading.mmap_rows import MmapRows
 from saln.messages import not_allowed
 from saln.selection.candidates import Candidates
 from saln.selection.coherence import judge_of
-from saln.selection.contract import BEFORE_LOADING, Selector
+from saln.selection.contract import BEFORE_LOADING, TAUGHT, Selector
 from saln.selection.neighbor_beliefs import NeighborBeliefs, store_beliefs
 from saln.selection.registry import SELECTORS, read_selector
 
@@ -93,6 +94,9 @@ class CandidateFields:
             judge: ``"labels"`` (or ``"judge"``) for the first, ``"neighbors"`` for the second.
             Where nothing is given, but features and labels are, the selector's own ``judge`` is
             asked, which is the second where it names none. Nothing is written.
+        teacher: What :func:`saln.features_as_teacher` gave, for selectors that require
+            ``believed`` or ``difficulty``; made here where features and labels are given. Its
+            beliefs say how likely each label is right, where nothing else does.
         selector: Reads them.
         owner: Who asks, for messages.
         requires: What to hold; by default all that the selector requires of them.
@@ -116,11 +120,12 @@ class CandidateFields:
         labels: Any = None,
         label_confidence: Any = None,
         *,
+        teacher: FeatureTeacher | None = None,
         selector: Selector,
         owner: str,
         requires: Collection[str] | None = None,
     ) -> None:
-        requires = selector.requires & BEFORE_LOADING if requires is None else requires
+        requires = selector.requires & BEFORE_LOADING if requires is None else frozenset(requires)
         store = features if isinstance(features, FeatureStore) else None
         self._length: int | None = None
         self._counted = "examples"  # what the other fields must have as many of
@@ -140,11 +145,20 @@ class CandidateFields:
         elif store is not None:
             labels = store.labels
         by_name = {"features": array, "labels": labels}
+        judged = requires & (TAUGHT | {"label_confidence"})
+        if store is None and array is not None and judged:
+            _check_finite("features", MmapRows(array))  # before they are judged by
+        rows = array if store is None else store
+        if teacher is not None or requires & TAUGHT:
+            taught = _taught(teacher, rows, labels)
+            if taught:
+                self._check_length(taught["believed"], "examples that the teacher knows")
+            by_name |= taught
+            # The beliefs of the teacher, where nothing else says how likely a label is right.
+            if label_confidence is None and requires & TAUGHT:
+                label_confidence = taught.get("label_confidence")
         # What is given is checked even where it is not required; nothing is judged for nothing.
         if label_confidence is not None or "label_confidence" in requires:
-            if store is None and array is not None and "label_confidence" in requires:
-                _check_finite("features", MmapRows(array))  # before they are judged by
-            rows = array if store is None else store
             judge = label_confidence
             if judge is None and array is not None and labels is not None:
                 judge = judge_of(selector)
@@ -156,7 +170,7 @@ class CandidateFields:
         for name in sorted(requires):
             values = by_name.get(name)
             if values is None:
-                made_of_labels = name == "label_confidence" and array is not None
+                made_of_labels = name in judged and array is not None
                 raise InputError(
                     f"{type(selector).__name__} requires {name}; give them to {owner}"
                     + (", or labels, of which it is made" if made_of_labels else "")
@@ -225,6 +239,26 @@ def as_rows(features: Any) -> npt.NDArray[Any] | Any:
             "an example"
         )
     return features
+
+
+def _taught(teacher: Any, features: Any, labels: Any) -> dict[str, Tensor]:
+    """What a teacher knows of every example, by field; nothing where nothing makes one."""
+    if teacher is None and features is not None and labels is not None:
+        teacher = features_as_teacher(features, labels)
+    if teacher is None:
+        return {}
+    if not isinstance(teacher, FeatureTeacher):
+        what = "what saln.features_as_teacher gave, or None"
+        raise not_allowed("teacher", type(teacher).__name__, what)
+    if not teacher.beliefs.informative:
+        # At the line that made what chooses.
+        warnings.warn(f"the teacher knows little: {teacher.beliefs.message}", stacklevel=5)
+    return {
+        "believed": teacher.believed,
+        "difficulty": teacher.difficulty,
+        # NaN: there is no label, or there are no features.
+        "label_confidence": teacher.beliefs.confidence.nan_to_num(nan=0.0),
+    }
 
 
 def _confidence(

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from saln.data.arguments import as_whole
 from saln.distributed import Sharing, same_on_all_ranks, share_bounds
 from saln.errors import InputError
+from saln.labels.teacher import FeatureTeacher
 from saln.loading.batch_choice import BatchChoice, Phase, no_phase
 from saln.loading.batch_tree import Key, cut, move
 from saln.loading.candidate_fields import CandidateFields
@@ -22,7 +23,7 @@ from saln.loading.learner_position import LearnerPosition, digest
 from saln.loading.network_outputs import BatchReader, device_of
 from saln.randomness import derive_generator
 from saln.selection.candidates import Candidates, Selection
-from saln.selection.contract import Selector
+from saln.selection.contract import BEFORE_LOADING, Selector
 
 
 class LearnerSelectedOptions(RankOptions, total=False):
@@ -48,6 +49,8 @@ class LearnerSelectedOptions(RankOptions, total=False):
     label_confidence: Any
     """How likely each label is right, or who judges that: as SelectedBatches takes it. Labels are
     judged where ``features`` is a store, which holds them."""
+    teacher: FeatureTeacher | None
+    """What :func:`saln.features_as_teacher` gave, for selectors that ask a teacher."""
     device: torch.device | str | None
     """Where batches go; by default where the learner's parameters are."""
     autocast: torch.dtype | None
@@ -166,9 +169,10 @@ class LearnerSelected(BatchChoice):
         self.fields = CandidateFields(
             features,
             label_confidence=options.get("label_confidence"),
+            teacher=options.get("teacher"),
             selector=self.selector,
             owner="LearnerSelected",
-            requires=self.selector.requires & {"features", "label_confidence"},
+            requires=self.selector.requires & (BEFORE_LOADING - {"labels"}),
         )
         has_rows = bool(self.fields.rows) or hasattr(features, "__len__")
         if has_rows and self.reader.indices is None:

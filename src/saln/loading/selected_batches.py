@@ -14,6 +14,7 @@ from saln.data.arguments import as_whole
 from saln.data.items import MapStyle
 from saln.errors import InputError
 from saln.features.store import FeatureStore
+from saln.labels.teacher import FeatureTeacher
 from saln.loading.batch_choice import ChoiceBeforeLoading, Phase, no_phase
 from saln.loading.batch_iterator import BatchIterator
 from saln.loading.candidate_fields import as_indices
@@ -30,6 +31,9 @@ from saln.selection.contract import Selector
 class SelectedBatchesOptions(RankOptions, total=False):
     """What :class:`SelectedBatches` takes besides."""
 
+    teacher: FeatureTeacher | None
+    """What :func:`saln.features_as_teacher` gave, for selectors that ask a teacher; by default made
+    of features and labels where the selector does."""
     dataset: MapStyle | None
     """What will be loaded; checked against the store that ``features`` is, or by its length."""
     ahead: int
@@ -116,6 +120,7 @@ class SelectedBatches(ChoiceBeforeLoading, Sampler[list[int]]):
         self.ahead = as_whole(options.get("ahead", 2), "ahead", 0)
         self.phase = options.get("phase", no_phase)
         known = {"features": features, "labels": labels, "label_confidence": label_confidence}
+        known["teacher"] = options.get("teacher")
         ranks = (options.get("rank"), options.get("world_size"))
         super().__init__(selector, batch_size, filter_ratio, seed, ranks, known)
         self.length = len(self.fields)

@@ -11,6 +11,7 @@ from torch.utils.data import IterableDataset
 from saln.data.arguments import as_whole
 from saln.distributed import Rank
 from saln.errors import InputError
+from saln.labels.teacher import FeatureTeacher
 from saln.loading.batch_choice import ChoiceBeforeLoading
 from saln.loading.epoch_setter import refuse_sharing_by_accelerate
 from saln.loading.filter_schedule import FilterSchedule
@@ -36,6 +37,8 @@ class SelectedStreamOptions(RankOptions, total=False):
     """(N,); by default the store's."""
     label_confidence: Any
     """How likely each label is right, or who judges that: as SelectedBatches takes it."""
+    teacher: FeatureTeacher | None
+    """What :func:`saln.features_as_teacher` gave: as SelectedBatches takes it."""
     decode: Callable[[Any], Any] | None
     """Called with the raw sample, or the whole dict, of each kept sample."""
     collate: Callable[[list[Any]], Any] | None
@@ -123,7 +126,7 @@ class SelectedStream(ChoiceBeforeLoading, IterableDataset[Any]):
             allowed = "those of 'workers' and 'ranks' among whom the source shares itself out"
             raise not_allowed("already_split", self.already_split, allowed)
         known = {"features": features, "labels": options.get("labels")}
-        known["label_confidence"] = options.get("label_confidence")
+        known |= {name: options.get(name) for name in ("label_confidence", "teacher")}
         ranks = (options.get("rank"), options.get("world_size"))
         super().__init__(selector, batch_size, filter_ratio, seed, ranks, known)
         self.source = source

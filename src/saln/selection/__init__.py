@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from saln._lazy import lazy_names
 
 if TYPE_CHECKING:
+    from saln.selection.balanced_curriculum import BalancedCurriculum
     from saln.selection.candidates import (
         Candidates,
         PairEmbeddings,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     )
     from saln.selection.coherence import BatchCoherence, Coherence
     from saln.selection.contract import Selector
+    from saln.selection.curriculum import Curriculum
     from saln.selection.facility_location import FacilityLocation
     from saln.selection.hyperparameters import Bounds, check_hyperparameters
     from saln.selection.infobatch import InfoBatch
@@ -46,8 +48,10 @@ else:
         "saln.selection.candidates": (
             *("Candidates", "PairEmbeddings", "Selection", "candidates_needed", "kept_count"),
         ),
+        "saln.selection.balanced_curriculum": ("BalancedCurriculum",),
         "saln.selection.coherence": ("BatchCoherence", "Coherence"),
         "saln.selection.contract": ("Selector",),
+        "saln.selection.curriculum": ("Curriculum",),
         "saln.selection.facility_location": ("FacilityLocation",),
         "saln.selection.hyperparameters": ("Bounds", "check_hyperparameters"),
         "saln.selection.infobatch": ("InfoBatch",),
@@ -67,10 +71,12 @@ __all__ = [
     "RS2",
     "SALN",
     "SELECTORS",
+    "BalancedCurriculum",
     "BatchCoherence",
     "Bounds",
     "Candidates",
     "Coherence",
+    "Curriculum",
     "FacilityLocation",
     "ImageTextJEST",
     "InfoBatch",

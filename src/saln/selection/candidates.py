@@ -17,12 +17,14 @@ from saln.errors import InputError
 
 # Types that int64 holds without loss; bool is a mask, which no index is.
 _WHOLE = frozenset({torch.int8, torch.int16, torch.int32, torch.uint8, torch.uint16, torch.uint32})
+# Fields that hold class numbers; all others are floating.
+CLASS_NUMBERS = frozenset({"labels", "believed"})
 
 
 def _as_tensor(values: Any, name: str) -> Tensor:
     """Values that somebody gave for a field, as a tensor; labels as class numbers."""
     array = as_array(values, f"candidates' {name}")
-    if name == "labels":
+    if name in CLASS_NUMBERS:
         return torch.from_numpy(as_labels(array, array.shape)[0])
     if array.dtype.kind not in "fiub":
         raise InputError(f"candidates' {name} are {array.dtype} {array.shape}; give numbers")
@@ -83,6 +85,9 @@ class Candidates:
         learner_losses: floating, (n,).
         reference_losses: floating, (n,).
         label_confidence: floating, (n,): how likely each label is right.
+        believed: int64, (n,): the class that is believed by label and features.
+        difficulty: floating, (n,): what the features as a teacher
+            (:func:`saln.features_as_teacher`) lose on that class.
         learner_embeddings: The learner's two embeddings of ``n`` pairs.
         reference_embeddings: The reference model's.
     """
@@ -95,6 +100,8 @@ class Candidates:
     learner_losses: Tensor | None = None
     reference_losses: Tensor | None = None
     label_confidence: Tensor | None = None
+    believed: Tensor | None = None
+    difficulty: Tensor | None = None
     learner_embeddings: PairEmbeddings | None = None
     reference_embeddings: PairEmbeddings | None = None
 
@@ -104,10 +111,11 @@ class Candidates:
             if value is not None and not isinstance(value, Tensor | PairEmbeddings):
                 object.__setattr__(self, known.name, _as_tensor(value, known.name))
         # Labels of other types mean the same classes where they are whole numbers.
-        labels = self.labels
-        if labels is not None and (labels.dtype != torch.int64 or labels.ndim != 1):
-            numbers, _ = as_labels(labels, tuple(self.indices.shape))
-            object.__setattr__(self, "labels", torch.from_numpy(numbers).to(labels.device))
+        for name in ("labels", "believed"):
+            labels = getattr(self, name)
+            if labels is not None and (labels.dtype != torch.int64 or labels.ndim != 1):
+                numbers, _ = as_labels(labels, tuple(self.indices.shape))
+                object.__setattr__(self, name, torch.from_numpy(numbers).to(labels.device))
         if self.indices.dtype in _WHOLE:
             object.__setattr__(self, "indices", self.indices.long())
         if self.indices.ndim != 1 or self.indices.dtype != torch.int64:

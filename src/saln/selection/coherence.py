@@ -16,7 +16,7 @@ from torch import Tensor
 
 from saln.errors import InputError
 from saln.selection.candidates import Candidates, Selection
-from saln.selection.contract import Selector
+from saln.selection.contract import TAUGHT, Selector
 from saln.selection.hyperparameters import Bounds, check_hyperparameters
 from saln.selection.neighbor_beliefs import beliefs_by_neighbors
 from saln.selection.sampling import gumbel_top_k
@@ -62,11 +62,25 @@ def _similarities(features: Tensor) -> Tensor:
     return (unit @ unit.T).fill_diagonal_(-torch.inf)
 
 
-def _keep(confidence: Tensor, k: int, generator: torch.Generator, power: float = 1.0) -> Selection:
-    tiny = torch.finfo(torch.float64).tiny
+def _log(confidence: Tensor) -> Tensor:
     # A confidence of 0 is drawn last, not never: k are always found.
-    logits = power * confidence.double().clamp_min(tiny).log()
-    return Selection(gumbel_top_k(logits, k, generator), scores=confidence.cpu())
+    return confidence.double().clamp_min(torch.finfo(torch.float64).tiny).log()
+
+
+def log_confidence(candidates: Candidates) -> Tensor:
+    """The logarithm of how likely each label is right: float64, (n,), finite.
+
+    Raises:
+        InputError: A confidence below 0.
+    """
+    confidence = candidates.need("label_confidence")
+    if bool((confidence < 0).any()):
+        row = int((confidence < 0).nonzero()[0])
+        raise InputError(
+            f"label_confidence of candidate {row} is {float(confidence[row]):g}; "
+            "give probabilities, 0 to 1"
+        )
+    return _log(confidence)
 
 
 class Coherence(Selector):
@@ -110,20 +124,18 @@ class Coherence(Selector):
         Raises:
             InputError: A confidence below 0.
         """
+        logits = self.power * log_confidence(candidates)
         confidence = candidates.need("label_confidence")
-        if bool((confidence < 0).any()):
-            row = int((confidence < 0).nonzero()[0])
-            raise InputError(
-                f"label_confidence of candidate {row} is {float(confidence[row]):g}; "
-                "give probabilities, 0 to 1"
-            )
-        return _keep(confidence, k, generator, self.power)
+        return Selection(gumbel_top_k(logits, k, generator), scores=confidence.cpu())
 
 
 def judge_of(selector: Selector) -> Judge | None:
     """Who is to say how likely labels are right; None for a selector that does not ask."""
     if "label_confidence" not in selector.requires:
         return None
+    # Who asks the teacher has the teacher's judge, whose beliefs are there already.
+    if selector.requires & TAUGHT:
+        return "labels"
     return selector.judge if isinstance(selector, Coherence) else "neighbors"
 
 
@@ -175,4 +187,5 @@ class BatchCoherence(Selector):
             calibrated=False,
             search=search,
         )
-        return _keep(beliefs.confidence, k, generator)
+        confidence = beliefs.confidence
+        return Selection(gumbel_top_k(_log(confidence), k, generator), scores=confidence.cpu())

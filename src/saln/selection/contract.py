@@ -21,13 +21,15 @@ from torch import Tensor
 
 from saln.data.arguments import as_whole, check_finite
 from saln.errors import InputError
-from saln.selection.candidates import Candidates, Selection
+from saln.selection.candidates import CLASS_NUMBERS, Candidates, Selection
 
+# The fields that the features as a teacher give.
+TAUGHT = frozenset({"believed", "difficulty"})
 # The fields that are known of a candidate before its image is read.
-BEFORE_LOADING = frozenset({"features", "labels", "label_confidence"})
+BEFORE_LOADING = frozenset({"features", "labels", "label_confidence"}) | TAUGHT
 
 # Fields of one number an example; the others are rows.
-_FLAT = frozenset({"labels", "learner_losses", "reference_losses", "label_confidence"})
+_FLAT = CLASS_NUMBERS | {"learner_losses", "reference_losses", "label_confidence", "difficulty"}
 
 
 def parameters_of(kind: type[Selector]) -> tuple[str, ...]:
@@ -207,14 +209,15 @@ class Selector(abc.ABC):
                 f"{who} needs {name} of shape {expected}, not {tuple(value.shape)}; "
                 f"give one {'number' if name in _FLAT else 'row'} an example"
             )
-        if name == "labels":
+        if name in CLASS_NUMBERS:
             if value.dtype != torch.int64:
-                raise InputError(f"{who} needs int64 labels, not {value.dtype}; call .long()")
+                raise InputError(f"{who} needs int64 {name}, not {value.dtype}; call .long()")
             if bool((value < 0).any()):
                 row = int((value < 0).nonzero()[0])
+                what = "label" if name == "labels" else "believed class"
                 raise InputError(
-                    f"the label of candidate {row} is {int(value[row])}; give 0 or more, and leave "
-                    "out what has no class"
+                    f"the {what} of candidate {row} is {int(value[row])}; give 0 or more, and "
+                    "leave out what has no class"
                 )
             return
         if not value.is_floating_point():

@@ -1,4 +1,4 @@
-"""One number for each example, learned in one epoch and used from the next."""
+"""What a selector knows when an epoch begins: a number an example, and how far training is."""
 
 from __future__ import annotations
 
@@ -64,3 +64,35 @@ class EpochMemory:
             )
         self.epoch = None if state["epoch"] < 0 else int(state["epoch"])
         self.known, self._next = state["known"].clone(), state["next"].clone()
+
+
+class TrainingShare:
+    """Which share of the training is done, for selectors that plan over the epochs of a run.
+
+    Args:
+        epochs: Of the run, counted from 1; None where nobody knows.
+    """
+
+    def __init__(self, epochs: int | None) -> None:
+        self.epochs = epochs
+        self.epoch: int | None = None
+
+    @property
+    def done(self) -> float:
+        """In [0, 1], in the middle of the epoch that has begun; one half where that is unknown."""
+        if self.epochs is None or self.epoch is None:
+            return 0.5
+        return min(max((self.epoch - 0.5) / self.epochs, 0.0), 1.0)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The epoch."""
+        return {"epoch": -1 if self.epoch is None else self.epoch}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on from a saved state; InputError where it is of another kind."""
+        if set(state) != {"epoch"}:
+            raise InputError(
+                f"the selector's state holds {', '.join(sorted(state)) or 'nothing'}, expected "
+                "epoch; it was saved by another selector"
+            )
+        self.epoch = None if state["epoch"] < 0 else int(state["epoch"])

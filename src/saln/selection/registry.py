@@ -27,8 +27,10 @@ from typing import Any, NamedTuple
 from saln.converter import split_commas
 from saln.errors import InputError
 from saln.messages import shown
+from saln.selection.balanced_curriculum import BalancedCurriculum
 from saln.selection.coherence import BatchCoherence, Coherence
 from saln.selection.contract import Selector
+from saln.selection.curriculum import Curriculum
 from saln.selection.facility_location import FacilityLocation
 from saln.selection.hyperparameters import hyperparameters, make_selector, read_values
 from saln.selection.infobatch import InfoBatch
@@ -54,6 +56,8 @@ SELECTORS: dict[str, type[Selector]] = {
     "rs2": RS2,
     "coherence": Coherence,
     "coherence-batch": BatchCoherence,
+    "balanced-curriculum": BalancedCurriculum,
+    "curriculum": Curriculum,
 }
 
 

@@ -41,8 +41,13 @@ def gumbel_top_k(logits: Tensor, k: int, generator: torch.Generator) -> Tensor:
     ``exp(logits)``. Logits are floating, (n,); at least ``k`` of them are above ``-inf``, and
     others are never drawn. Gives int64, (k,), in the order of the draw.
     """
+    return torch.topk(gumbel_keys(logits, generator), k).indices
+
+
+def gumbel_keys(logits: Tensor, generator: torch.Generator) -> Tensor:
+    """Logits plus Gumbel noise: float64, (n,), on the CPU. Whose highest are kept is a draw."""
     # On the CPU and in float64: the same draw on every device and rank.
     uniform = torch.rand(len(logits), generator=generator, dtype=torch.float64)
     # 0 would give infinite noise; the smallest positive double stands for it.
     noise = -torch.log(-torch.log(uniform.clamp_min(torch.finfo(torch.float64).tiny)))
-    return torch.topk(logits.double().cpu() + noise, k).indices
+    return logits.double().cpu() + noise

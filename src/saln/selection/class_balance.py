@@ -1,0 +1,48 @@
+"""As many of each class as the candidates allow: quotas by the order inside of the classes."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def balanced_top_k(
+    keys: Tensor, classes: Tensor, k: int, generator: torch.Generator, *, share: float = 1.0
+) -> Tensor:
+    """Keeps the highest keys of every class, as many of each class as equal as can be.
+
+    A class of which there are too few gives all it has. Which classes give one more than others,
+    where ``k`` cannot be parted equally, is drawn: every set of them is equally likely.
+
+    Args:
+        keys: floating, (n,), finite.
+        classes: int64, (n,), at least 0.
+        k: How many to keep, 1 to n.
+        generator: Draws the classes that give one more.
+        share: Which share of the ``k``, rounded down, is parted so; the others are those with the
+            highest keys of what is left, of whatever class. In [0, 1].
+
+    Returns:
+        int64, (k,), on the CPU.
+    """
+    keys, classes = keys.cpu(), classes.cpu()
+    best_first = torch.argsort(keys, descending=True, stable=True)
+    count = int(share * k + 1e-9)
+    if count == 0:
+        return best_first[:k]
+    numbers, counts = torch.unique(classes, return_inverse=True, return_counts=True)[1:]
+    # By class, and inside of each by key, so that places are counted from where a class begins.
+    order = best_first[torch.argsort(numbers[best_first], stable=True)]
+    starts = torch.cumsum(counts, 0) - counts
+    rank = torch.empty_like(order)
+    rank[order] = torch.arange(len(order)) - starts[numbers[order]]
+    # First the best of every class, then the second best: the last round is cut by chance.
+    turn = torch.randperm(len(counts), generator=generator)
+    rounds = rank * len(counts) + turn[numbers]
+    parted = torch.argsort(rounds)[:count]
+    if len(parted) == k:
+        return parted
+    left = torch.ones(len(keys), dtype=torch.bool)
+    left[parted] = False
+    others = best_first[left[best_first]][: k - len(parted)]
+    return torch.cat([parted, others])
