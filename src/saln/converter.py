@@ -78,7 +78,7 @@ def from_text(text: str, kind: Any) -> Any:
     return convert(value, kind)
 
 
-def split_commas(text: str) -> list[str]:
+def split_commas(text: str, comma: str = ",") -> list[str]:
     """The parts of a text between its commas; those in brackets or quotes part nothing."""
     parts, depth, quote = [""], 0, ""
     for sign in text:
@@ -88,7 +88,7 @@ def split_commas(text: str) -> list[str]:
             depth += 1
         elif sign in ")]}":
             depth -= 1
-        if sign == "," and depth <= 0 and not quote:
+        if sign == comma and depth <= 0 and not quote:
             parts.append("")
         else:
             parts[-1] += sign

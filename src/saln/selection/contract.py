@@ -32,7 +32,7 @@ BEFORE_LOADING = frozenset({"features", "labels", "label_confidence"}) | TAUGHT
 _FLAT = CLASS_NUMBERS | {"learner_losses", "reference_losses", "label_confidence", "difficulty"}
 
 
-def parameters_of(kind: type[Selector]) -> tuple[str, ...]:
+def parameters_of(kind: type[Any]) -> tuple[str, ...]:
     """The names of the parameters that a kind of selector is made with."""
     parameters = inspect.signature(kind).parameters.values()
     several = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)

@@ -11,16 +11,17 @@ import re
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from saln.converter import allowed, convert, from_text
 from saln.errors import InputError
 from saln.messages import not_allowed, shown
-from saln.selection.contract import Selector, parameters_of
+from saln.selection.contract import parameters_of
 
 REQUIRED = inspect.Parameter.empty
 # Before the digest of a value that is longer than a label may hold; no text says such a value.
 DIGEST = "~"
+T = TypeVar("T")
 _WORDS = {"true": True, "false": False, "none": None}
 
 
@@ -134,7 +135,7 @@ def hyperparameters(kind: type[Any]) -> tuple[Hyperparameter, ...]:
     return tuple(found)
 
 
-def check_hyperparameters(selector: Selector, kind: type[Selector] | None = None) -> None:
+def check_hyperparameters(selector: Any, kind: type[Any] | None = None) -> None:
     """Gives each hyperparameter that a selector keeps the type that its annotation names.
 
     To be called by ``__post_init__`` of a dataclass, or at the end of ``__init__``.
@@ -156,7 +157,7 @@ def check_hyperparameters(selector: Selector, kind: type[Selector] | None = None
         object.__setattr__(selector, parameter.name, converted)  # many selectors are frozen
 
 
-def read_values(kind: type[Selector], name: str, texts: Mapping[str, str]) -> dict[str, Any]:
+def read_values(kind: type[Any], name: str, texts: Mapping[str, str]) -> dict[str, Any]:
     """The values that texts name, by hyperparameter of the selector ``name``; else InputError."""
     known = {parameter.name: parameter for parameter in hyperparameters(kind)}
     found = {}
@@ -172,7 +173,7 @@ def read_values(kind: type[Selector], name: str, texts: Mapping[str, str]) -> di
     return found
 
 
-def make_selector(kind: type[Selector], name: str, values: Mapping[str, Any]) -> Selector:
+def make_selector(kind: type[T], name: str, values: Mapping[str, Any]) -> T:
     """Makes a selector of a kind with values; InputError where one is missing or not allowed."""
     needed = [each.name for each in hyperparameters(kind) if each.default is REQUIRED]
     missing = [key for key in needed if key not in values]
@@ -189,7 +190,7 @@ def make_selector(kind: type[Selector], name: str, values: Mapping[str, Any]) ->
         ) from error
 
 
-def _listed(kind: type[Selector]) -> str:
+def _listed(kind: type[Any]) -> str:
     return "; ".join(map(str, hyperparameters(kind))) or "none"
 
 

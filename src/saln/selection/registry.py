@@ -109,10 +109,10 @@ def is_selector(found: Any) -> bool:
     return isinstance(found, type) and issubclass(found, Selector) and not inspect.isabstract(found)
 
 
-def split_selector(text: str) -> tuple[str, dict[str, str]]:
+def split_selector(text: str, what: str = "selector") -> tuple[str, dict[str, str]]:
     """Parts ``NAME``, ``NAME:KEY=VALUE``, ``NAME(KEY=VALUE, ...)``: the name, and text by key.
 
-    NAME may be MODULE:CLASS. Raises InputError for other texts.
+    NAME may be MODULE:CLASS. Raises InputError for other texts, which are no ``what``.
     """
     # Brackets before any "=": behind one they belong to a value, such as jest:layers=(1,2).
     call = re.fullmatch(r"([^(=]*)\((.*)\)", text, re.DOTALL)
@@ -131,7 +131,7 @@ def split_selector(text: str) -> tuple[str, dict[str, str]]:
         found[key] = value
     if not re.fullmatch(r"[^\W\d][\w.-]*(:[^\W\d][\w.]*)?", name):
         raise InputError(
-            f"{shown(text)} is no selector; write a NAME, NAME:KEY=VALUE, or with several "
+            f"{shown(text)} is no {what}; write a NAME, NAME:KEY=VALUE, or with several "
             "hyperparameters NAME(KEY=VALUE, KEY=VALUE), each once"
         )
     return name, found

@@ -19,6 +19,7 @@ from saln.messages import parameter
 from saln.randomness import seeded_globally
 from saln.training.cost_ledger import Ledger
 from saln.training.distributed_layers import SharedDraws
+from saln.training.losses import GIVEN_LABELS, Objective
 from saln.training.processes import ALONE, Processes
 
 SCHEDULES = ("constant", "cosine", "onecycle")
@@ -37,6 +38,7 @@ class TrainSettings:
         schedule: One of :data:`SCHEDULES`, stretched to the arm's own number of steps.
         seed: Of dropout and the like.
         evaluate_every: Measure after every this many epochs, and after the last.
+        objective: The loss that is trained, and so what ``batches.observe`` is told.
     """
 
     epochs: int
@@ -47,6 +49,7 @@ class TrainSettings:
     schedule: str = "constant"
     seed: int = 0
     evaluate_every: int = 1
+    objective: Objective = GIVEN_LABELS
 
 
 class Measure(NamedTuple):
@@ -121,7 +124,7 @@ class _Steps:
     def __init__(
         self, learner: nn.Module, settings: TrainSettings, steps: int, processes: Processes
     ) -> None:
-        self.learner, self.processes = learner, processes
+        self.learner, self.processes, self.objective = learner, processes, settings.objective
         # Where its weights are, a batch must be.
         self.device = next(learner.parameters()).device
         self.optimizer = torch.optim.SGD(
@@ -149,7 +152,7 @@ class _Steps:
         images, labels = batch.images.to(self.device), batch.labels.to(self.device)
         with SharedDraws(self.processes, len(images)):
             outputs = self.learner(images)
-        losses = cross_entropy(outputs, labels, reduction="none")
+        losses = self.objective(outputs, labels, batch.indices)
         weighted = losses if batch.weights is None else losses * batch.weights.to(self.device)
         loss = weighted.mean()
         # Of all ranks, so that all of them stop, or none.
@@ -179,7 +182,7 @@ def train(
     state: TrainState | None = None,
     processes: Processes = ALONE,
 ) -> Iterator[EpochResult]:
-    """Trains with SGD on cross-entropy and yields after every epoch.
+    """Trains with SGD on the objective of the settings and yields after every epoch.
 
     Nothing random outlives an epoch, so training that goes on from a state does what
     training without a break would have done.

@@ -1,0 +1,83 @@
+"""What the loss compares outputs with, and how: one number an example, before any weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy, one_hot
+
+# Given labels, int64 (m,), and positions in the training examples, int64 (m,) -> targets: class
+# numbers, int64 (m,), or shares of the classes, floating (m, C).
+TargetsOf = Callable[[Tensor, Tensor], Tensor]
+
+
+def generalized_cross_entropy(outputs: Tensor, targets: Tensor, q: float) -> Tensor:
+    """``(1 - p ** q) / q`` of the probability ``p`` of the right class, an example.
+
+    Between cross-entropy (``q`` near 0) and half the absolute error (``q = 1``), which wrong labels
+    move less: Zhang and Sabuncu, Generalized Cross Entropy Loss for Training Deep Neural Networks
+    with Noisy Labels, 2018, equation 6.
+
+    Args:
+        outputs: floating, (m, C): logits.
+        targets: int64, (m,): classes; or floating, (m, C): shares of them, by which the losses of
+            the classes are weighed.
+        q: In (0, 1].
+
+    Returns:
+        floating, (m,).
+    """
+    # By expm1, as 1 - p ** q has lost its digits where q is small.
+    losses = torch.expm1(q * torch.log_softmax(outputs, dim=1)) / -q
+    if not targets.is_floating_point():
+        return losses.gather(1, targets[:, None])[:, 0]
+    return (losses * targets).sum(dim=1)
+
+
+@dataclass(frozen=True)
+class Objective:
+    """The loss of a training step; without arguments cross-entropy of the labels as given.
+
+    Attributes:
+        targets: What the outputs are compared with; None: the given labels.
+        smoothing: The share of every target that all classes get alike, in [0, 1].
+        q: Of :func:`generalized_cross_entropy`; None: cross-entropy.
+    """
+
+    targets: TargetsOf | None = None
+    smoothing: float = 0.0
+    q: float | None = None
+
+    def __call__(self, outputs: Tensor, labels: Tensor, indices: Tensor) -> Tensor:
+        """The loss of each example: floating, (m,).
+
+        Args:
+            outputs: floating, (m, C): logits.
+            labels: int64, (m,): as given.
+            indices: int64, (m,): which of the training examples they are; on any device.
+        """
+        targets = labels
+        if self.targets is not None:
+            targets = self.targets(labels, indices).to(outputs.device)
+        if self.q is None and not targets.is_floating_point():
+            return cross_entropy(outputs, targets, reduction="none", label_smoothing=self.smoothing)
+        if self.smoothing:
+            targets = _smoothed(targets, outputs.shape[1], self.smoothing)
+        if targets.is_floating_point():
+            targets = targets.to(outputs.dtype)
+        if self.q is None:
+            return cross_entropy(outputs, targets, reduction="none")
+        return generalized_cross_entropy(outputs, targets, self.q)
+
+
+def _smoothed(targets: Tensor, classes: int, share: float) -> Tensor:
+    if not targets.is_floating_point():
+        targets = one_hot(targets, classes).float()
+    return (1 - share) * targets + share / classes
+
+
+# What every arm trains with that names nothing else.
+GIVEN_LABELS = Objective()
