@@ -21,6 +21,7 @@ def _list(settings: ListSettings) -> int:
     from saln.experiments.config import load_preset, preset_names
     from saln.features.network_registry import NETWORKS
     from saln.features.text_encoders import TEXT_ENCODERS
+    from saln.training.changes import listed_changes
 
     console = open_console()
 
@@ -38,6 +39,8 @@ def _list(settings: ListSettings) -> int:
     section("text encoders (--backbone of saln labels)", TEXT_ENCODERS.help())
     arms = {name: text.replace("\n", "\n      ") for name, text in listed_arms()}
     section("arms (--methods)", arms)
+    changes = {name: text.replace("\n", "\n      ") for name, text in listed_changes()}
+    section("changes of an arm's training (--methods ARM+CHANGE+CHANGE)", changes)
     presets = {}
     for name in preset_names():
         preset = load_preset(name)

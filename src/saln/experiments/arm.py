@@ -1,12 +1,14 @@
 """An arm: one way of training in a comparison, described once.
 
-Every arm trains with the cross-entropy of the labels as they are; what differs is its selector.
-``standard`` keeps everything; `uniform` is the control that every selector must beat.
+What differs is its selector, and changes of training: ``coherence+gce(q=0.7)+ema``. Without any an
+arm trains with the cross-entropy of the labels as they are. ``standard`` keeps everything;
+`uniform` is the control that every selector must beat.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import hashlib
 import re
@@ -27,7 +29,6 @@ from saln.selection.contract import TAUGHT, kept_values
 from saln.selection.hyperparameters import (
     DIGEST,
     REQUIRED,
-    Hyperparameter,
     hyperparameters,
     is_text,
     make_selector,
@@ -42,6 +43,7 @@ from saln.selection.registry import (
     name_of,
     split_selector,
 )
+from saln.training.changes import CHANGES, Change, ordered, read_change
 
 # Longer ones are cut: with "-seed0.pt" behind it a label is the name of a file.
 LONGEST_LABEL = 120
@@ -84,13 +86,16 @@ class Arm:
     values: Mapping[str, Any] = field(default_factory=dict)
     keeps_all: bool = False  # Whether every candidate gets a gradient, so that nothing is chosen
     is_baseline: bool = False  # Whether every other arm is compared with it
+    changes: tuple[Change, ...] = ()  # Of training, in the order of their registry
+    # What the run's settings change of every arm that names nothing of the kind: no part of it
+    usual: tuple[Change, ...] = field(default=(), compare=False)
 
     def __str__(self) -> str:
         return self.label
 
     @property
     def label(self) -> str:
-        """What it is called in rows, files and the report: its name and ``values``.
+        """What it is called in rows, files and the report: its name, ``values`` and ``changes``.
 
         Safe as a part of a file's name; the same in every run.
         """
@@ -109,8 +114,11 @@ class Arm:
             return None
 
     def _written(self, text: Any, comma: str) -> str:
-        said = comma.join(f"{name}={text(value)}" for name, value in self.values.items())
-        return f"{self.name}({said})" if said else self.name
+        parts = []
+        for each in (self, *self.changes):
+            said = comma.join(f"{name}={text(value)}" for name, value in each.values.items())
+            parts.append(f"{each.name}({said})" if said else each.name)
+        return "+".join(parts)
 
     @property
     def summary(self) -> str:
@@ -118,9 +126,9 @@ class Arm:
         return "every example, every epoch; no selection" if self.keeps_all else self.kind.summary
 
     @property
-    def hyperparameters(self) -> tuple[Hyperparameter, ...]:
-        """Those that may be set, with types, defaults and bounds."""
-        return () if self.keeps_all else hyperparameters(self.kind)
+    def all_changes(self) -> tuple[Change, ...]:
+        """Its own and the usual ones."""
+        return ordered((*self.changes, *self.usual), self.label)
 
     @functools.cached_property
     def requires(self) -> frozenset[str]:
@@ -140,7 +148,8 @@ class Arm:
     @property
     def needs_teacher(self) -> bool:
         """Whether it asks what the features say of each example."""
-        return bool(self.requires & TAUGHT)
+        asks = any(change.says_targets for change in self.all_changes)
+        return asks or bool(self.requires & TAUGHT)
 
     @property
     def needs_features(self) -> bool:
@@ -175,7 +184,7 @@ Method = str | Arm | Selector | type[Selector]
 
 def keeps_all(label: str) -> bool:
     """Whether the arm of a label chooses nothing; also of labels that are not known here."""
-    return label == STANDARD.label
+    return label == STANDARD.label or label.startswith(f"{STANDARD.label}+")
 
 
 def known_arms() -> dict[str, Arm]:
@@ -216,10 +225,34 @@ def as_methods(methods: Any) -> tuple[str | Arm, ...]:
     return tuple(found)
 
 
-def read_arm(method: Method) -> Arm:
-    """The arm of a name with hyperparameters, a selector, or selector's class; else InputError."""
-    if isinstance(method, Arm):
-        return method
+def read_arm(method: Method, *changes: Change) -> Arm:
+    """The arm of a text, a selector or a selector's class, with changes of training.
+
+    A text may name changes itself: ``uniform+gce(q=0.7)``. InputError where there is no such arm.
+    """
+    if isinstance(method, str):
+        method, *named = _split(method)
+        changes = (*map(read_change, named), *changes)
+    arm = method if isinstance(method, Arm) else _selecting(method)
+    if not changes:
+        return arm
+    both = ordered((*arm.changes, *changes), arm.label)
+    return dataclasses.replace(arm, changes=both, is_baseline=False)
+
+
+def _split(text: str) -> list[str]:
+    """The parts ``uniform``, ``gce(q=0.7)`` and ``ema`` of a text with ``+`` between them."""
+    parts: list[str] = []
+    for part in split_commas(text, "+"):
+        # Else it is the sign of a number, as in top-loss:beta=1e+3.
+        if parts and not part[:1].isalpha():
+            part = f"{parts.pop()}+{part}"
+        parts.append(part)
+    return parts
+
+
+def _selecting(method: str | Selector | type[Selector]) -> Arm:
+    """The arm of a selector, without changes."""
     if isinstance(method, Selector):
         kind, name, values = type(method), name_of(type(method)), _values_of(method)
     elif isinstance(method, type) and is_selector(method):
@@ -230,6 +263,8 @@ def read_arm(method: Method) -> Arm:
             if texts:
                 raise InputError(f"{shown(method)} is not allowed; it has no hyperparameters")
             return STANDARD
+        if name in CHANGES:
+            raise InputError(f"{shown(method)} is no arm by itself; give uniform+{shown(method)}")
         kind = find_selector(name, also=(STANDARD.name,))
         values = read_values(kind, name, texts)
         if ":" in name or "." in name:

@@ -23,6 +23,7 @@ from saln.loading.filter_schedule import FilterSchedule
 from saln.messages import Placeholder, not_allowed, parameter
 from saln.selection import Bounds, candidates_needed
 from saln.selection.hyperparameters import hyperparameters
+from saln.training.changes import Change, Targets
 
 # Of epochs and of a batch: more is a slip of the pen, and would take for ever to plan.
 MOST = 1_000_000
@@ -53,7 +54,8 @@ class Config:
         "standard", "uniform", "saln", "jest", "rho-loss", "top-loss", "coherence",
     )  # fmt: skip
     """The arms to train, with commas between: NAME, NAME:KEY=VALUE, NAME(KEY=VALUE, KEY=VALUE) or
-    MODULE:CLASS; in Python selectors and their classes, too."""
+    MODULE:CLASS, each with changes of training, NAME+CHANGE+CHANGE(KEY=VALUE); in Python
+    selectors and their classes, too."""
     learner: str = dataclasses.field(default="resnet18", metadata={"names": NETWORKS})
     """The network to train."""
     backbone: str = dataclasses.field(default="resnet50", metadata={"names": NETWORKS})
@@ -90,6 +92,11 @@ class Config:
     """How strongly SGD draws weights to 0."""
     nesterov: bool = False
     """SGD with Nesterov's momentum."""
+    targets: Literal["given", "beliefs", "features"] = "given"
+    """What the loss of an arm that names no targets compares outputs with: the labels as given, the
+    believed shares of the classes, or what the other examples' features and labels alone say."""
+    target_share: Annotated[float | None, Bounds(above=0, high=1)] = None
+    """The share of --targets in them, the rest being the given label; all when not given."""
     schedule: Literal["constant", "cosine", "onecycle"] = "constant"
     """How the learning rate moves over each arm's own steps."""
     label_noise: Annotated[float, SHARE] = 0.0
@@ -139,17 +146,30 @@ class Config:
             InputError: One that is not known or given twice, or none at all.
         """
         # Resolved when asked for, so that settings that name a package that is gone can be read.
-        arms = []
+        arms, usual = [], self._usual_changes()
         for method in self.methods:
             try:
-                arms.append(read_arm(method))
+                arm = read_arm(method)
             except InputError as error:
                 raise InputError(f"{parameter('methods')} {error}") from error
+            named = any(change.says_targets for change in arm.changes)
+            arms.append(arm if named or not usual else dataclasses.replace(arm, usual=usual))
         # Their files would be the same, too, where a disk knows no capital letters.
         labels = [arm.label.casefold() for arm in arms]
         if not arms or len(set(labels)) < len(labels):
             raise not_allowed("methods", tuple(map(str, arms)), "at least one, none of them twice")
         return tuple(arms)
+
+    def _usual_changes(self) -> tuple[Change, ...]:
+        """What an arm has that names nothing of the kind."""
+        share = 1.0 if self.target_share is None else self.target_share
+        return () if self.targets == "given" else (Targets(**{self.targets: share}),)
+
+    @property
+    def usual_targets(self) -> str | None:
+        """What arms that name no targets have, in words; None for the given labels."""
+        share = 1.0 if self.target_share is None else self.target_share
+        return None if self.targets == "given" else f"{self.targets} ({share:g})"
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -168,6 +188,12 @@ class Config:
             hint = parameter("out", Placeholder("DIR"))
             raise InputError(
                 f"{parameter('resume')} needs the folder of the run to go on with; give {hint}"
+            )
+        if self.target_share is not None and self.targets == "given":
+            hint = parameter("targets", Placeholder("beliefs"))
+            raise InputError(
+                f"{parameter('target_share', self.target_share)} is a share of nothing beside the "
+                f"given labels; give {hint}, or leave it out"
             )
         candidates_needed(self.batch_size, self.filter_ratio)  # raises for itself
         full = self.full_first_epochs + self.full_last_epochs

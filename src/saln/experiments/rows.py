@@ -268,6 +268,13 @@ class RunFacts(JsonRecord):
     filter_schedule: str | None = None
     label_noise: float
     seeds: tuple[int, ...]
+    # Of arms that name none, as in ``beliefs (0.7)``; left out where they are the given labels.
+    targets: str | None = None
+
+    def names(self) -> tuple[str, ...]:
+        """All, but for targets that say nothing."""
+        names = super().names()
+        return names if self.targets else tuple(name for name in names if name != "targets")
 
     @property
     def knows_truth(self) -> bool:

@@ -168,6 +168,7 @@ def _about(comparison: Comparison) -> RunFacts:
         filter_schedule=str(comparison.filter_schedule),
         label_noise=config.label_noise,
         seeds=config.seeds,
+        targets=config.usual_targets,
     )
 
 
@@ -269,7 +270,7 @@ class _Run:
         if progress is None:
             return
         # On the CPU, for whoever loads the checkpoint may have no GPU.
-        weights = {name: value.cpu() for name, value in shared.whole(trained.learner).items()}
+        weights = {name: value.cpu() for name, value in shared.whole(trained.evaluated).items()}
         seconds, examples = self.inputs.cost(arm)
         # Each arm is charged in full for what it shares, as if it were trained alone.
         seconds += shared.judging_seconds(arm)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import torch
+from torch import nn
 
 from saln.errors import TrainingError
 from saln.experiments.arm import Arm
@@ -15,6 +17,7 @@ from saln.experiments.kept_examples import ChoiceRecord
 from saln.experiments.rows import EpochRow, PhaseSeconds
 from saln.loading.epoch_batches import ScoredBatches, steps_of
 from saln.selection import candidates_needed
+from saln.training.changes import averaged_by, objective_of
 from saln.training.cost_ledger import Ledger
 from saln.training.distributed_layers import synchronize
 from saln.training.loop import EpochResult, TrainState, train
@@ -59,14 +62,15 @@ def train_arm(
         reporter.begin(name, sum(count * size for count, size in left))
 
     def on_step(examples: int, step: int) -> None:
+        run.average_weights()
         reporter.advance(run.plan.loaded[epoch])
 
     for result in train(
         run.learner,
         run.batches,
-        comparison.settings(shared.seed, arm),
+        dataclasses.replace(comparison.settings(shared.seed, arm), objective=run.objective),
         ledger=run.ledger,
-        measure=lambda: comparison.measuring.measure(run.learner, splits, shared.body),
+        measure=lambda: comparison.measuring.measure(run.evaluated, splits, shared.body),
         on_step=on_step,
         state=state,
         processes=comparison.processes,
@@ -89,6 +93,8 @@ class ArmRun:
             learner = copy.deepcopy(shared.learner).to(comparison.device)
             self.learner = synchronize(learner, comparison.processes)
             self.batches = comparison.batches(arm, shared, self.learner, self.ledger)
+            self.objective = objective_of(arm.all_changes, shared.teacher)
+            self.average = averaged_by(arm.all_changes, self.learner)
         self.plan = self._plan()
         k, seeds = comparison.config.batch_size, comparison.config.seeds
         # Nothing is chosen where nothing is dropped.
@@ -102,6 +108,18 @@ class ArmRun:
         self.selector = self.batches.batches.selector
         self.selector.watch(self.record.choice)
         self.scored = 0
+
+    @property
+    def evaluated(self) -> nn.Module:
+        """What is measured and saved: the learner, or the average of its weights."""
+        module: nn.Module = self.learner if self.average is None else self.average.module
+        return module
+
+    def average_weights(self) -> None:
+        """Takes the weights after a step into their average, where there is one."""
+        if self.average is not None:
+            with self.ledger.phase("train"):
+                self.average.update_parameters(self.learner)
 
     def _plan(self) -> _Plan:
         k, schedule = self.comparison.config.batch_size, self.comparison.filter_schedule
@@ -119,6 +137,8 @@ class ArmRun:
         self.record.load_state_dict(saved["choices"])
         if "selector" in saved:
             self.selector.load_state_dict(saved["selector"])
+        if self.average is not None:
+            self.average.load_state_dict(saved["average"])
         return TrainState(**saved["training"])
 
     def row(self, result: EpochResult) -> EpochRow:
@@ -168,4 +188,5 @@ class ArmRun:
             "ledger": self.ledger.state_dict(),
             "choices": self.record.state_dict(),
             "selector": self.selector.state_dict(),
+            **({} if self.average is None else {"average": self.average.state_dict()}),
         }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from saln.experiments.arm import keeps_all
+from saln.experiments.arm import STANDARD, keeps_all
 from saln.experiments.rows import SPLITS, ArmSummary, StoppedArm, Summary
 from saln.report.number_text import (
     NOTHING,
@@ -165,8 +165,7 @@ def verdicts(summary: Summary) -> tuple[str, ...]:
                 f"{arm} against uniform: {versus.verdict} ({points} points of test accuracy; {why})"
             )
     arms = summary.finished
-    # Of training on everything there is one arm at most.
-    base = next((entry for arm, entry in arms.items() if keeps_all(arm)), None)
+    base = arms.get(STANDARD.label)
     if base is not None:
         cheaper = [
             f"{arm} {number_text(base.seconds.per_epoch / entry.seconds.per_epoch)}"
