@@ -251,9 +251,13 @@ def one_line(status, err, expected=2):
     [
         (["train"], "unknown command 'train'; choose one of compare, features, labels, select"),
         (["compare", "--dataset", "mnist"], "--dataset mnist is not allowed; give one of digits"),
+        (["compare", "--dataset", "../photos"], "(did you mean folder:../photos?)"),
+        (["features", "--dataset", "a/b.csv"], "(did you mean hf:a/b.csv?)"),
+        (["select", "folder:x", "--selector", "saln", "--out", "o"], "--dataset folder:x'"),
+        (["compare", "--methods", "jest:chunk=3"], "no hyperparameter chunk; it has chunks (a wh"),
         (["compare", "--methods", "saln,best"], "--methods best is not allowed; give one of s"),
         (["compare", "--preset", "fast"], "--preset fast is not allowed; give one of digits"),
-        (["compare", "--learner", "resnet19"], "--learner resnet19 is not allowed; give one of"),
+        (["compare", "--learner", "resnet19"], "did you mean resnet1"),
         (["compare", "--backbone", "vgg"], "--backbone vgg is not allowed; give one of"),
         (["compare", "--filter-ratio", "1"], "filter ratio 1.0 is not allowed; give the share"),
         (["compare", "--filter-ratio", "-0.5"], "filter ratio -0.5 is not allowed"),
@@ -285,6 +289,17 @@ def test_bad_usage_is_said_in_a_line_with_exit_2(run, tmp_path, arguments, messa
     status, _, err = run(*arguments)
     assert message in one_line(status, err)
     assert not (tmp_path / "runs").exists()
+
+
+def test_what_is_wrong_with_either_file_of_weights_is_said_before_the_data_is_opened(run, tmp_path):
+    (tmp_path / "text.pt").write_text("no weights")
+    networks = ["--learner", "resnet18", "--backbone", "resnet18", "--dataset", "folder:nowhere"]
+    files = ["--weights", "none.pt", "--backbone-weights", "text.pt"]
+    said = one_line(*run("compare", *networks, *files)[::2])
+    assert "--weights: weights file none.pt does not exist; give a file" in said
+    assert "--backbone-weights: weights file text.pt cannot be read" in said
+    status, _, err = run("features", *networks[2:], *files[2:])
+    assert "weights file text.pt cannot be read" in one_line(status, err)
 
 
 @pytest.mark.parametrize("dataset", ["oxford-pet", "cifar10"])

@@ -33,7 +33,8 @@ def stripes(request):
 
 @pytest.fixture(autouse=True)
 def own_names(monkeypatch):
-    """What a test registers is gone after it."""
+    """What a test registers is gone after it; our own names, registered once, are not."""
+    DATASETS.entries()
     monkeypatch.setattr(DATASETS, "_entries", dict(DATASETS._entries))
     monkeypatch.setattr(DATASETS, "_seen", set())
 
@@ -165,3 +166,30 @@ def test_what_a_loader_gives_is_checked(make, message):
     register_dataset("broken", "gives something else")(lambda request: make())
     with pytest.raises(DataError, match=message):
         load_dataset("broken")
+
+
+@pytest.mark.parametrize(
+    ("spec", "meant"),
+    [
+        ("photos", "folder:photos"),
+        ("../photos", "folder:../photos"),
+        ("~/photos", "folder:~/photos"),
+        ("rows.parquet", "hf:rows.parquet"),
+        ("someone/birds", "hf:someone/birds or folder:someone/birds"),
+        ("cifar-10", "cifar10"),
+        ("digit", "digits"),
+    ],
+)
+def test_what_somebody_may_have_meant_is_named(tmp_path, monkeypatch, spec, meant):
+    (tmp_path / "photos").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError) as caught:
+        load_dataset(spec)
+    assert str(caught.value).endswith(f"(did you mean {meant}?)")
+
+
+def test_nothing_is_guessed_of_a_name_like_no_other():
+    for spec in ("imagenet", "tar:x/y", "folder:"):
+        with pytest.raises(InputError) as caught:
+            load_dataset(spec)
+        assert "did you mean" not in str(caught.value)

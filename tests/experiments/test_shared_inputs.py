@@ -19,6 +19,7 @@ from saln.experiments.shared_inputs import (
     make_inputs,
 )
 from saln.features import write_store
+from saln.training.learner_networks import build_learner
 
 
 def inputs_of(tmp_path, methods):
@@ -50,6 +51,31 @@ def test_the_rows_are_those_of_the_training_examples(tmp_path):
     assert np.corrcoef(brightness, means)[0, 1] > 0.999
     assert inputs.neighbors.indices.shape[0] == len(data.train)
     assert inputs.neighbors.indices.max() < len(data.train)
+
+
+def test_weights_that_fit_neither_network_are_said_of_both(tmp_path):
+    """Before a feature is computed; one that fits is not named."""
+    for width in (3, 4):
+        state = {"0.0.0.weight": torch.zeros(width)}
+        torch.save(state, tmp_path / f"{width}.pt")
+    network, _ = build_learner("small-cnn", 10, image_size=16, pretrained=False)
+    right = tmp_path / "right.pt"
+    torch.save(network.state_dict(), right)
+
+    def load(learner, backbone):
+        load_data(
+            dataclasses.replace(
+                small_run(tmp_path, methods="saln"),
+                learner="small-cnn", backbone="small-cnn", weights=learner,
+                backbone_weights=backbone,
+            )
+        )  # fmt: skip
+
+    with pytest.raises(InputError, match=r"^weights: .*3\.pt.*; and backbone_weights: .*4\.pt"):
+        load(tmp_path / "3.pt", tmp_path / "4.pt")
+    with pytest.raises(InputError, match=r"^weights file .*4\.pt does not fit the network"):
+        load(right, tmp_path / "4.pt")
+    load(right, right)
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import functools
 import importlib
 import itertools
 import os
+import shlex
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -25,9 +26,12 @@ from saln.curation.columns import (
 )
 from saln.curation.parquet import RowGroups
 from saln.data.arguments import as_path, first_nonfinite
+from saln.data.dataset_registry import DATASETS
+from saln.data.folders import holds_classes
 from saln.errors import DataError, InputError
 from saln.features.store import FeatureStore
 from saln.loading.mmap_rows import MmapRows
+from saln.messages import shown
 from saln.randomness import derive_generator
 
 
@@ -310,8 +314,14 @@ def open_source(path: str | os.PathLike[str], columns: InputColumns | None = Non
     Raises InputError where nothing is there or columns do not fit, DataError for what is
     broken.
     """
+    given = str(path)
     path = as_path(path, "source").absolute()
     if not os.path.exists(path):  # noqa: PTH110 (False of names that no system allows, too)
+        if given in DATASETS:
+            raise InputError(
+                f"{shown(given)} is a data set, and a selection reads features; make them with "
+                f"'saln features --dataset {shlex.quote(given)}', and give the folder that it names"
+            )
         raise InputError(
             f"{str(path)[:300]!r} does not exist; give the folder of a feature store, a Parquet "
             "file, or a folder of Parquet files"
@@ -319,5 +329,10 @@ def open_source(path: str | os.PathLike[str], columns: InputColumns | None = Non
     # A selection that was written into a store's folder makes no Parquet of it.
     of_store = (path / name for name in ("features.npy", "labels.npy"))
     if path.is_dir() and (any(map(Path.exists, of_store)) or not any(path.glob("*.parquet"))):
+        if holds_classes(path) and not (path / "manifest.json").exists():
+            raise DataError(
+                f"{path} holds no feature store but pictures; make one with 'saln features "
+                f"--dataset {shlex.quote(f'folder:{given}')}', and give the folder that it names"
+            )
         return StoreSource(path)
     return ParquetSource(path, columns or InputColumns())

@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from saln.data.arguments import as_labels
+from saln.data.arguments import as_labels, expanded, is_folder
 from saln.data.image_sources import ImageSource
 from saln.data.name_registry import NameRegistry, RegisteredName
 from saln.data.transforms import Augmentation, PhotoAugmentation
@@ -111,9 +111,24 @@ class DatasetKind(RegisteredName):
     image_size: int | None = None
 
 
+# Of files that hf: reads.
+_TABLES = (".parquet", ".csv", ".json", ".jsonl", ".arrow")
+
+
+def _meant(spec: str) -> str:
+    """The data set that a plain path, or the name of one on the hub, may stand for."""
+    path = expanded(spec)
+    if path.suffix.lower() in _TABLES:
+        return f"hf:{spec}"
+    if is_folder(path) or spec.startswith((".", "/", "~", "\\")):
+        return f"folder:{spec}"
+    # Two words with a slash between are a path as well as a name on the hub: nobody can tell.
+    return f"hf:{spec} or folder:{spec}" if "/" in spec and ":" not in spec else ""
+
+
 Loader = Callable[[DatasetRequest], LoadedSplits]
 DATASETS: NameRegistry[DatasetKind] = NameRegistry(
-    "data set", "saln.data.dataset_loaders", "saln.datasets", DatasetKind
+    "data set", "saln.data.dataset_loaders", "saln.datasets", DatasetKind, _meant
 )
 
 

@@ -249,6 +249,15 @@ def find_splits(
     return splits, tuple(names)
 
 
+def holds_classes(root: Path) -> bool:
+    """Whether a folder has pictures in its sub-folders, or in theirs; a quick look."""
+    for below in _listing(str(root)).folders:
+        inside = _listing(below.path)
+        if inside.pictures or any(_listing(each.path).pictures for each in inside.folders):
+            return True
+    return False
+
+
 def _joined(found: dict[str, dict[str, list[str]]]) -> dict[str, list[str]]:
     """The pictures of each class in all splits; all splits but ``train`` may be missing."""
     found.setdefault("train", {})

@@ -7,6 +7,7 @@ a name is not known here, or all names are asked for.
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import logging
 from collections.abc import Callable, Iterable
@@ -15,6 +16,7 @@ from importlib import metadata
 from typing import Any, Generic, TypeVar
 
 from saln.errors import InputError
+from saln.messages import shown
 
 logger = logging.getLogger(__name__)
 
@@ -61,13 +63,22 @@ class NameRegistry(Generic[Entry]):
             point leads to a function that makes one; where it is not registered by its own
             decorator, it gets the entry point's name and the first line of its docstring.
         entry: Makes an entry of a name, a summary and such a function.
+        guess: Gives what somebody may have meant by a name that is none, or ``""``.
     """
 
-    def __init__(self, what: str, known_here: str, group: str, entry: Callable[..., Entry]) -> None:
+    def __init__(
+        self,
+        what: str,
+        known_here: str,
+        group: str,
+        entry: Callable[..., Entry],
+        guess: Callable[[str], str] = lambda spec: "",
+    ) -> None:
         self.what = what
         self.known_here = known_here
         self.group = group
         self._entry = entry
+        self._guess = guess
         self._entries: dict[str, Entry] = {}
         self._seen: set[str] = set()
 
@@ -137,7 +148,12 @@ class NameRegistry(Generic[Entry]):
         if colon and prefix + colon not in self._entries:
             known = ", ".join(entry.usage for entry in self.entries() if entry.argument) or "none"
             words += f"; the prefix '{prefix}:' is not registered (registered: {known})"
-        return words
+        known = self.entries()
+        names = [entry.name for entry in known if not (entry.argument or entry.members)]
+        names += [name for entry in known for name in entry.listed]
+        near = [self._guess(spec), *difflib.get_close_matches(spec, names, 1)] if spec else []
+        meant = next(filter(None, near), None)
+        return words + (f" (did you mean {shown(meant)}?)" if meant else "")
 
     def _look_up(self, spec: str) -> tuple[Entry, str] | None:
         entry = self._entries.get(spec)

@@ -9,18 +9,21 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from saln.data.arguments import as_path
 from saln.data.datasets import DataSet, load_dataset
 from saln.data.headers import check_headers
-from saln.errors import InputError
+from saln.errors import InputError, SalnError
 from saln.experiments.arm import Arm
 from saln.experiments.config import Config
 from saln.experiments.reporter import FeatureProgress, Reporter
+from saln.features.backbone_weights import read_weights
+from saln.features.backbones import build_network, feature_size
 from saln.features.dataset_features import named_backbone
 from saln.features.extraction import extract_features
 from saln.features.neighbors import NeighborTable, neighbor_table
 from saln.features.store import FeatureStore
 from saln.loading.mmap_rows import MmapRows
-from saln.messages import parameter
+from saln.messages import first_line, parameter
 from saln.selection.neighbor_beliefs import NEIGHBORS
 
 # The share of the training data that trains reference models, when any arm needs one.
@@ -66,7 +69,11 @@ class SharedInputs:
 
 
 def load_data(config: Config) -> DataSet:
-    """The data set, with a part for reference models where an arm needs one; else InputError."""
+    """The data set, with a part for reference models where an arm needs one; else InputError.
+
+    Files of weights are looked at first, and tried before anything is computed.
+    """
+    check_weights(config)
     data = load_dataset(
         config.dataset,
         config.data_root.expanduser(),
@@ -83,7 +90,40 @@ def load_data(config: Config) -> DataSet:
             f"{config.filter_schedule()} needs {n} candidates for a step, but {config.dataset} has "
             f"{len(data.train)} training images here; lower one of the two"
         )
+    check_weights(config, config.image_size or data.default_image_size)
     return data
+
+
+def check_weights(config: Config, image_size: int | None = None) -> None:
+    """Looks at the learner's file of weights and the backbone's; names what is wrong with either.
+
+    Whether they fit their networks can be said where the ``image_size`` is known.
+
+    Raises:
+        SalnError: As :func:`saln.features.backbone_weights.read_weights` and, with an image size,
+            :func:`saln.features.build_network`; an InputError where both are wrong.
+    """
+    files = {"weights": (config.learner, config.weights, image_size)}
+    if any(arm.needs_features for arm in config.arms):
+        size = image_size and (config.feature_size or feature_size(config.backbone, image_size))
+        files["backbone_weights"] = (config.backbone, config.backbone_weights, size)
+    given = {named: values for named, values in files.items() if values[1] is not None}
+    if image_size is not None and len(given) < 2:
+        return  # a single one is tried where it is used, which is soon
+    faults: dict[str, SalnError] = {}
+    for named, (name, file, size) in given.items():
+        try:
+            if image_size is None:
+                read_weights(as_path(file, named))
+            else:
+                build_network(name, image_size=size, pretrained=False, weights=file, named=named)
+        except SalnError as error:
+            faults[named] = error
+    if len(faults) == 1:
+        raise next(iter(faults.values()))
+    if faults:
+        lines = (f"{parameter(named)}: {first_line(error)}" for named, error in faults.items())
+        raise InputError("; and ".join(lines))
 
 
 def candidates_of_step(config: Config) -> int:

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from saln.data.arguments import as_path, as_whole
 from saln.data.dataset_registry import DATASETS
 from saln.data.datasets import DataSet, load_dataset
+from saln.features.backbone_weights import read_weights
 from saln.features.backbones import Network, build_backbone, feature_size
 from saln.features.extraction import Progress, extract_features
 from saln.features.network_registry import NETWORKS
@@ -109,6 +110,8 @@ class DatasetExtraction:
             SalnError: As :func:`saln.data.datasets.load_dataset` and
                 :func:`saln.features.backbones.build_backbone`.
         """
+        if self.backbone_weights is not None:
+            read_weights(self.backbone_weights)  # before a large folder is listed
         data = load_dataset(
             self.dataset,
             self.data_root,

@@ -80,9 +80,11 @@ def absolute_spec(spec: str) -> str:
     path = expanded(spec)
     if spec not in DATASETS:
         if not is_folder(path):
+            # No guess that it is a folder or a table: those are taken as they are.
+            known = DATASETS.choices("" if "/" in spec and ":" not in spec else spec)
             raise InputError(
                 f"{parameter('dataset', spec)} is neither a folder nor a data set; give "
-                f"a folder of images, a table such as texts.csv, or {DATASETS.choices(spec)}"
+                f"a folder of images, a table such as texts.csv, or {known}"
             )
         return f"folder:{path.absolute()}"
     kind, argument = DATASETS.find(spec)
