@@ -1,0 +1,486 @@
+"""A small residual network from scratch on CIFAR-10: every arm at its own best learning rate.
+
+    python benchmarks/tuned_scratch.py FOLDER --prepare                   once, where the data are
+    python benchmarks/tuned_scratch.py FOLDER --rows rows.jsonl --device cuda --processes 15
+    python benchmarks/tuned_scratch.py FOLDER --rows rows.jsonl --table   the table alone
+
+10,240 images, filter ratio 0.8, 64 kept of 320 candidates, one-cycle, Nesterov, weight decay, flips
+and shifts by up to 4 pixels. An arm is a selector, what the loss compares the output with, and a
+loss. For every arm and kind of noise the learning rate with the best accuracy on 2,500 validation
+images is chosen on seeds of its own; then it is trained with the other seeds and tested once, on
+5,000 other images. ``standard`` trains on all examples, five times the steps; with a fifth of the
+epochs it would be ``uniform``. A row is written as its run ends; a study that was stopped goes
+on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import multiprocessing
+import platform
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from gpu_lanes import SHIFT, Lane, Pictures, Training, augmentation_codes, run_lanes
+from scratch_plans import (
+    ALL,
+    FILTER_RATIO,
+    KEPT,
+    ORACLE,
+    Beliefs,
+    Noise,
+    Setup,
+    make_plans,
+    prepare,
+)
+from small_network import small_network
+from torch import Tensor
+from torch.nn.functional import one_hot
+
+from saln.experiments import mean_interval, paired_difference
+from saln.experiments.statistics import Interval
+from saln.randomness import derive_generator
+from saln.report.number_text import interval_text
+from saln.selection import candidates_needed
+
+__all__ = ["ARMS", "ScratchArm", "study_table", "targets_of"]
+
+WEIGHT_DECAY = 5e-4
+RATES = (0.02, 0.05, 0.1, 0.2, 0.4)
+TUNING, FINAL = "tuning", "final"
+TESTED = ("test_accuracy", "test_loss")
+NOISES = (("clean", 0.0), ("symmetric", 0.4), ("pair-flips", 0.4))
+CURRICULUM = "balanced-curriculum"
+
+Row = dict[str, Any]
+
+
+class ScratchArm(NamedTuple):
+    """A selector, targets and a loss.
+
+    Attributes:
+        selector: Its plan's name.
+        beliefs: The posterior's share in the targets.
+        features: The share of what the others alone say.
+        smoothing: The share of the uniform distribution.
+        robust: ``q`` of the generalized cross-entropy; 0 for the usual one.
+    """
+
+    selector: str
+    beliefs: float = 0.0
+    features: float = 0.0
+    smoothing: float = 0.0
+    robust: float = 0.0
+
+
+ARMS = {
+    "standard": ScratchArm(ALL),
+    "standard+targets": ScratchArm(ALL, beliefs=0.7, features=0.3),
+    "uniform": ScratchArm("uniform"),
+    "uniform+gce": ScratchArm("uniform", robust=0.7),
+    "uniform+smoothing": ScratchArm("uniform", smoothing=0.1),
+    "uniform+targets": ScratchArm("uniform", beliefs=0.7, features=0.3),
+    CURRICULUM: ScratchArm(CURRICULUM),
+    f"{CURRICULUM}+targets": ScratchArm(CURRICULUM, beliefs=0.7, features=0.3),
+    "coherence": ScratchArm("coherence"),
+    "coherence-4": ScratchArm("coherence(judge=labels, power=4)"),
+    "coherence+targets": ScratchArm("coherence", beliefs=0.7, features=0.3),
+    "oracle": ScratchArm(ORACLE),
+}
+# Tried on seeds of their own, to see what a hyperparameter does; never in a table of results.
+SEARCH = {
+    f"{CURRICULUM}(strength={strength:g})+targets({beliefs:g}, {features:g})": ScratchArm(
+        f"{CURRICULUM}(strength={strength:g})", beliefs, features
+    )
+    for strength in (0.5, 1, 2)
+    for beliefs, features in ((0.7, 0.3), (0.5, 0.3), (0.3, 0.3), (0.5, 0.5), (0.0, 0.5), (1, 0))
+}
+
+
+class Job(NamedTuple):
+    """One run."""
+
+    stage: str
+    arm: str
+    noise: Noise
+    rate: float
+
+
+def targets_of(arm: ScratchArm, known: Beliefs) -> Tensor:
+    """What the loss of an arm compares the outputs with: float32, (n, C); rows sum to 1."""
+    classes = known.posterior.shape[1]
+    given = one_hot(torch.from_numpy(known.labels), classes).float()
+    rest = 1 - arm.beliefs - arm.features - arm.smoothing
+    targets = rest * given + arm.smoothing / classes
+    targets += arm.beliefs * torch.from_numpy(known.posterior)
+    targets += arm.features * torch.from_numpy(known.leave_one_out)
+    return targets / targets.sum(dim=1, keepdim=True)  # half precision left them a little off
+
+
+def one_cycle(steps: int, highest: float) -> Tensor:
+    """Learning rates, (steps,): as the library's ``onecycle``."""
+    done = torch.arange(1, steps + 1, dtype=torch.float64) / steps
+    factors = torch.where(done < 0.25, done / 0.25, (1 - done) / 0.75 + 1e-3)
+    return (highest * factors).float()
+
+
+@dataclass
+class Study:
+    """What is to be trained, and what is known already.
+
+    Attributes:
+        setup: The prepared folder.
+        arms: By name.
+        rates: Learning rates to choose from.
+        tuning_seeds: That they are chosen on.
+        seeds: Of the results.
+        width: Of the network.
+        epochs: Passes over the candidates, at most those that were planned.
+        true_labels: int64, (n,).
+        rows: Those there are.
+        planned: Noises whose plans are there; others are not trained on yet.
+        until: When no more runs are begun, by ``time.perf_counter``.
+    """
+
+    setup: Setup
+    arms: dict[str, ScratchArm]
+    noises: Sequence[tuple[str, float]]
+    rates: Sequence[float]
+    tuning_seeds: Sequence[int]
+    seeds: Sequence[int]
+    width: int
+    epochs: int
+    true_labels: np.ndarray[Any, Any]
+    rows: list[Row]
+    until: float = float("inf")
+    planned: set[Noise] = field(default_factory=set)
+    _begun: set[Job] = field(default_factory=set)
+    _fruitless: tuple[int, int] = (-1, -1)
+
+    def jobs(self) -> list[Job]:
+        """What can be trained next: nothing that is done or begun; the longest first."""
+        done = {self.job_of(row) for row in self.rows} | self._begun
+        found = []
+        for arm in self.arms:
+            for kind, rate in self.noises:
+                if self.arms[arm].selector == ORACLE and rate == 0:
+                    continue  # that is uniform
+                tried = [
+                    Job(TUNING, arm, Noise(kind, rate, seed), of)
+                    for of in self.rates
+                    for seed in self.tuning_seeds
+                ]
+                best = self.best_rate(arm, kind, rate)
+                if best is not None:
+                    tried += [Job(FINAL, arm, Noise(kind, rate, s), best) for s in self.seeds]
+                found += [job for job in tried if job not in done and job.noise in self.planned]
+        # What is long would else be trained alone at the end; what decides goes before the rest.
+        found.sort(key=lambda job: (self.arms[job.arm].selector != ALL, job.stage == FINAL))
+        return found
+
+    def job_of(self, row: Row) -> Job:
+        """What a row is of."""
+        noise = Noise(row["noise"], row["asked_rate"], row["seed"])
+        return Job(row["stage"], row["arm"], noise, row["learning_rate"])
+
+    def best_rate(self, arm: str, kind: str, rate: float) -> float | None:
+        """The learning rate with the best mean validation accuracy; None while trials miss."""
+        found = defaultdict(list)
+        for row in self.rows:
+            if (row["stage"], row["arm"], row["noise"], row["asked_rate"]) == (
+                TUNING, arm, kind, rate,
+            ):  # fmt: skip
+                found[row["learning_rate"]].append(row["validation_accuracy"])
+        if any(len(found[of]) < len(self.tuning_seeds) for of in self.rates):
+            return None
+        return max(self.rates, key=lambda of: float(np.mean(found[of])))
+
+    def training(self, job: Job) -> Training:
+        """A run, as a lane wants it."""
+        arm = self.arms[job.arm]
+        seed = job.noise.seed
+        rows = torch.from_numpy(self.setup.plan(job.noise, arm.selector, self.epochs).rows)
+        # By epoch and example: all arms of a seed see an example changed in the same way.
+        per_epoch = len(rows) // self.epochs
+        beliefs = _beliefs(self.setup, job.noise)
+        codes = [
+            augmentation_codes(len(beliefs.labels), derive_generator(seed, "augmentation", epoch))[
+                rows[epoch * per_epoch : (epoch + 1) * per_epoch]
+            ]
+            for epoch in range(self.epochs)
+        ]
+        return Training(
+            rows, torch.cat(codes), targets_of(arm, beliefs), one_cycle(len(rows), job.rate),
+            arm.robust, _start(beliefs.posterior.shape[1], self.width, seed),
+        )  # fmt: skip
+
+    def next(self) -> Job | None:
+        """The next run, which counts as begun."""
+        state = (len(self.rows), len(self.planned))
+        is_late = time.perf_counter() > self.until
+        # Nothing new can be begun before a run ends or another plan is there.
+        if is_late or state == self._fruitless or not (jobs := self.jobs()):
+            self._fruitless = state
+            return None
+        self._begun.add(jobs[0])
+        return jobs[0]
+
+    def row(self, job: Job, found: list[float], seconds: float) -> Row:
+        """What is written of a run that has ended."""
+        arm = self.arms[job.arm]
+        plan = self.setup.plan(job.noise, arm.selector, self.epochs)
+        wrong = _beliefs(self.setup, job.noise).labels != self.true_labels
+        tested = {} if job.stage == TUNING else dict(zip(TESTED, found[3:], strict=True))
+        return {
+            "stage": job.stage,
+            "dataset": "cifar10",
+            "train_images": len(wrong),
+            "noise": job.noise.kind,
+            "asked_rate": job.noise.rate,
+            "noise_rate": float(wrong.mean()),
+            "seed": job.noise.seed,
+            "arm": job.arm,
+            **arm._asdict(),
+            "learning_rate": job.rate,
+            "weight_decay": WEIGHT_DECAY,
+            "epochs": self.epochs,
+            "steps": len(plan.rows),
+            "width": self.width,
+            "train_loss": found[0],
+            "validation_accuracy": found[1],
+            **tested,
+            "wrong_label_share_kept": float(wrong[plan.rows].mean()),
+            "choosing_ms_per_step": round(1000 * plan.seconds / len(plan.rows), 3),
+            "seconds": round(seconds, 2),
+        }
+
+
+@lru_cache(maxsize=64)
+def _beliefs(setup: Setup, noise: Noise) -> Beliefs:
+    return setup.beliefs(noise)
+
+
+@lru_cache(maxsize=64)
+def _start(classes: int, width: int, seed: int) -> dict[str, Tensor]:
+    return small_network(classes, width, seed).state_dict()
+
+
+def _points(found: Interval) -> str:
+    return interval_text(100 * found.mean, found.ci95 and [100 * end for end in found.ci95])
+
+
+def _against(own: dict[int, Row], base: dict[int, Row]) -> str:
+    both = [seed for seed in own if seed in base]
+    if not both or own is base:
+        return "–"
+    accuracies = [[of[seed]["test_accuracy"] for seed in both] for of in (own, base)]
+    difference = paired_difference(*accuracies)
+    seen = "one seed" if difference.ci95 is None else difference.verdict
+    return f"{_points(Interval(difference.difference, difference.ci95))} ({seen})"
+
+
+def study_table(rows: list[Row]) -> str:
+    """Markdown: each arm at the learning rate that was chosen for it, beside two controls.
+
+    The controls are ``uniform``, and ``uniform`` with the arm's own targets, so that what
+    targets give and what choosing gives are told apart.
+    """
+    groups: dict[tuple[str, float, str], dict[int, Row]] = {}
+    tried: dict[tuple[str, float, str], set[float]] = defaultdict(set)
+    for row in rows:
+        key = (row["noise"], row["asked_rate"], row["arm"])
+        if row["stage"] == FINAL:
+            groups.setdefault(key, {})[row["seed"]] = row
+        else:
+            tried[key].add(row["learning_rate"])
+    lines = [
+        "| labels | arm | steps | learning rate | seeds | test accuracy (%) | against uniform "
+        "(points) | against uniform with the same targets | wrong labels kept (%) |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for (noise, asked, arm), own in sorted(groups.items()):
+        first = next(iter(own.values()))
+        rate = first["learning_rate"]
+        edge = (
+            " (edge)"
+            if rate in (min(tried[noise, asked, arm]), max(tried[noise, asked, arm]))
+            else ""
+        )
+        same = "uniform+targets" if arm.endswith("+targets") else "uniform"
+        cells = (
+            noise if asked == 0 else f"{noise} {asked:g}",
+            arm,
+            str(first["steps"]),
+            f"{rate:g}{edge}",
+            str(len(own)),
+            _points(mean_interval([row["test_accuracy"] for row in own.values()])),
+            _against(own, groups.get((noise, asked, "uniform"), {})),
+            "–" if same == "uniform" else _against(own, groups.get((noise, asked, same), {})),
+            f"{100 * np.mean([row['wrong_label_share_kept'] for row in own.values()]):.1f}",
+        )
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _stored(path: Path) -> list[Row]:
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return [row for row in map(json.loads, lines) if "stage" in row]
+
+
+def _make_lanes(study: Study, train: Pictures, count: int) -> list[Lane]:
+    """Lanes for the longest run that is to come, captured."""
+    values = train.images.float().flatten(0, 2)
+    normalization = (values.mean(dim=0), values.std(dim=0))
+    ratio = min(0.0 if arm.selector == ALL else FILTER_RATIO for arm in study.arms.values())
+    most = study.epochs * (len(train.images) // candidates_needed(KEPT, ratio))
+    classes = int(train.labels.max()) + 1
+    lanes = []
+    for _ in range(count):
+        lane = Lane(
+            small_network(classes, study.width, 0), train, kept=KEPT, most_steps=most,
+            n_classes=classes, weight_decay=WEIGHT_DECAY, normalization=normalization,
+        )  # fmt: skip
+        lane.capture()
+        lanes.append(lane)
+    return lanes
+
+
+@contextlib.contextmanager
+def planning(study: Study, processes: int) -> Iterator[Callable[[], bool]]:
+    """Makes plans in processes of their own while others are trained on.
+
+    Gives a function that notes which are there, and says whether some are still to come.
+    """
+    selectors = list(dict.fromkeys(arm.selector for arm in study.arms.values()))
+    wanted = [
+        Noise(*noise, seed)
+        for seed in (*study.tuning_seeds, *study.seeds)
+        for noise in study.noises
+    ]
+    asked = partial(make_plans, study.setup.folder, selectors=selectors, epochs=study.epochs)
+    if not processes:
+        study.planned.update(map(asked, wanted))
+        yield lambda: False
+        return
+    # A process that forks after CUDA was used cannot use it.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, mp_context=context) as pool:
+        futures = [pool.submit(asked, noise) for noise in wanted]
+
+        def is_planning() -> bool:
+            study.planned.update(future.result() for future in futures if future.done())
+            return len(study.planned) < len(wanted)
+
+        yield is_planning
+
+
+def train_all(study: Study, path: Path, device: torch.device, lanes: int, processes: int) -> None:
+    """Trains what has no row yet; rows are written as they are made."""
+    started = time.perf_counter()
+    torch.backends.cudnn.benchmark = True
+
+    def begin() -> tuple[Job, Training, list[Pictures]] | None:
+        is_planning()
+        job = study.next()
+        if job is None:
+            return None
+        # What decides about learning rates has not seen the test images, nor have they been seen.
+        measured = ["validation"] if job.stage == TUNING else ["validation", "test"]
+        return job, study.training(job), [parts[name] for name in measured]
+
+    def end(job: Job, found: list[float], seconds: float) -> None:
+        row = study.row(job, found, seconds)
+        study.rows.append(row)
+        with path.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(row) + "\n")
+        what = f"{job.stage} {job.arm} {job.noise.name} {job.rate:g}: {100 * found[1]:.1f}"
+        print(f"{len(study.rows)} {time.perf_counter() - started:.0f} s: {what}", flush=True)
+
+    with planning(study, processes) as is_planning:
+        parts = {
+            name: Pictures.of(
+                torch.from_numpy(part.images), torch.from_numpy(part.labels), device,
+                SHIFT if name == "train" else 0,
+            )
+            for name, part in study.setup.images().items()
+        }  # fmt: skip
+        pool = _make_lanes(study, parts["train"], lanes)
+        print(f"{lanes} lanes after {time.perf_counter() - started:.1f} s", flush=True)
+        while is_planning():
+            run_lanes(pool, begin, end)
+            time.sleep(0.05)
+        run_lanes(pool, begin, end)
+
+
+def _session(device: torch.device, lanes: int) -> Row:
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
+    return {"torch": torch.__version__, "device": name, "lanes": lanes, "command": sys.argv[1:]}
+
+
+def _numbers(text: str) -> list[float]:
+    return [float(part) for part in text.split(",")]
+
+
+def _seeds(text: str) -> list[int]:
+    return [int(part) for part in text.split(",")]
+
+
+def main() -> None:
+    """Prepares or trains, and prints the table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--rows", type=Path, default=Path("tuned-scratch.jsonl"))
+    parser.add_argument("--prepare", action="store_true")
+    parser.add_argument("--table", action="store_true", help="train nothing")
+    parser.add_argument("--search", action="store_true", help="the arms of the search")
+    parser.add_argument("--arms", help="with semicolons between; all by default")
+    parser.add_argument("--noises", default=",".join(f"{kind}:{rate:g}" for kind, rate in NOISES))
+    parser.add_argument("--rates", type=_numbers, default=list(RATES))
+    parser.add_argument("--tuning-seeds", type=_seeds, default=[100])
+    parser.add_argument("--seeds", type=_seeds, default=[0, 1, 2, 3, 4])
+    parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument("--width", type=int, default=32)
+    parser.add_argument("--lanes", type=int, default=8)
+    parser.add_argument("--processes", type=int, default=0, help="make plans beside the training")
+    parser.add_argument("--minutes", type=float, default=float("inf"))
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--data-root", type=Path, default=Path("../data"))
+    parser.add_argument("--cache", type=Path, default=Path("features"))
+    args = parser.parse_args()
+    arms = SEARCH if args.search else ARMS
+    if args.arms:
+        arms = {name: (ARMS | SEARCH)[name] for name in args.arms.split(";")}
+    noises = [
+        (kind, float(rate or 0))
+        for kind, _, rate in (one.partition(":") for one in args.noises.split(","))
+    ]
+    if args.prepare:
+        prepare(args.folder, args.data_root, args.cache)
+        return
+    if not args.table:
+        device = torch.device(args.device)
+        setup = Setup(args.folder)
+        study = Study(
+            setup, arms, noises, args.rates, args.tuning_seeds, args.seeds, args.width, args.epochs,
+            setup.images()["train"].labels, _stored(args.rows),
+            time.perf_counter() + 60 * args.minutes,
+        )  # fmt: skip
+        with args.rows.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps({"session": _session(device, args.lanes)}) + "\n")
+        train_all(study, args.rows, device, args.lanes, args.processes)
+    print(study_table(_stored(args.rows)))
+
+
+if __name__ == "__main__":
+    main()

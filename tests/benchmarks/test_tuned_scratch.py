@@ -1,0 +1,206 @@
+"""Training in lanes beside torch's own SGD, and a whole tiny study, stopped and resumed."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import numpy as np
+import pytest
+import torch
+import tuned_scratch
+from gpu_lanes import CODES, SHIFT, Lane, Pictures, Training, crop, losses_of, run_lanes
+from PIL import Image
+from scratch_plans import Noise, Setup, make_plans, write_images
+from small_network import small_network
+from tuned_scratch import ScratchArm, Study, one_cycle, study_table, targets_of
+
+N, CLASSES = 640, 10
+
+
+def pictures(n, seed, padding=0):
+    random = np.random.default_rng(seed)
+    images = torch.from_numpy(random.integers(0, 256, (n, 32, 32, 3), dtype=np.uint8))
+    labels = torch.from_numpy(random.integers(0, CLASSES, n))
+    return Pictures.of(images, labels, torch.device("cpu"), padding), images
+
+
+def test_a_lane_trains_as_torchs_sgd_does():
+    train, _ = pictures(40, 0, SHIFT)
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randint(40, (5, 8), generator=generator)
+    codes = torch.randint(CODES, (5, 8), generator=generator)
+    targets = torch.rand(40, CLASSES, generator=generator).softmax(dim=1)
+    rates = one_cycle(5, 0.1)
+    start = small_network(CLASSES, 4, 3).state_dict()
+    mean, deviation = torch.full((3,), 120.0), torch.full((3,), 60.0)
+    lane = Lane(
+        small_network(CLASSES, 4, 1), train, kept=8, most_steps=9, n_classes=CLASSES,
+        weight_decay=0.01, normalization=(mean, deviation),
+    )  # fmt: skip
+    lane.capture()
+    run = Training(rows, codes, targets, rates, 0.0, start)
+    todo = [("first", run, [train_part()]), ("again", run, [train_part()])]
+    found = {}
+    run_lanes(
+        [lane],
+        lambda: todo.pop(0) if todo else None,
+        lambda job, values, seconds: found.update({job: values}),
+    )
+
+    network = small_network(CLASSES, 4, 3).train()
+    optimizer = torch.optim.SGD(
+        network.parameters(), lr=0.1, momentum=0.9, weight_decay=0.01, nesterov=True
+    )
+    losses = []
+    for step in range(5):
+        images = crop(train.images, rows[step], codes[step], 32).float()
+        planes = ((images - mean) / deviation).permute(0, 3, 1, 2)
+        loss = torch.nn.functional.cross_entropy(network(planes), targets[rows[step]])
+        optimizer.param_groups[0]["lr"] = float(rates[step])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert found["first"][0] == pytest.approx(np.mean(losses), rel=1e-4)
+    assert found["again"] == found["first"]  # a lane keeps nothing of the run before
+    for name, value in network.state_dict().items():
+        torch.testing.assert_close(lane.network.state_dict()[name], value, rtol=1e-3, atol=1e-4)
+    network.eval()
+    part = train_part()
+    with torch.no_grad():
+        planes = ((part.images.float() - mean) / deviation).permute(0, 3, 1, 2)
+        right = (network(planes).argmax(dim=1) == part.labels).float().mean()
+    assert found["first"][1] == pytest.approx(float(right), abs=1e-6)
+
+
+def train_part():
+    return pictures(30, 7)[0]
+
+
+def test_crops_are_shifted_and_flipped():
+    padded, images = pictures(6, 2, SHIFT)
+    wide = np.pad(images.numpy(), ((0, 0), (SHIFT, SHIFT), (SHIFT, SHIFT), (0, 0)), "reflect")
+    rows = torch.tensor([5, 0, 3, 3])
+    codes = torch.tensor([0, 161, 81 + 4 * 9 + 2, 4 * 9 + 4])
+    found = crop(padded.images, rows, codes, 32).numpy()
+    expected = [
+        wide[5, 0:32, 0:32],
+        wide[0, 8:40, 8:40][:, ::-1],
+        wide[3, 4:36, 2:34][:, ::-1],
+        images[3].numpy(),
+    ]
+    np.testing.assert_array_equal(found, np.stack(expected))
+
+
+def test_the_generalized_loss_is_its_papers():
+    outputs = torch.randn(5, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    targets = torch.eye(4, dtype=torch.float64)[[0, 3, 1, 1, 2]]
+    q = torch.tensor(0.7, dtype=torch.float64)
+    p = torch.softmax(outputs, dim=1)[torch.arange(5), [0, 3, 1, 1, 2]]
+    torch.testing.assert_close(losses_of(outputs, targets, q), (1 - p**0.7) / 0.7)
+    torch.testing.assert_close(losses_of(outputs, targets, 0 * q), -p.log())
+
+
+@pytest.fixture
+def setup(tmp_path):
+    """Classes that the images and the features tell apart."""
+    random = np.random.default_rng(0)
+    colors = random.integers(40, 216, (CLASSES, 3))
+    parts = {}
+    for name, n in (("train", N), ("validation", 50), ("test", 60)):
+        labels = np.arange(n) % CLASSES
+        codes = []
+        for label in labels:
+            pixels = colors[label] + random.integers(-40, 40, (32, 32, 3))
+            stream = io.BytesIO()
+            Image.fromarray(pixels.astype(np.uint8)).save(stream, "PNG")
+            codes.append(stream.getvalue())
+        parts[name] = (codes, labels)
+    write_images(tmp_path, parts)
+    centers = random.normal(size=(CLASSES, 16))
+    features = centers[parts["train"][1]] + 0.3 * random.normal(size=(N, 16))
+    np.savez(tmp_path / "features.npz", features=features.astype(np.float16))
+    return Setup(tmp_path)
+
+
+def test_a_study_tunes_tests_and_resumes(setup, tmp_path):
+    arms = {
+        "standard": ScratchArm("all"),
+        "uniform": ScratchArm("uniform"),
+        "uniform+targets": ScratchArm("uniform", beliefs=0.7, features=0.3),
+        "coherence": ScratchArm("coherence"),
+        "oracle": ScratchArm("oracle"),
+    }
+    path = tmp_path / "rows.jsonl"
+
+    def study(rows, until=float("inf")):
+        return Study(
+            setup, arms, [("clean", 0.0), ("symmetric", 0.4)], [0.01, 0.05], [100], [0, 1], 4, 2,
+            setup.images()["train"].labels, rows, until,
+        )  # fmt: skip
+
+    tuned_scratch.train_all(study([], until=-1.0), path, torch.device("cpu"), 1, 0)
+    assert not path.exists()  # the time was over
+    tuned_scratch.train_all(study([]), path, torch.device("cpu"), 2, 0)
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    # Two learning rates and two seeds for each of five arms under noise, and of four without.
+    assert len(rows) == (5 + 4) * (2 + 2)
+    steps = {row["arm"]: row["steps"] for row in rows}
+    assert steps["standard"] == 20
+    assert steps["uniform"] == 4
+    for row in rows:
+        assert ("test_accuracy" in row) == (row["stage"] == "final")
+        if row["arm"] == "oracle":
+            assert row["wrong_label_share_kept"] == 0
+    for arm in arms:
+        trials = {
+            row["learning_rate"]: row["validation_accuracy"]
+            for row in rows
+            if (row["arm"], row["noise"], row["stage"]) == (arm, "symmetric", "tuning")
+        }
+        best = max(trials, key=trials.get)
+        finals = [r for r in rows if (r["arm"], r["noise"]) == (arm, "symmetric")]
+        assert {r["learning_rate"] for r in finals if r["stage"] == "final"} == {best}
+    # One that was killed does what is missing, and ends with the same numbers.
+    rest = study(rows[:-5])
+    path.unlink()
+    tuned_scratch.train_all(rest, path, torch.device("cpu"), 1, 0)
+    again = [json.loads(line) for line in path.read_text().splitlines()]
+    assert len(again) == 5
+    same = ("stage", "arm", "noise", "seed", "learning_rate", "validation_accuracy")
+    assert sorted(tuple(row[n] for n in same) for row in again) == sorted(
+        tuple(row[n] for n in same) for row in rows[-5:]
+    )
+    table = study_table(rows)
+    assert "| symmetric 0.4 | oracle | 4 |" in table
+    assert len(table.splitlines()) == 2 + 9
+
+
+def test_targets_are_mixed_and_sum_to_one(setup):
+    noise = make_plans(setup.folder, Noise("symmetric", 0.4, 0), ["uniform"], 1)
+    known = setup.beliefs(noise)
+    given = np.eye(CLASSES)[known.labels]
+    mixed = targets_of(ScratchArm("uniform", beliefs=0.5, features=0.3), known).numpy()
+    expected = 0.2 * given + 0.5 * known.posterior + 0.3 * known.leave_one_out
+    np.testing.assert_allclose(mixed, expected, atol=2e-3)
+    np.testing.assert_allclose(mixed.sum(axis=1), 1, atol=1e-6)
+    smooth = targets_of(ScratchArm("uniform", smoothing=0.1), known).numpy()
+    np.testing.assert_allclose(smooth, 0.9 * given + 0.01, atol=1e-6)
+
+
+def test_plans_are_what_the_library_chooses(setup):
+    import saln
+
+    noise = make_plans(setup.folder, Noise("symmetric", 0.4, 3), ["coherence"], 2)
+    with np.load(setup.folder / "features.npz") as held:
+        features = held["features"].astype(np.float32)
+    batches = saln.SelectedBatches(
+        features, selector=saln.Coherence(), batch_size=64, filter_ratio=0.8, seed=3,
+        labels=setup.beliefs(noise).labels,
+    )  # fmt: skip
+    expected = []
+    for epoch in range(2):
+        batches.set_epoch(epoch)
+        expected += list(batches)
+    np.testing.assert_array_equal(setup.plan(noise, "coherence", 2).rows, np.array(expected))
