@@ -6,11 +6,15 @@ import os
 import signal
 from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+
+if TYPE_CHECKING:
+    from helpers.warm_processes import WarmServer
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -65,6 +69,25 @@ def no_global_randomness() -> Iterator[None]:
     after = torch.get_rng_state(), np.random.get_state()  # noqa: NPY002
     assert torch.equal(before[0], after[0]), "torch's global generator was used"
     assert np.array_equal(before[1][1], after[1][1]), "NumPy's global generator was used"
+
+
+@pytest.fixture(scope="session")
+def warm() -> Iterator[WarmServer]:
+    """Starts processes that need no time for imports; see there."""
+    from helpers.warm_processes import WarmServer
+
+    server = WarmServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="module")
+def quick_figures() -> Iterator[None]:
+    """For the tests of a file: reports whose figures are not drawn; see there."""
+    from helpers.quick_figures import not_drawn
+
+    with not_drawn():
+        yield
 
 
 @pytest.fixture

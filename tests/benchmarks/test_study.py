@@ -12,6 +12,9 @@ from evidence_tables import TABLES
 
 from saln.cli.compare_command import COMMAND
 
+# What figures look like is the business of tests/report/.
+pytestmark = pytest.mark.usefixtures("quick_figures")
+
 FLAGS = (
     *("--seeds", "0,1", "--limit", "200", "--epochs", "3", "--batch-size", "8"),
     *("--label-noise", "0.4", "--reference-epochs", "2"),

@@ -18,6 +18,9 @@ import saln
 from saln.cli import display, main
 from saln.selection import SELECTORS
 
+# What figures look like is the business of tests/report/.
+pytestmark = pytest.mark.usefixtures("quick_figures")
+
 SMALL = (
     "--limit", "200", "--epochs", "1", "--seeds", "0", "--batch-size", "8",
 )  # fmt: skip
@@ -381,23 +384,21 @@ def test_debug_shows_where(run):
         (signal.SIGHUP, 129, "saln: stopped by SIGHUP"),
     ],
 )
-def test_a_signal_leaves_valid_files(tmp_path, number, status, said):
+def test_a_signal_leaves_valid_files(warm, tmp_path, number, status, said):
     """A real one to a real process, and to its loader, in the middle of training."""
     out = tmp_path / "here"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "saln", "compare", "--epochs", "500", "--seeds", "0",
-         "--limit", "200", "--batch-size", "8", "--workers", "1", "--methods", "uniform",
-         "--out", str(out)],
-        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        start_new_session=True, env=os.environ | {"XDG_CACHE_HOME": str(tmp_path / "cache")},
+    process = warm.start(
+        ["compare", "--epochs", "500", "--seeds", "0", "--limit", "200", "--batch-size", "8",
+         "--workers", "1", "--methods", "uniform", "--out", out],
+        tmp_path, environment={"XDG_CACHE_HOME": str(tmp_path / "cache")},
     )  # fmt: skip
     rows = out / "epochs.jsonl"
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and not (rows.exists() and rows.stat().st_size > 1000):
-        time.sleep(0.05)
+        time.sleep(0.02)
     os.killpg(process.pid, number)  # as Slurm does, and a terminal that is closed
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == status
+    assert process.wait() == status
+    err = (tmp_path / "process.err").read_text()
     assert "Traceback" not in err
     assert err.rstrip().endswith(said)
     assert f"the rows so far are in {rows}; go on with: saln compare --resume --out {out}" in err

@@ -11,20 +11,14 @@ from helpers.stopped_runs import again, rows_of, small_run, stopped, summary_of
 
 from saln.cli import main
 from saln.experiments.run import compare
-from saln.report.drawing import Drawn
+
+# What figures look like is the business of tests/report/.
+pytestmark = pytest.mark.usefixtures("quick_figures")
 
 # One of each kind; the others are made and read in the same way.
 DRAWN = ("report.html", "figures/seconds.svg", "tables/accuracy.csv")
 # A report is drawn without them, and says so.
 LEFT_OUT = ("checkpoints/", "choices/", "labels.json")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_drawing():
-    """What is drawn is no matter here, and takes longest."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("saln.report.page.draw", lambda figure, arms: Drawn("<svg></svg>", b"%PDF"))
-        yield
 
 
 @pytest.fixture(scope="module")

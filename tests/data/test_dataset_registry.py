@@ -11,6 +11,9 @@ from saln.data import ArrayImages, ImageSplit, LoadedSplits, load_dataset, regis
 from saln.data.dataset_registry import DATASETS, DatasetRequest
 from saln.errors import DataError, InputError
 
+# What figures look like is the business of tests/report/.
+pytestmark = pytest.mark.usefixtures("quick_figures")
+
 PACKAGE = '''\
 """A package that somebody else has made."""
 

@@ -22,6 +22,9 @@ from saln.loading.selected_batches import SelectedBatches
 from saln.report.page import write_report
 from saln.selection import Uniform, candidates_needed
 
+# What figures look like is the business of tests/report/.
+pytestmark = pytest.mark.usefixtures("quick_figures")
+
 
 class Quiet:
     def __init__(self, stop_after=None):
@@ -66,7 +69,7 @@ RATIOS = (0.0, 0.8, 0.65, 0.5, 0.0)
 
 def test_every_arm_makes_the_steps_of_the_schedule(config):
     """Literal lists: 8 of 8, 40, 23, 16 and 8 candidates a step."""
-    every = dataclasses.replace(config, methods=tuple(known_arms()))
+    every = dataclasses.replace(config, methods=tuple(known_arms()), evaluate_every=5)
     reporter = Quiet()
     summary = compare(every, reporter).summary.to_json()
     per_epoch = [30, 6, 10, 15, 30]

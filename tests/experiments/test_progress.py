@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import random
 import subprocess
 import sys
@@ -54,17 +53,12 @@ class Killed(BaseException):
     """Stands for SIGKILL: nothing that catches exceptions catches it."""
 
 
-def test_a_run_killed_at_random_moments_goes_on(tmp_path):
+def test_a_run_killed_at_random_moments_goes_on(warm, tmp_path):
     """Real processes, real SIGKILL, some before the next row and some a few rows on."""
-    environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
-
-    def command(*arguments):
-        return [sys.executable, "-m", "saln", "compare", *arguments]
-
+    environment = {"XDG_CACHE_HOME": str(tmp_path / "cache")}
     whole, out = tmp_path / "whole", tmp_path / "out"
-    subprocess.run(
-        command(*SMALL, "--out", str(whole)), env=environment, check=True, capture_output=True
-    )
+    ended = warm.run(["compare", *SMALL, "--out", whole], tmp_path, environment=environment)
+    assert ended.returncode == 0, ended.stderr
     moments = random.Random(4)
     # By rows, not by the clock alone: on a fast machine the run would be over too soon.
     further = moments.sample((0, 2, 4, 5, 7), 5)
@@ -74,10 +68,9 @@ def test_a_run_killed_at_random_moments_goes_on(tmp_path):
         environment_file = out / "environment.json"
         before = environment_file.read_bytes() if environment_file.exists() else b""
         arguments = ("--resume",) if begun else SMALL
-        process = subprocess.Popen(
-            command(*arguments, "--out", str(out)),
-            env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
+        process = warm.start(
+            ["compare", *arguments, "--out", out], tmp_path, environment=environment
+        )
         # Written when the run begins or goes on: from then the moment is counted.
         while process.poll() is None and (
             not environment_file.exists() or environment_file.read_bytes() == before
@@ -88,13 +81,13 @@ def test_a_run_killed_at_random_moments_goes_on(tmp_path):
             time.sleep(0 if more else moments.uniform(0, 0.3))
             many = count_lines(out) + more
             while process.poll() is None and count_lines(out) < many:
-                time.sleep(0.001)
+                time.sleep(0.005)
             time.sleep(moments.uniform(0, 0.02) if more else 0)
             process.kill()
-        _, err = process.communicate(timeout=120)
-        assert process.returncode in (0, -9), err
-        killed += process.returncode == -9
-        if process.returncode == 0:
+        status = process.wait()
+        assert status in (0, -9), (tmp_path / "process.err").read_text()
+        killed += status == -9
+        if status == 0:
             break
     assert killed >= 4  # the run was not over before it was killed
     assert rows_of(out) == rows_of(whole)

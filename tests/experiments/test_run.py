@@ -14,7 +14,7 @@ from saln.errors import DataError, InputError
 from saln.experiments import train_arm as training_module
 from saln.experiments.arm import known_arms
 from saln.experiments.config import Config, load_preset
-from saln.experiments.run import compare
+from saln.experiments.run import ComparisonOutcome, compare
 from saln.features.store import FeatureStore
 from saln.loading.epoch_batches import LoadedBatches
 from saln.loading.selected_batches import SelectedBatches
@@ -22,8 +22,11 @@ from saln.report.page import write_report
 from saln.selection import SALN, SELECTORS
 from saln.training.cost_ledger import ONCE, PHASES
 
+# What figures look like is the business of tests/report/.
+pytestmark = pytest.mark.usefixtures("quick_figures")
+
 SMALL = {
-    "limit": 400, "epochs": 2, "seeds": (0, 1), "batch_size": 8,
+    "limit": 400, "epochs": 2, "seeds": (0, 1), "batch_size": 8, "reference_epochs": 4,
     "methods": ("standard", "uniform", "saln", "jest"),
 }  # fmt: skip
 
@@ -36,22 +39,26 @@ def config(tmp_path) -> Config:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory) -> Config:
+def once(tmp_path_factory) -> tuple[Config, ComparisonOutcome]:
     """The same, run once for the tests that only read it."""
     folder = tmp_path_factory.mktemp("finished")
-    once = dataclasses.replace(
+    config = dataclasses.replace(
         load_preset("digits"), **SMALL, out=folder / "run", cache_dir=folder / "cache"
     )
-    compare(once, Quiet())
-    return once
+    return config, compare(config, Quiet())
+
+
+@pytest.fixture
+def finished(once) -> Config:
+    return once[0]
 
 
 def without_seconds(rows):
     return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
 
 
-def test_the_run_folder_is_complete(config):
-    outcome = compare(config, Quiet())
+def test_the_run_folder_is_complete(once):
+    config, outcome = once
     path = config.out
     assert outcome.path == path
     assert outcome.failures == ()
@@ -121,11 +128,11 @@ def test_every_arm_counts_its_own_work(config):
     assert arms["standard"]["one_off_examples"] == arms["uniform"]["one_off_examples"]
     assert set(arms["uniform"]["one_off_examples"].values()) == {0}
     assert arms["saln"]["one_off_examples"]["features_forward"] == 360
-    # The reference: 36 examples, 4 steps of 8 an epoch, for the digits' preset 48 epochs.
+    # The reference: 36 examples, 4 steps of 8 an epoch, for 4 epochs.
     assert arms["jest"]["one_off_examples"] == {
         "features_forward": 0,
-        "reference_forward": 48 * 32 + 324,
-        "reference_backward": 48 * 32,
+        "reference_forward": 4 * 32 + 324,
+        "reference_backward": 4 * 32,
     }
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import multiprocessing
+import sys
 
 import numpy as np
 import torch
@@ -117,9 +119,18 @@ def begin(library, name, folder, epoch, step):
     return seen, run.save()
 
 
+def as_started():
+    """Makes a spawned process one that a person starts: workers of its loaders are forked.
+
+    Else they would be spawned too, and every one imported torch, for every epoch.
+    """
+    torch.set_num_threads(1)
+    if sys.platform == "linux":
+        multiprocessing.set_start_method("fork", force=True)
+
+
 def finish(library, name, folder, epoch, state):
     """The batches that are left."""
-    torch.set_num_threads(1)
     run = LIBRARIES[library](name, folder)
     run.load(state)
     return train(run, range(epoch, EPOCHS))

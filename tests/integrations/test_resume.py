@@ -22,7 +22,8 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def elsewhere():
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, spawn, initializer=resume_processes.as_started) as process:
         yield process
 
 

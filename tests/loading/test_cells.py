@@ -6,10 +6,7 @@ Indices are compared with those of one process that was not stopped and has no l
 from __future__ import annotations
 
 import itertools
-import json
 import pickle
-import subprocess
-import sys
 import threading
 
 import numpy as np
@@ -23,6 +20,7 @@ from helpers.loading_processes import (
     Stream,
     StreamLoader,
     cell,
+    cells_of_a_rank,
     resumed,
     wanted,
     whole,
@@ -55,30 +53,13 @@ def test_one_rank(name, workers, what):
     same(cell(name, workers, what), wanted(name.startswith("stream"), what))
 
 
-# Processes of their own, as torchrun starts them, whose loaders can fork.
-RANK = """
-import json, sys
-sys.path[:0] = json.loads(sys.argv[1])
-from helpers.loading_processes import cells_of_a_rank
-cells_of_a_rank(int(sys.argv[2]), 2, sys.argv[3], json.loads(sys.argv[4]))
-"""
+def test_two_ranks(warm, tmp_path):
+    """Processes of their own, as torchrun starts them, whose loaders can fork.
 
-
-def test_two_ranks(tmp_path):
-    """One start of the processes serves all cells; their workers persist."""
+    One start of them serves all cells; their workers persist.
+    """
     cells = [one for one in CELLS if one[1] != "2"]
-    arguments = [json.dumps(sys.path), str(tmp_path), json.dumps(cells)]
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", RANK, arguments[0], str(rank), *arguments[1:]],
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    for process in processes:
-        errors = process.communicate(timeout=250)[1]
-        assert process.returncode == 0, errors[-2000:]
+    warm.call_together(cells_of_a_rank, [(rank, 2, tmp_path, cells) for rank in (0, 1)], tmp_path)
     alone = Own("infobatch")
     alone.epoch(0)
     told = alone.chosen.selector.state_dict()["next"]

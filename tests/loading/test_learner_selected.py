@@ -1,9 +1,7 @@
 from __future__ import annotations
 
 import copy
-import multiprocessing
 from collections import namedtuple
-from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
 import pytest
@@ -454,12 +452,9 @@ def test_an_epoch_reaches_the_loaders_sampler():
 
 
 @pytest.mark.parametrize("world_size", [2, 4])
-def test_ranks_together_keep_what_one_process_keeps(world_size, tmp_path):
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(world_size, mp_context=spawn) as processes:
-        ranks, meeting = range(world_size), tmp_path / "meeting"
-        work = [processes.submit(rank_processes.learn, rank, world_size, meeting) for rank in ranks]
-        seen = [each.result() for each in work]
+def test_ranks_together_keep_what_one_process_keeps(world_size, warm, tmp_path):
+    calls = [(rank, world_size, tmp_path / "meeting") for rank in range(world_size)]
+    seen = warm.call_together(rank_processes.learn, calls, tmp_path)
     expected = rank_processes.kept_globally(0, 1)
     assert set(expected) == {"uniform", "jest", "top-loss"}
     assert len(expected["jest"]) == 2

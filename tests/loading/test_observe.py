@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
-from concurrent.futures import ProcessPoolExecutor
-
 import pytest
 import torch
 from helpers.rank_processes import observe_in_every_owner
@@ -37,14 +34,8 @@ def test_one_rank_tells_its_own(explicit, tmp_path):
     assert seen == dict.fromkeys(OWNERS, expected(1))
 
 
-def test_every_rank_tells_its_own_and_knows_those_of_all(tmp_path):
-    spawn = multiprocessing.get_context("spawn")
-    for explicit in (True, False):
-        meeting = tmp_path / f"meeting-{explicit}"
-        with ProcessPoolExecutor(2, mp_context=spawn) as processes:
-            work = [
-                processes.submit(observe_in_every_owner, rank, 2, meeting, explicit)
-                for rank in range(2)
-            ]
-            for told in work:
-                assert told.result() == dict.fromkeys(OWNERS, expected(2))
+@pytest.mark.parametrize("explicit", [True, False])
+def test_every_rank_tells_its_own_and_knows_those_of_all(explicit, warm, tmp_path):
+    calls = [(rank, 2, tmp_path / "meeting", explicit) for rank in range(2)]
+    for told in warm.call_together(observe_in_every_owner, calls, tmp_path):
+        assert told == dict.fromkeys(OWNERS, expected(2))

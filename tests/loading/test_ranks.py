@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
-from concurrent.futures import ProcessPoolExecutor
-
 import pytest
 from helpers.rank_processes import gather_batches, sampler_of
 
@@ -56,12 +53,10 @@ def test_ranks_that_cannot_be_are_refused(batch_size, rank, world_size, message)
 
 
 @pytest.mark.parametrize("world_size", [2, 4])
-def test_ranks_together_train_on_the_batches_of_one_process(world_size, tmp_path):
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(world_size, mp_context=spawn) as processes:
-        meetings = [tmp_path / "meeting"] * world_size
-        seen = processes.map(gather_batches, range(world_size), [world_size] * world_size, meetings)
-        seen = list(seen)
+def test_ranks_together_train_on_the_batches_of_one_process(world_size, warm, tmp_path):
+    meeting = tmp_path / "meeting"
+    calls = [(rank, world_size, meeting) for rank in range(world_size)]
+    seen = warm.call_together(gather_batches, calls, tmp_path)
     expected = {name: list(sampler_of(name)) for name in ("uniform", "saln")}
     assert len(expected["saln"]) == 5
     assert seen == [expected] * world_size

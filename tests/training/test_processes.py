@@ -18,24 +18,6 @@ from saln.training.distributed_layers import SynchronizedBatchNorm, synchronize
 from saln.training.processes import ALONE, Processes
 
 SOURCE = Path(__file__).parents[2] / "src"
-TESTS = Path(__file__).parents[1]
-
-
-def saln(arguments, folder, processes=0, timeout=240):
-    """Runs the command line in one process, or in several under torchrun."""
-    environment = {name: text for name, text in os.environ.items() if name != "RANK"}
-    environment |= {"PYTHONPATH": str(SOURCE), "OMP_NUM_THREADS": "1"}
-    start = ["-m", "saln"]
-    if processes:
-        start = [
-            "-m", "torch.distributed.run", "--nproc-per-node", str(processes),
-            "--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0", "--local-addr", "127.0.0.1",
-            "-m", "saln",
-        ]  # fmt: skip
-    return subprocess.run(
-        [sys.executable, *start, "compare", *map(str, arguments)],
-        cwd=folder, env=environment, capture_output=True, text=True, timeout=timeout, check=False,
-    )  # fmt: skip
 
 
 def assert_alike(several, one, *, examples, rel=3e-3):
@@ -60,18 +42,26 @@ DIGITS = (
 )  # fmt: skip
 
 
-def test_two_processes_train_what_one_does(tmp_path):
+def one_and_two(warm, flags, folder):
+    """Runs a comparison in one process and in two; gives what became of each."""
+    ended = [
+        warm.run(["compare", *flags, "--out", "one"], folder),
+        *warm.run_ranks(["compare", *flags, "--out", "two"], folder, 2),
+    ]
+    for process in ended:
+        assert process.returncode == 0, process.stderr
+    return ended
+
+
+def test_two_processes_train_what_one_does(warm, tmp_path):
     methods = "uniform,saln,jest,infobatch"
     flags = (*DIGITS, "--methods", methods, "--filter-ratio", "0.6", "--full-last-epochs", "1")
-    alone = saln((*flags, "--out", "one"), tmp_path)
-    assert alone.returncode == 0, alone.stderr
-    both = saln((*flags, "--out", "two"), tmp_path, processes=2)
-    assert both.returncode == 0, both.stderr
+    _, *both = one_and_two(warm, flags, tmp_path)
     counts = json.loads((tmp_path / "one" / "summary.json").read_text())["examples"]
     assert_alike(rows_of(tmp_path / "two"), rows_of(tmp_path / "one"), examples=counts)
     # One of them writes and speaks.
-    assert both.stdout.count("epochs.jsonl") == 1
-    assert both.stderr.count("uniform, seed 0: epoch 1/2") == 1
+    assert sum(rank.stdout.count("epochs.jsonl") for rank in both) == 1
+    assert sum(rank.stderr.count("uniform, seed 0: epoch 1/2") for rank in both) == 1
     assert (tmp_path / "two" / "report.html").exists()
     environment = json.loads((tmp_path / "two" / "environment.json").read_text())
     assert environment["training_processes"] == 2
@@ -84,7 +74,7 @@ def test_two_processes_train_what_one_does(tmp_path):
         torch.testing.assert_close(two[name], value, rtol=0.02, atol=2e-3)
 
 
-def test_two_processes_fine_tune_pets_as_one_does(tmp_path, data_root):
+def test_two_processes_fine_tune_pets_as_one_does(warm, tmp_path, data_root):
     """With BatchNorm, dropout and stochastic depth: EfficientNet-Lite0.
 
     At a low rate: at the usual one, rounding errors of float32 grow tenfold every few steps,
@@ -97,28 +87,27 @@ def test_two_processes_fine_tune_pets_as_one_does(tmp_path, data_root):
         "--methods", "saln,jest", "--seeds", "0", "--reference-epochs", "1",
         "--learning-rate", "1e-5", "--cache-dir", "cache",
     )  # fmt: skip
-    alone = saln((*flags, "--out", "one"), tmp_path)
-    assert alone.returncode == 0, alone.stderr
-    both = saln((*flags, "--out", "two"), tmp_path, processes=2)
-    assert both.returncode == 0, both.stderr
+    one_and_two(warm, flags, tmp_path)
     counts = json.loads((tmp_path / "one" / "summary.json").read_text())["examples"]
     assert_alike(rows_of(tmp_path / "two"), rows_of(tmp_path / "one"), examples=counts)
 
 
-def test_steps_of_efficientnet_lite0_are_those_of_one_process(tmp_path):
+def test_steps_of_efficientnet_lite0_are_those_of_one_process(warm, tmp_path):
     """In float64, at the usual learning rate."""
     pytest.importorskip("efficientnet_lite_pytorch")
     meeting, results = tmp_path / "meeting", tmp_path / "losses"
-    torch.multiprocessing.spawn(fine_tune, args=(2, meeting, results), nprocs=2, join=True)
+    warm.call_together(fine_tune, [(rank, 2, meeting, results) for rank in (0, 1)], tmp_path)
     found = torch.load(f"{results}-0", weights_only=True)
     assert torch.equal(found, torch.load(f"{results}-1", weights_only=True))
     fine_tune(0, 1, meeting, results)
     torch.testing.assert_close(found, torch.load(f"{results}-0", weights_only=True))
 
 
-def test_an_interrupted_run_goes_on_with_two_processes(tmp_path):
+def test_an_interrupted_run_goes_on_with_two_processes(warm, tmp_path):
+    """Started by torchrun itself, which ends the process that is left."""
     flags = (*DIGITS, "--methods", "uniform,jest")
-    assert saln((*flags, "--out", "whole"), tmp_path, processes=2).returncode == 0
+    whole = warm.run_ranks(["compare", *flags, "--out", "whole"], tmp_path, 2)
+    assert [rank.returncode for rank in whole] == [0, 0]
     code = (
         "import os, sys\n"
         "from saln.experiments.progress import RunProgress\n"
@@ -142,11 +131,11 @@ def test_an_interrupted_run_goes_on_with_two_processes(tmp_path):
     # The other process is ended too; nothing hangs.
     assert killed.returncode != 0
     assert [row["epoch"] for row in rows_of(tmp_path / "run")] == [1, 2, 1]
-    alone = saln(("--resume", "--out", "run"), tmp_path)
+    alone = warm.run(["compare", "--resume", "--out", "run"], tmp_path)
     assert alone.returncode == 2
     assert "the number of processes was 2" in alone.stderr
-    again = saln(("--resume", "--out", "run"), tmp_path, processes=2)
-    assert again.returncode == 0, again.stderr
+    for again in warm.run_ranks(["compare", "--resume", "--out", "run"], tmp_path, 2):
+        assert again.returncode == 0, again.stderr
     keep = [{k: v for k, v in row.items() if k != "seconds"} for row in rows_of(tmp_path / "run")]
     whole = [
         {k: v for k, v in row.items() if k != "seconds"} for row in rows_of(tmp_path / "whole")
@@ -154,19 +143,18 @@ def test_an_interrupted_run_goes_on_with_two_processes(tmp_path):
     assert keep == whole
 
 
-def test_a_batch_that_cannot_be_shared_is_refused(tmp_path):
+def test_a_batch_that_cannot_be_shared_is_refused(warm, tmp_path):
     flags = (*DIGITS, "--methods", "uniform", "--batch-size", "9", "--out", "run")
-    found = saln(flags, tmp_path, processes=2)
-    assert found.returncode == 1  # torchrun's own
-    assert "--batch-size 9 cannot be shared equally by 2 processes" in found.stderr
+    for found in warm.run_ranks(["compare", *flags], tmp_path, 2):
+        assert found.returncode == 2
+        assert "--batch-size 9 cannot be shared equally by 2 processes" in found.stderr
     assert not (tmp_path / "run").exists()
 
 
-def test_a_step_of_two_ranks_is_that_of_the_whole_batch(tmp_path):
+def test_a_step_of_two_ranks_is_that_of_the_whole_batch(warm, tmp_path):
     """Outputs, gradients and running statistics, against torch's own layers."""
-    torch.multiprocessing.spawn(
-        train_step, args=(2, tmp_path / "meeting", tmp_path / "found"), nprocs=2, join=True
-    )
+    calls = [(rank, 2, tmp_path / "meeting", tmp_path / "found") for rank in (0, 1)]
+    warm.call_together(train_step, calls, tmp_path)
     found = [torch.load(tmp_path / f"found-{rank}", weights_only=True) for rank in (0, 1)]
     with torch.random.fork_rng():
         network, images, goal = step_example()

@@ -1,0 +1,238 @@
+"""Processes that have imported everything already: a server that forks for every start.
+
+To import torch and the library takes a process three seconds, and the tests start a hundred of
+them. What is started here is a process of its own with its own number, folder, environment,
+streams and signals; only the imports are another's. The starts of a true interpreter, by the
+installed command, by ``python -m saln`` and by ``torchrun``, have tests of their own.
+"""
+
+from __future__ import annotations
+
+import atexit
+import importlib
+import json
+import os
+import pickle
+import runpy
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any, NoReturn
+
+TESTS = Path(__file__).parents[1]
+SOURCE = TESTS.parent / "src"
+IMPORTED = (
+    "helpers.quick_figures", "helpers.rank_processes", "saln.cli.compare_command",
+    "saln.cli.features_command", "saln.cli.select_command", "saln.experiments.run",
+    "saln.training.loop", "saln.curation.offline_selection", "pyarrow.parquet",
+)  # fmt: skip
+
+
+class WarmProcess:
+    """One that was started; as much of ``subprocess.Popen`` as the tests need."""
+
+    def __init__(self, server: WarmServer, pid: int, name: str) -> None:
+        self.server, self.pid, self.name = server, pid, name
+        self.returncode: int | None = None
+
+    def poll(self) -> int | None:
+        """Its status, or None while it is at work."""
+        if self.returncode is None:
+            self.returncode = self.server.ask({"pid": self.pid})
+        return self.returncode
+
+    def wait(self, seconds: float = 240) -> int:
+        """Its status when it has ended; one that does not end is ended."""
+        deadline = time.monotonic() + seconds
+        while self.poll() is None:
+            if time.monotonic() > deadline:
+                self.kill()
+                raise TimeoutError(f"{self.name} did not end within {seconds} s")
+            time.sleep(0.01)
+        assert self.returncode is not None
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+
+class WarmServer:
+    """Starts processes that begin with everything imported."""
+
+    def __init__(self) -> None:
+        ours, its = socket.socketpair()
+        environment = os.environ | {
+            "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": os.pathsep.join([str(SOURCE), str(TESTS)]),
+        }
+        self.process = subprocess.Popen(
+            [sys.executable, "-W", "ignore", __file__, str(its.fileno())],
+            env=environment, pass_fds=[its.fileno()], stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+        its.close()
+        self.stream = ours.makefile("rw")
+        ours.close()
+
+    def close(self) -> None:
+        self.stream.close()
+        self.process.wait()
+
+    def ask(self, request: Mapping[str, Any]) -> Any:
+        self.stream.write(json.dumps(request) + "\n")
+        self.stream.flush()
+        answer = self.stream.readline()
+        assert answer, "the server of warm processes has ended"
+        return json.loads(answer)
+
+    def start(
+        self,
+        arguments: Sequence[object],
+        folder: Path,
+        *,
+        script: Path | None = None,
+        environment: Mapping[str, str] | None = None,
+        name: str = "process",
+        call: str = "",
+    ) -> WarmProcess:
+        """Starts ``saln``, or a script, in a folder and a session of its own.
+
+        What it says is in the files ``NAME.out`` and ``NAME.err`` there. Reports have no figures.
+        """
+        job = {
+            "arguments": [*map(str, arguments)], "folder": str(folder), "name": name,
+            "script": None if script is None else str(script), "call": call,
+            "environment": {**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})},
+        }  # fmt: skip
+        return WarmProcess(self, self.ask(job), name)
+
+    def run(self, arguments: Sequence[object], folder: Path, **options: Any) -> Ended:
+        """The same, and waits for its end."""
+        process = self.start(arguments, folder, **options)
+        return Ended(process.wait(), folder, options.get("name", "process"))
+
+    def call_together(
+        self, function: Callable[..., Any], calls: Sequence[Sequence[object]], folder: Path
+    ) -> list[Any]:
+        """What a function of a module gives for each call, all at a time, each in its process."""
+        given = []
+        for number, arguments in enumerate(calls):
+            name = f"call-{number}"
+            (folder / name).write_bytes(pickle.dumps((function, arguments)))
+            given.append(self.start([], folder, call=name, name=name))
+        results = []
+        for process in given:
+            assert process.wait() == 0, (folder / f"{process.name}.err").read_text()
+            results.append(pickle.loads((folder / process.name).read_bytes()))
+        return results
+
+    def run_ranks(
+        self, arguments: Sequence[object], folder: Path, ranks: int, **options: Any
+    ) -> list[Ended]:
+        """Several at a time that find each other, as ``torchrun`` starts them."""
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        group = {"WORLD_SIZE": str(ranks), "LOCAL_WORLD_SIZE": str(ranks),
+                 "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}  # fmt: skip
+        started = [
+            self.start(
+                arguments, folder, name=f"rank-{rank}",
+                environment=group | {"RANK": str(rank), "LOCAL_RANK": str(rank)}, **options,
+            )
+            for rank in range(ranks)
+        ]  # fmt: skip
+        return [
+            Ended(process.wait(), folder, f"rank-{rank}") for rank, process in enumerate(started)
+        ]
+
+
+class Ended:
+    """The status and the streams of a process that has come to its end."""
+
+    def __init__(self, status: int, folder: Path, name: str) -> None:
+        self.returncode = status
+        self.stdout = (folder / f"{name}.out").read_text()
+        self.stderr = (folder / f"{name}.err").read_text()
+
+
+def serve(stream: IO[str]) -> None:
+    """Answers a line of JSON with one: a process's number, or its status (null: at work)."""
+    statuses: dict[int, int] = {}
+    started: set[int] = set()
+    for line in stream:
+        request = json.loads(line)
+        if "pid" in request:
+            pid = request["pid"]
+            if pid not in statuses:
+                ended, status = os.waitpid(pid, os.WNOHANG)  # others may want to start
+                if ended:
+                    statuses[pid] = os.waitstatus_to_exitcode(status)
+            answer = statuses.get(pid)
+        else:
+            answer = os.fork()
+            if answer == 0:
+                stream.close()
+                be(request)
+            started.add(answer)
+        stream.write(json.dumps(answer) + "\n")
+        stream.flush()
+    for pid in started - set(statuses):  # left by a test that failed
+        os.kill(pid, signal.SIGKILL)
+
+
+def be(job: dict[str, Any]) -> NoReturn:
+    """What a process that was started does; its end is that of an interpreter."""
+    os.setsid()
+    os.chdir(job["folder"])
+    os.environ.clear()
+    os.environ.update(job["environment"])
+    for number, name in ((1, "out"), (2, "err")):
+        os.dup2(os.open(f"{job['name']}.{name}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+    status = 1
+    try:
+        status = called(job)
+    except SystemExit as stop:
+        status = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        threading._shutdown()  # type: ignore[attr-defined]  # waits for what an interpreter does
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+
+
+def called(job: dict[str, Any]) -> int:
+    from helpers.quick_figures import not_drawn
+
+    sys.argv = [job["script"] or "saln", *job["arguments"]]
+    if job["script"] is not None:
+        runpy.run_path(job["script"], run_name="__main__")
+        return 0
+    if job["call"]:
+        place = Path(job["call"])
+        function, arguments = pickle.loads(place.read_bytes())
+        place.write_bytes(pickle.dumps(function(*arguments)))
+        return 0
+    from saln.cli import main
+
+    with not_drawn():
+        return main(job["arguments"])
+
+
+if __name__ == "__main__":
+    for module in IMPORTED:
+        importlib.import_module(module)
+    with socket.socket(fileno=int(sys.argv[1])) as own, own.makefile("rw") as lines:
+        serve(lines)
