@@ -329,10 +329,8 @@ def test_an_output_that_exists_and_an_input_that_does_not_are_refused(parquet, t
     (tmp_path / "empty" / "cat").mkdir()
     (tmp_path / "empty" / "cat" / "1.jpg").touch()
     assert main(["select", str(tmp_path / "empty"), *flags, str(tmp_path / "k.parquet")]) == 1
-    assert (
-        "holds no feature store but pictures; make one with 'saln features --dataset folder:"
-        in (capsys.readouterr().err)
-    )
+    said = capsys.readouterr().err
+    assert "holds no feature store but pictures; make one with 'saln features --datas" in said
 
 
 def test_a_truncated_file_is_refused(parquet, tmp_path, capsys):

