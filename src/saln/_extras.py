@@ -17,6 +17,7 @@ _PACKAGES = {
     "faiss": "faiss-cpu",
     "select": "pyarrow",
     "open-clip": "open-clip-torch",
+    "mlflow": "mlflow-skinny",
 }
 
 

@@ -1,15 +1,19 @@
-"""What TensorBoard would show of a run."""
+"""What TensorBoard, Weights & Biases and MLflow would show of a run."""
 
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
+import os
+import struct
 import sys
 
 import pytest
 
-from saln.errors import MissingExtraError
-from saln.experiments.config import Config, load_preset
+from saln.errors import InputError, MissingExtraError
+from saln.experiments.config import LOGS, Config, load_preset
+from saln.experiments.event_log import _WRITERS
 from saln.experiments.run import compare
 from saln.training.cost_ledger import PHASES
 
@@ -41,6 +45,54 @@ def config(tmp_path) -> Config:
         methods=("standard", "uniform"), evaluate_every=2, tensorboard=True,
         out=tmp_path / "run", cache_dir=tmp_path / "cache",
     )  # fmt: skip
+
+
+def wandb_records(content):
+    """The records of an offline run: LevelDB's log format, in blocks of 32 KiB."""
+    assert content[:4] == b":W&B"
+    at, parts = 7, b""
+    while at + 7 <= len(content):
+        if 32768 - at % 32768 < 7:  # no header fits into what is left of a block
+            at += 32768 - at % 32768
+            continue
+        _, length, kind = struct.unpack("<IHB", content[at : at + 7])
+        parts += content[at + 7 : at + 7 + length]
+        at += 7 + length
+        if kind in (1, 4):  # whole, or the last part of one
+            yield parts
+            parts = b""
+
+
+def wandb_events(folder):
+    """Tag -> (step, value) pairs, as `wandb sync` reads the one run of a folder."""
+    messages = importlib.import_module("wandb.proto.wandb_internal_pb2")
+    (path,) = (folder / "wandb").glob("offline-run-*/*.wandb")
+    found = {}
+    for data in wandb_records(path.read_bytes()):
+        record = messages.Record()
+        record.ParseFromString(data)
+        items = {
+            item.key or "/".join(item.nested_key): json.loads(item.value_json)
+            for item in record.history.item
+        }
+        for name, value in items.items():
+            if not name.startswith("_"):
+                found.setdefault(name, []).append((items["_step"], value))
+    return found
+
+
+def mlflow_events(folder):
+    """Tag -> (step, value) pairs, by MLflow's client, of the one run of an arm and seed."""
+    client = importlib.import_module("mlflow.tracking").MlflowClient(folder.parent.as_uri())
+    (experiment,) = client.search_experiments(filter_string="name = 'saln'")
+    runs = client.search_runs([experiment.experiment_id], f"run_name = '{folder.name}'")
+    (run,) = runs
+    assert run.info.status == "FINISHED"
+    assert run.data.params["epochs"] == "3"
+    return {
+        name: [(one.step, one.value) for one in client.get_metric_history(run.info.run_id, name)]
+        for name in run.data.metrics
+    }
 
 
 def events(folder):
@@ -75,14 +127,18 @@ def expected(path, arm, seed):
     return found
 
 
-def assert_shown(config):
-    folder = config.out / "tensorboard"
-    assert sorted(path.name for path in folder.iterdir()) == [
+READERS = {"tensorboard": events, "wandb": wandb_events, "mlflow": mlflow_events}
+
+
+def assert_shown(config, tool="tensorboard"):
+    folder = config.out / tool
+    assert tool == "mlflow" or sorted(path.name for path in folder.iterdir()) == [
         f"{arm}-seed{seed}" for arm in config.methods for seed in config.seeds
     ]
     for arm in config.methods:
         for seed in config.seeds:
-            shown, rows = events(folder / f"{arm}-seed{seed}"), expected(config.out, arm, seed)
+            shown = READERS[tool](folder / f"{arm}-seed{seed}")
+            rows = expected(config.out, arm, seed)
             assert shown.keys() == rows.keys()
             for tag, points in rows.items():
                 assert [step for step, _ in shown[tag]] == [step for step, _ in points]
@@ -102,8 +158,37 @@ def test_a_run_that_goes_on_shows_nothing_twice(config):
     assert_shown(config)
 
 
-def test_without_tensorboard_nothing_is_written(config, monkeypatch):
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    with pytest.raises(MissingExtraError, match=r"pip install 'saln\[tensorboard\]'"):
-        compare(config, Quiet())
+@pytest.mark.parametrize("tool", ["wandb", "mlflow"])
+def test_other_tools_show_the_same_and_nothing_twice(config, tool, monkeypatch):
+    """Without a connection: the only place is the run's folder."""
+    pytest.importorskip(tool)
+    for name in [name for name in os.environ if name.startswith(("WANDB_", "MLFLOW_"))]:
+        monkeypatch.delenv(name)
+    # Set by the writer where nobody has; put back after the test.
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+    config = dataclasses.replace(config, tensorboard=False, log=tool, seeds=0, methods="uniform")
+    with pytest.raises(KeyboardInterrupt):
+        compare(config, Quiet(stop_after=2))
+    compare(dataclasses.replace(config, resume=True), Quiet())
+    assert_shown(config, tool)
+    assert not (config.out / "tensorboard").exists()
+
+
+@pytest.mark.parametrize(
+    ("tool", "module"),
+    [("tensorboard", "torch.utils.tensorboard"), ("wandb", "wandb"), ("mlflow", "mlflow.tracking")],
+)
+def test_without_its_package_nothing_is_written(config, monkeypatch, tool, module):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(MissingExtraError, match=rf"pip install 'saln\[{tool}\]'"):
+        compare(dataclasses.replace(config, tensorboard=False, log=tool), Quiet())
     assert not config.out.exists()
+
+
+def test_settings_of_old_and_new_spelling():
+    assert set(LOGS) == set(_WRITERS)
+    assert Config(tensorboard=True, log="wandb,tensorboard").logs == ("tensorboard", "wandb")
+    assert Config().logs == ()
+    with pytest.raises(InputError, match=r"^log=\('tensorbord',\) is not allowed; give some of"):
+        Config(log="tensorbord").check()

@@ -29,6 +29,8 @@ from saln.training.changes import Change, Targets
 MOST = 1_000_000
 COUNT, COUNT_OR_NONE = Bounds(low=1, high=MOST), Bounds(low=0, high=MOST)
 SHARE = Bounds(low=0, below=1)
+# Tools that an epoch's numbers can be written for; event_log.py has what writes each.
+LOGS = ("tensorboard", "wandb", "mlflow")
 
 if typing.TYPE_CHECKING:
     Methods = tuple[Method, ...]
@@ -123,6 +125,8 @@ class Config:
     """Go on with the unfinished run in --out, with its settings; --seeds may name more seeds."""
     tensorboard: bool = False
     """Write every epoch's numbers for TensorBoard, too, into tensorboard/ of the run's folder."""
+    log: tuple[str, ...] = ()
+    """Write them for other tools, too, with commas between: tensorboard, wandb, mlflow."""
     json: bool = False
     """Print the content of summary.json and nothing else."""
 
@@ -176,6 +180,11 @@ class Config:
         """What the arms are called; also of those that are not known here."""
         return tuple(label_of(method) for method in self.methods)
 
+    @property
+    def logs(self) -> tuple[str, ...]:
+        """The tools that every epoch's numbers are written for, each once."""
+        return tuple(dict.fromkeys(("tensorboard",) * self.tensorboard + self.log))
+
     def check(self) -> None:
         """Refuses what cannot work, before anything is read or written.
 
@@ -205,13 +214,13 @@ class Config:
             )
         if self.out is not None:
             check_new_path(self.out.absolute(), "out")
-            if self.tensorboard and any(
+            if self.logs and any(
                 # Bytes that are no UTF-8 are lone surrogates, as Python reads them.
                 "\ud800" <= sign <= "\udfff"
                 for sign in str(self.out)
             ):
                 raise InputError(
-                    f"{parameter('tensorboard')} cannot write into {parameter('out', self.out)}, "
+                    f"{self.logs[0]} cannot write into {parameter('out', self.out)}, "
                     "whose name is not UTF-8; give another folder"
                 )
 
@@ -260,6 +269,8 @@ def _check_fields(config: Config) -> None:
             for seed in seeds:
                 if not -(2**63) <= seed < 2**63:
                     raise not_allowed(name, seed, "a whole number of at most 64 bits")
+        elif name == "log" and not set(value) <= set(LOGS):
+            raise not_allowed(name, value, f"some of {', '.join(LOGS)}, with commas between")
         elif name == "preset" and value not in preset_names():
             raise not_allowed(name, value, f"one of {', '.join(preset_names())}")
         elif "names" in field.metadata and value not in (names := field.metadata["names"]):

@@ -120,7 +120,7 @@ def _compare(comparison: Comparison, path: Path) -> ComparisonOutcome:
         "device": comparison.device.type,
         "number of processes": processes.world_size,
     }
-    log = EventLog(RunFolder(path).tensorboard) if config.tensorboard and processes.first else None
+    log = EventLog(path, config) if config.logs and processes.first else None
     with contextlib.ExitStack() as stack:
         if log is not None:
             stack.callback(log.close)

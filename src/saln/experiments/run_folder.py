@@ -28,7 +28,7 @@ ANEW = "put the file back, or begin a new run in another folder"
 FREE = frozenset(
     {
         "config", "data_root", "download", "workers", "cache_dir", "out", "resume", "json",
-        "tensorboard",
+        "tensorboard", "log",
     }
 )  # fmt: skip
 
@@ -59,7 +59,10 @@ class RunFolder:
     checkpoints = _File("checkpoints")
     choices = _File("choices")
     resume = _File("resume")
-    tensorboard = _File("tensorboard")
+
+    def log(self, tool: str) -> Path:
+        """What is written for another tool, such as ``tensorboard``."""
+        return self.path / tool
 
     def checkpoint(self, arm: str, seed: int) -> Path:
         """The weights that a finished arm ended with."""
