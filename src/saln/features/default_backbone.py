@@ -57,9 +57,7 @@ def default_backbone(on_gpu: bool | None = None) -> DefaultBackbone:
             )  # fmt: skip
     for name in filter(_is_installed, _OFFLINE):
         better = parameter("backbone", "hf:facebook/dinov2-small")
-        faster = (
-            "" if name == _OFFLINE[-1] else f"{parameter('backbone', _OFFLINE[-1])} is faster, "
-        )
+        faster = parameter("backbone", _OFFLINE[-1])
         return DefaultBackbone(
             name,
             f"{name} comes with the extra 'offline'; {better} is better, once it is downloaded"
