@@ -32,7 +32,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from gpu_lanes import SHIFT, Lane, Pictures, Training, augmentation_codes, run_lanes
+from gpu_lanes import (
+    SHIFT,
+    Lane,
+    Pictures,
+    Training,
+    augmentation_codes,
+    run_lanes,
+    steps_per_second,
+)
 from scratch_plans import (
     ALL,
     FILTER_RATIO,
@@ -47,18 +55,15 @@ from scratch_plans import (
 from small_network import small_network
 from torch import Tensor
 from torch.nn.functional import one_hot
+from tuned_table import FINAL, TUNING, study_table
 
-from saln.experiments import mean_interval, paired_difference
-from saln.experiments.statistics import Interval
 from saln.randomness import derive_generator
-from saln.report.number_text import interval_text
 from saln.selection import candidates_needed
 
-__all__ = ["ARMS", "ScratchArm", "study_table", "targets_of"]
+__all__ = ["ARMS", "ScratchArm", "Study", "targets_of", "train_all"]
 
 WEIGHT_DECAY = 5e-4
 RATES = (0.02, 0.05, 0.1, 0.2, 0.4)
-TUNING, FINAL = "tuning", "final"
 TESTED = ("test_accuracy", "test_loss")
 NOISES = (("clean", 0.0), ("symmetric", 0.4), ("pair-flips", 0.4))
 CURRICULUM = "balanced-curriculum"
@@ -276,63 +281,6 @@ def _start(classes: int, width: int, seed: int) -> dict[str, Tensor]:
     return small_network(classes, width, seed).state_dict()
 
 
-def _points(found: Interval) -> str:
-    return interval_text(100 * found.mean, found.ci95 and [100 * end for end in found.ci95])
-
-
-def _against(own: dict[int, Row], base: dict[int, Row]) -> str:
-    both = [seed for seed in own if seed in base]
-    if not both or own is base:
-        return "–"
-    accuracies = [[of[seed]["test_accuracy"] for seed in both] for of in (own, base)]
-    difference = paired_difference(*accuracies)
-    seen = "one seed" if difference.ci95 is None else difference.verdict
-    return f"{_points(Interval(difference.difference, difference.ci95))} ({seen})"
-
-
-def study_table(rows: list[Row]) -> str:
-    """Markdown: each arm at the learning rate that was chosen for it, beside two controls.
-
-    The controls are ``uniform``, and ``uniform`` with the arm's own targets, so that what
-    targets give and what choosing gives are told apart.
-    """
-    groups: dict[tuple[str, float, str], dict[int, Row]] = {}
-    tried: dict[tuple[str, float, str], set[float]] = defaultdict(set)
-    for row in rows:
-        key = (row["noise"], row["asked_rate"], row["arm"])
-        if row["stage"] == FINAL:
-            groups.setdefault(key, {})[row["seed"]] = row
-        else:
-            tried[key].add(row["learning_rate"])
-    lines = [
-        "| labels | arm | steps | learning rate | seeds | test accuracy (%) | against uniform "
-        "(points) | against uniform with the same targets | wrong labels kept (%) |",
-        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
-    ]
-    for (noise, asked, arm), own in sorted(groups.items()):
-        first = next(iter(own.values()))
-        rate = first["learning_rate"]
-        edge = (
-            " (edge)"
-            if rate in (min(tried[noise, asked, arm]), max(tried[noise, asked, arm]))
-            else ""
-        )
-        same = "uniform+targets" if arm.endswith("+targets") else "uniform"
-        cells = (
-            noise if asked == 0 else f"{noise} {asked:g}",
-            arm,
-            str(first["steps"]),
-            f"{rate:g}{edge}",
-            str(len(own)),
-            _points(mean_interval([row["test_accuracy"] for row in own.values()])),
-            _against(own, groups.get((noise, asked, "uniform"), {})),
-            "–" if same == "uniform" else _against(own, groups.get((noise, asked, same), {})),
-            f"{100 * np.mean([row['wrong_label_share_kept'] for row in own.values()]):.1f}",
-        )
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
-
-
 def _stored(path: Path) -> list[Row]:
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     return [row for row in map(json.loads, lines) if "stage" in row]
@@ -354,6 +302,15 @@ def _make_lanes(study: Study, train: Pictures, count: int) -> list[Lane]:
         lane.capture()
         lanes.append(lane)
     return lanes
+
+
+def _fastest(lanes: list[Lane]) -> list[Lane]:
+    """As many of the lanes as take the most steps a second: too many get in each other's way."""
+    counts = [2**power for power in range(len(lanes).bit_length())]
+    speeds = {count: steps_per_second(lanes[:count]) for count in counts}
+    for count, speed in speeds.items():
+        print(f"{count} lanes: {speed:.0f} steps per second", flush=True)
+    return lanes[: max(speeds, key=lambda count: speeds[count])]
 
 
 @contextlib.contextmanager
@@ -416,7 +373,8 @@ def train_all(study: Study, path: Path, device: torch.device, lanes: int, proces
             for name, part in study.setup.images().items()
         }  # fmt: skip
         pool = _make_lanes(study, parts["train"], lanes)
-        print(f"{lanes} lanes after {time.perf_counter() - started:.1f} s", flush=True)
+        pool = _fastest(pool) if device.type == "cuda" else pool
+        print(f"{len(pool)} lanes after {time.perf_counter() - started:.1f} s", flush=True)
         while is_planning():
             run_lanes(pool, begin, end)
             time.sleep(0.05)
@@ -433,7 +391,7 @@ def _numbers(text: str) -> list[float]:
 
 
 def _seeds(text: str) -> list[int]:
-    return [int(part) for part in text.split(",")]
+    return [int(part) for part in text.split(",") if part]
 
 
 def main() -> None:
@@ -451,7 +409,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=_seeds, default=[0, 1, 2, 3, 4])
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--width", type=int, default=32)
-    parser.add_argument("--lanes", type=int, default=8)
+    parser.add_argument("--lanes", type=int, default=16, help="at most")
     parser.add_argument("--processes", type=int, default=0, help="make plans beside the training")
     parser.add_argument("--minutes", type=float, default=float("inf"))
     parser.add_argument("--device", default="cpu")

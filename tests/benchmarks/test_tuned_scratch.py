@@ -9,11 +9,22 @@ import numpy as np
 import pytest
 import torch
 import tuned_scratch
-from gpu_lanes import CODES, SHIFT, Lane, Pictures, Training, crop, losses_of, run_lanes
+from gpu_lanes import (
+    CODES,
+    SHIFT,
+    Lane,
+    Pictures,
+    Training,
+    crop,
+    losses_of,
+    run_lanes,
+    steps_per_second,
+)
 from PIL import Image
 from scratch_plans import Noise, Setup, make_plans, write_images
 from small_network import small_network
-from tuned_scratch import ScratchArm, Study, one_cycle, study_table, targets_of
+from tuned_scratch import ScratchArm, Study, one_cycle, targets_of
+from tuned_table import study_table
 
 N, CLASSES = 640, 10
 
@@ -39,6 +50,7 @@ def test_a_lane_trains_as_torchs_sgd_does():
         weight_decay=0.01, normalization=(mean, deviation),
     )  # fmt: skip
     lane.capture()
+    assert steps_per_second([lane]) > 0
     run = Training(rows, codes, targets, rates, 0.0, start)
     todo = [("first", run, [train_part()]), ("again", run, [train_part()])]
     found = {}
