@@ -140,7 +140,7 @@ class Lane:
         self.size = train.images.shape[1] - 2 * SHIFT
         self.weight_decay = weight_decay
         self.mean, self.deviation = (part.to(device) for part in normalization)
-        self.weights = list(self.network.parameters())
+        self.weights: list[Tensor] = list(self.network.parameters())
         self.speeds = [torch.zeros_like(weight) for weight in self.weights]
         # What a step reads: written by every run, so that one graph serves all of them.
         self.rows = torch.zeros(most_steps, kept, dtype=torch.int64, device=device)
@@ -224,7 +224,7 @@ class Lane:
         torch._foreach_add_(self.speeds, slopes)
         torch._foreach_add_(slopes, self.speeds, alpha=MOMENTUM)
         torch._foreach_mul_(slopes, rate)
-        torch._foreach_sub_(self.weights, slopes)
+        torch._foreach_sub_(self.weights, slopes)  # type: ignore[arg-type]
 
     def measure(self, parts: Sequence[Pictures]) -> Callable[[], list[float] | None]:
         """Queues an evaluation of some parts, unpadded.

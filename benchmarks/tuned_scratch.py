@@ -127,10 +127,11 @@ def targets_of(arm: ScratchArm, known: Beliefs) -> Tensor:
     classes = known.posterior.shape[1]
     given = one_hot(torch.from_numpy(known.labels), classes).float()
     rest = 1 - arm.beliefs - arm.features - arm.smoothing
-    targets = rest * given + arm.smoothing / classes
+    targets: Tensor = rest * given + arm.smoothing / classes
     targets += arm.beliefs * torch.from_numpy(known.posterior)
     targets += arm.features * torch.from_numpy(known.leave_one_out)
-    return targets / targets.sum(dim=1, keepdim=True)  # half precision left them a little off
+    targets /= targets.sum(dim=1, keepdim=True)  # half precision left them a little off
+    return targets
 
 
 def one_cycle(steps: int, highest: float) -> Tensor:
