@@ -224,7 +224,7 @@ class Lane:
         torch._foreach_add_(self.speeds, slopes)
         torch._foreach_add_(slopes, self.speeds, alpha=MOMENTUM)
         torch._foreach_mul_(slopes, rate)
-        torch._foreach_sub_(self.weights, slopes)  # type: ignore[arg-type]
+        torch._foreach_sub_(self.weights, slopes)
 
     def measure(self, parts: Sequence[Pictures]) -> Callable[[], list[float] | None]:
         """Queues an evaluation of some parts, unpadded.
