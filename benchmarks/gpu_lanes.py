@@ -233,10 +233,11 @@ class Lane:
             A function that gives, once all steps are done, the mean training loss and then each
             part's accuracy and loss; None before. It waits for nothing.
         """
-        found = torch.zeros(1 + 2 * len(parts), device=self.device)
         event = None if self.stream is None else torch.cuda.Event()
         with torch.cuda.stream(self.stream), torch.no_grad():
             self.network.eval()
+            # In the lane's own stream: zeros of another one may come after what is written here.
+            found = torch.zeros(1 + 2 * len(parts), device=self.device)
             found[0] = self.loss_sum / self.at[0]
             for place, part in enumerate(parts):
                 for start in range(0, len(part.labels), EVALUATION_BATCH):

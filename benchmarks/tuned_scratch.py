@@ -98,6 +98,9 @@ ARMS = {
     "uniform+targets": ScratchArm("uniform", beliefs=0.7, features=0.3),
     CURRICULUM: ScratchArm(CURRICULUM),
     f"{CURRICULUM}+targets": ScratchArm(CURRICULUM, beliefs=0.7, features=0.3),
+    "uniform+targets(0.3, 0.3)": ScratchArm("uniform", beliefs=0.3, features=0.3),
+    f"{CURRICULUM}(power=4)": ScratchArm(f"{CURRICULUM}(power=4)"),
+    f"{CURRICULUM}(power=4)+targets(0.3, 0.3)": ScratchArm(f"{CURRICULUM}(power=4)", 0.3, 0.3),
     "coherence": ScratchArm("coherence"),
     "coherence-4": ScratchArm("coherence(judge=labels, power=4)"),
     "coherence+targets": ScratchArm("coherence", beliefs=0.7, features=0.3),
@@ -105,11 +108,11 @@ ARMS = {
 }
 # Tried on seeds of their own, to see what a hyperparameter does; never in a table of results.
 SEARCH = {
-    f"{CURRICULUM}(strength={strength:g})+targets({beliefs:g}, {features:g})": ScratchArm(
-        f"{CURRICULUM}(strength={strength:g})", beliefs, features
+    f"{CURRICULUM}{values}+targets({beliefs:g}, {features:g})": ScratchArm(
+        f"{CURRICULUM}{values}", beliefs, features
     )
-    for strength in (0.5, 1, 2)
-    for beliefs, features in ((0.7, 0.3), (0.5, 0.3), (0.3, 0.3), (0.5, 0.5), (0.0, 0.5), (1, 0))
+    for values in ("", "(strength=2)", "(strength=0.5)", "(power=2)", "(power=4)", "(pace=2)")
+    for beliefs, features in ((0.7, 0.3), (0.5, 0.3), (0.3, 0.3), (0.5, 0.5), (1, 0))
 }
 
 
