@@ -20,6 +20,7 @@ NEEDS = {
     "labels": "labels",
     "believed": "features and labels, once",
     "difficulty": "features and labels, once",
+    "teacher_losses": "features and labels, once",
     "label_confidence": "features and labels, once",
     "learner_outputs": "a forward pass of all candidates",
     "learner_losses": "a forward pass of all candidates",
@@ -39,6 +40,10 @@ WHEN = {
     "coherence": "labels that may be wrong: the one to try first",
     "balanced-curriculum": "clean labels or wrong ones, many epochs",
     "curriculum": "to see what the order alone gives",
+    "remembered-loss": "to see what the highest losses give without a scoring pass",
+    "reducible": "as rho-loss, where neither a reference model nor a scoring pass is wanted",
+    "herding": "clean labels, few kept: the batch stands for the candidates' mean",
+    "small-loss": "wrong labels and a cheap network",
     "coherence-batch": "the same, where the whole data set cannot be searched",
 }
 

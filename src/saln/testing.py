@@ -83,6 +83,7 @@ def example_candidates(
         reference_embeddings=PairEmbeddings(draw(n, 4), draw(n, 4), scale=3.0, bias=-2.0),
         believed=torch.randint(0, classes, (n,), generator=generator),
         difficulty=draw(n).abs(),
+        teacher_losses=draw(n).abs(),
     )
 
 

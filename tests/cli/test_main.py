@@ -184,7 +184,8 @@ def test_list_names_everything(run):
     for name in ("digits", "hf:NAME-OR-PATH", "efficientnet-lite0", "resnet18", "standard",
                  "uniform", "saln", "jest", "rho-loss", "top-loss", "infobatch", "k-center",
                  "facility-location", "rs2", "coherence", "coherence-batch",
-                 "balanced-curriculum", "curriculum",
+                 "balanced-curriculum", "curriculum", "remembered-loss", "reducible", "herding",
+                 "small-loss",
                  "paper-oxford-pet", "offline-cifar10"):  # fmt: skip
         assert re.search(rf"(^|\s){re.escape(name)}[\s,]", out), name
 

@@ -20,6 +20,7 @@ from saln.loading.epoch_batches import LoadedBatches
 from saln.loading.selected_batches import SelectedBatches
 from saln.report.page import write_report
 from saln.selection import SALN, SELECTORS
+from saln.selection.contract import TAUGHT
 from saln.training.cost_ledger import ONCE, PHASES
 
 # What figures look like is the business of tests/report/.
@@ -123,7 +124,7 @@ def test_every_arm_counts_its_own_work(config):
         assert (seconds["score"] > 0) == (scored > 0)
         assert (seconds["reference"] > 0) == (arm in ("jest", "rho-loss"))
         assert (seconds["features"] > 0) == bool(
-            selector.requires & {"features", "label_confidence", "difficulty"}
+            selector.requires & ({"features", "label_confidence"} | TAUGHT)
         )
     assert arms["standard"]["one_off_examples"] == arms["uniform"]["one_off_examples"]
     assert set(arms["uniform"]["one_off_examples"].values()) == {0}

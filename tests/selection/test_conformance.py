@@ -15,9 +15,16 @@ CASES = {
     "image-text jest": ImageTextJEST,
     "image-text jest softmax": lambda: ImageTextJEST(loss="softmax"),
     "top-loss by chance": lambda: TopLoss(beta=1.0),
+    "balanced curriculum, in part": lambda: SELECTORS["balanced-curriculum"](balance=0.5, epochs=3),
+    "remembered-loss by chance": lambda: SELECTORS["remembered-loss"](1.0, pool=0.7, balance=0.5),
+    "reducible, balanced": lambda: SELECTORS["reducible"](balance=1.0),
+    "herding, balanced": lambda: SELECTORS["herding"](balance=True),
     "infobatch at its end": lambda: InfoBatch(0.9, epochs=2, full_from=0.5),
 }
-NEVER_DRAW = {"saln", "rho-loss", "top-loss", "k-center", "facility-location"}
+NEVER_DRAW = {
+    *("saln", "rho-loss", "top-loss", "k-center", "facility-location", "remembered-loss"),
+    *("reducible", "herding", "small-loss"),
+}
 
 
 @pytest.fixture(params=CASES)

@@ -98,15 +98,20 @@ class FeatureTeacher:
         """float64, (n,): ``-log Q`` of the believed class, at most 3; 3 without features."""
         return self._loss(self.beliefs.believed.numpy()).clamp_max(HARDEST)
 
-    def losses(self, labels: Any) -> Tensor:
+    def losses(self, labels: Any = None) -> Tensor:
         """The teacher's cross-entropy with some labels, ``-log Q``: float64, (n,).
 
         Args:
-            labels: Whole numbers, (n,): class numbers, such as the labels as given.
+            labels: Whole numbers, (n,): class numbers; when None the labels that it was taught
+                with, and the believed class where there is none.
 
         Raises:
             InputError: Labels that are no class numbers below C, one an example.
         """
+        if labels is None:
+            places = self.beliefs.given
+            given = self.beliefs.classes[np.maximum(places, 0)]
+            return self._loss(np.where(places >= 0, given, self.beliefs.believed.numpy()))
         return self._loss(_class_numbers(labels, len(self), self.classes).numpy(force=True))
 
     def _loss(self, labels: Places) -> Tensor:

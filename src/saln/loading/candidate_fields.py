@@ -95,8 +95,8 @@ class CandidateFields:
             Where nothing is given, but features and labels are, the selector's own ``judge`` is
             asked, which is the second where it names none. Nothing is written.
         teacher: What :func:`saln.features_as_teacher` gave, for selectors that require
-            ``believed`` or ``difficulty``; made here where features and labels are given. Its
-            beliefs say how likely each label is right, where nothing else does.
+            ``believed``, ``difficulty`` or ``teacher_losses``; made here where features and labels
+            are given. Its beliefs say how likely each label is right, where nothing else does.
         selector: Reads them.
         owner: Who asks, for messages.
         requires: What to hold; by default all that the selector requires of them.
@@ -256,6 +256,7 @@ def _taught(teacher: Any, features: Any, labels: Any) -> dict[str, Tensor]:
     return {
         "believed": teacher.believed,
         "difficulty": teacher.difficulty,
+        "teacher_losses": teacher.losses(),
         # NaN: there is no label, or there are no features.
         "label_confidence": teacher.beliefs.confidence.nan_to_num(nan=0.0),
     }

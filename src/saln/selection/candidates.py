@@ -87,7 +87,8 @@ class Candidates:
         label_confidence: floating, (n,): how likely each label is right.
         believed: int64, (n,): the class that is believed by label and features.
         difficulty: floating, (n,): what the features as a teacher
-            (:func:`saln.features_as_teacher`) lose on that class.
+            (:func:`saln.features_as_teacher`) lose on that class, at most 3.
+        teacher_losses: floating, (n,): what they lose on the given label.
         learner_embeddings: The learner's two embeddings of ``n`` pairs.
         reference_embeddings: The reference model's.
     """
@@ -102,6 +103,7 @@ class Candidates:
     label_confidence: Tensor | None = None
     believed: Tensor | None = None
     difficulty: Tensor | None = None
+    teacher_losses: Tensor | None = None
     learner_embeddings: PairEmbeddings | None = None
     reference_embeddings: PairEmbeddings | None = None
 

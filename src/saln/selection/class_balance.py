@@ -2,8 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
+
 import torch
 from torch import Tensor
+
+from saln.selection.candidates import Candidates
+
+
+def with_balance(requires: Set[str], balance: float | bool) -> frozenset[str]:
+    """What a selector requires that parts this share of the kept among the believed classes."""
+    return frozenset(requires) | ({"believed"} if balance else set())
+
+
+def keep_highest(
+    candidates: Candidates,
+    keys: Tensor,
+    k: int,
+    generator: torch.Generator,
+    balance: float,
+) -> Tensor:
+    """Keeps the ``k`` highest keys, with this share parted equally among the believed classes."""
+    if not balance:
+        return torch.argsort(keys.cpu(), descending=True, stable=True)[:k]
+    return balanced_top_k(keys, candidates.need("believed"), k, generator, share=balance)
 
 
 def balanced_top_k(

@@ -24,12 +24,15 @@ from saln.errors import InputError
 from saln.selection.candidates import CLASS_NUMBERS, Candidates, Selection
 
 # The fields that the features as a teacher give.
-TAUGHT = frozenset({"believed", "difficulty"})
+TAUGHT = frozenset({"believed", "difficulty", "teacher_losses"})
 # The fields that are known of a candidate before its image is read.
 BEFORE_LOADING = frozenset({"features", "labels", "label_confidence"}) | TAUGHT
 
 # Fields of one number an example; the others are rows.
-_FLAT = CLASS_NUMBERS | {"learner_losses", "reference_losses", "label_confidence", "difficulty"}
+_FLAT = CLASS_NUMBERS | {
+    *("learner_losses", "reference_losses", "teacher_losses"),
+    *("label_confidence", "difficulty"),
+}
 
 
 def parameters_of(kind: type[Any]) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from saln.selection.candidates import Candidates, Selection
-from saln.selection.class_balance import balanced_top_k
+from saln.selection.class_balance import keep_highest, with_balance
 from saln.selection.contract import Selector
 from saln.selection.epoch_memory import TrainingShare
 from saln.selection.hyperparameters import Bounds, check_hyperparameters
@@ -52,7 +52,7 @@ class Curriculum(Selector):
         InputError: An argument that is not allowed.
     """
 
-    requires: ClassVar[frozenset[str]] = frozenset({"difficulty", "believed"})
+    requires: ClassVar[frozenset[str]] = frozenset({"difficulty"})
     summary: ClassVar[str] = (
         "easy ones first, hard ones last, by what the features teach; costs features once"
     )
@@ -70,6 +70,7 @@ class Curriculum(Selector):
         self.balance = balance
         self.epochs = epochs
         check_hyperparameters(self, Curriculum)
+        object.__setattr__(self, "requires", with_balance(type(self).requires, self.balance))
         self._training = TrainingShare(epochs)
 
     @classmethod
@@ -92,8 +93,8 @@ class Curriculum(Selector):
     def choose(self, candidates: Candidates, k: int, generator: torch.Generator) -> Selection:
         """Draws by Gumbel-top-k, inside of each class where classes are balanced."""
         logits = self._logits(candidates)
-        keys, classes = gumbel_keys(logits, generator), candidates.need("believed")
-        positions = balanced_top_k(keys, classes, k, generator, share=self.balance)
+        keys = gumbel_keys(logits, generator)
+        positions = keep_highest(candidates, keys, k, generator, self.balance)
         return Selection(positions, scores=logits)
 
     def _logits(self, candidates: Candidates) -> Tensor:

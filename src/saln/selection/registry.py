@@ -32,13 +32,17 @@ from saln.selection.coherence import BatchCoherence, Coherence
 from saln.selection.contract import Selector
 from saln.selection.curriculum import Curriculum
 from saln.selection.facility_location import FacilityLocation
+from saln.selection.herding import Herding
 from saln.selection.hyperparameters import hyperparameters, make_selector, read_values
 from saln.selection.infobatch import InfoBatch
 from saln.selection.jest import JEST
 from saln.selection.k_center import KCenter
+from saln.selection.reducible import Reducible
+from saln.selection.remembered_loss import RememberedLoss
 from saln.selection.rho_loss import RHOLoss
 from saln.selection.rs2 import RS2
 from saln.selection.saln_selector import SALN
+from saln.selection.small_loss import SmallLoss
 from saln.selection.top_loss import TopLoss
 from saln.selection.uniform import Uniform
 
@@ -58,6 +62,10 @@ SELECTORS: dict[str, type[Selector]] = {
     "coherence-batch": BatchCoherence,
     "balanced-curriculum": BalancedCurriculum,
     "curriculum": Curriculum,
+    "remembered-loss": RememberedLoss,
+    "reducible": Reducible,
+    "herding": Herding,
+    "small-loss": SmallLoss,
 }
 
 

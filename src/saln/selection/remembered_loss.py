@@ -1,0 +1,127 @@
+"""The loss of an example as it was last trained: no scoring pass, and known before loading."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from saln.selection.candidates import Candidates, Selection
+from saln.selection.class_balance import keep_highest, with_balance
+from saln.selection.contract import Selector
+from saln.selection.epoch_memory import EpochMemory
+from saln.selection.hyperparameters import Bounds, check_hyperparameters
+from saln.selection.sampling import gumbel_keys
+
+
+class LossMemory:
+    """The last loss of every example, from the next epoch on."""
+
+    def __init__(self) -> None:
+        # NaN, not 0: what was never trained is not easy.
+        self._losses = EpochMemory(unknown=math.nan)
+        self._highest = 1.0
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Takes over the losses of the epoch before."""
+        self._losses.begin_epoch(epoch)
+        self._find_highest()
+
+    def _find_highest(self) -> None:
+        known = self._losses.known[~self._losses.known.isnan()]
+        self._highest = float(known.max()) if len(known) else 1.0
+
+    def put(self, indices: Tensor, losses: Tensor) -> None:
+        """Remembers losses; those that are not finite count as unknown."""
+        losses = losses.detach().float().cpu()
+        self._losses.put(indices.cpu(), losses.where(torch.isfinite(losses), math.nan))
+
+    def get(self, indices: Tensor) -> Tensor:
+        """float32, (m,); what was never trained has the highest that is known, or 1."""
+        found = self._losses.get(indices.cpu())
+        return found.where(~found.isnan(), self._highest)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The losses."""
+        return self._losses.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Takes the losses back."""
+        self._losses.load_state_dict(state)
+        self._find_highest()
+
+
+class RememberedLoss(Selector):
+    """Keeps the candidates whose loss was highest when they were last trained.
+
+    OrderDP (arXiv 2606.08574): a random subset, of which the highest losses are kept; here the
+    subset is the candidates of a step, or a share of them. With ``beta`` they are drawn in
+    proportion to that power of the loss, the proportional form of loss-based sampling
+    (arXiv 1511.06343, arXiv 1803.00942). The losses come out of training itself. What was never
+    trained counts as the highest; equal ones are taken at random.
+
+    Args:
+        beta: The power of the loss that a chance is in proportion to, above 0; None for the
+            highest losses themselves.
+        pool: Which share of the candidates is looked at, drawn at random, above 0 to 1; at least
+            as many as are kept.
+        balance: Which share of the kept is parted equally among the believed classes, in [0, 1].
+
+    Raises:
+        InputError: An argument that is not allowed.
+    """
+
+    observes_losses: ClassVar[bool] = True
+    summary: ClassVar[str] = (
+        "the highest losses as last trained (OrderDP), or by chance; costs no extra pass"
+    )
+
+    def __init__(
+        self,
+        beta: Annotated[float | None, Bounds(above=0)] = None,
+        *,
+        pool: Annotated[float, Bounds(above=0, high=1)] = 1.0,
+        balance: Annotated[float, Bounds(low=0, high=1)] = 0.0,
+    ) -> None:
+        self.beta = beta
+        self.pool = pool
+        self.balance = balance
+        check_hyperparameters(self)
+        object.__setattr__(self, "requires", with_balance(type(self).requires, self.balance))
+        self._losses = LossMemory()
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Takes over the losses of the epoch before."""
+        self._losses.begin_epoch(epoch)
+
+    def observe(self, indices: Tensor, losses: Tensor) -> None:
+        """Remembers the losses for the next epoch; those that are not finite count as unknown."""
+        self._losses.put(indices, losses)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The losses."""
+        return self._losses.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Takes the losses back."""
+        self._losses.load_state_dict(state)
+
+    def choose(self, candidates: Candidates, k: int, generator: torch.Generator) -> Selection:
+        """Keeps the highest of the pool, or draws among it."""
+        losses = self._losses.get(candidates.indices).double()
+        n = len(losses)
+        # One random order decides ties and, by its beginning, who is in the pool.
+        shuffled = torch.randperm(n, generator=generator)
+        values = losses
+        if self.beta is not None:
+            logits = self.beta * losses.clamp_min(torch.finfo(torch.float32).tiny).log()
+            values = gumbel_keys(logits, generator)
+        keys = torch.empty_like(shuffled)
+        keys[shuffled[torch.argsort(values[shuffled], stable=True)]] = torch.arange(n)
+        # Whoever is beyond the pool comes after all that are in it.
+        keys[shuffled[max(k, math.ceil(self.pool * n - 1e-9)) :]] -= n
+        positions = keep_highest(candidates, keys, k, generator, self.balance)
+        return Selection(positions, scores=losses)
