@@ -9,10 +9,13 @@ import numpy as np
 import pytest
 from helpers.comparisons import Quiet
 
+import saln
 from saln.data.datasets import load_dataset
 from saln.experiments import progress as progress_module
+from saln.experiments.arm import read_arm
+from saln.experiments.comparison import SharedBySeed
 from saln.experiments.config import Config, load_preset
-from saln.experiments.label_confidence import doubted_labels, judge_labels
+from saln.experiments.label_confidence import LabelConfidence, doubted_labels, judge_labels
 from saln.experiments.run import compare
 from saln.experiments.run_folder import RunFolder
 from saln.features.neighbors import nearest_neighbors
@@ -199,3 +202,42 @@ def test_features_that_tell_nothing_are_noted_and_no_label_is_listed():
     listed = doubted_labels(found.beliefs, data, seed=3, noise_share=0.0)
     assert json.loads(json.dumps(listed, allow_nan=False)) == listed
     assert (listed["estimated_noise_rate"], listed["doubted"], listed["labels"]) == (None, 0, [])
+
+
+TAUGHT = (
+    *("balanced-curriculum", "coherence(judge=labels)", "rho-loss(reference=features)"),
+    *("uniform+targets(beliefs=0.5)", "uniform"),
+)
+
+
+def test_a_teacher_is_made_once_for_every_arm_that_asks_it(config):
+    watching = Quiet()
+    changed = dataclasses.replace(config, seeds=(3,), methods=TAUGHT)
+    arms = compare(changed, watching).summary.to_json()["arms"]
+    (note,) = (note for note in watching.notes if "features as a teacher, seed 3" in note)
+    assert "of the training labels from the others" in note
+    # No example is set aside for a reference model that nobody trains.
+    assert labels_of(changed)["training_labels"] == 810
+    assert all(arm["seconds"]["reference"] == 0 for arm in arms.values())
+    rows = [json.loads(line) for line in (config.out / "epochs.jsonl").read_text().splitlines()]
+    wrong = {row["arm"]: row["wrong_label_share_kept"] for row in rows}
+    assert wrong["balanced-curriculum"] < 0.2 < 0.35 < wrong["uniform"]
+
+
+def test_each_arm_pays_once_for_what_it_asks():
+    random = np.random.default_rng(0)
+    labels = np.arange(90) % 3
+    teacher = saln.features_as_teacher(
+        np.eye(3)[labels] + 0.2 * random.normal(size=(90, 3)), labels
+    )
+    confidence = {
+        "neighbors": LabelConfidence(None, 2.0),
+        "labels": LabelConfidence(None, 5.0, "labels"),
+    }
+    shared = SharedBySeed(
+        seed=3, data=None, inputs=None, learner=None, body=None, reference=None,
+        confidence=confidence, teacher=dataclasses.replace(teacher, seconds=4.0),
+    )  # fmt: skip
+    methods = (*TAUGHT, "coherence", "coherence+targets(beliefs=0.5)")
+    seconds = [shared.judging_seconds(read_arm(method)) for method in methods]
+    assert seconds == [5.0, 5.0, 4.0, 4.0, 0.0, 2.0, 6.0]

@@ -74,6 +74,8 @@ def test_of_wrong_labels_the_right_class_is_told(noisy):
         torch.testing.assert_close(shares.sum(dim=1), torch.ones(600))
         assert (shares.argmax(dim=1).numpy() == truth)[wrong].mean() > 0.9
     assert (teacher.believed.numpy() == truth).mean() > 0.9
+    agreed = (teacher.leave_one_out.argmax(dim=1).numpy() == labels).mean()
+    assert teacher.accuracy == pytest.approx(agreed)
     assert teacher.difficulty.max() <= 3
     assert teacher.seconds == teacher.beliefs.seconds["total"] > 0
 

@@ -19,11 +19,12 @@ CASES = {
     "remembered-loss by chance": lambda: SELECTORS["remembered-loss"](1.0, pool=0.7, balance=0.5),
     "reducible, balanced": lambda: SELECTORS["reducible"](balance=1.0),
     "herding, balanced": lambda: SELECTORS["herding"](balance=True),
+    "rho-loss by the features": lambda: SELECTORS["rho-loss"](reference="features"),
     "infobatch at its end": lambda: InfoBatch(0.9, epochs=2, full_from=0.5),
 }
 NEVER_DRAW = {
     *("saln", "rho-loss", "top-loss", "k-center", "facility-location", "remembered-loss"),
-    *("reducible", "herding", "small-loss"),
+    *("reducible", "herding", "small-loss", "rho-loss by the features"),
 }
 
 

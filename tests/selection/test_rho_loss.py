@@ -44,3 +44,16 @@ def test_half_precision_losses_are_subtracted_in_single(dtype):
 def test_equal_scores_go_to_the_lower_position():
     ones = torch.ones(40)
     assert kept(ones, ones, 5).positions.tolist() == [0, 1, 2, 3, 4]
+
+
+def test_the_features_take_the_place_of_the_reference_model():
+    learner, teacher = torch.rand(2, 6, generator=derive_generator("teacher")) * 5
+    selector = RHOLoss(reference="features")
+    assert selector.requires == {"learner_losses", "teacher_losses"}
+    candidates = Candidates(
+        indices=torch.arange(6), learner_losses=learner, teacher_losses=teacher.double()
+    )
+    found = selector(candidates, 3, generator=derive_generator("unused"))
+    assert frozenset(found.positions.tolist()) == best_set(learner.tolist(), teacher.tolist(), 3)
+    # What was stored before there was a choice still fits.
+    assert RHOLoss()._stored() == "RHOLoss()"

@@ -20,7 +20,7 @@ from saln.loading.candidate_fields import CandidateFields
 from saln.messages import Placeholder, parameter
 from saln.randomness import derive_generator
 from saln.selection.candidates import kept_count
-from saln.selection.contract import Selector
+from saln.selection.contract import TAUGHT, Selector
 from saln.threads import limited_threads
 
 # What the output has beside the input's columns, ``id`` and ``label``; with beliefs, these too.
@@ -143,6 +143,12 @@ class PartitionJob:
             raise InputError(
                 f"{name} needs a network in training, and offline there is none; choose a selector "
                 "that needs features and labels alone ('saln list' says which)"
+            )
+        taught = ", ".join(sorted(self.selector.requires & TAUGHT))
+        if taught:
+            raise InputError(
+                f"{name} requires {taught}, which a teacher says in training alone; choose a "
+                "selector that needs features and labels alone ('saln list' says which)"
             )
         if self.candidates > len(self.source):
             raise InputError(

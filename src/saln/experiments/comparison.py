@@ -191,7 +191,7 @@ class Comparison:
             # Every process trained it; the first one's outputs hold, to the last digit.
             reference, why = self.processes.same((reference, why), self.device)
         # Of the labels with their noise: what an arm can know, not what is true.
-        teacher = teach_for_arms(config.arms, inputs, data)
+        teacher = teach_for_arms(config.arms, inputs, data, seed, self.reporter)
         confidence = judge_for_arms(config.arms, inputs, data, seed, self.reporter, teacher)
         return SharedBySeed(seed, data, inputs, learner, body, reference, confidence, why, teacher)
 

@@ -61,12 +61,16 @@ def _note(what: str, beliefs: NeighborBeliefs, seed: int, reporter: Reporter) ->
 
 
 def teach_for_arms(
-    arms: Sequence[Arm], inputs: SharedInputs, data: DataSet
+    arms: Sequence[Arm], inputs: SharedInputs, data: DataSet, seed: int, reporter: Reporter
 ) -> FeatureTeacher | None:
     """What the features say of the training examples, where an arm needs it."""
     if not any(arm.needs_teacher for arm in arms):
         return None
-    return features_as_teacher(inputs.features, data.train.labels, classes=len(data.class_names))
+    classes = len(data.class_names)
+    teacher = features_as_teacher(inputs.features, data.train.labels, classes=classes)
+    found = f"they foretell {teacher.accuracy:.0%} of the training labels from the others"
+    reporter.note(f"features as a teacher, seed {seed}: {teacher.beliefs.message or found}")
+    return teacher
 
 
 def judge_for_arms(

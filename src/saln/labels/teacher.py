@@ -89,6 +89,14 @@ class FeatureTeacher:
         return self.others.rows()
 
     @property
+    def accuracy(self) -> float:
+        """The share of the known labels that the others foretell, as their likeliest class."""
+        given, known = self.beliefs.given, self.beliefs.given >= 0
+        best = self.others.shares.argmax(axis=1)
+        foretold = np.take_along_axis(self.others.columns, best[:, None], axis=1)[:, 0]
+        return float((foretold == self.beliefs.classes[given])[known].mean())
+
+    @property
     def believed(self) -> Tensor:
         """int64, (n,): the likeliest class; -1 where there are no features."""
         return self.beliefs.believed

@@ -245,14 +245,14 @@ def _taught(teacher: Any, features: Any, labels: Any) -> dict[str, Tensor]:
     """What a teacher knows of every example, by field; nothing where nothing makes one."""
     if teacher is None and features is not None and labels is not None:
         teacher = features_as_teacher(features, labels)
+        if not teacher.beliefs.informative:
+            # At the line that made what chooses.
+            warnings.warn(f"the teacher knows little: {teacher.beliefs.message}", stacklevel=5)
     if teacher is None:
         return {}
     if not isinstance(teacher, FeatureTeacher):
         what = "what saln.features_as_teacher gave, or None"
         raise not_allowed("teacher", type(teacher).__name__, what)
-    if not teacher.beliefs.informative:
-        # At the line that made what chooses.
-        warnings.warn(f"the teacher knows little: {teacher.beliefs.message}", stacklevel=5)
     return {
         "believed": teacher.believed,
         "difficulty": teacher.difficulty,
