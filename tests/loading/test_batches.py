@@ -3,7 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import DataLoader, TensorDataset
 
+import saln
 from saln.data.datasets import load_dataset
 from saln.data.image_sources import ArrayImages
 from saln.data.torch_datasets import TrainingView
@@ -148,6 +150,35 @@ def test_loss_weights_travel_with_their_examples(workers):
             torch.testing.assert_close(batch.weights, batch.indices.float() / 7)
     plain = LoadedBatches(view, sampler(len(view)), workers=0)
     assert all(batch.weights is None for batch in plain)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_targets_are_those_of_the_examples_of_a_batch(workers):
+    """The mixture in float64, looked up by the index that each example carries."""
+    random = np.random.default_rng(0)
+    labels = np.arange(200) % 3
+    rows = 3 * np.eye(3)[labels] + random.standard_normal((200, 3))
+    given = np.where(np.arange(200) % 5 == 0, (labels + 1) % 3, labels)
+    teacher = saln.features_as_teacher(rows, given)
+    batches = sampler(200, teacher=teacher)
+    dataset = TensorDataset(torch.from_numpy(given), torch.arange(200))
+    seen = 0
+    for some, indices in DataLoader(
+        dataset, batch_sampler=batches, num_workers=workers, generator=batches.generator
+    ):
+        found = batches.targets_of(indices, some, beliefs=0.5, features=0.2)
+        own, others = teacher.posterior[indices], teacher.leave_one_out[indices]
+        expected = 0.3 * torch.eye(3).double()[some] + 0.5 * own.double() + 0.2 * others.double()
+        torch.testing.assert_close(found, expected.float())
+        assert found.dtype == torch.float32
+        seen += len(indices)
+    assert seen == len(batches) * batches.batch_size
+    with pytest.raises(InputError, match=r"beliefs=0\.9 and features=0\.2 are not allowed"):
+        batches.targets_of(indices, some, beliefs=0.9, features=0.2)
+    with pytest.raises(InputError, match=r"asks a teacher; make the batches with teacher=saln\."):
+        sampler(200).targets_of(indices, some, beliefs=1.0)
+    with pytest.raises(InputError, match=r"300 .*200 examples that the teacher knows"):
+        sampler(300, teacher=teacher)
 
 
 def test_losses_reach_the_selector_that_asks_for_them():

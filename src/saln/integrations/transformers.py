@@ -146,14 +146,15 @@ class SelectedTrainerMixin:
     def get_batch_samples(self: Any, *args: Any, **kwargs: Any) -> tuple[list[Any], Any]:
         """The batches of one step, and how many labels they hold.
 
-        Where the selector weighs its examples the Trainer is given none, so that it divides the
+        Where examples are weighed or have soft targets the Trainer is given none, so it divides the
         loss by the number of accumulated batches, which are all of one size. Else it leaves that
         to any model that takes keyword arguments, whose loss of weighted examples is a mean.
         """
         samples, counted = super().get_batch_samples(*args, **kwargs)  # type: ignore[misc]
         batches = self.selected_batches
         weighs = batches.weights_of(torch.empty(0, dtype=torch.int64)) is not None
-        return samples, None if weighs or batches.selector.observes_losses else counted
+        own = weighs or batches.selector.observes_losses or batches.teacher is not None
+        return samples, None if own else counted
 
     def _save_checkpoint(self: Any, model: Any, trial: Any, *args: Any, **kwargs: Any) -> None:
         if self.args.should_save:  # first, so that no checkpoint that can be resumed lacks it

@@ -32,8 +32,8 @@ class SelectedBatchesOptions(RankOptions, total=False):
     """What :class:`SelectedBatches` takes besides."""
 
     teacher: FeatureTeacher | None
-    """What :func:`saln.features_as_teacher` gave, for selectors that ask a teacher; by default made
-    of features and labels where the selector does."""
+    """What :func:`saln.features_as_teacher` gave, for selectors that ask a teacher, by default made
+    of features and labels where the selector does; and for :meth:`SelectedBatches.targets_of`."""
     dataset: MapStyle | None
     """What will be loaded; checked against the store that ``features`` is, or by its length."""
     ahead: int
@@ -120,7 +120,7 @@ class SelectedBatches(ChoiceBeforeLoading, Sampler[list[int]]):
         self.ahead = as_whole(options.get("ahead", 2), "ahead", 0)
         self.phase = options.get("phase", no_phase)
         known = {"features": features, "labels": labels, "label_confidence": label_confidence}
-        known["teacher"] = options.get("teacher")
+        self.teacher = known["teacher"] = options.get("teacher")
         ranks = (options.get("rank"), options.get("world_size"))
         super().__init__(selector, batch_size, filter_ratio, seed, ranks, known)
         self.length = len(self.fields)
@@ -245,6 +245,39 @@ class SelectedBatches(ChoiceBeforeLoading, Sampler[list[int]]):
         """
         values = self.weights.values
         return None if values is None else values[as_indices(indices)]
+
+    def targets_of(
+        self, indices: Any, labels: Any, *, beliefs: float = 0.0, features: float = 0.0
+    ) -> Tensor:
+        """What the loss of a batch may compare outputs with, in the place of given labels alone.
+
+        Those of the ``teacher`` that the batches were made with::
+
+            for rows, labels, indices in loader:
+                targets = batches.targets_of(indices, labels, beliefs=0.7, features=0.3)
+                losses = cross_entropy(learner(rows), targets, reduction="none")
+
+        Args:
+            indices: (m,): whole numbers, on any device: which examples of the data set these are.
+            labels: Whole numbers, (m,): their class numbers, as given.
+            beliefs: The share of what is believed of each example, its own label included.
+            features: The share of what the other examples alone say.
+
+        Returns:
+            float32, (m, C), where the labels are; rows sum to 1. See
+            :meth:`saln.labels.teacher.FeatureTeacher.targets`.
+
+        Raises:
+            InputError: There is no teacher; shares below 0 or above 1 together; labels or indices
+                that there are not.
+        """
+        if self.teacher is None:
+            raise InputError(
+                "targets_of asks a teacher; make the batches with teacher="
+                "saln.features_as_teacher(features, labels)"
+            )
+        rows = as_indices(indices)
+        return self.teacher.targets(labels, beliefs=beliefs, features=features, rows=rows)
 
 
 def _check_dataset(dataset: Any, features: Any, length: int) -> None:
