@@ -21,6 +21,7 @@ from saln.experiments.label_confidence import LabelConfidence, judge_for_arms, t
 from saln.experiments.reference_model import Reference, train_reference
 from saln.experiments.reporter import Reporter
 from saln.experiments.shared_inputs import SharedInputs, load_data
+from saln.experiments.trials import Point
 from saln.labels.teacher import FeatureTeacher
 from saln.loading.epoch_batches import CandidateBatches, EpochBatches, LoadedBatches, ScoredBatches
 from saln.loading.learner_selected import LearnerSelected
@@ -85,6 +86,8 @@ class Comparison:
         self.reporter = reporter
         self.device = device
         self.processes = processes
+        self.given = Point(config.learning_rate, config.weight_decay)
+        self.chosen: dict[str, Point] = {}  # by the labels of the arms that are tuned
         self.data = load_data(config)
         self.image_size = config.image_size or self.data.default_image_size
         self.filter_schedule = config.filter_schedule()
@@ -131,10 +134,10 @@ class Comparison:
     def settings(self, seed: int, arm: Arm | None = None) -> TrainSettings:
         """How an arm trains with a seed; without one, the reference model."""
         config = self.config
+        point = self.given if arm is None else self.chosen.get(arm.label, self.given)
         return TrainSettings(
             epochs=config.epochs,
-            learning_rate=config.learning_rate,
-            weight_decay=config.weight_decay,
+            **point._asdict(),
             nesterov=config.nesterov,
             schedule=config.schedule,
             seed=seed,

@@ -16,6 +16,7 @@ from saln.converter import convert, unusable
 from saln.data.dataset_registry import DATASETS
 from saln.errors import InputError
 from saln.experiments.arm import Arm, Method, as_methods, label_of, read_arm
+from saln.experiments.search import check_search
 from saln.features.dataset_features import default_cache_dir
 from saln.features.network_registry import NETWORKS
 from saln.files import check_new_path
@@ -99,6 +100,12 @@ class Config:
     believed shares of the classes, or what the other examples' features and labels alone say."""
     target_share: Annotated[float | None, Bounds(above=0, high=1)] = None
     """The share of --targets in them, the rest being the given label; all when not given."""
+    tune: Annotated[int, Bounds(low=0, high=100)] = 0
+    """Choose every arm's learning rate and weight decay by so many trials on validation data."""
+    tune_search: Literal["grid", "optuna"] = "grid"
+    """What the trials try: a grid around --learning-rate and --weight-decay, or Optuna's search."""
+    tune_seeds: Annotated[int, Bounds(low=1)] = 1
+    """Each trial is the mean of this many of the first seeds."""
     schedule: Literal["constant", "cosine", "onecycle"] = "constant"
     """How the learning rate moves over each arm's own steps."""
     label_noise: Annotated[float, SHARE] = 0.0
@@ -205,6 +212,14 @@ class Config:
                 f"given labels; give {hint}, or leave it out"
             )
         candidates_needed(self.batch_size, self.filter_ratio)  # raises for itself
+        if self.tune:
+            check_search(self.tune_search)
+            if self.tune_seeds > len(self.seeds):
+                raise not_allowed(
+                    "tune_seeds",
+                    self.tune_seeds,
+                    f"at most {len(self.seeds)}, as many as there are seeds",
+                )
         full = self.full_first_epochs + self.full_last_epochs
         if full >= self.epochs and full > 0:
             raise InputError(

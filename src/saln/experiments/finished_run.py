@@ -17,6 +17,7 @@ from saln.experiments.progress_file import Record
 from saln.experiments.rows import EpochRow, RunFacts, Summary, lines_of, row_of_line
 from saln.experiments.run_folder import ANEW, RunFolder
 from saln.experiments.summary import summarize
+from saln.experiments.trials import trial_lines
 from saln.files import read_bytes, read_json, write_bytes, write_text
 
 # For a report: the run itself may be lost, but its rows need not.
@@ -36,10 +37,12 @@ class FinishedRun(NamedTuple):
             return True  # nobody can tell
         try:
             lines = RunFolder(path).rows.read_bytes()
+            tried = RunFolder(path).trials.read_bytes() if self.record.trials else b""
         except OSError:
             return False
         return (
             lines == lines_of(self.rows)  # of the record, which has a checksum
+            and tried == trial_lines(self.record.trials)
             and RunFolder(path).summary.exists()
             and not self.record.is_damaged("summary.json")
             and not RunFolder(path).resume.exists()
@@ -49,12 +52,13 @@ class FinishedRun(NamedTuple):
         """Writes rows and summary anew; nobody else may be at work on the run."""
         if self.record is not None and not self.is_whole(path):
             write_bytes(RunFolder(path).rows, lines_of(self.rows), durable=True)
+            self.record.write_trials()
             _conclude(path, _text(self.summary))
 
 
 def finish(record: Record, about: RunFacts) -> Summary:
     """Makes a run whose arms are all done a finished one; gives its summary."""
-    summary = summarize(about, record.rows, record.costs, record.failures)
+    summary = _summary(record, about)
     text = _text(summary)
     # First: from here on the summary can be made of it.
     record.about = about
@@ -62,6 +66,10 @@ def finish(record: Record, about: RunFacts) -> Summary:
     record.write()
     _conclude(record.path, text)
     return summary
+
+
+def _summary(record: Record, about: RunFacts) -> Summary:
+    return summarize(about, record.rows, record.costs, record.failures, record.trials)
 
 
 def _text(summary: Summary) -> str:
@@ -89,7 +97,7 @@ def read_finished(path: Path, cure: str = _UNCHECKED) -> FinishedRun | None:
     if RunFolder(path).summary.exists() and not record.is_damaged("summary.json"):
         summary = read_summary(RunFolder(path).summary, ANEW)
     else:
-        summary = summarize(record.about, record.rows, record.costs, record.failures)
+        summary = _summary(record, record.about)
     return FinishedRun(summary, record.rows, record)
 
 

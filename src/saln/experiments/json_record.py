@@ -13,7 +13,7 @@ import types
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from saln.converter import options_of
 from saln.messages import shown
@@ -33,6 +33,8 @@ class JsonRecord:
     any length or of a fixed one, ``Any``, or a union of these with None.
     """
 
+    # Fields that are written only where they are not their defaults: files without stay the same
+    quiet: ClassVar[frozenset[str]] = frozenset()
     # Fields that the class does not name, as they were read
     extra: Mapping[str, Any] = field(default_factory=dict, repr=False, kw_only=True)
     _order: tuple[str, ...] = field(default=(), repr=False, compare=False, kw_only=True)
@@ -47,7 +49,15 @@ class JsonRecord:
 
     def names(self) -> tuple[str, ...]:
         """The fields in the order in which a new record is written."""
-        return tuple(_kinds(type(self)))
+        kind = type(self)
+        return tuple(
+            name
+            for name in _kinds(kind)
+            # What was read is written again, whatever it is.
+            if name not in self.quiet
+            or name in self._order
+            or getattr(self, name) != _default(kind, name)
+        )
 
     @classmethod
     def from_json(cls, values: object, place: str = "") -> Self:

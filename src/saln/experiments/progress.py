@@ -10,8 +10,9 @@ costs and rows are written before its state is removed.
 
     config.json      the settings; a folder with this file is a run
     progress.json    finished arms with their costs and rows, failed arms with their reasons,
-                     and the checksums of the files that nothing else is written after
+                     the trials, and the checksums of the files that nothing else is written after
     epochs.jsonl     the rows
+    trials.jsonl     what was tried to tune the arms
     resume/          the unfinished arm's state, the reference model's outputs for its seed
     checkpoints/     the finished arms' learners
     labels.json      what an arm that judges labels makes of the first seed's
@@ -164,6 +165,7 @@ class RunProgress(contextlib.AbstractContextManager["RunProgress"]):
         # A kill here loses nothing, since the rows are in the record and the states.
         if lines != lines_of(rows):
             write_bytes(folder.rows, lines_of(rows), durable=True)
+        record.write_trials()
         _add_seeds(folder, record, config)
         lost = _note_resumed(folder, device)
         states.damaged += [] if lost is None else [lost]

@@ -1,6 +1,7 @@
 """``progress.json``: what of a run is done, with its rows, and the checksums of its files.
 
-``epochs.jsonl`` and ``summary.json`` are made of it, and made anew where they are damaged.
+``epochs.jsonl``, ``trials.jsonl`` and ``summary.json`` are made of it, and made anew where they
+are damaged.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from typing import Any
 from saln.errors import DataError, InputError
 from saln.experiments.rows import ArmCost, EpochRow, Key, RunFacts
 from saln.experiments.run_folder import OLD_VERSION, RunFolder
-from saln.files import CHECKSUM, file_checksum, read_json, signed, write_signed
+from saln.experiments.trials import Trial, trial_lines
+from saln.files import CHECKSUM, file_checksum, read_json, signed, write_bytes, write_signed
 
 FORMAT_VERSION = 3
 
@@ -29,6 +31,7 @@ class Record:
     costs: dict[Key, ArmCost] = field(default_factory=dict)  # of the finished arms
     failures: dict[Key, str] = field(default_factory=dict)  # why an arm was stopped
     files: dict[str, str] = field(default_factory=dict)  # name -> checksum
+    trials: list[Trial] = field(default_factory=list)  # of tuning
     about: RunFacts | None = None  # None until the whole run is finished
     version: int = FORMAT_VERSION
 
@@ -75,7 +78,21 @@ class Record:
             "files": self.files,
             "about": None if self.about is None else self.about.to_json(),
         }
+        if self.trials:
+            saved["trials"] = [trial.to_json() for trial in self.trials]
         write_signed(RunFolder(self.path).progress, saved)
+
+    def add_trial(self, trial: Trial) -> None:
+        """Keeps a trial of tuning, durably."""
+        self.trials.append(trial)
+        self.write()
+        self.write_trials()
+
+    def write_trials(self) -> None:
+        """Makes ``trials.jsonl`` what it should be; there is none where nothing was tried."""
+        source, lines = RunFolder(self.path).trials, trial_lines(self.trials)
+        if self.trials and not (source.exists() and source.read_bytes() == lines):
+            write_bytes(source, lines, durable=True)
 
     @classmethod
     def read(cls, path: Path, cure: str) -> Record | None:
@@ -115,5 +132,10 @@ class Record:
         if record.is_old:  # its rows are in epochs.jsonl alone
             return record
         rows = [EpochRow.from_json(row, f"rows[{i}]") for i, row in enumerate(values["rows"])]
+        # Runs that tune nothing, and those of earlier versions, have none.
+        tried = enumerate(values.get("trials", []))
+        trials = [Trial.from_json(trial, f"trials[{i}]") for i, trial in tried]
         about = None if values["about"] is None else RunFacts.from_json(values["about"], "about")
-        return dataclasses.replace(record, rows=rows, files=values["files"], about=about)
+        return dataclasses.replace(
+            record, rows=rows, files=values["files"], trials=trials, about=about
+        )

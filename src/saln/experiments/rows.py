@@ -9,10 +9,12 @@ import dataclasses
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from saln.errors import DataError
 from saln.experiments.json_record import FieldError, JsonRecord
 from saln.experiments.statistics import Difference, EqualDifference
+from saln.experiments.trials import Tuned
 from saln.training.cost_ledger import PHASES
 
 SPLITS = ("train", "validation", "test")
@@ -139,8 +141,12 @@ class Metric(JsonRecord):
 
 @dataclass(frozen=True, kw_only=True)
 class ArmSeconds(JsonRecord):
-    """Seconds of an arm's whole run, means over seeds; ``per_epoch`` leaves out one-off work."""
+    """Seconds of an arm's whole run, means over seeds; ``per_epoch`` leaves out one-off work.
 
+    ``tune`` is what the arm's trials took, all together; it is no part of ``total``.
+    """
+
+    quiet: ClassVar[frozenset[str]] = frozenset({"tune"})
     total: float
     per_epoch: float
     features: float
@@ -151,6 +157,7 @@ class ArmSeconds(JsonRecord):
     select: float
     train: float
     evaluate: float
+    tune: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -205,9 +212,11 @@ class SecondsToStandard(JsonRecord):
 class ArmSummary(JsonRecord):
     """What ``summary.json`` says of an arm that was not stopped.
 
-    ``at_equal_steps``, ``at_equal_seconds`` and ``break_even`` are by the baseline's name.
+    ``at_equal_steps``, ``at_equal_seconds`` and ``break_even`` are by the baseline's name;
+    ``tuned`` is None for an arm that was trained with what was given.
     """
 
+    quiet: ClassVar[frozenset[str]] = frozenset({"tuned"})
     train_accuracy: Metric
     validation_accuracy: Metric
     test_accuracy: Metric
@@ -228,6 +237,7 @@ class ArmSummary(JsonRecord):
     versus_uniform: Difference | None = None
     versus_standard: Difference | None = None
     seconds_to_standard: SecondsToStandard | None = None
+    tuned: Tuned | None = None
 
     def metric(self, name: str) -> Metric:
         """One of :data:`METRICS`."""

@@ -28,6 +28,7 @@ from saln.experiments.rows import EpochRow, RunFacts, Summary
 from saln.experiments.run_folder import ANEW, RunFolder, claimed
 from saln.experiments.shared_inputs import SharedInputs, candidates_of_step, make_inputs
 from saln.experiments.train_arm import train_arm
+from saln.experiments.tuning import Tuning
 from saln.features.default_backbone import named_network
 from saln.messages import parameter
 from saln.threads import limited_threads
@@ -208,23 +209,33 @@ class _Run:
 
     def train_all(self) -> None:
         comparison, progress = self.comparison, self.progress
-        for seed in comparison.config.seeds:
-            waiting = [
-                arm
-                for arm in comparison.config.arms
-                if progress is not None and not progress.record.done(arm.label, seed)
-            ]
-            # By name, for a selector need not be anything that can be sent to a process.
-            labels = self._same([arm.label for arm in waiting])
-            waiting = [arm for arm in comparison.config.arms if arm.label in labels]
-            if not waiting:
+        waiting = {seed: self._waiting(seed) for seed in comparison.config.seeds}
+        left = [arm for arm in comparison.config.arms if any(arm in of for of in waiting.values())]
+        # What the arms share is made once a seed, whether for tuning or for what comes after.
+        made: dict[int, SharedBySeed] = {}
+
+        def shared(seed: int) -> SharedBySeed:
+            if seed not in made:
+                made[seed] = self._seed(seed, left)
+            return made[seed]
+
+        Tuning(comparison, progress, shared).choose(left)
+        for seed, arms in waiting.items():
+            if not arms:
                 continue
             # Seed by seed, not arm by arm: a run that is stopped early still compares all arms.
-            shared = self._seed(seed, waiting)
-            for arm in waiting:
-                self._train(arm, shared)
+            of_seed = made.pop(seed, None) or self._seed(seed, arms)
+            for arm in arms:
+                self._train(arm, of_seed)
             if progress is not None:
                 progress.folder.reference(seed).unlink(missing_ok=True)
+
+    def _waiting(self, seed: int) -> list[Arm]:
+        """The arms that are not done with a seed."""
+        progress, arms = self.progress, self.comparison.config.arms
+        done = [progress is not None and progress.record.done(arm.label, seed) for arm in arms]
+        done = self._same(done)
+        return [arm for arm, is_done in zip(arms, done, strict=True) if not is_done]
 
     def _same(self, value: Any) -> Any:
         """What the first process has, in all of them."""

@@ -53,6 +53,7 @@ class RunFolder:
     environment = _File("environment.json")
     progress = _File("progress.json")
     rows = _File("epochs.jsonl")
+    trials = _File("trials.jsonl")
     summary = _File("summary.json")
     labels = _File("labels.json")
     report = _File("report.html")

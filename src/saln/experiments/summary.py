@@ -34,6 +34,7 @@ from saln.experiments.statistics import (
     paired_difference,
     share_to_break_even,
 )
+from saln.experiments.trials import Trial, Tuned, tuned_arms
 from saln.training.cost_ledger import ONCE, PHASES
 
 
@@ -84,7 +85,7 @@ class _SeedRun:
         return Curve(tuple(cost for cost, _ in measured), tuple(value for _, value in measured))
 
 
-def _seconds(runs: Sequence[_SeedRun]) -> ArmSeconds:
+def _seconds(runs: Sequence[_SeedRun], tune: float) -> ArmSeconds:
     phases: dict[str, Any] = {
         phase: _mean([sum(getattr(row.seconds, phase) for row in run.epochs) for run in runs])
         for phase in PHASES
@@ -93,10 +94,10 @@ def _seconds(runs: Sequence[_SeedRun]) -> ArmSeconds:
     # Evaluation is the experimenter's wish and one-off work has fields of its own.
     per_epoch = sum(phases[phase] for phase in EPOCH_PHASES) / len(runs[0].epochs)
     total = _mean([run.cost.total for run in runs])
-    return ArmSeconds(total=total, per_epoch=per_epoch, **once, **phases)
+    return ArmSeconds(total=total, per_epoch=per_epoch, **once, **phases, tune=tune)
 
 
-def _alone(runs: Sequence[_SeedRun]) -> dict[str, Any]:
+def _alone(runs: Sequence[_SeedRun], tuned: Tuned | None) -> dict[str, Any]:
     """What is said of one arm by itself; one run a seed."""
     first, last = runs[0].cost, runs[0].last  # counts are the same with every seed
     shares = [row.wrong_label_share_kept for run in runs for row in run.epochs]
@@ -105,7 +106,8 @@ def _alone(runs: Sequence[_SeedRun]) -> dict[str, Any]:
     return metrics | {
         # What is left where some are unknown would be another mean.
         "wrong_label_share_kept": _mean(known) if len(known) == len(shares) else None,
-        "seconds": _seconds(runs),
+        "seconds": _seconds(runs, 0.0 if tuned is None else tuned.seconds),
+        "tuned": tuned,
         "steps": last.steps,
         "examples_forward": last.examples_forward,
         "examples_backward": last.examples_backward,
@@ -211,6 +213,7 @@ def summarize(
     rows: Sequence[EpochRow],
     costs: Mapping[Key, ArmCost],
     failures: Mapping[Key, str],
+    trials: Sequence[Trial] = (),
 ) -> Summary:
     """Makes the content of ``summary.json``.
 
@@ -224,6 +227,7 @@ def summarize(
         rows: The rows of ``epochs.jsonl``.
         costs: (arm, seed) -> what it cost beside its epochs.
         failures: (arm, seed) -> why it was stopped.
+        trials: Those of ``trials.jsonl``, where arms were tuned.
 
     Returns:
         Accuracies are fractions, seconds are wall-clock means over seeds. An arm that failed
@@ -240,10 +244,11 @@ def summarize(
             # In the order of the seeds, for the differences are paired.
             seeds = [seed for seed in about.seeds if seed in by_seed]
             runs[arm] = [_SeedRun(by_seed[seed], costs[arm, seed]) for seed in seeds]
+    tuned = tuned_arms(trials)
     arms: dict[str, ArmSummary | StoppedArm] = {
         arm: StoppedArm(errors[arm])
         if arm in errors
-        else ArmSummary(**_alone(runs[arm]), **_against(arm, runs))
+        else ArmSummary(**_alone(runs[arm], tuned.get(arm)), **_against(arm, runs))
         for arm in about.methods
     }
     return Summary.of(about, arms)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -14,13 +14,13 @@ from saln.errors import TrainingError
 from saln.experiments.arm import Arm
 from saln.experiments.comparison import Comparison, SharedBySeed
 from saln.experiments.kept_examples import ChoiceRecord
-from saln.experiments.rows import EpochRow, PhaseSeconds
+from saln.experiments.rows import SPLITS, EpochRow, PhaseSeconds
 from saln.loading.epoch_batches import ScoredBatches, steps_of
 from saln.selection import candidates_needed
 from saln.training.changes import averaged_by, objective_of
 from saln.training.cost_ledger import Ledger
 from saln.training.distributed_layers import synchronize
-from saln.training.loop import EpochResult, TrainState, train
+from saln.training.loop import EpochResult, TrainSettings, TrainState, train
 
 # Takes an epoch's row, and the state that training goes on from.
 SaveEpoch = Callable[[EpochRow, dict[str, Any]], None]
@@ -48,39 +48,71 @@ def train_arm(
     """
     if shared.without_reference is not None and arm.needs_reference:
         raise TrainingError(shared.without_reference)
-    config, reporter = comparison.config, comparison.reporter
     run = ArmRun(comparison, arm, shared)
-    with run.ledger.phase("evaluate"):
-        splits = comparison.measuring.splits(shared.data)
-
     # After the parts are made, for a selector must exist to take its memory back.
     state = None if saved is None else run.restore(saved)
-    epoch = state.epoch if state else 0
-    if epoch < config.epochs:  # else it was ended between its last epoch and its checkpoint
-        name = f"{arm}, seed {shared.seed}" + (f", from epoch {epoch + 1}" if state else "")
+    name = f"{arm}, seed {shared.seed}" + (f", from epoch {state.epoch + 1}" if state else "")
+    for result in _epochs(run, comparison.settings(shared.seed, arm), name, state=state):
+        row = run.row(result)
+        with run.ledger.phase("save"):
+            save_epoch(row, run.state_after(result))
+        comparison.reporter.epoch(row, comparison.config.epochs)
+    return run
+
+
+def try_arm(
+    comparison: Comparison,
+    arm: Arm,
+    shared: SharedBySeed,
+    settings: TrainSettings,
+    name: str,
+    see: Callable[[EpochRow], None],
+) -> None:
+    """Trains an arm to see how good it gets on validation data alone, and keeps nothing.
+
+    Raises as :func:`train_arm`; ``see`` gets the rows up to there.
+    """
+    if shared.without_reference is not None and arm.needs_reference:
+        raise TrainingError(shared.without_reference)
+    run = ArmRun(comparison, arm, shared)
+    once = dataclasses.replace(settings, evaluate_every=settings.epochs)
+    for result in _epochs(run, once, name, splits=("validation",)):
+        see(run.row(result))
+
+
+def _epochs(
+    run: ArmRun,
+    settings: TrainSettings,
+    name: str,
+    *,
+    splits: Collection[str] = SPLITS,
+    state: TrainState | None = None,
+) -> Iterator[EpochResult]:
+    """Trains an arm, whatever for; it is measured on these splits."""
+    comparison, shared, epoch = run.comparison, run.shared, state.epoch if state else 0
+    with run.ledger.phase("evaluate"):
+        every = comparison.measuring.splits(shared.data)
+        measured = {split: part for split, part in every.items() if split in splits}
+    if epoch < settings.epochs:  # else it was ended between its last epoch and its checkpoint
         left = zip(run.plan.steps[epoch:], run.plan.loaded[epoch:], strict=True)
-        reporter.begin(name, sum(count * size for count, size in left))
+        comparison.reporter.begin(name, sum(count * size for count, size in left))
 
     def on_step(examples: int, step: int) -> None:
         run.average_weights()
-        reporter.advance(run.plan.loaded[epoch])
+        comparison.reporter.advance(run.plan.loaded[epoch])
 
     for result in train(
         run.learner,
         run.batches,
-        dataclasses.replace(comparison.settings(shared.seed, arm), objective=run.objective),
+        dataclasses.replace(settings, objective=run.objective),
         ledger=run.ledger,
-        measure=lambda: comparison.measuring.measure(run.evaluated, splits, shared.body),
+        measure=lambda: comparison.measuring.measure(run.evaluated, measured, shared.body),
         on_step=on_step,
         state=state,
         processes=comparison.processes,
     ):
-        row = run.row(result)
-        with run.ledger.phase("save"):
-            save_epoch(row, run.state_after(result))
-        reporter.epoch(row, config.epochs)
+        yield result
         epoch = result.epoch
-    return run
 
 
 class ArmRun:

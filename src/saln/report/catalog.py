@@ -20,7 +20,7 @@ from importlib import metadata
 from typing import NamedTuple
 
 from saln.errors import InputError
-from saln.report import choice_section, comparisons, figures, tables
+from saln.report import choice_section, comparisons, figures, tables, tuning_section
 from saln.report.reported_run import ReportedRun
 from saln.report.values import Drawing, Table
 
@@ -55,6 +55,7 @@ SECTIONS = (
             comparisons.one_off,
         ),
     ),
+    Section("tuning", "Tuning", (tuning_section.tuned_table, tuning_section.trials_table)),
     Section("paper", "Beside the paper's claims", (comparisons.paper_table,)),
     Section(
         "curves",

@@ -15,6 +15,7 @@ from saln.report.number_text import (
     points_text,
 )
 from saln.report.reported_run import ReportedRun
+from saln.report.tuning_section import edge_line, tuned_text
 from saln.report.values import Table
 from saln.training.cost_ledger import ONCE, PHASES
 
@@ -34,11 +35,11 @@ def arm_cells(arm: str, entry: ArmSummary | StoppedArm) -> tuple[str, ...]:
     accuracy = " / ".join(percent_text(entry.metric(f"{s}_accuracy").mean) for s in SPLITS)
     loss = " / ".join(f"{entry.metric(f'{s}_loss').mean:.2f}" for s in SPLITS)
     seconds = entry.seconds
-    once = [(name, getattr(seconds, name)) for name in ("features", "reference")]
+    once = [(name, getattr(seconds, name)) for name in ("features", "reference", "tune")]
     difference, verdict = _against(entry)
     return (
         arm,
-        f"{accuracy} %\n{loss} loss",
+        f"{accuracy} %\n{loss} loss" + (f"\n{tuned_text(entry.tuned)}" if entry.tuned else ""),
         f"{seconds.per_epoch:.3f}",
         number_text(seconds.total, comma=True)
         + "".join(f"\n{name} {number_text(spent, comma=True)}" for name, spent in once if spent),
@@ -85,15 +86,17 @@ def last(run: ReportedRun, what: str) -> Table:
 
 
 def time(run: ReportedRun) -> Table:
-    """Where the seconds went."""
+    """Where the seconds went; those of tuning stand last, for they are no part of the total."""
+    tuned = any(entry.tuned for entry in run.summary.finished.values())
+    columns = (*SECONDS, "tune") if tuned else SECONDS
     return _table(
         run,
         "time",
         "Seconds; an epoch's leave out evaluation and one-off work",
-        ("an epoch", *SECONDS),
+        ("an epoch", *columns),
         lambda entry: (
             f"{entry.seconds.per_epoch:.3f}",
-            *(f"{getattr(entry.seconds, name):.1f}" for name in SECONDS),
+            *(f"{getattr(entry.seconds, name):.1f}" for name in columns),
         ),
     )
 
@@ -164,6 +167,7 @@ def verdicts(summary: Summary) -> tuple[str, ...]:
             lines.append(
                 f"{arm} against uniform: {versus.verdict} ({points} points of test accuracy; {why})"
             )
+    lines += [line for line in [edge_line(summary)] if line]
     arms = summary.finished
     base = arms.get(STANDARD.label)
     if base is not None:
