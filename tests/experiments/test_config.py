@@ -34,6 +34,13 @@ def test_the_papers_presets_are_the_papers():
         assert (preset.epochs, preset.learning_rate, preset.filter_ratio) == (25, 0.001, 0.8)
         assert preset.pretrained
         assert preset.schedule == "constant"
+        assert (preset.weight_decay, preset.nesterov, preset.tune) == (0.0, False, 0)
+
+
+def test_a_rate_decays_where_nothing_else_is_said():
+    assert Config().schedule == "cosine"
+    # What a run began with is what it goes on with, whatever the default is now.
+    assert from_mapping({"schedule": "constant"}, "config.json").schedule == "constant"
 
 
 def test_a_toml_file_changes_what_it_names(tmp_path):

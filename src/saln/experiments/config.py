@@ -41,7 +41,7 @@ else:
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """The settings of `saln compare`; the defaults are the paper's (sections 3 and 4)."""
+    """The settings of `saln compare`; the paper's (sections 3 and 4), but that the rate decays."""
 
     preset: str | None = None
     """Start from a named set of settings ('saln list' names them)."""
@@ -106,8 +106,8 @@ class Config:
     """What the trials try: a grid around --learning-rate and --weight-decay, or Optuna's search."""
     tune_seeds: Annotated[int, Bounds(low=1)] = 1
     """Each trial is the mean of this many of the first seeds."""
-    schedule: Literal["constant", "cosine", "onecycle"] = "constant"
-    """How the learning rate moves over each arm's own steps."""
+    schedule: Literal["constant", "cosine", "onecycle"] = "cosine"
+    """How the learning rate moves over each arm's own steps; the paper's is constant."""
     label_noise: Annotated[float, SHARE] = 0.0
     """The share of training labels to replace by wrong ones, in [0, 1)."""
     seeds: tuple[int, ...] = (0, 1, 2)
