@@ -37,6 +37,15 @@ def test_the_papers_presets_are_the_papers():
         assert (preset.weight_decay, preset.nesterov, preset.tune) == (0.0, False, 0)
 
 
+def test_the_study_tunes_every_arm_and_has_a_rival_that_is_robust():
+    study = load_preset("study")
+    assert study.tune >= 6  # learning rates and a second weight decay
+    assert study.schedule == "onecycle"
+    assert {"standard", "uniform", "coherence"} < set(study.labels)
+    assert any(arm.all_changes for arm in study.arms)
+    assert len(study.seeds) == 5
+
+
 def test_a_rate_decays_where_nothing_else_is_said():
     assert Config().schedule == "cosine"
     # What a run began with is what it goes on with, whatever the default is now.

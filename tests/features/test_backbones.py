@@ -70,7 +70,9 @@ def test_features_are_the_input_of_the_head(name):
     torch.testing.assert_close(features, expected)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "squeezenet1_1", "pixels", "small-cnn"])
+@pytest.mark.parametrize(
+    "name", ["resnet18", "squeezenet1_1", "pixels", "small-cnn", "small-resnet"]
+)
 def test_a_learner_has_one_output_a_class_and_is_seeded(name):
     learners = [
         build_learner(name, 7, image_size=64, pretrained=False, seed=seed)[0].eval()
@@ -213,9 +215,9 @@ def test_a_network_of_somebody_elses_is_one_function(monkeypatch, tmp_path):
 def test_a_prefix_that_is_not_registered_says_which_are():
     with pytest.raises(
         InputError,
-        match=r"unknown network 'time:vit'; choose one of pixels, small-cnn, efficientnet-lite0, "
-        r"efficientnet-lite2, timm:NAME, open_clip:MODEL/TAG, hf:MODEL or a classifier of "
-        r"torchvision .*; the prefix 'time:' is not registered .registered: timm:NAME, "
-        r"open_clip:MODEL/TAG, hf:MODEL",
+        match=r"unknown network 'time:vit'; choose one of pixels, small-cnn, small-resnet, "
+        r"efficientnet-lite0, efficientnet-lite2, auto, timm:NAME, open_clip:MODEL/TAG, hf:MODEL "
+        r"or a classifier of torchvision .*; the prefix 'time:' is not registered "
+        r".registered: timm:NAME, open_clip:MODEL/TAG, hf:MODEL",
     ):
         build_network("time:vit", image_size=32, pretrained=False)

@@ -116,7 +116,7 @@ class ExtractionSettings:
             if self.normalization is not None:
                 raise InputError(f"{backbone} has its own normalization; leave normalization out")
             # 224 pixels would be right for neither: they are made for small images.
-            if self.image_size is None and backbone in ("pixels", "small-cnn"):
+            if self.image_size is None and backbone in ("pixels", "small-cnn", "small-resnet"):
                 raise InputError(f"{backbone} has no usual image size; give image_size, e.g. 32")
             file = None if self.weights is None else as_path(self.weights, "weights")
             return build_backbone(backbone, image_size=self.image_size, weights=file)

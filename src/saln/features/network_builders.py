@@ -15,6 +15,7 @@ from saln.data.transforms import Normalization
 from saln.errors import WeightsError
 from saln.features.backbone_weights import read_weights
 from saln.features.network_registry import BuiltNetwork, NetworkRequest, register_network
+from saln.features.residual_network import small_residual_network
 from saln.messages import Placeholder, parameter
 
 
@@ -40,6 +41,16 @@ def _small_cnn(request: NetworkRequest) -> BuiltNetwork:
         layers += [convolution, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
     body = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
     return BuiltNetwork(nn.Sequential(body, nn.Linear(128, 1000)))
+
+
+@register_network(
+    "small-resnet",
+    "three residual blocks for images of 16 to 64 pixels; no pretrained weights",
+    min_feature_size=0,
+    published=False,
+)
+def _small_resnet(request: NetworkRequest) -> BuiltNetwork:
+    return BuiltNetwork(small_residual_network(1000))
 
 
 # What it was made for is 260; a few more pixels tell near breeds and kinds apart.
