@@ -74,6 +74,23 @@ def test_two_processes_train_what_one_does(warm, tmp_path):
         torch.testing.assert_close(two[name], value, rtol=0.02, atol=2e-3)
 
 
+def test_two_processes_choose_by_the_same_trials(warm, tmp_path):
+    flags = (*DIGITS, "--methods", "uniform", "--learner", "pixels", "--learning-rate", "1e-5")
+    one_and_two(warm, (*flags, "--tune", "3", "--seeds", "0"), tmp_path)
+    trials = [
+        [json.loads(line) for line in (tmp_path / run / "trials.jsonl").read_text().splitlines()]
+        for run in ("one", "two")
+    ]
+    counts = json.loads((tmp_path / "one" / "summary.json").read_text())["examples"]
+    assert_alike(trials[1], trials[0], examples=counts)
+    tuned = [
+        json.loads((tmp_path / run / "summary.json").read_text())["arms"]["uniform"]["tuned"]
+        for run in ("one", "two")
+    ]
+    assert tuned[0]["learning_rate"] == tuned[1]["learning_rate"]
+    assert tuned[0]["trials"] == 3
+
+
 def test_two_processes_fine_tune_pets_as_one_does(warm, tmp_path, data_root):
     """With BatchNorm, dropout and stochastic depth: EfficientNet-Lite0.
 
