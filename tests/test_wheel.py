@@ -6,11 +6,13 @@ import os
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import zipfile
 from email.parser import Parser
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 
@@ -24,11 +26,32 @@ def call(*command, **options):
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory):
+def distributions(tmp_path_factory):
+    """The source distribution, and the wheel that is built from it."""
     folder = tmp_path_factory.mktemp("dist")
-    call(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, ROOT)
-    (path,) = folder.glob("*.whl")
+    call(sys.executable, "-m", "build", "--no-isolation", "--outdir", folder, ROOT)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def wheel(distributions):
+    (path,) = distributions.glob("*.whl")
     return path
+
+
+def test_the_source_distribution_is_slim(distributions):
+    (path,) = distributions.glob("*.tar.gz")
+    with tarfile.open(path) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    assert {"pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md"} <= names
+    assert not any(name.startswith(("tests", "results", "benchmarks", "docs")) for name in names)
+    assert path.stat().st_size < 1_000_000
+
+
+def test_the_package_index_would_take_both(distributions):
+    files = [path for path in distributions.iterdir() if path.name.startswith("saln-")]
+    assert len(files) == 2
+    call(sys.executable, "-m", "twine", "--no-color", "check", "--strict", *files)
 
 
 def test_the_wheel_holds_the_package_and_its_data_alone(wheel):
@@ -55,10 +78,19 @@ def test_the_metadata_are_complete(wheel):
     assert found.get_payload().startswith("# SALN")
     classifiers = found.get_all("Classifier")
     assert "Typing :: Typed" in classifiers
-    assert "Programming Language :: Python :: 3.11" in classifiers
+    versions = {f"Programming Language :: Python :: 3.{minor}" for minor in range(11, 15)}
+    assert versions <= set(classifiers)
 
 
-def test_a_comparison_runs_outside_the_checkout(wheel, tmp_path):
+def save_tiles(folder):
+    """Tiles of gray, in a folder of dark and one of bright ones."""
+    for number in range(24):
+        path = folder / ("dark", "bright")[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (8, 8), 5 * number + 120 * (number % 2)).save(path)
+
+
+def test_the_commands_run_outside_the_checkout(wheel, tmp_path):
     """In an environment of its own that sees the dependencies, but not this checkout."""
     clean = tmp_path / "env"
     call(sys.executable, "-m", "venv", "--without-pip", clean)
@@ -82,4 +114,8 @@ def test_a_comparison_runs_outside_the_checkout(wheel, tmp_path):
     out = call(python.with_name("saln"), "compare", *flags, **options)
     assert "report" in out
     assert (place / "run" / "report.html").read_text().startswith("<!doctype html>")
+    save_tiles(place / "photos")
+    labels = ("labels", "photos", "--backbone", "pixels", "--feature-size", "8")
+    assert "judged" in call(python.with_name("saln"), *labels, **options)
+    assert (place / "labels-photos" / "labels.html").exists()
     assert str(ROOT) not in (place / "run" / "environment.json").read_text()
