@@ -2,11 +2,13 @@
 
     python benchmarks/busy_machine.py --data-root ../data            a table
     python benchmarks/busy_machine.py --data-root ../data --json     one JSON object a line
+    python benchmarks/busy_machine.py --rounds 1                     in about a minute
 
 Each measurement is a process of its own that puts photos through EfficientNet-Lite0 at 96 pixels,
 as the command line does it: with waiting threads that sleep (``PASSIVE``), or, for comparison, as
-torch has them by default (``default``), which spin. All settings take turns, idle and beside a
-process that computes all the time; what counts is the median of the rounds.
+torch has them by default (``default``), which spin. Idle and beside a process that computes all
+the time are measured one after the other, and all settings take turns; what counts is the median
+of the rounds. Nothing else may run on the machine meanwhile.
 """
 
 from __future__ import annotations
@@ -18,6 +20,10 @@ import statistics
 import subprocess
 import sys
 from pathlib import Path
+
+import torch
+
+from saln.experiments.environment import environment
 
 POLICIES = ("default", "PASSIVE")
 # Warmed up by a part of the photos; prints images a second.
@@ -38,20 +44,20 @@ def seconds(first, last):
         extract_features(part, network, cache_dir=folder, device="cpu")
         return time.perf_counter() - started
 seconds(0, 64)
-print(320 / seconds(64, 384))
+print(256 / seconds(64, 320))
 """
 
 
 def images_per_second(data_root: Path, policy: str, threads: int, busy: int) -> float:
     """Of one process, beside others that compute all the time."""
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("OMP_")}
+    variables = {k: v for k, v in os.environ.items() if not k.startswith("OMP_")}
     if policy != "default":
-        environment["OMP_WAIT_POLICY"] = policy
+        variables["OMP_WAIT_POLICY"] = policy
     others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(busy)]
     try:
         done = subprocess.run(
             [sys.executable, "-c", MEASURED, str(data_root), str(threads)],
-            env=environment, stdout=subprocess.PIPE, text=True, check=True,
+            env=variables, stdout=subprocess.PIPE, text=True, check=True,
         )  # fmt: skip
     finally:
         for other in others:
@@ -74,10 +80,17 @@ def main() -> None:
             for busy in (0, 1):
                 speed = images_per_second(args.data_root, policy, threads, busy)
                 speeds.setdefault((policy, threads, busy), []).append(speed)
+    about = {"environment": environment(torch.device("cpu"))}
+    about["environment"]["command"] = ["python", *sys.argv]
+    if args.json:
+        sys.stdout.write(json.dumps(about) + "\n")
     for policy, threads in settings:
         idle, beside = (statistics.median(speeds[policy, threads, busy]) for busy in (0, 1))
         row = {
             "question": f"extraction beside a busy process, {threads} threads, {policy}",
+            "policy": policy,
+            "threads": threads,
+            "rounds": args.rounds,
             "value": round(beside, 1),
             "unit": "images/s",
             "baseline": round(idle, 1),

@@ -70,6 +70,22 @@ def approximate_search(results: Path) -> str:
     return markdown(("question", "rows", "seconds of one core", "recall"), lines)
 
 
+def busy_machine(results: Path) -> str:
+    """What a busy process beside it leaves of the speed of extraction."""
+    rows = [row for row in read_rows(results, "busy-machine") if "question" in row]
+    lines = [
+        [
+            f"{row['threads']}, {'sleeping' if row['policy'] == 'PASSIVE' else 'spinning'}",
+            f"{row['baseline']:.0f}",
+            f"{row['value']:.0f}",
+            f"{row['ratio']:.0%}",
+        ]
+        for row in rows
+    ]
+    columns = ("threads, and those that wait", "alone (images/s)", "beside it (images/s)", "left")
+    return markdown(columns, lines) if lines else ""
+
+
 def scale_bytes(results: Path) -> str:
     """Memory, disk and network for a million examples."""
     rows = _rows(results)
@@ -98,4 +114,5 @@ TABLES = {
     "scale-flat": scale_flat,
     "scale-approximate": approximate_search,
     "scale-bytes": scale_bytes,
+    "busy-machine": busy_machine,
 }

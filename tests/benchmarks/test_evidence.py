@@ -53,6 +53,16 @@ def test_a_marker_without_its_end_and_an_unknown_name_are_refused():
         evidence.rebuilt("<!-- rows: no-such -->\n<!-- end -->")
 
 
+def test_the_table_of_a_busy_machine(tmp_path):
+    """Of rows as the benchmark writes them; nothing while there are none."""
+    assert TABLES["busy-machine"](tmp_path) == ""
+    facts = {"question": "beside", "policy": "PASSIVE", "threads": 2, "unit": "images/s"}
+    lines = [{"environment": {}}, facts | {"value": 103.6, "baseline": 219.0, "ratio": 0.473}]
+    (tmp_path / "busy-machine.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    (line,) = TABLES["busy-machine"](tmp_path).splitlines()[2:]
+    assert line == "| 2, sleeping | 219 | 104 | 47% |"
+
+
 def test_a_probe_line_is_the_mean_and_interval_of_its_rows():
     rows = [
         json.loads(line) for line in (RESULTS / "criteria-probe.jsonl").read_text().splitlines()
