@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from helpers.quick_figures import not_drawn
 
 import saln
 from saln.cli import main
@@ -33,7 +34,8 @@ if __name__ == "__main__":
         print("###", arguments[0], flush=True)
         if "STORE" in arguments:
             arguments[1] = next(str(path.parent) for path in Path("cache").rglob("manifest.json"))
-        print("###", main(arguments), flush=True)
+        with not_drawn():
+            print("###", main(arguments), flush=True)
     rows = np.arange(24.0).reshape(12, 2)
     batches = saln.SelectedBatches(
         rows, selector="longest:power=3", batch_size=3, filter_ratio=0.75, seed=0
@@ -97,8 +99,10 @@ def test_it_passes_the_conformance_kit(finished):
 def test_without_the_package_its_run_is_drawn_and_not_gone_on_with(finished, tmp_path):
     folder, _ = finished
     bare = run_python(tmp_path, f"""
+from helpers.quick_figures import not_drawn
 from saln.cli import main
-print(main(["report", {str(folder / "run")!r}]))
+with not_drawn():
+    print(main(["report", {str(folder / "run")!r}]))
 print(main(["compare", "--resume", "--out", {str(folder / "run")!r}, "--seeds", "0,1"]))
 """, tmp_path)  # fmt: skip
     assert bare.stdout.split()[-2:] == ["0", "2"], bare.stdout + bare.stderr

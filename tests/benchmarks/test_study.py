@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
+import types
 
 import numpy as np
 import pytest
@@ -12,13 +14,26 @@ from evidence_tables import TABLES
 
 from saln.cli.compare_command import COMMAND
 
-# What figures look like is the business of tests/report/.
-pytestmark = pytest.mark.usefixtures("quick_figures")
-
 FLAGS = (
     *("--seeds", "0,1", "--limit", "200", "--epochs", "3", "--batch-size", "8"),
     *("--label-noise", "0.4", "--reference-epochs", "2"),
 )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_starts(warm, tmp_path_factory):
+    """The command that the benchmark starts begins with everything imported."""
+    folder = tmp_path_factory.mktemp("started")
+
+    def start(command, *, check):
+        assert command[:3] == [sys.executable, "-m", "saln"]
+        ended = warm.run(command[3:], folder)
+        print(ended.stdout, ended.stderr)  # noqa: T201
+        return ended
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(study, "subprocess", types.SimpleNamespace(run=start))
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -57,7 +57,7 @@ def run_python(place: Path, code: str, cwd: Path) -> subprocess.CompletedProcess
     """Runs code where the package is installed."""
     script = cwd / "script.py"
     script.write_text(code)
-    parts = [str(place), str(Path(saln.__file__).parents[1])]
+    parts = [str(place), str(Path(saln.__file__).parents[1]), str(Path(__file__).parents[1])]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(parts)}
     return subprocess.run(
         [sys.executable, str(script)],

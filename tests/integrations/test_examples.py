@@ -12,28 +12,37 @@ import pytest
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
-def run(name):
-    done = subprocess.run(
-        [sys.executable, str(EXAMPLES / f"{name}.py")],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+# Of those that need nothing but torch, one is started by a true interpreter.
+WARM = {"plain_pytorch", "stateful_dataloader", "stream_training"}
+
+
+@pytest.fixture
+def run(warm, tmp_path):
+    def call(name):
+        script = EXAMPLES / f"{name}.py"
+        if name in WARM:
+            done = warm.run([], tmp_path, script=script)
+        else:
+            done = subprocess.run(
+                [sys.executable, str(script)], capture_output=True, text=True, check=False
+            )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return call
 
 
 @pytest.mark.parametrize(
     "name",
     ["plain_pytorch", "accelerate_training", "lightning_training", "transformers_training"],
 )
-def test_an_example_learns(name):
+def test_an_example_learns(run, name):
     loss = re.search(r"last loss ([\d.]+)", run(name))
     assert loss is not None
     assert 0 < float(loss[1]) < 1.5  # ln 10 = 2.3 before training
 
 
-def test_of_texts_the_right_labels_are_chosen():
+def test_of_texts_the_right_labels_are_chosen(run):
     shares = re.findall(
         r"(\w+): ([\d.]+)% of the labels wrong.* ([\d.]+)%", run("transformers_text")
     )
@@ -43,11 +52,11 @@ def test_of_texts_the_right_labels_are_chosen():
     assert float(better) >= float(worse) > 50
 
 
-def test_the_stateful_loader_goes_on_where_it_stopped():
+def test_the_stateful_loader_goes_on_where_it_stopped(run):
     assert "5 batches, a stop, and the" in run("stateful_dataloader")
 
 
-def test_the_stream_decodes_what_it_keeps():
+def test_the_stream_decodes_what_it_keeps(run):
     printed = run("stream_training")
     loss, decoded, trained = re.search(
         r"last loss ([\d.]+), (\d+) images decoded for (\d+) trained", printed
@@ -56,7 +65,7 @@ def test_the_stream_decodes_what_it_keeps():
     assert int(decoded) == int(trained) > 0
 
 
-def test_a_cluster_of_two_nodes_keeps_what_one_process_keeps():
+def test_a_cluster_of_two_nodes_keeps_what_one_process_keeps(run):
     pytest.importorskip("ray")
     printed = run("ray_select")
     assert "rows, the same locally" in printed
