@@ -199,9 +199,15 @@ def _lightning_trainer(folder, *callbacks, **options):
 
     if "saln" not in entry_points(group="lightning.pytorch.callbacks_factory").names:
         callbacks = (*callbacks, *every_trainers_callbacks())  # installed before it was one
-    saver = lightning.pytorch.callbacks.ModelCheckpoint(
-        folder, filename="{step}", every_n_train_steps=1, save_top_k=-1
-    )
+
+    class Saver(lightning.pytorch.callbacks.ModelCheckpoint):
+        """At the steps that others go on from: a checkpoint takes longer than a step."""
+
+        def on_train_batch_end(self, trainer, *rest):
+            if trainer.global_step in SAVED:
+                super().on_train_batch_end(trainer, *rest)
+
+    saver = Saver(folder, filename="{step}", every_n_train_steps=1, save_top_k=-1)
     if WORLD_SIZE:
         options = {"strategy": "ddp", "devices": WORLD_SIZE} | options
     return lightning.Trainer(
@@ -267,12 +273,16 @@ def transformers_mixin(batches, folder, *, resume, **loading):
         def forward(self, rows):
             return {"loss": self.network(rows[:, :1].float()).square().mean()}
 
+    class Saver(transformers.TrainerCallback):
+        def on_step_end(self, args, state, control, **others):
+            control.should_save = state.global_step in SAVED
+
     seen = Seen()
     options = {f"dataloader_{name}": value for name, value in loading.items()}
     arguments = transformers.TrainingArguments(
         str(folder),
         num_train_epochs=EPOCHS,
-        save_steps=1,
+        save_strategy="no",  # but by the callback
         report_to=[],
         use_cpu=True,
         disable_tqdm=True,
@@ -286,6 +296,7 @@ def transformers_mixin(batches, folder, *, resume, **loading):
         train_dataset=Positions(),
         data_collator=lambda rows: {"rows": torch.stack(rows)},
         selected_batches=batches,
+        callbacks=[Saver()],
     )
     checkpoint = None if resume is None else str(resume.parent / f"checkpoint-{resume.name}")
     trainer.train(resume_from_checkpoint=checkpoint)

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import IO, Any, NoReturn
 
 TESTS = Path(__file__).parents[1]
-SOURCE = TESTS.parent / "src"
+SOURCE, BENCHMARKS = TESTS.parent / "src", TESTS.parent / "benchmarks"
 IMPORTED = (
     "helpers.quick_figures", "helpers.rank_processes", "saln.cli.compare_command",
     "saln.cli.features_command", "saln.cli.select_command", "saln.experiments.run",
@@ -73,7 +73,7 @@ class WarmServer:
         ours, its = socket.socketpair()
         environment = os.environ | {
             "OMP_NUM_THREADS": "1",
-            "PYTHONPATH": os.pathsep.join([str(SOURCE), str(TESTS)]),
+            "PYTHONPATH": os.pathsep.join([str(SOURCE), str(TESTS), str(BENCHMARKS)]),
         }
         self.process = subprocess.Popen(
             [sys.executable, "-W", "ignore", __file__, str(its.fileno())],
@@ -118,7 +118,7 @@ class WarmServer:
     def run(self, arguments: Sequence[object], folder: Path, **options: Any) -> Ended:
         """The same, and waits for its end."""
         process = self.start(arguments, folder, **options)
-        return Ended(process.wait(), folder, options.get("name", "process"))
+        return Ended(process.wait(), folder, process.name)
 
     def call_together(
         self, function: Callable[..., Any], calls: Sequence[Sequence[object]], folder: Path
@@ -139,20 +139,23 @@ class WarmServer:
         self, arguments: Sequence[object], folder: Path, ranks: int, **options: Any
     ) -> list[Ended]:
         """Several at a time that find each other, as ``torchrun`` starts them."""
+        started = [
+            self.start(arguments, folder, name=f"rank-{rank}", environment=group, **options)
+            for rank, group in enumerate(self.groups(ranks))
+        ]
+        return [Ended(process.wait(), folder, process.name) for process in started]
+
+    @staticmethod
+    def groups(ranks: int) -> list[dict[str, str]]:
+        """What each of several processes is told by ``torchrun``."""
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-        group = {"WORLD_SIZE": str(ranks), "LOCAL_WORLD_SIZE": str(ranks),
-                 "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}  # fmt: skip
-        started = [
-            self.start(
-                arguments, folder, name=f"rank-{rank}",
-                environment=group | {"RANK": str(rank), "LOCAL_RANK": str(rank)}, **options,
-            )
-            for rank in range(ranks)
-        ]  # fmt: skip
+        shared = {"WORLD_SIZE": ranks, "LOCAL_WORLD_SIZE": ranks, "MASTER_PORT": port}
         return [
-            Ended(process.wait(), folder, f"rank-{rank}") for rank, process in enumerate(started)
+            {"MASTER_ADDR": "127.0.0.1"}
+            | {key: str(value) for key, value in (shared | {"RANK": r, "LOCAL_RANK": r}).items()}
+            for r in range(ranks)
         ]
 
 

@@ -8,63 +8,36 @@ from __future__ import annotations
 
 import functools
 import json
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from helpers import cell_processes as cells
 
-import saln
-
 TESTS = Path(__file__).parents[1]
 RANKS = (1, 2)
 
 
-def start(folder, ranks):
+def start(warm, folder, ranks):
     """Starts the processes of all runs with so many ranks."""
     folder.mkdir()
-    environment = os.environ | {
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": os.pathsep.join([str(Path(saln.__file__).parents[1]), str(TESTS)]),
-    }
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    processes = []
-    for rank in range(ranks):
-        group = {
-            "RANK": str(rank),
-            "LOCAL_RANK": str(rank),
-            "WORLD_SIZE": str(ranks),
-            "LOCAL_WORLD_SIZE": str(ranks),
-            "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": str(port),
-        }
-        processes.append(
-            subprocess.Popen(
-                [sys.executable, str(TESTS / "helpers" / "cell_processes.py"), str(folder)],
-                env=environment | (group if ranks > 1 else {}),
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-        )
-    return processes
+    script = TESTS / "helpers" / "cell_processes.py"
+    groups = [{}] if ranks == 1 else warm.groups(ranks)
+    return [
+        warm.start([folder], folder, script=script, environment=group, name=f"rank-{rank}")
+        for rank, group in enumerate(groups)
+    ]
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory):
+def results(warm, tmp_path_factory):
     """By ranks and the name of a cell: what each rank gave."""
     root = tmp_path_factory.mktemp("cells")
-    started = {ranks: start(root / str(ranks), ranks) for ranks in RANKS}
+    started = {ranks: start(warm, root / str(ranks), ranks) for ranks in RANKS}
     try:
-        for processes in started.values():
-            for process in processes:
-                _, said = process.communicate(timeout=900)
-                assert process.returncode == 0, said[-3000:]
+        for ranks, processes in started.items():
+            for rank, process in enumerate(processes):
+                said = root / str(ranks) / f"rank-{rank}.err"
+                assert process.wait(900) == 0, said.read_text()[-3000:]
     finally:
         for processes in started.values():
             for process in processes:
