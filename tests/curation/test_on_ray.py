@@ -10,7 +10,7 @@ import time
 
 import numpy as np
 import pytest
-from helpers.select_processes import command, killed_and_again
+from helpers.select_processes import killed_and_again, words
 
 import saln
 from saln.cli import main
@@ -147,7 +147,6 @@ def test_an_address_where_no_cluster_is(store, tmp_path, capsys):
 
 def test_a_killed_driver_goes_on_with_the_same_bytes(store, local, tmp_path):
     out = tmp_path / "kept.parquet"
-    arguments = command(store, out, "--engine", "ray", "--ray-workers", "2")
-    found = killed_and_again(arguments, tmp_path / "kept.parquet.parts", out)
+    found = killed_and_again(words(store, out, "--engine", "ray", "--ray-workers", "2"), out)
     assert found["computed"] < found["rows"] == 4_050
     assert out.read_bytes() == local

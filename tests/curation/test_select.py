@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from helpers.select_processes import command, killed_and_again
+from helpers.select_processes import killed_and_again, words
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -275,14 +275,14 @@ def large(tmp_path):
     return tmp_path / "large"
 
 
-def test_a_killed_run_goes_on_with_the_same_bytes(large, tmp_path):
+def test_a_killed_run_goes_on_with_the_same_bytes(warm, large, tmp_path):
     whole = tmp_path / "whole.parquet"
     saln.select(
         large, selector=saln.SALN(), candidates=100, filter_ratio=0.8, out=whole,
         partition_rows=400,
     )  # fmt: skip
     out = tmp_path / "kept.parquet"
-    found = killed_and_again(command(large, out), tmp_path / "kept.parquet.parts", out)
+    found = killed_and_again(words(large, out), out, warm)
     assert found["computed"] < found["rows"] == 12_000
     assert out.read_bytes() == whole.read_bytes()
 
