@@ -3,7 +3,8 @@
 
 PYTHON ?= python3
 BIN = .venv/bin
-# Processes of the tests, which use one thread each; a file's tests stay together.
+# Processes of the tests, which use one thread each; a file's tests stay together. The files
+# are begun in the order of tests/conftest.py, the slowest first, not by their number of tests.
 WORKERS ?= 2
 INSTALL = $(BIN)/pip install --quiet --constraint constraints.txt
 # The tests start hundreds of processes: what one of them compiles is there for the next.
@@ -15,7 +16,7 @@ compare: .venv/installed
 	$(BIN)/saln compare
 
 test: .venv/installed-dev lint
-	$(BIN)/pytest -n $(WORKERS) --dist loadfile
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .

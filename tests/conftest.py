@@ -17,6 +17,15 @@ if TYPE_CHECKING:
     from helpers.warm_processes import WarmServer
 
 ROOT = Path(__file__).resolve().parents[1]
+# Begun first, so that none is the last that one process works on while the other has nothing.
+SLOWEST = (
+    "integrations/test_cells.py", "integrations/test_ray.py", "curation/test_on_ray.py",
+    "training/test_processes.py", "integrations/test_examples.py", "experiments/test_progress.py",
+    "experiments/test_run.py", "damage/test_select_damage.py", "experiments/test_golden.py",
+    "experiments/test_filter_schedules.py", "cli/test_main.py", "spectral/test_fiedler.py",
+    "report/test_register.py", "damage/test_run_damage.py", "report/test_browser.py",
+    "test_plugin.py", "test_wheel.py", "review/test_killed_reviews.py", "benchmarks/test_scale.py",
+)  # fmt: skip
 
 
 def find_data_root() -> Path | None:
@@ -24,6 +33,12 @@ def find_data_root() -> Path | None:
     given = os.environ.get("SALN_DATA_ROOT")
     root = Path(given) if given else ROOT.parent / "shared" / "data"
     return root if (root / "oxford-iiit-pet").is_dir() else None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The slowest files first; all others, and the tests of each, stay in their order."""
+    places = {ROOT / "tests" / name: place for place, name in enumerate(SLOWEST)}
+    items.sort(key=lambda item: places.get(item.path, len(SLOWEST)))
 
 
 @pytest.hookimpl(wrapper=True)
