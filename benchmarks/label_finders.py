@@ -30,7 +30,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from logistic_regression import LogisticRegression
 from numpy.typing import NDArray
 from probe_data import ProbeData, noisy_labels
 from sklearn.metrics import f1_score, roc_auc_score
@@ -41,6 +40,7 @@ from saln.experiments import mean_interval
 from saln.experiments.environment import environment
 from saln.features import build_backbone, extract_features, nearest_neighbors
 from saln.features.neighbors import NeighborTable, neighbor_table
+from saln.labels.logistic_regression import LogisticRegression
 from saln.selection.neighbor_beliefs import NEIGHBORS, NeighborBeliefs, label_beliefs
 
 __all__ = ["CELLS", "FINDERS", "Findings", "beliefs_about", "finder_row"]

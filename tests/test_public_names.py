@@ -19,8 +19,8 @@ SOURCE = Path(saln.__file__).parent
 # A name that goes from here, or changes, breaks somebody's code: say so in the changelog.
 PUBLIC = {
     "saln": """
-        BalancedCurriculum BatchCoherence Candidates Coherence Curriculum FacilityLocation
-        FeatureStore FiedlerResult
+        BalancedCurriculum BatchCoherence Candidates CleanlabPruned Coherence Curriculum
+        FacilityLocation FeatureStore FiedlerResult
         FilterSchedule ImageTextJEST InfoBatch JEST KCenter LabelBeliefs LearnerSelected
         PairEmbeddings RHOLoss RS2 SALN SelectedBatches SelectedStream Selection Selector
         StreamBatch TopLoss Uniform extract_features features_as_teacher fiedler
@@ -59,7 +59,8 @@ PUBLIC = {
         ReviewItems ReviewTable add_columns find_label_issues set_fiftyone_fields
     """,
     "saln.selection": """
-        BalancedCurriculum BatchCoherence Bounds Candidates Coherence Curriculum FacilityLocation
+        BalancedCurriculum BatchCoherence Bounds Candidates CleanlabPruned Coherence Curriculum
+        FacilityLocation
         ImageTextJEST InfoBatch JEST
         KCenter PairEmbeddings RHOLoss RS2 SALN SELECTORS Selection Selector TopLoss Uniform
         candidates_needed check_hyperparameters kept_count sigmoid_losses softmax_losses

@@ -44,6 +44,7 @@ WHEN = {
     "reducible": "as rho-loss, where neither a reference model nor a scoring pass is wanted",
     "herding": "clean labels, few kept: the batch stands for the candidates' mean",
     "small-loss": "wrong labels and a cheap network",
+    "cleanlab-pruned": "as a rival, where labels may be wrong",
     "coherence-batch": "the same, where the whole data set cannot be searched",
 }
 

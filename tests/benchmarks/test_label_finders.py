@@ -7,7 +7,8 @@ import pytest
 import sklearn.linear_model
 import torch
 from label_finders import FINDERS, Features, finder_row
-from logistic_regression import LogisticRegression
+
+from saln.labels.logistic_regression import LogisticRegression
 
 
 def clusters(n, classes, d, seed=0):

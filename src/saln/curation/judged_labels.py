@@ -18,6 +18,7 @@ from saln.errors import DataError, InputError
 from saln.features.from_arrays import write_store
 from saln.features.store import FeatureStore
 from saln.messages import Placeholder, parameter
+from saln.selection.cleanlab_pruned import beliefs_by_cleanlab
 from saln.selection.coherence import Judge
 from saln.selection.judged_beliefs import judged_beliefs
 from saln.selection.neighbor_beliefs import NeighborBeliefs, store_beliefs, suspicious_labels
@@ -65,6 +66,8 @@ def judge(
     store = _store(source, files, codes)
     if who == "labels":
         beliefs = judged_beliefs(store, codes, len(classes))
+    elif who == "cleanlab":
+        beliefs = beliefs_by_cleanlab(store, codes, len(classes))
     else:
         beliefs = store_beliefs(store, codes, keep=False)
     believed = beliefs.believed.numpy()

@@ -16,6 +16,7 @@ from saln.experiments.reporter import Reporter
 from saln.experiments.shared_inputs import SharedInputs
 from saln.features.neighbors import NeighborTable
 from saln.labels.teacher import FeatureTeacher, features_as_teacher
+from saln.selection.cleanlab_pruned import beliefs_by_cleanlab
 from saln.selection.coherence import Judge
 from saln.selection.judged_beliefs import as_neighbor_beliefs, judged_beliefs
 from saln.selection.neighbor_beliefs import NeighborBeliefs, label_beliefs, suspicious_labels
@@ -98,6 +99,11 @@ def judge_for_arms(
             started -= teacher.seconds
         found["labels"] = LabelConfidence(beliefs, time.perf_counter() - started, "labels")
         _note("judged labels", beliefs, seed, reporter)
+    if any(arm.judge == "cleanlab" for arm in arms):
+        started = time.perf_counter()
+        beliefs = beliefs_by_cleanlab(inputs.features, data.train.labels, len(data.class_names))
+        found["cleanlab"] = LabelConfidence(beliefs, time.perf_counter() - started, "cleanlab")
+        _note("cleanlab", beliefs, seed, reporter)
     return found
 
 

@@ -21,6 +21,7 @@ from saln.labels.teacher import FeatureTeacher, features_as_teacher
 from saln.loading.mmap_rows import MmapRows
 from saln.messages import not_allowed
 from saln.selection.candidates import Candidates
+from saln.selection.cleanlab_pruned import beliefs_by_cleanlab
 from saln.selection.coherence import judge_of
 from saln.selection.contract import BEFORE_LOADING, TAUGHT, Selector
 from saln.selection.neighbor_beliefs import NeighborBeliefs, store_beliefs
@@ -91,7 +92,8 @@ class CandidateFields:
         labels: (N,) or (N, 1): classes, by number or name; by default the store's.
         label_confidence: How likely each label is right: numbers (N,), what
             :func:`saln.judge_labels` or ``neighbor_beliefs.store_beliefs`` gave, or who is to
-            judge: ``"labels"`` (or ``"judge"``) for the first, ``"neighbors"`` for the second.
+            judge: ``"labels"`` (or ``"judge"``) for the first, ``"neighbors"`` for the second;
+            ``"cleanlab"`` says 0 or 1.
             Where nothing is given, but features and labels are, the selector's own ``judge`` is
             asked, which is the second where it names none. Nothing is written.
         teacher: What :func:`saln.features_as_teacher` gave, for selectors that require
@@ -270,8 +272,8 @@ def _confidence(
         return _believed(value)
     if value is not None and not isinstance(value, str):
         return _as_confidence(as_array(value, "label_confidence"))
-    if value not in (None, "labels", "judge", "neighbors"):
-        who = "'labels' (saln.judge_labels), 'neighbors', what one of them gave"
+    if value not in (None, "labels", "judge", "neighbors", "cleanlab"):
+        who = "'labels' (saln.judge_labels), 'neighbors', 'cleanlab', what one of them gave"
         raise not_allowed("label_confidence", value, f"{who}, or one number an example")
     if "label_confidence" not in requires:
         return None
@@ -284,6 +286,8 @@ def _confidence(
         )
     if value in ("labels", "judge"):
         return _believed(judge_labels(features, labels))
+    if value == "cleanlab":
+        return _believed(beliefs_by_cleanlab(features, labels, int(np.max(labels, initial=0)) + 1))
     # The search for neighbors takes floating rows alone; these are few, as they were no file.
     if isinstance(features, np.ndarray) and features.dtype.kind != "f":
         features = features.astype(np.float32)

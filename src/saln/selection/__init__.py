@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         candidates_needed,
         kept_count,
     )
+    from saln.selection.cleanlab_pruned import CleanlabPruned
     from saln.selection.coherence import BatchCoherence, Coherence
     from saln.selection.contract import Selector
     from saln.selection.curriculum import Curriculum
@@ -49,6 +50,7 @@ else:
             *("Candidates", "PairEmbeddings", "Selection", "candidates_needed", "kept_count"),
         ),
         "saln.selection.balanced_curriculum": ("BalancedCurriculum",),
+        "saln.selection.cleanlab_pruned": ("CleanlabPruned",),
         "saln.selection.coherence": ("BatchCoherence", "Coherence"),
         "saln.selection.contract": ("Selector",),
         "saln.selection.curriculum": ("Curriculum",),
@@ -75,6 +77,7 @@ __all__ = [
     "BatchCoherence",
     "Bounds",
     "Candidates",
+    "CleanlabPruned",
     "Coherence",
     "Curriculum",
     "FacilityLocation",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -25,8 +25,9 @@ from saln.selection.sampling import gumbel_top_k
 CANDIDATE_NEIGHBORS = 10
 CANDIDATE_SHARED_NOISE = 5.0
 
-# Who says how likely labels are right: the votes of neighbors, or saln.judge_labels.
-Judge = Literal["neighbors", "labels"]
+# Who says how likely labels are right: the votes of neighbors, saln.judge_labels, or cleanlab,
+# which says 0 or 1.
+Judge = Literal["neighbors", "labels", "cleanlab"]
 
 
 def candidate_neighbors(features: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -112,7 +113,9 @@ class Coherence(Selector):
     _added: ClassVar[Mapping[str, Any]] = {"judge": "neighbors", "power": 1.0}
 
     def __init__(
-        self, judge: Judge = "neighbors", power: Annotated[float, Bounds(above=0)] = 1.0
+        self,
+        judge: Literal["neighbors", "labels"] = "neighbors",
+        power: Annotated[float, Bounds(above=0)] = 1.0,
     ) -> None:
         self.judge = judge
         self.power = power
@@ -136,7 +139,9 @@ def judge_of(selector: Selector) -> Judge | None:
     # Who asks the teacher has the teacher's judge, whose beliefs are there already.
     if selector.requires & TAUGHT:
         return "labels"
-    return selector.judge if isinstance(selector, Coherence) else "neighbors"
+    judge: Judge = getattr(selector, "judge", "neighbors")
+    # Another's selector may call something else its judge.
+    return judge if judge in get_args(Judge) else "neighbors"
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ from saln.converter import split_commas
 from saln.errors import InputError
 from saln.messages import shown
 from saln.selection.balanced_curriculum import BalancedCurriculum
+from saln.selection.cleanlab_pruned import CleanlabPruned
 from saln.selection.coherence import BatchCoherence, Coherence
 from saln.selection.contract import Selector
 from saln.selection.curriculum import Curriculum
@@ -66,6 +67,7 @@ SELECTORS: dict[str, type[Selector]] = {
     "reducible": Reducible,
     "herding": Herding,
     "small-loss": SmallLoss,
+    "cleanlab-pruned": CleanlabPruned,
 }
 
 

@@ -10,8 +10,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["LogisticRegression"]
-
 # Gradients below this have converged (scikit-learn stops at 1e-4), and so have losses that
 # change by less than the second.
 TOLERANCE = 1e-6
