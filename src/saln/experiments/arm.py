@@ -115,7 +115,8 @@ class Arm:
 
     def _written(self, text: Any, comma: str) -> str:
         parts = []
-        for each in (self, *self.changes):
+        named: tuple[Arm | Change, ...] = (self, *self.changes)
+        for each in named:
             said = comma.join(f"{name}={text(value)}" for name, value in each.values.items())
             parts.append(f"{each.name}({said})" if said else each.name)
         return "+".join(parts)
