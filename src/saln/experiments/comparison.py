@@ -31,7 +31,7 @@ from saln.randomness import seeded_globally
 from saln.selection.coherence import Judge
 from saln.training.cost_ledger import Ledger
 from saln.training.learner_networks import FrozenBody, build_head, build_learner
-from saln.training.loop import TrainSettings
+from saln.training.loop import TrainSettings, cast_to
 from saln.training.processes import Processes
 
 
@@ -97,7 +97,8 @@ class Comparison:
         )
         # One for all arms and seeds, since images that fit are kept from the first evaluation on.
         self.measuring = Measuring(
-            self.evaluation_view, config.split_seed, device, config.workers, processes
+            *(self.evaluation_view, config.split_seed, device, config.workers, processes),
+            autocast=config.autocast,
         )
 
     def _build_learner(self, seed: int) -> tuple[nn.Module, Normalization, FrozenBody | None]:
@@ -111,7 +112,10 @@ class Comparison:
         }
         classes = len(self.data.class_names)
         if not config.head_only:
-            return *build_learner(config.learner, classes, **options), None
+            learner, normalization = build_learner(config.learner, classes, **options)
+            if config.channels_last:  # images follow the weights of the first convolution
+                learner = learner.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            return learner, normalization, None
         head, body = build_head(config.learner, classes, **options)
         return head, body.network.normalization, body.to(self.device)
 
@@ -126,7 +130,9 @@ class Comparison:
             images = body(images)
         with seeded_globally("warm up"):
             learner.train()
-            torch.nn.functional.cross_entropy(learner(images), labels).backward()
+            with cast_to(self.device, self.config.autocast):
+                outputs = learner(images)
+            torch.nn.functional.cross_entropy(outputs.float(), labels).backward()
             torch.optim.SGD(learner.parameters(), lr=0.1).step()
             with scoring(learner):
                 learner(images[: inference_batch_size(self.device)])
@@ -139,6 +145,7 @@ class Comparison:
             epochs=config.epochs,
             **point._asdict(),
             nesterov=config.nesterov,
+            autocast=config.autocast,
             schedule=config.schedule,
             seed=seed,
             evaluate_every=config.evaluate_every,
@@ -248,6 +255,7 @@ class Comparison:
             features=features,
             teacher=shared.teacher if arm.needs_teacher else None,
             device=self.device,
+            autocast=self.config.autocast,
             **options,
         )
         return ScoredBatches(selected)

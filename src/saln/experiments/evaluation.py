@@ -37,6 +37,7 @@ class Measuring:
     device: torch.device
     workers: int
     processes: Processes
+    autocast: torch.dtype | None = None  # see TrainSettings
     _body: FrozenBody | None = field(default=None, init=False)
     _outputs: dict[str, Tensor] = field(default_factory=dict, init=False)
     _images: dict[str, tuple[Examples, list[Batch]]] = field(default_factory=dict, init=False)
@@ -59,8 +60,9 @@ class Measuring:
         self, learner: nn.Module, splits: Mapping[str, Examples], body: FrozenBody | None
     ) -> dict[str, Measure]:
         """Loss and accuracy by split, of a whole network or of a head on ``body``."""
+        how = self.device, self.processes, self.autocast
         return {
-            name: evaluate(learner, self._batches(name, part, body), self.device, self.processes)
+            name: evaluate(learner, self._batches(name, part, body), *how)
             for name, part in splits.items()
         }
 

@@ -39,6 +39,7 @@ class TrainSettings:
         seed: Of dropout and the like.
         evaluate_every: Measure after every this many epochs, and after the last.
         objective: The loss that is trained, and so what ``batches.observe`` is told.
+        autocast: What the learner's passes are cast to, losses not; None for nothing.
     """
 
     epochs: int
@@ -50,6 +51,7 @@ class TrainSettings:
     seed: int = 0
     evaluate_every: int = 1
     objective: Objective = GIVEN_LABELS
+    autocast: torch.dtype | None = None
 
 
 class Measure(NamedTuple):
@@ -81,11 +83,17 @@ class EpochResult(NamedTuple):
     state: TrainState  # What training goes on from
 
 
+def cast_to(device: torch.device, autocast: torch.dtype | None) -> torch.autocast:
+    """Surrounds a pass that is computed in another type, or, for None, as it is."""
+    return torch.autocast(device.type, dtype=autocast, enabled=autocast is not None)
+
+
 def evaluate(
     learner: nn.Module,
     batches: Iterable[Batch],
     device: torch.device,
     processes: Processes = ALONE,
+    autocast: torch.dtype | None = None,
 ) -> Measure:
     """Mean cross-entropy and accuracy over all examples of the batches.
 
@@ -95,7 +103,9 @@ def evaluate(
     with scoring(learner):
         for batch in batches:
             labels = batch.labels.to(device)
-            outputs = learner(batch.images.to(device)).float()
+            with cast_to(device, autocast):
+                outputs = learner(batch.images.to(device))
+            outputs = outputs.float()
             total += float(cross_entropy(outputs, labels, reduction="sum"))
             right += int((outputs.argmax(dim=1) == labels).sum())
             count += len(labels)
@@ -135,6 +145,7 @@ class _Steps:
             nesterov=settings.nesterov,
         )
         self.scheduler = _schedule(self.optimizer, settings, steps)
+        self.autocast = settings.autocast
 
     def state(self, epoch: int) -> TrainState:
         """What training goes on from after an epoch."""
@@ -150,8 +161,10 @@ class _Steps:
     def take(self, batch: Batch, where: str) -> Tensor:
         """One step; the examples' losses before it, unweighted; TrainingError if not finite."""
         images, labels = batch.images.to(self.device), batch.labels.to(self.device)
-        with SharedDraws(self.processes, len(images)):
+        with SharedDraws(self.processes, len(images)), cast_to(self.device, self.autocast):
             outputs = self.learner(images)
+        if self.autocast is not None:
+            outputs = outputs.float()  # sums of exponentials need more digits
         losses = self.objective(outputs, labels, batch.indices)
         weighted = losses if batch.weights is None else losses * batch.weights.to(self.device)
         loss = weighted.mean()
