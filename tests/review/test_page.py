@@ -175,6 +175,31 @@ def test_decisions_survive_a_reload_and_a_file_brings_them_elsewhere(open_page, 
     assert saved(other)[1] == content
 
 
+@pytest.mark.parametrize(
+    ("separator", "coding", "first"),
+    [(";", "utf-8-sig", ""), ("\t", "utf-16", ""), (";", "utf-8", "sep=;\r\n")],
+)
+def test_what_a_spreadsheet_made_of_decisions_is_loaded(
+    open_page, photos, tmp_path, separator, coding, first
+):
+    path, _ = photos
+    page = open_page(path)
+    page.keyboard.press("b")
+    page.keyboard.press("d")
+    _, content = saved(page)
+    rows = list(csv.reader(io.StringIO(content.decode("utf-8"), newline="")))
+    rows[0] = [name.capitalize() for name in rows[0]]
+    stream = io.StringIO(newline="")
+    csv.writer(stream, delimiter=separator).writerows(rows)
+    (tmp_path / "decisions.csv").write_bytes((first + stream.getvalue()).encode(coding))
+    other = open_page(path)
+    other.set_input_files("#load", tmp_path / "decisions.csv")
+    other.wait_for_selector("#save:enabled")
+    assert "2 decisions loaded from decisions.csv" in other.locator("#status").inner_text()
+    assert "fit" not in other.locator("#status").inner_text()
+    assert saved(other)[1] == content
+
+
 def test_pictures_are_held_or_come_from_their_files(open_page, photos):
     path, table = photos
     worst = suspects(table)

@@ -553,26 +553,37 @@
     $("next-text").textContent = `${saved} in decisions.csv, where this browser saves files. In that folder:`;
     $("next").showModal();
   };
-  const parse = (text) => {
+  const parse = (text, separator) => {
     const rows = [[]];
     // A cell in quotes or a plain one, and what ends it.
-    const cells = /(?:"([^"]*(?:""[^"]*)*)"|([^",\r\n]*))(,|\r\n|\n|\r|$)/g;
-    for (const [, cell, plain, end] of text.replace(/^\ufeff/, "").matchAll(cells)) {
+    const cells = new RegExp(`(?:"([^"]*(?:""[^"]*)*)"|([^"${separator}\\r\\n]*))(${separator}|\\r\\n|\\n|\\r|$)`, "g");
+    for (const [, cell, plain, end] of text.matchAll(cells)) {
       rows.at(-1).push(cell === undefined ? plain : cell.replaceAll('""', '"'));
       if (end === "") break;
-      if (end !== ",") rows.push([]);
+      if (end !== separator) rows.push([]);
     }
     return rows.filter((row) => row.length > 1);
   };
+  // As `saln labels apply` reads it: spreadsheets save semicolons, tabs and UTF-16, too.
+  const read = async (file) => {
+    const bytes = new Uint8Array(await file.arrayBuffer()), [first, second] = bytes;
+    const coding = first === 255 && second === 254 ? "utf-16le" : first === 254 && second === 255 ? "utf-16be" : "utf-8";
+    const text = new TextDecoder(coding).decode(bytes).replace(/^sep=.(\r\n|\n|\r)/i, "");
+    const tables = [",", ";", "\t"].map((separator) => {
+      const [header = [], ...rows] = parse(text, separator), names = header.map((name) => name.trim().toLowerCase());
+      return [Object.fromEntries(data.header.map((name) => [name, names.indexOf(name)])), rows];
+    });
+    return tables.find(([at]) => at.id >= 0 && at.decision >= 0) || tables[0];
+  };
   const load = async (file) => {
-    const [header = [], ...rows] = parse(await file.text());
-    const at = Object.fromEntries(data.header.map((name) => [name, header.indexOf(name)]));
+    const [at, rows] = await read(file);
     if (at.id < 0 || at.decision < 0) return ($("said").textContent = `${file.name} has no columns id and decision.`);
     const byId = new Map(data.ids.map((id, row) => [id, row])), changes = [];
     let strange = 0;
     for (const cells of rows) {
-      const code = data.decisions.indexOf(cells[at.decision]), row = byId.get(cells[at.id]);
-      if (!cells[at.decision]) continue;
+      const word = (cells[at.decision] || "").trim().toLowerCase();
+      if (!word) continue;
+      const code = data.decisions.indexOf(word), row = byId.get(cells[at.id]);
       // A decision about another label than the one that is given now is about something else.
       const isSame = at.given < 0 || cells[at.given] === labels[given[row]];
       if (row !== undefined && code >= 0 && isSame && possible(row, code)) changes.push([row, [code, labelOf(row, code, cells[at.label])]]);
