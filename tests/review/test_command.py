@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from saln.cli import main
+from saln.cli import labels_command, main
 from saln.cli.process import Stopped
 from saln.review import feature_cache
 
@@ -286,6 +286,29 @@ def test_tiny_and_blank_pictures_are_named(run, tmp_path):
         "dark/blank.png": "blank",
         "light/tiny.png": "tiny: 6 x 5 pixels",
     }
+
+
+def test_of_one_class_all_but_the_labels_is_said(run, photos, tmp_path):
+    shutil.copytree(photos / "red", tmp_path / "solo" / "red")
+    (tmp_path / "solo" / "red" / "broken.png").write_bytes(b"no picture")
+    shutil.copy(photos / "red" / "red-9.png", tmp_path / "solo" / "red" / "copy.png")
+    status, out, err = run("labels", "solo", *SMALL)
+    assert status == 0, err
+    lines = dict(line.split(maxsplit=1) for line in out.splitlines())
+    assert lines["judged"] == "32 labels of 1 class"
+    assert lines["wrong"].startswith("0 of 31 labels look wrong; there is one class alone, so no")
+    assert lines["problems"].startswith("1 image cannot be read; the first: red/broken.png")
+    rows = {row["id"]: row for row in rows_of(tmp_path / "labels-solo")}
+    assert rows["red/copy.png"]["group"] == rows["red/red-9.png"]["group"] != ""
+    assert wrong(rows.values()) == []
+
+
+def test_much_that_is_kept_is_said(run, photos, tmp_path, monkeypatch):
+    assert "cache" not in run("labels", "photos", *SMALL)[1].split()
+    monkeypatch.setattr(labels_command, "_MUCH", 1)
+    (line,) = (line for line in run("labels", "photos", *SMALL)[1].splitlines() if "GiB" in line)
+    folder = tmp_path / "cache" / "saln" / "review"
+    assert line == f"cache    0.0 GiB of features in {folder}; it may be deleted any time"
 
 
 def test_names_that_break_lines_are_printed_on_one(run, photos, tmp_path):

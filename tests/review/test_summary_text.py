@@ -106,3 +106,12 @@ def test_many_names_are_cut_and_other_tasks_have_other_lines():
         class_names=(),
     )
     assert summary_lines(numbers) == {"wrong": "1 of 2 labels looks wrong"}
+
+
+def test_an_empty_set_has_a_name():
+    table = review_table(
+        ["a", "b"], given=["blue", ";"], believed=[";", "blue"], probability=[0.1, 0.2],
+        task="multi-label",
+    )  # fmt: skip
+    pairs = "blue looks like no class (1), no class looks like blue (1)"
+    assert summary_lines(table)["classes"] == pairs

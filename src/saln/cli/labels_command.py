@@ -9,10 +9,15 @@ import json
 import sys
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 from saln.cli.flags import Command
 from saln.review.exports import check_export, export
+from saln.review.feature_cache import default_review_cache
 from saln.review.review_run import Review, ReviewSettings
+
+# Bytes of kept features from which on they are worth a line.
+_MUCH = 2**30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +71,8 @@ def _print_review(review: Review, settings: LabelsSettings, why: str, seconds: f
     from saln.review.summary_text import summary_lines
 
     table, out = review.table, settings.folder
-    of_classes = f" of {len(table.class_names):,} classes" if table.class_names else ""
+    count = len(table.class_names)
+    of_classes = f" of {count:,} {'class' if count == 1 else 'classes'}" if count else ""
     lines = {"judged": f"{len(table):,} labels{of_classes}"}
     if why:
         lines["features"] = why
@@ -80,6 +86,8 @@ def _print_review(review: Review, settings: LabelsSettings, why: str, seconds: f
     if settings.export:
         lines["export"] = ", ".join(str(out / f"{kind}.json") for kind in settings.export)
     lines["page"] = str(out / "labels.html")
+    if review.items.images is not None and settings.features is None:
+        lines |= _cache(settings.cache_dir or default_review_cache())
     lines["next"] = (
         "open the page, decide there and save decisions.csv; then: saln labels apply decisions.csv"
         if len(table.suspects)
@@ -89,6 +97,14 @@ def _print_review(review: Review, settings: LabelsSettings, why: str, seconds: f
     print_facts(
         {what: text if text.isprintable() else repr(text)[1:-1] for what, text in lines.items()}
     )
+
+
+def _cache(folder: Path) -> dict[str, str]:
+    """What kept features take, where that is much: nothing is ever deleted unasked."""
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    if size < _MUCH:
+        return {}
+    return {"cache": f"{size / 2**30:,.1f} GiB of features in {folder}; it may be deleted any time"}
 
 
 COMMAND = Command(

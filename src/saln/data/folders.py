@@ -219,8 +219,8 @@ def find_splits(
     Args:
         root: The folder: ``root/CLASS/**/picture.png``, or the same below ``root/train``,
             ``root/val`` and ``root/test`` (see :data:`SPLIT_NAMES`).
-        to_train: Whether there must be ``train``, which may then be empty, and whether all
-            classes must be in it.
+        to_train: Whether there must be ``train``, with two classes or more and all of them; else
+            it may be empty.
 
     Returns:
         The splits by name, ``train`` alone where the folder has none, and the classes' names.
@@ -244,7 +244,7 @@ def find_splits(
     # Numbered by name, so that the same folders always give the same classes.
     names = sorted(name for name, paths in classes.items() if paths)
     _tell(walk, classes, names)
-    _check(root, walk, found, names)
+    _check(root, walk, found, names, fewest=2 if to_train else 1)
     splits = {split: _numbered(root, classes, names) for split, classes in found.items()}
     return splits, tuple(names)
 
@@ -282,7 +282,11 @@ def _tell(walk: _Walk, classes: dict[str, list[str]], names: list[str]) -> None:
 
 
 def _check(
-    root: Path, walk: _Walk, found: dict[str, dict[str, list[str]]], names: list[str]
+    root: Path,
+    walk: _Walk,
+    found: dict[str, dict[str, list[str]]],
+    names: list[str],
+    fewest: int,
 ) -> None:
     if not names:
         why = "pictures, but none" if walk.outside else "no images"
@@ -291,7 +295,7 @@ def _check(
             f"folder:{root} holds {why} in sub-folders (files that end in {formats}); "
             "put each class's images into a sub-folder of its own"
         )
-    if len(names) < 2:
+    if len(names) < fewest:
         raise InputError(
             f"folder:{root} has one class ({names[0]!r}); "
             "there is nothing to tell apart: add a second sub-folder, or give the path of this one "

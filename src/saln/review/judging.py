@@ -18,6 +18,11 @@ from saln.review.review_table import ReviewTable
 
 # How many contradicting neighbors are kept of each example.
 SHOWN = 3
+# What is said where there is nothing to compare a label with.
+ONE_CLASS = (
+    "there is one class alone, so no label can be doubted; what cannot be read, near duplicates "
+    "and examples like no others are listed; add a second class to have the labels judged"
+)
 
 
 def judge_items(
@@ -79,7 +84,7 @@ def judge_items(
         noise_rate=beliefs.noise_rate,
         noise_interval=beliefs.noise_interval,
         informative=beliefs.informative,
-        message=beliefs.message,
+        message=ONE_CLASS if len(items.class_names) == 1 else beliefs.message,
     )
 
 

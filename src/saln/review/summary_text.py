@@ -10,6 +10,7 @@ import numpy as np
 from saln.review.duplicate_images import duplicate_kinds
 from saln.review.outliers import OUTLYING
 from saln.review.review_table import ReviewTable
+from saln.review.table_reading import SEPARATOR
 
 # Pairs of classes, and names, that a line holds at most.
 SHOWN = 5
@@ -68,9 +69,14 @@ def _pairs(table: ReviewTable) -> str:
     if table.task == "regression":
         return ""
     pairs = Counter((table.given[row], table.believed[row]) for row in table.suspects.tolist())
+
+    def name(label: str) -> str:
+        return "no class" if label == SEPARATOR and table.task == "multi-label" else label
+
     return _some(
-        [f"{given} looks like {other} ({n:,})" for (given, other), n in pairs.most_common()]
-    )
+        [f"{name(given)} looks like {name(other)} ({n:,})"
+         for (given, other), n in pairs.most_common()]
+    )  # fmt: skip
 
 
 def _unlabeled(table: ReviewTable) -> str:
