@@ -6,61 +6,22 @@ import csv
 import json
 import shutil
 import signal
-import sys
 
 import numpy as np
 import pytest
+from helpers.color_photos import COLORS, listed, picture, save_colors
 from PIL import Image
 
-from saln.cli import labels_command, main
+from saln.cli import labels_command
 from saln.cli.process import Stopped
 from saln.review import feature_cache
 
-COLORS = {"blue": (20, 30, 200), "green": (30, 180, 40), "red": (210, 40, 30)}
 SMALL = ("--backbone", "pixels", "--feature-size", "8")
-
-
-def picture(color, random):
-    """Noise around a color: what tells the classes apart is plain, and no two are the same."""
-    noise = random.normal(0, 25, (12, 12, 3))
-    return Image.fromarray((np.array(color) + noise).clip(0, 255).astype(np.uint8))
 
 
 @pytest.fixture
 def photos(tmp_path):
-    """30 pictures of each of three colors; the first two of each lie in the next one's folder."""
-    random = np.random.default_rng(0)
-    names = list(COLORS)
-    for number, name in enumerate(names):
-        for count in range(30):
-            given = names[(number + 1) % 3] if count < 2 else name
-            folder = tmp_path / "photos" / given
-            folder.mkdir(parents=True, exist_ok=True)
-            picture(COLORS[name], random).save(folder / f"{name}-{count}.png")
-    return tmp_path / "photos"
-
-
-@pytest.fixture
-def run(tmp_path, monkeypatch, capsys):
-    """Runs a command in the folder that holds photos; gives (exit status, stdout, stderr)."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["saln", *arguments])
-        try:
-            status = main(list(arguments))
-        except SystemExit as stop:  # tyro's own way out
-            status = stop.code
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return call
-
-
-def rows_of(folder):
-    with (folder / "labels.csv").open(newline="", encoding="utf-8") as stream:
-        return list(csv.DictReader(stream))
+    return save_colors(tmp_path / "photos")
 
 
 def wrong(rows):
@@ -80,7 +41,7 @@ def moved(photos):
 def test_a_folder_goes_in_and_its_wrong_labels_come_out(run, photos, tmp_path):
     status, out, err = run("labels", "photos", *SMALL)
     assert status == 0, err
-    rows = rows_of(tmp_path / "labels-photos")
+    rows = listed(tmp_path / "labels-photos")
     assert len(rows) == 90
     assert set(wrong(rows)) == moved(photos)
     assert rows[0]["id"] == wrong(rows)[0]  # the worst come first
@@ -117,7 +78,7 @@ def test_a_moved_file_and_a_changed_label_compute_nothing(run, photos, tmp_path)
     assert status == 0
     facts = json.loads(out)
     assert facts["features_computed"] == 0
-    assert "blue/other.png" in wrong(rows_of(tmp_path / "labels-photos"))
+    assert "blue/other.png" in wrong(listed(tmp_path / "labels-photos"))
     random = np.random.default_rng(1)
     picture(COLORS["red"], random).save(photos / "red" / "new.png")
     assert json.loads(run("labels", "photos", *SMALL, "--json")[1])["features_computed"] == 1
@@ -129,7 +90,7 @@ def test_what_cannot_be_read_is_listed_and_the_rest_judged(run, photos, tmp_path
     for _ in range(2):  # the second time from the cache
         status, out, err = run("labels", "photos", *SMALL)
         assert status == 0, err
-        rows = {row["id"]: row for row in rows_of(tmp_path / "labels-photos")}
+        rows = {row["id"]: row for row in listed(tmp_path / "labels-photos")}
         assert len(rows) == 92
         for name in ("red/broken.png", "red/empty.png"):
             assert rows[name]["problem"].startswith("unreadable: ")
@@ -143,7 +104,7 @@ def test_what_cannot_be_read_is_listed_and_the_rest_judged(run, photos, tmp_path
     # A repaired file is read again.
     shutil.copy(photos / "red" / "red-9.png", photos / "red" / "broken.png")
     run("labels", "photos", *SMALL)
-    rows = {row["id"]: row for row in rows_of(tmp_path / "labels-photos")}
+    rows = {row["id"]: row for row in listed(tmp_path / "labels-photos")}
     assert rows["red/broken.png"]["problem"] == ""
     assert rows["red/broken.png"]["believed"] == "red"
 
@@ -159,7 +120,7 @@ def test_every_split_is_judged_and_hidden_folders_are_not(run, photos, tmp_path)
     Image.new("RGB", (12, 12), (128, 128, 128)).save(data / "test" / "gray" / "one.png")
     status, _, err = run("labels", f"folder:{data}", *SMALL, "--out", "found")
     assert status == 0, err
-    rows = rows_of(tmp_path / "found")
+    rows = listed(tmp_path / "found")
     assert len(rows) == 271
     assert {row["split"] for row in rows} == {"train", "validation", "test"}
     assert {row["id"].split("/")[0] for row in rows} == {"train", "val", "test"}
@@ -172,14 +133,14 @@ def test_splits_without_one_to_train_on(run, photos, tmp_path):
     for split in ("val", "test"):
         shutil.copytree(photos, tmp_path / "data" / split)
     assert run("labels", "data", *SMALL)[0] == 0
-    rows = rows_of(tmp_path / "labels-data")
+    rows = listed(tmp_path / "labels-data")
     assert [row["split"] for row in rows].count("validation") == 90
 
 
 def test_a_registered_data_set_has_ids_by_split_and_row(run, tmp_path):
     status, _, err = run("labels", "digits", *SMALL)
     assert status == 0, err
-    rows = rows_of(tmp_path / "labels-digits")
+    rows = listed(tmp_path / "labels-digits")
     assert len(rows) == 1797
     assert {row["id"] for row in rows} == {f"train/{row}" for row in range(1797)}
 
@@ -243,7 +204,7 @@ def decide(folder, rows):
 def test_what_was_decided_is_no_suspect_again(run, photos, tmp_path):
     out = tmp_path / "labels-photos"
     run("labels", "photos", *SMALL)
-    before = rows_of(out)
+    before = listed(out)
     doubted = {row["id"]: row for row in before if row["id"] in wrong(before)}
     kept = doubted.pop(min(doubted))
     moved_away = doubted.pop(min(doubted))
@@ -257,14 +218,14 @@ def test_what_was_decided_is_no_suspect_again(run, photos, tmp_path):
     target = photos / moved_away["believed"] / "moved.png"
     (photos / moved_away["id"]).rename(target)
     assert "4 of 90 labels look wrong, 2 were decided before" in run("labels", "photos", *SMALL)[1]
-    rows = {row["id"]: row for row in rows_of(out)}
+    rows = {row["id"]: row for row in listed(out)}
     assert rows[kept["id"]]["decision"] == "keep"
     assert rows[f"{moved_away['believed']}/moved.png"]["decision"] == "believe"
     # In a third class it is a new question.
     third = next(iter(set(COLORS) - {moved_away["given"], moved_away["believed"]}))
     target.rename(photos / third / "moved.png")
     run("labels", "photos", *SMALL)
-    rows = {row["id"]: row for row in rows_of(out)}
+    rows = {row["id"]: row for row in listed(out)}
     assert f"{third}/moved.png" in wrong(rows.values())
     assert rows[f"{third}/moved.png"]["decision"] == ""
 
@@ -281,7 +242,7 @@ def test_tiny_and_blank_pictures_are_named(run, tmp_path):
     Image.new("RGB", (50, 50), (10, 10, 10)).save(tmp_path / "photos" / "dark" / "blank.png")
     image.crop((0, 0, 6, 5)).save(tmp_path / "photos" / "light" / "tiny.png")
     assert run("labels", "photos", *SMALL)[0] == 0
-    named = {row["id"]: row["problem"] for row in rows_of(tmp_path / "labels-photos")}
+    named = {row["id"]: row["problem"] for row in listed(tmp_path / "labels-photos")}
     assert {id: problem for id, problem in named.items() if problem} == {
         "dark/blank.png": "blank",
         "light/tiny.png": "tiny: 6 x 5 pixels",
@@ -298,7 +259,7 @@ def test_of_one_class_all_but_the_labels_is_said(run, photos, tmp_path):
     assert lines["judged"] == "32 labels of 1 class"
     assert lines["wrong"].startswith("0 of 31 labels look wrong; there is one class alone, so no")
     assert lines["problems"].startswith("1 image cannot be read; the first: red/broken.png")
-    rows = {row["id"]: row for row in rows_of(tmp_path / "labels-solo")}
+    rows = {row["id"]: row for row in listed(tmp_path / "labels-solo")}
     assert rows["red/copy.png"]["group"] == rows["red/red-9.png"]["group"] != ""
     assert wrong(rows.values()) == []
 
@@ -317,7 +278,7 @@ def test_names_that_break_lines_are_printed_on_one(run, photos, tmp_path):
     assert status == 0
     (line,) = (line for line in out.splitlines() if line.startswith("problems"))
     assert "red/a\\nb\\x1b[31m.png" in line
-    assert "red/a\nb\x1b[31m.png" in {row["id"] for row in rows_of(tmp_path / "labels-photos")}
+    assert "red/a\nb\x1b[31m.png" in {row["id"] for row in listed(tmp_path / "labels-photos")}
 
 
 def test_the_default_folder_is_not_inside_of_what_is_reviewed(run, photos, tmp_path, monkeypatch):

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
-import sys
 
 import numpy as np
 import pytest
+from helpers.color_photos import listed
 from PIL import Image
 from review.test_multi_label import examples
 from review.test_numeric_labels import linear, wrongly
-
-from saln.cli import main
 
 WORDS = {
     "garden": "rose soil seeds water bloom leaf prune root shade tulip compost spade hedge fern",
@@ -39,34 +37,11 @@ def topics(n=400, rate=0.2, seed=0):
     return texts, [names[c] for c in given], [names[c] for c in true], wrong
 
 
-@pytest.fixture
-def run(tmp_path, monkeypatch, capsys):
-    """Runs a command in a folder of its own; gives (exit status, stdout, stderr)."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["saln", *arguments])
-        try:
-            status = main(list(arguments))
-        except SystemExit as stop:  # tyro's own way out
-            status = stop.code
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return call
-
-
 def write_table(path, **columns):
     with path.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
         writer.writerow(columns)
         writer.writerows(zip(*columns.values(), strict=True))
-
-
-def rows_of(folder):
-    with (folder / "labels.csv").open(newline="", encoding="utf-8") as stream:
-        return list(csv.DictReader(stream))
 
 
 def test_texts_go_in_and_their_wrong_labels_come_out(run, tmp_path):
@@ -75,7 +50,7 @@ def test_texts_go_in_and_their_wrong_labels_come_out(run, tmp_path):
     columns = ("--text-column", "body", "--label-column", "topic")
     status, out, err = run("labels", "data.csv", *columns)
     assert status == 0, err
-    rows = rows_of(tmp_path / "labels-data")
+    rows = listed(tmp_path / "labels-data")
     assert len(rows) == 400
     first = [int(row["id"]) for row in rows[:50]]
     assert wrong[first].sum() >= 47
@@ -113,7 +88,7 @@ def test_an_encoder_of_transformers_reads_each_text_once(run, tmp_path):
     assert status == 0, err
     facts = json.loads(out)
     assert (facts["backbone"], facts["features_computed"]) == ("hf:model", 200)
-    assert len(rows_of(tmp_path / "labels-data")) == 200
+    assert len(listed(tmp_path / "labels-data")) == 200
     write_table(
         tmp_path / "data.csv", text=[*texts[50:], "a new one"], label=[*given[50:], "music"]
     )
@@ -136,7 +111,7 @@ def test_a_table_of_paths_is_judged_by_its_images(run, tmp_path):
     small = ("--backbone", "pixels", "--feature-size", "8")
     status, _, err = run("labels", "data.tsv.csv", *small, "--image-column", "file")
     assert status == 0, err
-    rows = {row["id"]: row for row in rows_of(tmp_path / "labels-data.tsv")}
+    rows = {row["id"]: row for row in listed(tmp_path / "labels-data.tsv")}
     assert set(list(rows)[:2]) == {"photos/4.png", "photos/7.png"}  # the worst come first
     assert rows["photos/none.png"]["problem"].startswith("unreadable")
 
@@ -148,7 +123,7 @@ def test_a_data_set_of_hugging_face_is_one_of_texts_where_it_has_no_images(run, 
     table.train_test_split(0.25, seed=0).save_to_disk(str(tmp_path / "set"))
     status, _, err = run("labels", "hf:set")
     assert status == 0, err
-    rows = rows_of(tmp_path / "labels-set")
+    rows = listed(tmp_path / "labels-set")
     assert {row["split"] for row in rows} == {"train", "test"}
     of = dict(zip(texts, wrong.tolist(), strict=True))
     loaded = datasets.load_from_disk(str(tmp_path / "set"))
@@ -167,7 +142,7 @@ def test_sets_of_labels_are_judged_class_by_class(run, tmp_path):
         *("--task", "multi-label", "--separator", "|"),
     )
     assert status == 0, err
-    found = rows_of(tmp_path / "labels-ids")
+    found = listed(tmp_path / "labels-ids")
     first = [int(row["id"][1:]) for row in found[:30]]
     assert wrong.any(axis=1)[first].mean() > 0.9
     facts = json.loads((tmp_path / "labels-ids" / "review.json").read_text())
@@ -186,7 +161,7 @@ def test_numbers_are_judged_by_what_the_others_foretell(run, tmp_path):
     status, out, err = run(*arguments, "--label-column", "price")
     assert status == 0, err
     assert "300 labels\n" in out
-    found = rows_of(tmp_path / "labels-ids")
+    found = listed(tmp_path / "labels-ids")
     first = [int(row["id"]) for row in found[:20]]
     assert wrong[first].mean() > 0.9
     off = [abs(float(row["believed"]) - numbers[int(row["id"])]) for row in found]
