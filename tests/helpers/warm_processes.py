@@ -3,7 +3,8 @@
 To import torch and the library takes a process three seconds, and the tests start a hundred of
 them. What is started here is a process of its own with its own number, folder, environment,
 streams and signals; only the imports are another's. The starts of a true interpreter, by the
-installed command, by ``python -m saln`` and by ``torchrun``, have tests of their own.
+installed command, by ``python -m saln`` and by ``torchrun``, have tests of their own; so has
+what would hang on the seed of Python's hashes, which all that are forked share.
 """
 
 from __future__ import annotations
