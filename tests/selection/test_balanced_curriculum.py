@@ -39,7 +39,7 @@ def test_the_kept_set_follows_the_exact_law(k, options):
     selector.begin_epoch(2)
     order = (1.5 / 4, options.get("strength", 1.0), options.get("pace", 1.0))
     weights = [
-        confidence ** options.get("power", 1.0) * weight(difficulty, *order)
+        confidence ** options.get("power", 4.0) * weight(difficulty, *order)
         for confidence, difficulty in zip(CONFIDENCE, DIFFICULTY, strict=True)
     ]
     weights[5] = weights[5] or 1e-300  # the last resort of its class

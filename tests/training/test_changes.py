@@ -127,6 +127,8 @@ def test_they_are_listed_with_what_may_be_set():
         ("gce(q=1)", GCE(q=1.0)),
         ("ema:decay=0.999", EMA(decay=0.999)),
         ("targets(beliefs=0.7, features=0.3)", Targets(beliefs=0.7, features=0.3)),
+        ("targets", Targets(beliefs=0.7, features=0.3)),
+        ("targets(beliefs=1)", Targets(beliefs=1.0)),
         ("relabel", Relabel()),
     ],
 )
@@ -142,7 +144,10 @@ def test_a_text_names_a_change(text, change):
         ("gce(p=1)", r"gce has no hyperparameter p; it has q \(a number"),
         ("ema(decay=1)", "decay=1 of ema is not allowed; give a number, above 0, below 1"),
         ("smoothing(share=-0.1)", "share=-0.1 of smoothing is not allowed; give a number, at"),
-        ("targets", "beliefs=0 and features=0 are not allowed; give one or both, above 0"),
+        (
+            "targets(beliefs=0)",
+            "beliefs=0 and features=0 are not allowed; give one or both, above 0",
+        ),
         ("targets(beliefs=0.7,features=0.4)", "together at most 1"),
         ("relabel(x=1)", "relabel has no hyperparameter x; it has none"),
         ("a b", "a b is no change of training; write a NAME"),

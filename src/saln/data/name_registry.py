@@ -148,9 +148,9 @@ class NameRegistry(Generic[Entry]):
         if colon and prefix + colon not in self._entries:
             known = ", ".join(entry.usage for entry in self.entries() if entry.argument) or "none"
             words += f"; the prefix '{prefix}:' is not registered (registered: {known})"
-        known = self.entries()
-        names = [entry.name for entry in known if not (entry.argument or entry.members)]
-        names += [name for entry in known for name in entry.listed]
+        entries = self.entries()
+        names = [entry.name for entry in entries if not (entry.argument or entry.members)]
+        names += [name for entry in entries for name in entry.listed]
         near = [self._guess(spec), *difflib.get_close_matches(spec, names, 1)] if spec else []
         meant = next(filter(None, near), None)
         return words + (f" (did you mean {shown(meant)}?)" if meant else "")

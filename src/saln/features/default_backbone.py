@@ -93,7 +93,7 @@ def named_network(name: str, device: str = "auto") -> str:
 def _automatic(request: NetworkRequest) -> BuiltNetwork:
     name = default_backbone().name
     kind, argument = NETWORKS.find(name)
-    built = kind.make(request._replace(name=name, argument=argument))
+    built: BuiltNetwork = kind.make(request._replace(name=name, argument=argument))
     return built if built.name else built._replace(name=name)
 
 

@@ -49,7 +49,7 @@ class BalancedCurriculum(Curriculum):
         *,
         pace: Annotated[float, Bounds(low=0)] = 1.0,
         balance: Annotated[float, Bounds(low=0, high=1)] = 1.0,
-        power: Annotated[float, Bounds(low=0)] = 1.0,
+        power: Annotated[float, Bounds(low=0)] = 4.0,
         epochs: Annotated[int | None, Bounds(low=1)] = None,
     ) -> None:
         super().__init__(strength, pace=pace, balance=balance, epochs=epochs)

@@ -114,10 +114,13 @@ class EMA(Change):
 
 @dataclass(frozen=True)
 class Targets(Change):
-    """Soft targets; see :meth:`saln.labels.teacher.FeatureTeacher.targets`."""
+    """Soft targets; see :meth:`saln.labels.teacher.FeatureTeacher.targets`.
 
-    beliefs: Share = 0.0
-    features: Share = 0.0
+    Without any share 0.7 of the beliefs and 0.3 of the features: no given label is trusted.
+    """
+
+    beliefs: Share | None = None
+    features: Share | None = None
 
     name: ClassVar[str] = "targets"
     summary: ClassVar[str] = (
@@ -129,20 +132,28 @@ class Targets(Change):
     def __post_init__(self) -> None:
         """Refuses shares that leave less than nothing, or all, to the given labels."""
         super().__post_init__()
+        if self.beliefs is None and self.features is None:
+            object.__setattr__(self, "beliefs", 0.7)
+            object.__setattr__(self, "features", 0.3)
+        beliefs, features = self._shares()
         # 1e-9: 0.7 and 0.3 are 1, whatever their binary digits add up to.
-        if not 0 < self.beliefs + self.features <= 1 + 1e-9:
+        if not 0 < beliefs + features <= 1 + 1e-9:
             raise InputError(
-                f"beliefs={self.beliefs:g} and features={self.features:g} are not allowed; give "
+                f"beliefs={beliefs:g} and features={features:g} are not allowed; give "
                 "one or both, above 0 and together at most 1"
             )
+
+    def _shares(self) -> tuple[float, float]:
+        return self.beliefs or 0.0, self.features or 0.0
 
     def applied(self, objective: Objective, teacher: FeatureTeacher | None) -> Objective:
         """With the rows that the teacher mixes."""
         known = _known(teacher, self)
+        beliefs, features = self._shares()
 
         def rows(labels: Tensor, indices: Tensor) -> Tensor:
             mixed: Tensor = known.targets(
-                labels.cpu(), beliefs=self.beliefs, features=self.features, rows=indices.cpu()
+                labels.cpu(), beliefs=beliefs, features=features, rows=indices.cpu()
             )
             return mixed
 
