@@ -43,6 +43,7 @@ WHEN = {
     "remembered-loss": "to see what the highest losses give without a scoring pass",
     "reducible": "as rho-loss, where neither a reference model nor a scoring pass is wanted",
     "herding": "clean labels, few kept: the batch stands for the candidates' mean",
+    "divbs": "clean labels, few kept of many alike, and a cheap network",
     "small-loss": "wrong labels and a cheap network",
     "cleanlab-pruned": "as a rival, where labels may be wrong",
     "coherence-batch": "the same, where the whole data set cannot be searched",

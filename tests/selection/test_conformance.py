@@ -18,13 +18,14 @@ CASES = {
     "balanced curriculum, in part": lambda: SELECTORS["balanced-curriculum"](balance=0.5, epochs=3),
     "remembered-loss by chance": lambda: SELECTORS["remembered-loss"](1.0, pool=0.7, balance=0.5),
     "reducible, balanced": lambda: SELECTORS["reducible"](balance=1.0),
+    "divbs greedy": lambda: SELECTORS["divbs"](greedy=True),
     "herding, balanced": lambda: SELECTORS["herding"](balance=True),
     "rho-loss by the features": lambda: SELECTORS["rho-loss"](reference="features"),
     "infobatch at its end": lambda: InfoBatch(0.9, epochs=2, full_from=0.5),
 }
 NEVER_DRAW = {
     *("saln", "rho-loss", "top-loss", "k-center", "facility-location", "remembered-loss"),
-    *("reducible", "herding", "small-loss", "rho-loss by the features"),
+    *("reducible", "herding", "small-loss", "rho-loss by the features", "divbs greedy"),
 }
 
 

@@ -32,6 +32,7 @@ from saln.selection.cleanlab_pruned import CleanlabPruned
 from saln.selection.coherence import BatchCoherence, Coherence
 from saln.selection.contract import Selector
 from saln.selection.curriculum import Curriculum
+from saln.selection.divbs import DivBS
 from saln.selection.facility_location import FacilityLocation
 from saln.selection.herding import Herding
 from saln.selection.hyperparameters import hyperparameters, make_selector, read_values
@@ -68,6 +69,7 @@ SELECTORS: dict[str, type[Selector]] = {
     "herding": Herding,
     "small-loss": SmallLoss,
     "cleanlab-pruned": CleanlabPruned,
+    "divbs": DivBS,
 }
 
 
