@@ -37,7 +37,11 @@ _COMMON = ("--methods", "standard,uniform,saln,jest,coherence", "--seeds", "0,1,
 RUNS = {
     "pets": ("--preset", "offline-oxford-pet", *_COMMON),
     "cifar10": ("--preset", "offline-cifar10", *_COMMON),
-    "digits": ("--preset", "digits", *_COMMON),
+    "digits": (
+        *("--preset", "digits", *_COMMON, "--epochs", "12", "--learning-rate", "0.02"),
+        *("--schedule", "constant", "--label-noise", "0", "--evaluate-every", "1"),
+        *("--image-size", "16"),
+    ),
 }
 EPOCH_PHASES = ("load", "score", "select", "train")
 # What an arm's summary says that its seeds do not.

@@ -11,9 +11,9 @@ import numpy as np
 import paper_setting
 import pytest
 from helpers.comparisons import Quiet, rows_of
+from helpers.digits import digits_config
 from paper_setting import StoredComparison, make
 
-from saln.experiments.config import load_preset
 from saln.experiments.run import compare
 
 ARMS = ("standard", "uniform", "saln", "jest", "coherence")
@@ -21,8 +21,8 @@ ARMS = ("standard", "uniform", "saln", "jest", "coherence")
 
 @pytest.fixture
 def config(tmp_path):
-    return dataclasses.replace(
-        load_preset("digits"), methods=ARMS, limit=300, epochs=2, seeds=(0, 1), batch_size=8,
+    return digits_config(
+        methods=ARMS, limit=300, epochs=2, seeds=(0, 1), batch_size=8,
         reference_epochs=2, head_only=True, label_noise=0.4, cache_dir=tmp_path / "cache",
         out=tmp_path / "whole",
     )  # fmt: skip

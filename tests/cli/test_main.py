@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -13,16 +14,18 @@ import time
 from pathlib import Path
 
 import pytest
+from helpers.digits import FLAGS
 
 import saln
 from saln.cli import display, main
+from saln.cli.main import load_command
 from saln.selection import SELECTORS
 
 # What figures look like is the business of tests/report/.
 pytestmark = pytest.mark.usefixtures("quick_figures")
 
 SMALL = (
-    "--limit", "200", "--epochs", "1", "--seeds", "0", "--batch-size", "8",
+    *FLAGS, "--limit", "200", "--epochs", "1", "--seeds", "0", "--batch-size", "8",
 )  # fmt: skip
 
 
@@ -82,7 +85,8 @@ def test_the_default_folder_is_under_runs(run, tmp_path):
 def test_flags_go_over_the_file_and_the_file_over_the_preset(run, tmp_path):
     (tmp_path / "my.toml").write_text('epochs = 2\nbatch-size = 4\nmethods = ["uniform"]\n')
     status, _, err = run(
-        "compare", "--preset", "digits", "--config", "my.toml", *SMALL, "--out", "here"
+        *("compare", "--preset", "digits", "--config", "my.toml", *SMALL[len(FLAGS) :]),
+        *("--out", "here"),
     )
     assert status == 0, err
     config = json.loads((tmp_path / "here" / "config.json").read_text())
@@ -224,10 +228,19 @@ def test_help_and_version(run):
     status, out, _ = run("compare", "--help")
     assert status == 0
     assert "--filter-ratio" in out
+    status, out, _ = run("compare", "--dataset", "folder:photos", "--epochs", "7", "--help")
+    assert "default: resnet18)" in " ".join(out.split())  # not that of the digits
     status, out, _ = run("features", "--help")
     assert status == 0
     assert "--feature-size" in out
     assert run()[0] == 2
+
+
+def test_the_default_run_has_wrong_labels_and_clean_has_none():
+    reader = load_command("compare")
+    assert reader.read([]).label_noise == 0.4
+    assert reader.read(["--clean"]).label_noise == 0
+    assert reader.read(["--clean"]) == dataclasses.replace(reader.read([]), label_noise=0.0)
 
 
 def test_what_names_no_command_loads_nothing_heavy():

@@ -8,13 +8,14 @@ import json
 import numpy as np
 import pytest
 from helpers.comparisons import Quiet
+from helpers.digits import digits_config
 
 import saln
 from saln.data.datasets import load_dataset
 from saln.experiments import progress as progress_module
 from saln.experiments.arm import read_arm
 from saln.experiments.comparison import SharedBySeed
-from saln.experiments.config import Config, load_preset
+from saln.experiments.config import Config
 from saln.experiments.label_confidence import LabelConfidence, doubted_labels, judge_labels
 from saln.experiments.run import compare
 from saln.experiments.run_folder import RunFolder
@@ -29,8 +30,8 @@ class Killed(BaseException):
 
 @pytest.fixture
 def config(tmp_path) -> Config:
-    return dataclasses.replace(
-        load_preset("digits"), limit=900, epochs=1, seeds=(3, 4), methods=("coherence",),
+    return digits_config(
+        limit=900, epochs=1, seeds=(3, 4), methods=("coherence",),
         label_noise=0.4, out=tmp_path / "run", cache_dir=tmp_path / "cache",
     )  # fmt: skip
 

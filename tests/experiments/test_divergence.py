@@ -7,20 +7,20 @@ import dataclasses
 import pytest
 import torch
 from helpers.comparisons import Quiet, rows_of
+from helpers.digits import digits_config
 
 from saln.errors import ConvergenceError
 from saln.experiments import comparison as comparison_module
 from saln.experiments import reference_model as reference_module
 from saln.experiments import run as run_module
-from saln.experiments.config import load_preset
 from saln.experiments.run import compare
 from saln.selection import SALN
 
 
 @pytest.fixture
 def config(tmp_path):
-    return dataclasses.replace(
-        load_preset("digits"), limit=120, epochs=1, seeds=(0, 1), batch_size=8, filter_ratio=0.5,
+    return digits_config(
+        limit=120, epochs=1, seeds=(0, 1), batch_size=8, filter_ratio=0.5,
         reference_epochs=1, methods=("jest", "uniform", "rho-loss"), backbone="pixels",
         out=tmp_path / "run", cache_dir=tmp_path / "cache",
     )  # fmt: skip

@@ -10,9 +10,10 @@ import struct
 import sys
 
 import pytest
+from helpers.digits import digits_config
 
 from saln.errors import InputError, MissingExtraError
-from saln.experiments.config import LOGS, Config, load_preset
+from saln.experiments.config import LOGS, Config
 from saln.experiments.event_log import _WRITERS
 from saln.experiments.run import compare
 from saln.training.cost_ledger import PHASES
@@ -40,8 +41,8 @@ class Quiet:
 
 @pytest.fixture
 def config(tmp_path) -> Config:
-    return dataclasses.replace(
-        load_preset("digits"), limit=200, epochs=3, seeds=(0, 1), batch_size=8,
+    return digits_config(
+        limit=200, epochs=3, seeds=(0, 1), batch_size=8,
         methods=("standard", "uniform"), evaluate_every=2, tensorboard=True,
         out=tmp_path / "run", cache_dir=tmp_path / "cache",
     )  # fmt: skip

@@ -7,13 +7,14 @@ import json
 import re
 
 import pytest
+from helpers.digits import digits_config
 from hypothesis import given
 from hypothesis import strategies as st
 
 from saln.cli.display import print_summary
 from saln.errors import InputError
 from saln.experiments.arm import known_arms
-from saln.experiments.config import Config, load_preset, load_toml
+from saln.experiments.config import Config, load_toml
 from saln.experiments.rows import METRICS, Summary
 from saln.experiments.run import compare
 from saln.loading.epoch_batches import CandidateBatches
@@ -51,8 +52,8 @@ class Quiet:
 
 @pytest.fixture
 def config(tmp_path) -> Config:
-    return dataclasses.replace(
-        load_preset("digits"), limit=300, epochs=5, seeds=(0,), batch_size=8,
+    return digits_config(
+        limit=300, epochs=5, seeds=(0,), batch_size=8,
         reference_epochs=1, filter_ratio=0.8, filter_ratio_end=0.5, full_first_epochs=1,
         full_last_epochs=1, out=tmp_path / "run", cache_dir=tmp_path / "cache",
     )  # fmt: skip

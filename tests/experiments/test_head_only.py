@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 from helpers.comparisons import Quiet, rows_of
+from helpers.digits import digits_config
 from torch import nn
 
 from saln.data.datasets import load_dataset
 from saln.data.transforms import EvaluationTransform
 from saln.errors import InputError
-from saln.experiments.config import load_preset
 from saln.experiments.run import compare
 from saln.report.page import write_report
 from saln.training.learner_networks import build_head, build_learner
@@ -26,8 +26,8 @@ ARMS = ("standard", "uniform", "saln", "jest", "coherence")
 
 @pytest.fixture
 def config(tmp_path):
-    return dataclasses.replace(
-        load_preset("digits"), limit=200, epochs=2, seeds=(0,), batch_size=8, methods=ARMS,
+    return digits_config(
+        limit=200, epochs=2, seeds=(0,), batch_size=8, methods=ARMS,
         reference_epochs=2, label_noise=0.3, cache_dir=tmp_path / "cache", out=tmp_path / "run",
     )  # fmt: skip
 

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import torch
 from helpers.comparisons import Quiet, rows_of
+from helpers.digits import digits_config
 
 from saln.errors import DataError, InputError
 from saln.experiments import train_arm as training_module
 from saln.experiments.arm import known_arms
-from saln.experiments.config import Config, load_preset
+from saln.experiments.config import Config
 from saln.experiments.run import ComparisonOutcome, compare
 from saln.features.store import FeatureStore
 from saln.loading.epoch_batches import LoadedBatches
@@ -34,18 +35,14 @@ SMALL = {
 
 @pytest.fixture
 def config(tmp_path) -> Config:
-    return dataclasses.replace(
-        load_preset("digits"), **SMALL, out=tmp_path / "run", cache_dir=tmp_path / "cache"
-    )
+    return digits_config(**SMALL, out=tmp_path / "run", cache_dir=tmp_path / "cache")
 
 
 @pytest.fixture(scope="module")
 def once(tmp_path_factory) -> tuple[Config, ComparisonOutcome]:
     """The same, run once for the tests that only read it."""
     folder = tmp_path_factory.mktemp("finished")
-    config = dataclasses.replace(
-        load_preset("digits"), **SMALL, out=folder / "run", cache_dir=folder / "cache"
-    )
+    config = digits_config(**SMALL, out=folder / "run", cache_dir=folder / "cache")
     return config, compare(config, Quiet())
 
 

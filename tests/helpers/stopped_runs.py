@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.digits import digits_config
 
-from saln.experiments.config import Config, load_preset
+from saln.experiments.config import Config
 from saln.experiments.run import compare
 
 # What a clock decides; everything else in summary.json must repeat.
@@ -43,7 +44,7 @@ def small_run(folder: Path, **changes: Any) -> Config:
         "limit": 150, "epochs": 3, "seeds": (0, 1), "batch_size": 6, "reference_epochs": 1,
         "methods": ("uniform", "jest"), "out": folder / "run", "cache_dir": folder / "cache",
     }  # fmt: skip
-    return dataclasses.replace(load_preset("digits"), **(settings | changes))
+    return digits_config(**(settings | changes))
 
 
 def rows_of(path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from dataclasses import dataclass
 from typing import Any
 
 from saln.cli.flags import Command
@@ -12,12 +13,29 @@ from saln.experiments.config import Config, load_preset, load_toml
 from saln.experiments.run_folder import read_settings
 
 
+@dataclass(frozen=True, kw_only=True)
+class CompareFlags(Config):
+    """The settings, and what is short for some of them."""
+
+    clean: bool = False
+    """Leave every label as it is: short for --label-noise 0."""
+
+
 def _complete(flags: dict[str, Any]) -> Config:
     """The settings: of a preset, changed by a file, changed by flags.
 
     With ``--resume`` the settings of the run in ``--out`` stand in the preset's place, so that
     they need not be given again; those that are given are compared with them later.
     """
+    if flags.pop("clean", False):
+        flags["label_noise"] = 0.0
+    config = dataclasses.replace(_base(flags), **flags)
+    config.check()
+    return config
+
+
+def _base(flags: dict[str, Any]) -> Config:
+    """The settings that flags go over."""
     file = flags.get("config")
     # The preset of the digits suits no other data; a file says itself what it starts from.
     wants_default = file is None and flags.get("dataset") in (None, "digits")
@@ -25,17 +43,25 @@ def _complete(flags: dict[str, Any]) -> Config:
     base = load_preset(preset) if preset else Config()
     if flags.get("resume") and flags.get("out") is not None:
         base = read_settings(flags["out"])
-    if file is not None:
-        base = load_toml(file, base)
-    config = dataclasses.replace(base, **flags)
-    config.check()
-    return config
+    return base if file is None else load_toml(file, base)
+
+
+def _defaults(flags: dict[str, Any]) -> CompareFlags:
+    """What ``--help`` shows: the settings of the preset, file or data set that is named."""
+    base = _base({name: flags[name] for name in _NAMING if name in flags})
+    values = {each.name: getattr(base, each.name) for each in dataclasses.fields(Config)}
+    return CompareFlags(**{**values, "dataset": flags.get("dataset", base.dataset)})
+
+
+# The flags that say which defaults hold.
+_NAMING = ("preset", "config", "dataset")
 
 
 def _compare(config: Config) -> int:
     """Trains the arms side by side, says which was better and by how much, writes a report."""
     from saln.cli.display import open_reporter, print_facts, print_summary
     from saln.experiments.run import compare
+    from saln.report.label_section import read_doubts
     from saln.report.page import is_current, write_report
     from saln.training.processes import Processes
 
@@ -52,7 +78,7 @@ def _compare(config: Config) -> int:
     elif outcome.nothing_to_do:
         sys.stdout.write(f"{outcome.path} holds a finished run: nothing to resume\n")
     elif outcome.summary is not None:  # as it is in the first process
-        print_summary(outcome.summary)
+        print_summary(outcome.summary, read_doubts(outcome.path))
         sys.stdout.write("\n")
         files = {"rows": "epochs.jsonl", "summary": "summary.json", "report": "report.html"}
         print_facts({what: outcome.path / name for what, name in files.items()})
@@ -63,9 +89,9 @@ def _compare(config: Config) -> int:
 
 COMMAND = Command(
     name="compare",
-    settings=Config,
+    settings=CompareFlags,
     run=_compare,
     complete=_complete,
-    defaults=lambda: load_preset("digits"),
+    defaults=_defaults,
     other_names={"unreadable": "saln features --skip-unreadable"},
 )

@@ -20,6 +20,8 @@ from rich.table import Table
 
 from saln.experiments.reporter import Reporter
 from saln.experiments.rows import EpochRow, Summary
+from saln.report.first_screen import first_screen, labels_line, next_step
+from saln.report.label_section import LabelDoubts
 from saln.report.tables import arm_cells, verdicts
 
 WIDTH = 100
@@ -117,8 +119,8 @@ def open_console() -> Console:
     return Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False, markup=False)
 
 
-def print_summary(summary: Summary) -> None:
-    """Prints one table with a row an arm, then the verdicts."""
+def print_summary(summary: Summary, doubts: LabelDoubts | None = None) -> None:
+    """Prints one table with a row an arm, then the verdicts and what to do next."""
     console = open_console()
     # Names as long as facility-location leave less room between the columns, and the last
     # one is the only one to break its lines.
@@ -137,6 +139,11 @@ def print_summary(summary: Summary) -> None:
     sys.stdout.write("\n")
     for line in verdicts(summary):
         sys.stdout.write(line + "\n")
+    sys.stdout.write("\n")
+    first = first_screen(summary, doubts)
+    lines = {"verdict": first.verdict, "labels": labels_line(doubts), "seeds": first.seeds}
+    print_facts({name: text for name, text in lines.items() if text})
+    print_facts({"next": f"{next_step(summary)}   (finds the wrong labels of a data set)"})
 
 
 def print_facts(facts: Mapping[str, object]) -> None:

@@ -37,8 +37,9 @@ class Command(Generic[Settings]):
     positional: tuple[str, ...] = ()
     # Makes the settings of the fields that were given; ``settings`` does by default
     complete: Callable[[dict[str, Any]], Settings] | None = None
-    # Gives the settings whose values ``--help`` shows; the dataclass's own by default
-    defaults: Callable[[], Settings] | None = None
+    # Gives the settings whose values ``--help`` shows, by the fields that are given beside it;
+    # the dataclass's own by default
+    defaults: Callable[[dict[str, Any]], Settings] | None = None
     # For messages: parameter of the library -> field of the settings, where they differ, or
     # what else to write for it
     other_names: Mapping[str, str] = field(default_factory=dict)
@@ -55,7 +56,7 @@ class Command(Generic[Settings]):
         and where a field without a default is missing.
         """
         if "-h" in arguments or "--help" in arguments:
-            _print_help(self)  # whatever else is given, right or wrong
+            _print_help(self, arguments)
         fields = _Reader(self).read(list(arguments))
         return self.settings(**fields) if self.complete is None else self.complete(fields)
 
@@ -183,8 +184,21 @@ class _Reader:
         raise InputError(f"saln {self.command.name} has no flag {shown(written)}; {hint}")
 
 
-def _print_help(command: Command[Any]) -> typing.NoReturn:
+def _shown_defaults(command: Command[Any], arguments: Sequence[str]) -> dict[str, Any]:
+    """The argument of tyro that has it show other defaults than the dataclass's own."""
+    if command.defaults is None:
+        return {}
+    try:
+        rest = [each for each in arguments if each not in ("-h", "--help")]
+        return {"default": command.defaults(_Reader(command).read(rest))}
+    except InputError:  # help is given whatever else is, right or wrong
+        return {"default": command.defaults({})}
+
+
+def _print_help(command: Command[Any], arguments: Sequence[str]) -> typing.NoReturn:
     import tyro
+
+    defaults = _shown_defaults(command, arguments)
 
     registry = tyro.constructors.ConstructorRegistry()
 
@@ -219,6 +233,6 @@ def _print_help(command: Command[Any]) -> typing.NoReturn:
         description=inspect.getdoc(command.run),
         args=["--help"],
         registry=registry,
-        **({} if command.defaults is None else {"default": command.defaults()}),
+        **defaults,
     )
     raise SystemExit(0)  # tyro has ended it already

@@ -56,17 +56,26 @@ class LabelSection(NamedTuple):
     tables: tuple[Table, ...]
 
 
-def label_section(folder: Path) -> LabelSection | None:
-    """The section for a run folder; None where no arm judged labels."""
+def read_doubts(folder: Path) -> LabelDoubts | None:
+    """What a run's ``labels.json`` says; None where no arm judged labels."""
     path = RunFolder(folder).labels
     if not path.exists():
         return None
     try:
-        doubts = LabelDoubts.from_json(read_json(path, _CURE))
-        tables = (_confusions(doubts), _doubted(doubts))
+        return LabelDoubts.from_json(read_json(path, _CURE))
     except FieldError as error:
         raise DataError(f"{path}: {error}, or {_CURE}") from error
+
+
+def label_section(folder: Path) -> LabelSection | None:
+    """The section for a run folder; None where no arm judged labels."""
+    doubts = read_doubts(folder)
+    if doubts is None:
+        return None
+    try:
+        tables = (_confusions(doubts), _doubted(doubts))
     except (LookupError, ArithmeticError) as error:  # a class that has no name
+        path = RunFolder(folder).labels
         raise DataError(f"{path} cannot be read ({type(error).__name__}); {_CURE}") from error
     return LabelSection(_sentences(doubts), tuple(table for table in tables if table))
 
