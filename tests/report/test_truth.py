@@ -30,10 +30,10 @@ def keep(folder, summary, rows=ROWS):
     (folder / "epochs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def test_the_tables_say_unknown():
+def test_the_tables_show_a_dash():
     table = counts(run_of(clean(0.0)))
-    assert [row[-1] for row in table.rows] == ["unknown", "unknown"]
-    assert {row[2] for row in joined_table([("run", clean(0.0))]).rows} == {"unknown"}
+    assert [row[-1] for row in table.rows] == ["-", "-"]
+    assert {row[2] for row in joined_table([("run", clean(0.0))]).rows} == {"-"}
     # Also where the rows themselves say that it is unknown.
     assert counts(run_of(clean(None))).rows == table.rows
     known = summary_of(about(label_noise=0.4), ROWS, COSTS, {})
@@ -49,12 +49,12 @@ def test_no_curve_is_drawn_of_what_is_unknown():
     ]  # fmt: skip
 
 
-def test_what_was_chosen_says_unknown():
+def test_what_was_chosen_shows_a_dash():
     labels = np.array([0, 1], dtype=np.int32)
     kept = ArmChoices(np.array([[True, False]]), {}, ())
     examples = SeedExamples(labels, labels, ("cat", "dog"))
     for truth, said, label in (
-        (False, "unknown", "class as labeled"),
+        (False, "-", "class as labeled"),
         (True, "+0.0", "true class"),
     ):
         chosen = Chosen({0: examples}, {0: {"uniform": kept}}, truth=truth)

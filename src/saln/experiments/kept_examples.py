@@ -8,6 +8,7 @@
                               facts.NAME: float32, one number a choice, in order
                               shown.EPOCH.STEP.{indices, positions, scores}: whole batches
       epoch1-step0.webp       those batches' images, 16 tiles a row
+      doubted-labels.webp     one row: the images whose labels are believed least
 
 The first seed's batches are shown, a few of the first, the middle and the last epoch.
 Every arm but `standard` has the same candidates in them.
@@ -209,23 +210,30 @@ def save_sheets(folder: Path, examples: Examples, shown: list[Shown]) -> None:
     """Writes the images of shown batches, once each: square tiles, row by row."""
     for batch in shown:
         path = RunFolder(folder).sheet(batch.epoch, batch.step)
-        if path.exists():
-            continue
-        images = [
-            examples.images.load(int(examples.rows[index]))
-            for index in batch.indices[:SHOWN_CANDIDATES]
-        ]
-        tile = min(LARGEST_TILE, max(max(image.size) for image in images))
-        rows = -(-len(images) // SHEET_COLUMNS)
-        sheet = Image.new("RGB", (SHEET_COLUMNS * tile, rows * tile))
-        for number, image in enumerate(images):
-            # The middle square: tiles of photos of any shape lie in a grid.
-            side = min(image.size)
-            left, top = (image.width - side) // 2, (image.height - side) // 2
-            square = image.resize((tile, tile), box=(left, top, left + side, top + side))
-            row, column = divmod(number, SHEET_COLUMNS)
-            sheet.paste(square, (column * tile, row * tile))
-        # Small tiles are a few bytes anyway, and lossy edges would blur their neighbors.
-        lossless = tile < 24
-        save = functools.partial(sheet.save, format="WEBP", lossless=lossless, quality=75)
-        write_with(path, save)
+        if not path.exists():
+            _write_sheet(path, examples, batch.indices[:SHOWN_CANDIDATES].tolist())
+
+
+def save_label_sheet(folder: Path, examples: Examples, doubted: Sequence[int]) -> None:
+    """Writes the images of the examples whose labels are believed least, one row of them."""
+    path = RunFolder(folder).label_sheet
+    if doubted and not path.exists():
+        _write_sheet(path, examples, doubted[:SHEET_COLUMNS])
+
+
+def _write_sheet(path: Path, examples: Examples, indices: Sequence[int]) -> None:
+    images = [examples.images.load(int(examples.rows[index])) for index in indices]
+    tile = min(LARGEST_TILE, max(max(image.size) for image in images))
+    rows = -(-len(images) // SHEET_COLUMNS)
+    sheet = Image.new("RGB", (SHEET_COLUMNS * tile, rows * tile))
+    for number, image in enumerate(images):
+        # The middle square: tiles of photos of any shape lie in a grid.
+        side = min(image.size)
+        left, top = (image.width - side) // 2, (image.height - side) // 2
+        square = image.resize((tile, tile), box=(left, top, left + side, top + side))
+        row, column = divmod(number, SHEET_COLUMNS)
+        sheet.paste(square, (column * tile, row * tile))
+    # Small tiles are a few bytes anyway, and lossy edges would blur their neighbors.
+    lossless = tile < 24
+    save = functools.partial(sheet.save, format="WEBP", lossless=lossless, quality=75)
+    write_with(path, save)

@@ -19,7 +19,7 @@ from saln.experiments.config import Config
 from saln.experiments.environment import find_device
 from saln.experiments.event_log import EventLog
 from saln.experiments.finished_run import read_finished
-from saln.experiments.kept_examples import save_examples, save_sheets
+from saln.experiments.kept_examples import save_examples, save_label_sheet, save_sheets
 from saln.experiments.label_confidence import doubted_labels, listed_confidence
 from saln.experiments.progress import RunProgress
 from saln.experiments.reference_model import Reference, cost_of
@@ -255,17 +255,18 @@ class _Run:
         if saved is None and shared.reference is not None:
             progress.save_reference(seed, shared.reference.to_state())
         config, confidence = comparison.config, listed_confidence(shared.confidence)
-        if seed == config.seeds[0] and confidence is not None:
-            progress.save_labels(
-                doubted_labels(
-                    confidence.beliefs,
-                    shared.data,
-                    seed=seed,
-                    noise_share=config.label_noise,
-                    judge=confidence.judge,
-                )
-            )
         progress.drop_damaged_choices(seed)
+        if seed == config.seeds[0] and confidence is not None:
+            doubts = doubted_labels(
+                confidence.beliefs,
+                shared.data,
+                seed=seed,
+                noise_share=config.label_noise,
+                judge=confidence.judge,
+            )
+            progress.save_labels(doubts)
+            listed = [label["example"] for label in doubts["labels"]]
+            save_label_sheet(progress.path, shared.data.train, listed)
         save_examples(progress.path, seed, shared.data.train, comparison.data.class_names)
         return shared
 

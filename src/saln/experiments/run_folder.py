@@ -89,6 +89,11 @@ class RunFolder:
         """The images of a batch that is shown."""
         return self.choices / f"epoch{epoch}-step{step}.webp"
 
+    @property
+    def label_sheet(self) -> Path:
+        """The images of the labels that are believed least."""
+        return self.choices / "doubted-labels.webp"
+
     def shared(self, seed: int) -> list[Path]:
         """What the choices of a seed's arms share."""
         return [self.examples(seed), *self.choices.glob("*.webp")]

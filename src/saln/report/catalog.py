@@ -38,8 +38,8 @@ class Section(NamedTuple):
 
 
 SECTIONS = (
-    # The answer, before everything else; it has no heading.
-    Section("answer", "", (figures.DIFFERENCES[0], figures.CURVES[0])),
+    # The one picture of the first screen; it has no heading.
+    Section("answer", "", (figures.CURVES[0],)),
     Section(
         "tables",
         "Tables",
@@ -60,7 +60,7 @@ SECTIONS = (
     Section(
         "curves",
         "Curves",
-        (*figures.DIFFERENCES[1:], figures.seconds, *figures.CURVES[1:], figures.wrong_labels),
+        (*figures.DIFFERENCES, figures.seconds, *figures.CURVES[1:], figures.wrong_labels),
     ),
     Section(
         "chosen",
@@ -79,6 +79,8 @@ SECTIONS = (
         (figures.weight_map, figures.weight_distribution),
     ),
 )
+# What a page of several runs draws of each.
+JOINED_PARTS: tuple[Part, ...] = (figures.DIFFERENCES[0], figures.CURVES[0])
 _added: list[tuple[str, Part]] = []  # heading, function; in the order of registering
 
 

@@ -13,6 +13,7 @@ import warnings
 from typing import Any, NamedTuple
 
 import numpy as np
+import xxhash
 
 from saln.report.values import Bars, Drawing, Figure, HeatMap, Intervals
 
@@ -245,7 +246,13 @@ def for_page(drawn: Drawn, name: str) -> str:
     svg = svg.replace("#ffffff", PAPER, 1)  # the sheet
     for color, variable in _NAMES.items():
         svg = svg.replace(color, f"var({variable})")
-    return re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", svg)
+    # A hundredth of a point is finer than any screen; the files keep every digit.
+    svg = re.sub(r"\d+\.\d{3,}", lambda number: f"{float(number[0]):.2f}", svg)
+    # Groups are named for people who edit the file; line breaks are for them, too.
+    svg = re.sub(r"\s*\n\s*", " ", re.sub(r'<g id="[^"]*"', "<g", svg))
+    # A short name: it stands some hundred times in a figure.
+    short = f"f{xxhash.xxh32_hexdigest(name.encode())}"
+    return re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{short}-", svg)
 
 
 def page_colors() -> dict[str, str]:

@@ -12,10 +12,13 @@ from PIL import Image
 
 from saln.experiments.kept_examples import SHEET_COLUMNS, SHOWN_CANDIDATES, Shown
 from saln.experiments.run_folder import RunFolder
+from saln.report.label_section import LabelDoubts
 from saln.report.reported_run import Chosen
 
 # Tiles of fewer pixels are shown as squares, not as a blur.
 SMALL_TILE = 24
+# Of the labels that are believed least, on the first screen.
+SHOWN_THUMBNAILS = 8
 
 
 class Candidate(NamedTuple):
@@ -108,7 +111,7 @@ def make_gallery(folder: Path, chosen: Chosen, damaged: Sequence[str] = ()) -> G
                     content, width = sheet
                     # Of all sheets alike: a page with both would look broken.
                     small = small or width // SHEET_COLUMNS < SMALL_TILE
-                    sheets[key] = "data:image/webp;base64," + base64.b64encode(content).decode()
+                    sheets[key] = _data_uri(content)
                     rows[key] = -(-min(len(shown.indices), SHOWN_CANDIDATES) // SHEET_COLUMNS)
                 batches.append(_batch(arm, shown, labels, true_labels))
                 names = examples.class_names
@@ -116,6 +119,33 @@ def make_gallery(folder: Path, chosen: Chosen, damaged: Sequence[str] = ()) -> G
         return None
     out = tuple(sorted(left_out))
     return Gallery(names, sheets, SHEET_COLUMNS, rows, small, tuple(batches), out)
+
+
+def doubted_thumbnails(
+    folder: Path, doubts: LabelDoubts | None, damaged: Sequence[str] = ()
+) -> dict[str, Any] | None:
+    """The images of the labels believed least, for the first screen; None without any."""
+    path = RunFolder(folder).label_sheet
+    if doubts is None or not path.exists() or RunFolder(folder).name_of(path) in damaged:
+        return None
+    sheet = _read_sheet(path)
+    if sheet is None:
+        return None
+    content, width = sheet
+    names = doubts.classes
+    return {
+        "sheet": _data_uri(content),
+        "columns": SHEET_COLUMNS,
+        "small": width // SHEET_COLUMNS < SMALL_TILE,
+        "labels": [
+            {"given": names[each.given], "believed": names[each.believed], "wrong": each.wrong}
+            for each in doubts.labels[:SHOWN_THUMBNAILS]
+        ],
+    }
+
+
+def _data_uri(content: bytes) -> str:
+    return "data:image/webp;base64," + base64.b64encode(content).decode()
 
 
 def _read_sheet(path: Path) -> tuple[bytes, int] | None:

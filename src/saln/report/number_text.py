@@ -8,7 +8,7 @@ from saln.experiments.rows import Metric, RunFacts
 from saln.experiments.statistics import Difference, EqualDifference
 
 NOTHING = "–"
-UNKNOWN = "unknown"
+UNKNOWN = "-"
 
 
 def number_text(value: float, digits: int = 1, *, sign: bool = False, comma: bool = False) -> str:
@@ -62,4 +62,4 @@ def verdict_text(gain: Difference | EqualDifference | None) -> str:
 
 def noise_text(facts: RunFacts) -> str:
     """The share of wrong labels, or that nobody knows it."""
-    return f"{100 * facts.label_noise:.0f}%" if facts.knows_truth else UNKNOWN
+    return f"{100 * facts.label_noise:.0f}%" if facts.knows_truth else "unknown"

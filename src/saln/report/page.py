@@ -15,11 +15,13 @@ from saln.errors import DataError, InputError
 from saln.experiments.run_folder import RunFolder
 from saln.files import file_checksum, read_json, write_bytes, write_json, write_text
 from saln.messages import parameter
-from saln.report.catalog import SECTIONS, Section, make, sections
+from saln.report.catalog import JOINED_PARTS, Section, make, sections
 from saln.report.comparisons import break_even_lines, headline
 from saln.report.drawing import draw, for_page, page_colors
-from saln.report.gallery import make_gallery
-from saln.report.label_section import label_section
+from saln.report.first_screen import first_screen
+from saln.report.gallery import doubted_thumbnails, make_gallery
+from saln.report.glossary import GLOSSARY, explained
+from saln.report.label_section import label_section, read_doubts
 from saln.report.number_text import noise_text
 from saln.report.reported_run import ReportedRun, read_run
 from saln.report.tables import joined_table, to_markdown, verdicts
@@ -48,13 +50,15 @@ class _DrawnSection(NamedTuple):
 @functools.cache
 def _templates() -> jinja2.Environment:
     """The pages' templates; what is put into them is escaped."""
-    return jinja2.Environment(
+    environment = jinja2.Environment(
         loader=jinja2.PackageLoader("saln.report", "templates"),
         autoescape=True,  # names of classes and folders come from anywhere
         undefined=jinja2.StrictUndefined,  # a name that is misspelled must not show as nothing
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["explained"] = explained
+    return environment
 
 
 class _ReportFiles:
@@ -151,6 +155,7 @@ def _page(run: ReportedRun, files: _ReportFiles) -> str:
     left_out: Sequence[str] = run.left_out  # first: a damaged file is named before all else
     gallery = None if run.chosen is None else make_gallery(run.folder, run.chosen, left_out)
     # Drawing takes seconds: the labels and the gallery, which may be refused, come before it.
+    doubts = read_doubts(run.folder)
     labels = label_section(run.folder)
     drawn = [files.section(section) for section in sections()]
     values = {
@@ -162,6 +167,9 @@ def _page(run: ReportedRun, files: _ReportFiles) -> str:
         "left_out": left_out if gallery is None else gallery.left_out,
         "colors": page_colors(),
         "labels": labels,
+        "first": first_screen(run.summary, doubts),
+        "suspects": doubted_thumbnails(run.folder, doubts, left_out),
+        "glossary": GLOSSARY,
     }
     page: str = _templates().get_template("page.html.j2").render(_about(run) | values)
     return page
@@ -195,7 +203,7 @@ def _shown(folder: Path) -> str:
 
 def _part(run: ReportedRun, scope: str) -> dict[str, Any]:
     """What the joined page says of one run: its answer, as its own page begins."""
-    shown = [make(part, run) for part in SECTIONS[0].parts]
+    shown = [make(part, run) for part in JOINED_PARTS]
     arms = tuple(run.summary.arms)  # also those that are not drawn: colors are by place
     figures = [
         _DrawnFigure(figure, for_page(draw(figure, arms), f"{scope}{figure.name}"))
