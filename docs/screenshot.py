@@ -15,21 +15,26 @@ from typing import Any
 from PIL import Image
 
 DOCS = Path(__file__).parent
-WIDTH, HEIGHT = 1100, 900
+WIDTH, HEIGHT = 1100, 880
+# A screen and a phone: what is seen without scrolling.
+SIZES = {"report": (1280, 800), "report-phone": (390, 844)}
 
 
 def report(browser: Any, run: Path) -> None:
-    """Writes report-light.png and report-dark.png."""
-    for scheme in ("light", "dark"):
-        page = browser.new_page(color_scheme=scheme, viewport={"width": WIDTH, "height": HEIGHT})
-        page.goto((run / "report.html").resolve().as_uri())
-        page.screenshot(path=DOCS / f"report-{scheme}.png")
+    """Writes the first screen of a report: report[-phone]-{light,dark}.png."""
+    for name, (width, height) in SIZES.items():
+        for scheme in ("light", "dark"):
+            page = browser.new_page(
+                color_scheme=scheme, viewport={"width": width, "height": height}
+            )
+            page.goto((run / "report.html").resolve().as_uri())
+            _save(page, f"{name}-{scheme}")
 
 
 def labels(browser: Any, review: Path) -> None:
     """Writes labels-page.png and labels-phone.png."""
     address = (review / "labels.html").resolve().as_uri()
-    page = browser.new_page(viewport={"width": WIDTH, "height": 880})
+    page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT})
     page.goto(address)
     for key in "bbbb":
         page.keyboard.press(key)

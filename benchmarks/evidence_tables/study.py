@@ -167,16 +167,44 @@ def _part(run: Run) -> str:
     return "\n\n".join([*parts, "\n".join(sentences)] if sentences else parts)
 
 
-def headline(results: Path) -> str:
+def _headline_runs(results: Path) -> list[Run]:
     """Pets with 40% wrong labels at f = 0.8."""
-    parts = [
-        _part(run)
+    return [
+        run
         for run in study_runs(results)
         if run[0]["dataset"] == "oxford-pet"
         and run[0]["label_noise"] == 0.4
         and condition(run[0]).endswith("f = 0.8")
     ]
-    return "\n\n".join(parts) or NONE_YET
+
+
+def headline(results: Path) -> str:
+    """The runs of the headline, with all columns."""
+    return "\n\n".join(map(_part, _headline_runs(results))) or NONE_YET
+
+
+def one_look(results: Path) -> str:
+    """The same as one small table, for a reader who has a minute."""
+    lines = []
+    for about, seeds, compared in _headline_runs(results):
+        for arm, entry in compared.items():
+            if "error" not in entry:
+                spent = mean_interval([row["seconds"]["spent"] for row in seeds[arm]])
+                lines.append(
+                    [
+                        f"`{arm}`",
+                        percent([row["test_accuracy"] for row in seeds[arm]]),
+                        _difference(entry["versus_uniform"]),
+                        _difference(entry["versus_standard"]),
+                        interval_text(spent.mean, spent.ci95, 0),
+                        wrong_kept(seeds[arm], about["label_noise"]),
+                    ]
+                )
+    columns = (
+        *("arm", "test accuracy (%)", "against uniform (points)", "against standard (points)"),
+        *("seconds", "wrong labels kept (%)"),
+    )
+    return markdown(columns, lines) if lines else NONE_YET
 
 
 def conditions(results: Path) -> str:
@@ -258,6 +286,7 @@ def paper_setting_short(results: Path) -> str:
 
 
 TABLES = {
+    "study-one-look": one_look,
     "study-headline": headline,
     "study": conditions,
     "paper-setting": paper_setting,

@@ -222,7 +222,7 @@ def test_of_labels_as_they_came_nobody_knows_which_are_wrong(finished):
     write_report(finished.out)
     table = (finished.out / "tables" / "counts.csv").read_text().splitlines()
     assert table[0].endswith(",wrong labels kept")
-    assert all(line.endswith(",unknown") for line in table[1:])
+    assert all(line.endswith(",-") for line in table[1:])
 
 
 def test_label_noise_is_counted_among_the_kept(config):

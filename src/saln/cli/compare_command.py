@@ -59,14 +59,18 @@ _NAMING = ("preset", "config", "dataset")
 
 def _compare(config: Config) -> int:
     """Trains the arms side by side, says which was better and by how much, writes a report."""
-    from saln.cli.display import open_reporter, print_facts, print_summary
+    from saln.cli.display import TimeLeft, open_reporter, print_facts, print_summary
     from saln.experiments.run import compare
     from saln.report.label_section import read_doubts
     from saln.report.page import is_current, write_report
     from saln.training.processes import Processes
 
     processes = Processes.from_environment()
-    with open_reporter(silent=not processes.first) as reporter:
+    # Of a run that goes on it is not known here how much of it is done.
+    left = TimeLeft(config.labels, len(config.seeds), config.epochs)
+    with open_reporter(
+        silent=not processes.first, left=None if config.resume else left
+    ) as reporter:
         outcome = compare(config, reporter)
     if not processes.first:
         return 0  # under torchrun the first process writes and says it

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -38,8 +38,31 @@ def _epoch_line(row: EpochRow, epochs: int) -> str:
     return f"{where}  {measured}{row.seconds.spent:.2f} s"
 
 
+class TimeLeft:
+    """How long a comparison will take from here, by what each arm's epochs took so far."""
+
+    def __init__(self, arms: Sequence[str], seeds: int, epochs: int) -> None:
+        self.waiting = dict.fromkeys(arms, seeds * epochs)
+        self.spent: dict[str, list[float]] = {}
+
+    def __call__(self, row: EpochRow) -> str:
+        """Counts an epoch and says what is left; nothing of an arm that is not of the plan."""
+        if row.arm not in self.waiting:
+            return ""
+        self.waiting[row.arm] -= 1
+        self.spent.setdefault(row.arm, []).append(row.seconds.spent + row.seconds.evaluate)
+        means = {arm: sum(each) / len(each) for arm, each in self.spent.items()}
+        # An arm that has not begun is taken to be like the others.
+        usual = sum(means.values()) / len(means)
+        left = sum(count * means.get(arm, usual) for arm, count in self.waiting.items())
+        return f"  about {left:,.0f} s left in all" if left >= 1 else ""
+
+
 class _Plain:
     """One line an event, no control codes: for files, pipes and continuous integration."""
+
+    def __init__(self, left: TimeLeft | None = None) -> None:
+        self.left = left
 
     def note(self, text: str) -> None:
         sys.stderr.write(text + "\n")
@@ -52,7 +75,8 @@ class _Plain:
         pass  # a line for every batch would bury the others
 
     def epoch(self, row: EpochRow, epochs: int) -> None:
-        self.note(_epoch_line(row, epochs))
+        left = "" if self.left is None else self.left(row)
+        self.note(_epoch_line(row, epochs) + left)
 
 
 class _Silent(_Plain):
@@ -65,8 +89,8 @@ class _Silent(_Plain):
 class _Live:
     """A progress bar with images/s and time left; the last epoch's result beside it."""
 
-    def __init__(self, progress: Progress) -> None:
-        self.progress = progress
+    def __init__(self, progress: Progress, left: TimeLeft | None = None) -> None:
+        self.progress, self.left = progress, left
         self.task: TaskID | None = None
 
     def note(self, text: str) -> None:
@@ -85,21 +109,22 @@ class _Live:
             self.progress.update(self.task, advance=examples, speed=f"{speed:,.0f} images/s")
 
     def epoch(self, row: EpochRow, epochs: int) -> None:
+        left = "" if self.left is None else self.left(row)
         if self.task is None:
             return
         if row.evaluated:
             self.measured = f" test {row.test_accuracy:.1%}"
-        result = f"epoch {row.epoch}/{epochs}{self.measured}"
+        result = f"epoch {row.epoch}/{epochs}{self.measured}{left}"
         self.progress.update(self.task, result=result)
         if row.epoch == epochs:  # the bar goes; this line of it stays on the screen
             self.note(_epoch_line(row, epochs))
 
 
 @contextmanager
-def open_reporter(*, silent: bool = False) -> Iterator[Reporter]:
+def open_reporter(*, silent: bool = False, left: TimeLeft | None = None) -> Iterator[Reporter]:
     """Gives a reporter that suits standard error, or one that says nothing."""
     if silent or not sys.stderr.isatty():
-        yield _Silent() if silent else _Plain()
+        yield _Silent() if silent else _Plain(left)
         return
     columns = (
         TextColumn("{task.description}", markup=False),
@@ -110,7 +135,7 @@ def open_reporter(*, silent: bool = False) -> Iterator[Reporter]:
         TextColumn("{task.fields[result]}", markup=False),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        yield _Live(progress)  # it is cleared at the end; the notes stay
+        yield _Live(progress, left)  # it is cleared at the end; the notes stay
 
 
 def open_console() -> Console:

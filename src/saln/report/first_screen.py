@@ -129,7 +129,7 @@ def _suspected(doubts: LabelDoubts | None) -> Tile:
     detail += " look wrong"
     if (checked := _checked(doubts)) is not None:
         right, total = checked
-        detail += f"; of the {total:,} most doubted {right:,} are"
+        detail += f"; of the {total:,} most doubted {right:,} are wrong"
     return Tile(title, f"{doubts.doubted:,}", detail)
 
 
