@@ -91,7 +91,7 @@ def _compare(config: Config) -> int:
     return 1 if outcome.failures else 0
 
 
-COMMAND = Command(
+COMMAND: Command[Config] = Command(
     name="compare",
     settings=CompareFlags,
     run=_compare,
