@@ -43,7 +43,9 @@ def test_overlap_is_within_epochs():
 
 
 def test_what_was_chosen_in_values(chosen):
-    figures = made(SECTIONS[4].parts, run_of(chosen=chosen))
+    figures = made(
+        next(each.parts for each in SECTIONS if each.name == "chosen"), run_of(chosen=chosen)
+    )
     uniform, saln = figures["times_chosen"].curves
     # saln: two never, one once, one twice.
     assert saln == IntervalCurve("saln", (0, 1, 2), *[(0.5, 0.25, 0.25)] * 3)
