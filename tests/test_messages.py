@@ -18,7 +18,7 @@ SOURCE = Path(saln.__file__).parent
 # Of other programs, and whole commands that are to be typed as they stand.
 COMMANDS = (
     r"saln compare --resume --out|saln labels --task regression|--nproc-per-node|ray start --head|"
-    r"--show-toplevel|--verify"
+    r"--show-toplevel|--verify|saln features --dataset"
 )
 # What `saln list` shows beside a name, in the words of the command line.
 TEXTS_OF_OTHERS = {"--download to fetch", "--ink", "--grid", "--paper-of-figures", "--color-"}
