@@ -4,7 +4,7 @@
 together as ``saln compare`` does, but looks at the test images once, after the last epoch:
 on a CPU a look after every epoch would cost several times the training.
 
-    python benchmarks/scratch_training.py results/criteria-scratch.jsonl    a table of the rows
+    python benchmarks/scratch_training.py results/judged-scratch.jsonl      a table of the rows
     python benchmarks/scratch_training.py rows.jsonl --train uniform,coherence,judged,oracle
                                           --device cuda --processes 6       trains, then the table
 

@@ -19,8 +19,6 @@ import argparse
 import contextlib
 import json
 import multiprocessing
-import platform
-import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -32,6 +30,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from evidence_tables.tuned import FINAL, TUNING, study_table
 from gpu_lanes import (
     SHIFT,
     Lane,
@@ -55,8 +54,8 @@ from scratch_plans import (
 from small_network import small_network
 from torch import Tensor
 from torch.nn.functional import one_hot
-from tuned_table import FINAL, TUNING, study_table
 
+from saln.experiments.environment import environment
 from saln.randomness import derive_generator
 from saln.selection import candidates_needed
 
@@ -89,6 +88,8 @@ class ScratchArm(NamedTuple):
     robust: float = 0.0
 
 
+# The smaller shares of soft targets; without a word of shares they are 0.7 and 0.3.
+SOFTER = "+targets(beliefs=0.3,features=0.3)"
 ARMS = {
     "standard": ScratchArm(ALL),
     "standard+targets": ScratchArm(ALL, beliefs=0.7, features=0.3),
@@ -96,23 +97,27 @@ ARMS = {
     "uniform+gce": ScratchArm("uniform", robust=0.7),
     "uniform+smoothing": ScratchArm("uniform", smoothing=0.1),
     "uniform+targets": ScratchArm("uniform", beliefs=0.7, features=0.3),
+    f"uniform{SOFTER}": ScratchArm("uniform", beliefs=0.3, features=0.3),
     CURRICULUM: ScratchArm(CURRICULUM),
-    f"{CURRICULUM}+targets": ScratchArm(CURRICULUM, beliefs=0.7, features=0.3),
-    "uniform+targets(0.3, 0.3)": ScratchArm("uniform", beliefs=0.3, features=0.3),
-    f"{CURRICULUM}(power=4)": ScratchArm(f"{CURRICULUM}(power=4)"),
-    f"{CURRICULUM}(power=4)+targets(0.3, 0.3)": ScratchArm(f"{CURRICULUM}(power=4)", 0.3, 0.3),
+    f"{CURRICULUM}{SOFTER}": ScratchArm(CURRICULUM, beliefs=0.3, features=0.3),
+    f"{CURRICULUM}(power=1)": ScratchArm(f"{CURRICULUM}(power=1)"),
+    f"{CURRICULUM}(power=1)+targets": ScratchArm(f"{CURRICULUM}(power=1)", 0.7, 0.3),
     "coherence": ScratchArm("coherence"),
-    "coherence-4": ScratchArm("coherence(judge=labels, power=4)"),
+    "coherence(judge=labels,power=4)": ScratchArm("coherence(judge=labels,power=4)"),
     "coherence+targets": ScratchArm("coherence", beliefs=0.7, features=0.3),
     "oracle": ScratchArm(ORACLE),
 }
 # Tried on seeds of their own, to see what a hyperparameter does; never in a table of results.
 SEARCH = {
-    f"{CURRICULUM}{values}+targets({beliefs:g}, {features:g})": ScratchArm(
-        f"{CURRICULUM}{values}", beliefs, features
+    f"{CURRICULUM}{values}+targets{shares}": ScratchArm(f"{CURRICULUM}{values}", beliefs, features)
+    for values in (
+        *("(power=1)", "(power=1,strength=2)", "(power=1,strength=0.5)", "(power=2)", ""),
+        "(power=1,pace=2)",
     )
-    for values in ("", "(strength=2)", "(strength=0.5)", "(power=2)", "(power=4)", "(pace=2)")
     for beliefs, features in ((0.7, 0.3), (0.5, 0.3), (0.3, 0.3), (0.5, 0.5), (1, 0))
+    for shares in [
+        "" if (beliefs, features) == (0.7, 0.3) else f"(beliefs={beliefs:g},features={features:g})"
+    ]
 }
 
 
@@ -385,11 +390,6 @@ def train_all(study: Study, path: Path, device: torch.device, lanes: int, proces
         run_lanes(pool, begin, end)
 
 
-def _session(device: torch.device, lanes: int) -> Row:
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
-    return {"torch": torch.__version__, "device": name, "lanes": lanes, "command": sys.argv[1:]}
-
-
 def _numbers(text: str) -> list[float]:
     return [float(part) for part in text.split(",")]
 
@@ -439,7 +439,7 @@ def main() -> None:
             time.perf_counter() + 60 * args.minutes,
         )  # fmt: skip
         with args.rows.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps({"session": _session(device, args.lanes)}) + "\n")
+            stream.write(json.dumps({"environment": environment(device)}) + "\n")
         train_all(study, args.rows, device, args.lanes, args.processes)
     print(study_table(_stored(args.rows)))
 

@@ -18,6 +18,7 @@ from evidence_tables import (
     scale,
     speed,
     study,
+    tuned,
 )
 from evidence_tables.claims import eigenvector_svg
 from evidence_tables.rows import RESULTS
@@ -33,6 +34,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     **methods.TABLES,
     **label_finding.TABLES,
     **label_review.TABLES,
+    **tuned.TABLES,
 }
 
 # Pictures by their file, made of rows too; None while there are none.

@@ -1,4 +1,4 @@
-"""Tables of `criteria.py`: probes, from random weights, a step's cost."""
+"""Tables of `criteria.py`: probes, and a step's cost."""
 
 from __future__ import annotations
 
@@ -77,16 +77,6 @@ def probe(results: Path) -> str:
     return markdown(PROBE_COLUMNS, _probe_lines(read_rows(results, "criteria-probe")), left=3)
 
 
-def probe_short(results: Path) -> str:
-    """The probes on clean labels and with 40% of them replaced at random."""
-    rows = [
-        row
-        for row in read_rows(results, "criteria-probe")
-        if row["noise"] == "clean" or (row["noise"] == "symmetric" and row["asked_rate"] == 0.4)
-    ]
-    return markdown(PROBE_COLUMNS, _probe_lines(rows), left=3)
-
-
 def probe_ratios(results: Path) -> str:
     """Linear probes that keep more or less than a fifth."""
     lines = []
@@ -95,42 +85,6 @@ def probe_ratios(results: Path) -> str:
     ).items():
         lines += [[f"{ratio:g}", *line] for line in _probe_lines(group)]
     return markdown(("f", *PROBE_COLUMNS), lines, left=4)
-
-
-def scratch(results: Path) -> str:
-    """ResNet-18 from random weights."""
-    rows = read_rows(results, "criteria-scratch")
-    lines = []
-    for (_, rate), group in grouped(rows, "noise", "asked_rate").items():
-        arms = {name: found for (name,), found in grouped(group, "selector").items()}
-        for name, found in arms.items():
-            against = (
-                NOTHING
-                if name == "uniform"
-                else versus(paired(found, arms["uniform"], "test_accuracy"))
-            )
-            lines.append(
-                [
-                    f"{100 * rate:.0f}% wrong" if rate else "clean",
-                    f"`{name}`",
-                    ", ".join(str(row["seed"]) for row in found),
-                    percent([row["test_accuracy"] for row in found]),
-                    against,
-                    wrong_kept(found, rate),
-                ]
-            )
-    columns = ("labels", "selector", "seeds", "test accuracy (%)")
-    return markdown((*columns, *PROBE_COLUMNS[-2:]), lines, left=3)
-
-
-def scratch_seeds(results: Path) -> str:
-    """By how much each seed gains from random weights, in a sentence."""
-    rows = [row for row in read_rows(results, "criteria-scratch") if row["asked_rate"]]
-    arms = {name: found for (name,), found in grouped(rows, "selector").items()}
-    pair = paired(arms["coherence"], arms["uniform"], "test_accuracy")
-    gains = [100 * (a - b) for a, b in zip(pair.values, pair.baseline, strict=True)]
-    shown = ", ".join(f"{gain:.1f}" for gain in sorted(gains))
-    return f"On wrong labels, `coherence` less `uniform` is {shown} points in the seeds."
 
 
 def spectral(results: Path) -> str:
@@ -189,10 +143,7 @@ def cost(results: Path) -> str:
 
 TABLES = {
     "probe": probe,
-    "probe-short": probe_short,
     "probe-ratios": probe_ratios,
-    "scratch": scratch,
-    "scratch-seeds": scratch_seeds,
     "spectral": spectral,
     "cost": cost,
 }

@@ -178,13 +178,8 @@ def _headline_runs(results: Path) -> list[Run]:
     ]
 
 
-def headline(results: Path) -> str:
-    """The runs of the headline, with all columns."""
-    return "\n\n".join(map(_part, _headline_runs(results))) or NONE_YET
-
-
 def one_look(results: Path) -> str:
-    """The same as one small table, for a reader who has a minute."""
+    """One small table, for a reader who has a minute."""
     lines = []
     for about, seeds, compared in _headline_runs(results):
         for arm, entry in compared.items():
@@ -212,16 +207,13 @@ def conditions(results: Path) -> str:
     return "\n\n".join(map(_part, study_runs(results))) or NONE_YET
 
 
-def _paper_setting(
-    results: Path, ratios: tuple[float, ...], leave_out: frozenset[str] = frozenset()
-) -> str:
-    """A table a data set, one line an arm and condition."""
+def paper_setting(results: Path) -> str:
+    """Every condition in the paper's setting: a table a data set, one line an arm and condition."""
     parts = []
     runs = study_runs(results, PAPER_SETTING)
     datasets = dict.fromkeys(DATASETS.get(about["dataset"], "") for about, _, _ in runs)
     for dataset in datasets:
         own = [run for run in runs if DATASETS.get(run[0]["dataset"], "") == dataset]
-        own = [run for run in own if run[0]["filter_ratio"] in ratios]
         own.sort(key=lambda run: (run[0]["label_noise"], run[0]["filter_ratio"]))
         lines = [
             _paper_line(about, arm, seeds, compared)
@@ -231,17 +223,10 @@ def _paper_setting(
         ]
         columns = (
             *("labels", "f", "arm", "test accuracy (%)", "in its best epoch (%)"),
-            *(
-                "against uniform (points)",
-                "at equal seconds",
-                "against standard (points)",
-                "seconds",
-            ),
-            *(STANDARD_REACHED, "wrong labels kept (%)"),
+            *("against uniform (points)", "at equal seconds", "against standard (points)"),
+            *("seconds", STANDARD_REACHED, "wrong labels kept (%)"),
         )
-        shown = [number for number, column in enumerate(columns) if column not in leave_out]
-        cut = [[line[number] for number in shown] for line in lines]
-        text = markdown([columns[number] for number in shown], cut, 3 if 1 in shown else 2)
+        text = markdown(columns, lines, 3)
         parts += [f"**{dataset}**: {_settings(own[0][0], kept=False)}", text]
     return "\n\n".join(parts) or NONE_YET
 
@@ -274,21 +259,8 @@ def _share_of_standard(compared: Row, standard: list[Row]) -> str:
     return percent(_shares(found["per_seed"], standard), 0)
 
 
-def paper_setting(results: Path) -> str:
-    """Every condition in the paper's setting."""
-    return _paper_setting(results, (0.5, 0.8, 0.9))
-
-
-def paper_setting_short(results: Path) -> str:
-    """Those at the paper's filter ratio, with fewer columns."""
-    longer = ("f", "in its best epoch (%)", "at equal seconds", STANDARD_REACHED)
-    return _paper_setting(results, (0.8,), frozenset(longer))
-
-
 TABLES = {
     "study-one-look": one_look,
-    "study-headline": headline,
     "study": conditions,
     "paper-setting": paper_setting,
-    "paper-setting-short": paper_setting_short,
 }

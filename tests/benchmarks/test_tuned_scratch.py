@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import tuned_scratch
+from evidence_tables.tuned import study_table
 from gpu_lanes import (
     CODES,
     SHIFT,
@@ -24,7 +25,6 @@ from PIL import Image
 from scratch_plans import Noise, Setup, make_plans, write_images
 from small_network import small_network
 from tuned_scratch import ScratchArm, Study, one_cycle, targets_of
-from tuned_table import study_table
 
 N, CLASSES = 640, 10
 
@@ -185,7 +185,7 @@ def test_a_study_tunes_tests_and_resumes(setup, tmp_path):
         tuple(row[n] for n in same) for row in rows[-5:]
     )
     table = study_table(rows)
-    assert "| symmetric 0.4 | oracle | 4 |" in table
+    assert "| random, 40% | `oracle` | 4 |" in table
     assert len(table.splitlines()) == 2 + 9
 
 

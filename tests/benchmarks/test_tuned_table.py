@@ -1,0 +1,110 @@
+"""The tuned study's tables, of rows by hand and of the stored ones."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import numpy as np
+import pytest
+from evidence_tables import RESULTS, TABLES
+from evidence_tables.tuned import RULE, study_table
+from scipy import stats
+
+
+def row(arm, seed, accuracy, selector="uniform", beliefs=0.0, features=0.0, **more):
+    return {
+        "stage": "final", "noise": "symmetric", "asked_rate": 0.4, "seed": seed, "arm": arm,
+        "selector": selector, "beliefs": beliefs, "features": features, "smoothing": 0.0,
+        "robust": 0.0, "learning_rate": 0.1, "steps": 10, "test_accuracy": accuracy,
+        "wrong_label_share_kept": 0.25,
+    } | more  # fmt: skip
+
+
+def cells(table, arm):
+    (line,) = (line for line in table.splitlines() if f"| `{arm}` |" in line)
+    return [cell.strip() for cell in line.split("|")[1:-1]]
+
+
+def test_the_control_has_the_same_shares_of_targets_whatever_it_is_called():
+    """Of two uniform arms with targets, the one with other shares is no control."""
+    rows = []
+    for seed, noise in enumerate((0.0, 0.01, -0.01)):
+        rows += [
+            row("uniform", seed, 0.5 + noise),
+            row("uniform+targets", seed, 0.6 + noise, beliefs=0.7, features=0.3),
+            row("uniform+other", seed, 0.65 + noise, beliefs=0.3, features=0.3),
+            row("chosen+other", seed, 0.7 + noise, "chosen", beliefs=0.3, features=0.3),
+            row("alone+targets(1)", seed, 0.7 + noise, "chosen", beliefs=1.0),
+        ]
+    table = study_table(rows)
+    assert cells(table, "chosen+other")[5:7] == ["+20.0 ± 0.0 (better)", "+5.0 ± 0.0 (better)"]
+    assert cells(table, "uniform+other")[5:7] == ["+15.0 ± 0.0 (better)", "–"]
+    assert cells(table, "alone+targets(1)")[6] == "–"  # nobody draws at random on these
+    assert cells(table, "uniform")[5:] == ["–", "–", "25.0"]
+
+
+@pytest.mark.parametrize(("rate", "shown"), [(0.2, "0.2"), (0.4, "0.4 (edge)")])
+def test_a_learning_rate_at_the_edge_of_those_tried_is_marked(rate, shown):
+    trials = [
+        row("uniform", 100, 0, stage="tuning", learning_rate=tried) for tried in (0.1, 0.2, 0.4)
+    ]
+    table = study_table([*trials, row("uniform", 0, 0.5, learning_rate=rate)])
+    assert cells(table, "uniform")[3] == shown
+
+
+def stored():
+    lines = (RESULTS / "tuned-scratch.jsonl").read_text().splitlines()
+    return [found for found in map(json.loads, lines) if "stage" in found]
+
+
+def test_the_rates_are_those_that_validation_chose():
+    """Every tested row has the best rate of its trials, which were on seeds of their own."""
+    rows = stored()
+    trials = [found for found in rows if found["stage"] == "tuning"]
+    assert {found["seed"] for found in trials} == {100}
+    for final in (found for found in rows if found["stage"] == "final"):
+        assert final["seed"] in range(5)
+        tried = {
+            found["learning_rate"]: found["validation_accuracy"]
+            for found in trials
+            if (found["arm"], found["noise"]) == (final["arm"], final["noise"])
+        }
+        assert len(tried) == 5
+        assert final["learning_rate"] == max(tried, key=tried.get)
+
+
+def test_the_stored_arms_are_those_of_the_study():
+    import tuned_scratch
+
+    for found in stored():
+        assert tuned_scratch.ARMS[found["arm"]]._asdict() == {
+            name: found[name] for name in tuned_scratch.ScratchArm._fields
+        }
+
+
+def test_the_rule_is_compared_seed_by_seed():
+    accuracies = {
+        arm: np.array([
+            100 * found["test_accuracy"]
+            for found in sorted(stored(), key=lambda found: found["seed"])
+            if (found["stage"], found["noise"], found["arm"]) == ("final", "pair-flips", arm)
+        ])
+        for arm in (RULE, "standard", "uniform+gce", "uniform+smoothing")
+    }  # fmt: skip
+    gains = accuracies[RULE] - accuracies["standard"]
+    half = stats.t.interval(0.95, 4, 0, stats.sem(gains))[1]
+    (line,) = re.findall(r".*five times the steps \|.*", TABLES["tuned-rule"](RESULTS))
+    assert line.split(" | ")[3] == f"{gains.mean():+.1f} ± {half:.1f} (better) |"
+    best = max(accuracies["uniform+gce"].mean(), accuracies["uniform+smoothing"].mean())
+    (line,) = re.findall(r".*robust loss.*", TABLES["tuned-short"](RESULTS))
+    assert line.split(" | ")[3].startswith(f"{best:.1f} ± ")
+
+
+def test_the_search_names_the_best_mean_first():
+    lines = TABLES["tuned-search"](RESULTS).splitlines()
+    assert lines[0] == "| arm | clean | random | mean |"
+    means = [float(line.split(" | ")[3].rstrip(" |")) for line in lines[2:]]
+    assert len(means) == 30
+    assert means == sorted(means, reverse=True)
+    assert f"`{RULE}`" in lines[2]
