@@ -167,41 +167,6 @@ def _part(run: Run) -> str:
     return "\n\n".join([*parts, "\n".join(sentences)] if sentences else parts)
 
 
-def _headline_runs(results: Path) -> list[Run]:
-    """Pets with 40% wrong labels at f = 0.8."""
-    return [
-        run
-        for run in study_runs(results)
-        if run[0]["dataset"] == "oxford-pet"
-        and run[0]["label_noise"] == 0.4
-        and condition(run[0]).endswith("f = 0.8")
-    ]
-
-
-def one_look(results: Path) -> str:
-    """One small table, for a reader who has a minute."""
-    lines = []
-    for about, seeds, compared in _headline_runs(results):
-        for arm, entry in compared.items():
-            if "error" not in entry:
-                spent = mean_interval([row["seconds"]["spent"] for row in seeds[arm]])
-                lines.append(
-                    [
-                        f"`{arm}`",
-                        percent([row["test_accuracy"] for row in seeds[arm]]),
-                        _difference(entry["versus_uniform"]),
-                        _difference(entry["versus_standard"]),
-                        interval_text(spent.mean, spent.ci95, 0),
-                        wrong_kept(seeds[arm], about["label_noise"]),
-                    ]
-                )
-    columns = (
-        *("arm", "test accuracy (%)", "against uniform (points)", "against standard (points)"),
-        *("seconds", "wrong labels kept (%)"),
-    )
-    return markdown(columns, lines) if lines else NONE_YET
-
-
 def conditions(results: Path) -> str:
     """Every stored run."""
     return "\n\n".join(map(_part, study_runs(results))) or NONE_YET
@@ -260,7 +225,6 @@ def _share_of_standard(compared: Row, standard: list[Row]) -> str:
 
 
 TABLES = {
-    "study-one-look": one_look,
     "study": conditions,
     "paper-setting": paper_setting,
 }

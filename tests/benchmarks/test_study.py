@@ -93,7 +93,6 @@ def test_the_time_to_an_accuracy_can_be_had_from_the_curves(rows):
 
 def test_the_tables_are_made_of_whatever_is_stored(rows, finished, tmp_path):
     assert "No rows" in TABLES["study"](tmp_path)
-    assert "No rows" in TABLES["study-one-look"](tmp_path)
     text = TABLES["study"](finished.parent)
     assert "40% wrong labels, f = 0.8**: small-cnn at 16 px, 3 epochs" in text
     (line,) = (line for line in text.splitlines() if line.startswith("| `coherence`"))
@@ -118,15 +117,10 @@ def test_the_tables_are_made_of_whatever_is_stored(rows, finished, tmp_path):
     assert f"({points:+.1f} ± " in reading
     assert "JEST takes" in reading
     assert TABLES["paper-found"](finished.parent).count("digits, 40% wrong labels, f = 0.8") == 3
-    # The look at one run is at that of pets alone.
-    assert "No rows" in TABLES["study-one-look"](finished.parent)
     pets = [rows[0], {**rows[1], "dataset": "oxford-pet"}, *rows[2:]]
-    (tmp_path / "study-pets.jsonl").write_text("\n".join(map(json.dumps, pets)))
-    assert f"| `coherence` | {np.mean(values):.1f} ± " in TABLES["study-one-look"](tmp_path)
     pets[1]["settings"] |= {"filter_ratio_end": 0.9, "full_first_epochs": 1}
     (tmp_path / "study-pets.jsonl").write_text("\n".join(map(json.dumps, pets)))
     assert "f = 0.8 to 0.9, 1 epochs with everything" in TABLES["study"](tmp_path)
-    assert "No rows" in TABLES["study-one-look"](tmp_path)
 
 
 def test_an_unfinished_run_and_runs_of_one_name_are_refused(finished, tmp_path, capsys):
