@@ -83,7 +83,7 @@ def test_every_arm_makes_the_steps_of_the_schedule(config):
         assert rows[-1]["examples_backward"] == 8 * done[-1]
         scored = rows[-1]["examples_forward"] - rows[-1]["examples_backward"]
         # Where nothing is dropped nothing is scored.
-        needs = arm in ("jest", "rho-loss", "top-loss")
+        needs = arm in ("jest", "rho-loss", "top-loss", "small-loss", "divbs")
         assert scored == (6 * 40 + 10 * 23 + 15 * 16 if needs else 0)
     assert config.filter_schedule().steps(EXAMPLES, 8) == sum(per_epoch)
     assert reporter.advanced == reporter.total

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import pickle
 import warnings
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,9 @@ import saln
 from saln.loading.filter_schedule import FilterSchedule
 from saln.loading.selected_batches import SelectedBatches
 from saln.loading.selected_stream import SelectedStream
+from saln.selection import BalancedCurriculum
+from saln.selection.curriculum import Curriculum
+from saln.selection.registry import SELECTORS as ALL_SELECTORS
 
 N, SIZE, SEED = 60, 4, 5
 ROWS = np.random.default_rng(2).standard_normal((N, 5)).astype(np.float32)
@@ -27,7 +30,14 @@ KEYS = [f"k{row:03}" for row in range(N)]
 EPOCHS = 3
 # 7, 5 and 3 steps, or 7 in each: odd, so that workers end out of step.
 SCHEDULE = FilterSchedule(0.5, 0.75, epochs=EPOCHS)
-SELECTORS = {"saln": saln.SALN, "infobatch": saln.InfoBatch, "uniform": saln.Uniform}
+# What is closer to a corner than to others; every seventh label is wrong.
+LABELS = (ROWS[:, :3].argmax(axis=1) + (np.arange(N) % 7 == 0)) % 3
+TEACHER = saln.features_as_teacher(ROWS, LABELS)
+SELECTORS = {
+    **{name: kind for name, kind in ALL_SELECTORS.items() if kind.chooses_before_loading()},
+    "balanced-curriculum": partial(BalancedCurriculum, epochs=EPOCHS),
+    "curriculum": partial(Curriculum, 3.0, epochs=EPOCHS),
+}
 
 
 class Positions(Dataset):
@@ -62,7 +72,13 @@ class Own:
 
     def make(self, selector, ratio):
         return SelectedBatches(
-            ROWS, selector=SELECTORS[selector](), batch_size=SIZE, filter_ratio=ratio, seed=SEED
+            ROWS,
+            labels=LABELS,
+            teacher=TEACHER,
+            selector=SELECTORS[selector](),
+            batch_size=SIZE,
+            filter_ratio=ratio,
+            seed=SEED,
         )
 
     def begin(self):
@@ -144,6 +160,8 @@ class Stream(Own):
         return SelectedStream(
             Keyed(),
             features=ROWS,
+            labels=LABELS,
+            teacher=TEACHER,
             keys=KEYS,
             selector=SELECTORS[selector](),
             batch_size=SIZE,
@@ -256,7 +274,7 @@ def ended(make, *, asked, again):
     return left, [run.epoch(number) for number in range(1, EPOCHS)]
 
 
-def cell(name, workers, what):
+def cell(name, workers, what, selector="uniform"):
     """One cell of the table: what a front end gives; see ``WANTED``."""
     front, options = (
         FRONTS[name],
@@ -264,7 +282,7 @@ def cell(name, workers, what):
     )
 
     def make(**changes):
-        return front(**options, **changes)
+        return front(selector, **options, **changes)
 
     if what == "resume":
         return resumed(make, 1, [3])
@@ -281,9 +299,9 @@ def cell(name, workers, what):
     raise AssertionError(what)
 
 
-def wanted(stream, what):
+def wanted(stream, what, selector="uniform"):
     """The same from one process that was not stopped."""
-    plain, scheduled = whole(stream), whole(stream, ratio=SCHEDULE)
+    plain, scheduled = whole(stream, selector), whole(stream, selector, SCHEDULE)
     return {
         "resume": (plain[1], plain[2:]),
         "second resume": (plain[1], plain[2:]),

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from saln.errors import SalnError
+from saln.labels.teacher import features_as_teacher
 from saln.loading.learner_selected import LearnerSelected
 from saln.loading.selected_batches import SelectedBatches
 from saln.randomness import derive_generator, seeded_globally
@@ -71,7 +72,14 @@ def examples():
     return torch.utils.data.TensorDataset(rows, torch.arange(43) % 3, torch.arange(43))
 
 
-def learner_selected(selector, rank, world_size, loader=None, learner=None):
+def examples_teacher():
+    """Of features that say what the labels are, but of a few."""
+    rows, labels, _ = examples().tensors
+    near = rows[:, :3] + 2 * torch.nn.functional.one_hot(labels, 3)
+    return near, features_as_teacher(near, labels)
+
+
+def learner_selected(selector, rank, world_size, loader=None, learner=None, **options):
     if loader is None:
         # 21 and 22 candidates: no number of ranks divides both.
         loader = torch.utils.data.DataLoader(examples(), batch_size=22, generator=torch.Generator())
@@ -85,15 +93,22 @@ def learner_selected(selector, rank, world_size, loader=None, learner=None):
         seed=4,
         rank=rank,
         world_size=world_size,
+        **options,
     )
+
+
+# Those that the learner tells, and what was stored, beside a learner or without.
+ASKED = ("uniform", "jest", "top-loss", "small-loss", "divbs", "balanced-curriculum", "herding")
 
 
 def kept_globally(rank, world_size):
     """The global batches that each selector keeps."""
     seen = {}
-    for name in ("uniform", "jest", "top-loss"):
+    features, teacher = examples_teacher()
+    known = {"features": features, "teacher": teacher}
+    for name in ASKED:
         batches = []
-        for kept in learner_selected(SELECTORS[name](), rank, world_size):
+        for kept in learner_selected(SELECTORS[name](), rank, world_size, **known):
             assert torch.equal(kept.batch[2], kept.indices)
             parts = [kept.indices]
             if world_size > 1:

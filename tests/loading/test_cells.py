@@ -8,11 +8,13 @@ from __future__ import annotations
 import itertools
 import pickle
 import threading
+import warnings
 
 import numpy as np
 import pytest
 from helpers.loading_processes import (
     FRONTS,
+    SELECTORS,
     WHATS,
     WORKERS,
     Loader,
@@ -33,6 +35,13 @@ CELLS = [
     for workers in (WORKERS if "Loader" in name else ["0"])
     for what in WHATS
 ]
+# Chosen by a teacher, and by how far the training is, which a worker's copy has to know.
+CURRICULA = [
+    (name, workers, what, "balanced-curriculum")
+    for name, workers, what in CELLS
+    if workers != "2" and what != "second resume"
+]
+REMEMBER = ("infobatch", "remembered-loss", "reducible")
 
 
 def same(given, expected):
@@ -48,9 +57,12 @@ def share(batches, rank, world_size):
     return type(batches)(share(one, rank, world_size) for one in batches)
 
 
-@pytest.mark.parametrize(("name", "workers", "what"), CELLS)
-def test_one_rank(name, workers, what):
-    same(cell(name, workers, what), wanted(name.startswith("stream"), what))
+@pytest.mark.parametrize(
+    ("name", "workers", "what", "selector"), [*((*one, "uniform") for one in CELLS), *CURRICULA]
+)
+def test_one_rank(name, workers, what, selector):
+    expected = wanted(name.startswith("stream"), what, selector)
+    same(cell(name, workers, what, selector), expected)
 
 
 def test_two_ranks(warm, tmp_path):
@@ -58,7 +70,9 @@ def test_two_ranks(warm, tmp_path):
 
     One start of them serves all cells; their workers persist.
     """
-    cells = [one for one in CELLS if one[1] != "2"]
+    cells = [(*one, "uniform") for one in CELLS if one[1] != "2"] + CURRICULA
+    cells += [("own loop", "0", "epochs", name) for name in SELECTORS]
+    cells += [("stream", "0", "resume", name) for name in REMEMBER]
     warm.call_together(cells_of_a_rank, [(rank, 2, tmp_path, cells) for rank in (0, 1)], tmp_path)
     alone = Own("infobatch")
     alone.epoch(0)
@@ -67,9 +81,10 @@ def test_two_ranks(warm, tmp_path):
         given = pickle.loads((tmp_path / f"rank-{rank}").read_bytes())
         # Each told its own losses; each knows those of both.
         np.testing.assert_array_equal(given.pop(), told)
-        for (name, workers, what), one in zip(cells, given, strict=True):
-            expected = share(wanted(name.startswith("stream"), what), rank, 2)
-            same((name, workers, what, one), (name, workers, what, expected))
+        for (name, *about), one in zip(cells, given, strict=True):
+            _, what, selector = about
+            expected = share(wanted(name.startswith("stream"), what, selector), rank, 2)
+            same((name, *about, one), (name, *about, expected))
 
 
 def test_the_reference_is_no_trivial_one():
@@ -77,19 +92,26 @@ def test_the_reference_is_no_trivial_one():
         epochs = whole(stream)
         assert [len(epoch) for epoch in epochs] == [7, 7, 7]
         assert epochs[0] != epochs[1] != epochs[2]
+    # Each of which chooses by a rule of its own.
+    assert len({str(whole(False, name)) for name in SELECTORS}) == len(SELECTORS)
 
 
+@pytest.mark.parametrize("selector", REMEMBER)
 @pytest.mark.parametrize("name", ["own loop", "DataLoader", "stream"])
-def test_what_a_selector_remembers_is_gone_on_with(name):
-    """InfoBatch chooses by the losses that it was told, from the next epoch on."""
+def test_what_a_selector_remembers_is_gone_on_with(name, selector):
+    """These choose by the losses that they were told, from the next epoch on."""
     front = FRONTS[name]
 
     def make():
-        return front("infobatch")
+        return front(selector)
 
     run = make()
     expected = [run.epoch(number) for number in range(3)]
-    assert expected[2] != whole(name == "stream")[2]
+    silent = front(selector)
+    silent.chosen.observe = lambda indices, losses: None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert expected[2] != [silent.epoch(number) for number in range(3)][2]
     same(resumed(make, 1, [2, 5]), (expected[1], expected[2:]))
 
 

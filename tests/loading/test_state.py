@@ -20,6 +20,9 @@ from saln.errors import InputError
 from saln.loading.filter_schedule import FilterSchedule
 from saln.loading.selected_batches import SelectedBatches
 from saln.selection import RS2, SALN, BalancedCurriculum, InfoBatch, Uniform
+from saln.selection.herding import Herding
+from saln.selection.reducible import Reducible
+from saln.selection.remembered_loss import RememberedLoss
 
 EPOCHS = 3
 SELECTORS = {
@@ -28,6 +31,9 @@ SELECTORS = {
     "rs2": RS2,
     "infobatch": InfoBatch,
     "balanced-curriculum": lambda: BalancedCurriculum(epochs=EPOCHS),
+    "remembered-loss": lambda: RememberedLoss(beta=1.0, pool=0.5, balance=0.5),
+    "reducible": lambda: Reducible(balance=0.5),
+    "herding": lambda: Herding(balance=True),
 }
 LABELS = np.arange(90) % 3
 CLEAR = np.eye(3)[LABELS] + np.random.Generator(np.random.PCG64(2)).normal(0, 0.3, (90, 3))

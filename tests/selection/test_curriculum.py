@@ -66,14 +66,12 @@ def test_nobody_is_preferred_where_the_length_of_the_run_is_unknown(options):
     assert not selector(candidates(), 2, generator=derive_generator(0)).scores.any()
 
 
-def test_a_run_says_how_long_it_is_and_a_state_where_it_was():
+def test_a_run_says_how_long_it_is():
     selector = Curriculum.for_run(epochs=8)
     selector.begin_epoch(8)
-    other = Curriculum.for_run(epochs=8)
-    other.load_state_dict(selector.state_dict())
-    assert other.state_dict() == {"epoch": 8}
-    for each in (selector, other):
-        assert each(candidates(), 5, generator=derive_generator(0)).scores[4] == 3 * 0.875
+    assert selector(candidates(), 5, generator=derive_generator(0)).scores[4] == 3 * 0.875
+    # Where it is follows from the epoch alone: copies in workers may choose, too.
+    assert selector.state_dict() == {}
 
 
 def test_classes_are_balanced_on_request():

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -80,15 +79,8 @@ class Curriculum(Selector):
 
     def begin_epoch(self, epoch: int) -> None:
         """Takes note of how far the training is."""
+        # No state to save: every iteration begins with this, in workers and after a resume, too.
         self._training.epoch = epoch
-
-    def state_dict(self) -> dict[str, Any]:
-        """The epoch."""
-        return self._training.state_dict()
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Takes the epoch back."""
-        self._training.load_state_dict(state)
 
     def choose(self, candidates: Candidates, k: int, generator: torch.Generator) -> Selection:
         """Draws by Gumbel-top-k, inside of each class where classes are balanced."""

@@ -83,16 +83,3 @@ class TrainingShare:
         if self.epochs is None or self.epoch is None:
             return 0.5
         return min(max((self.epoch - 0.5) / self.epochs, 0.0), 1.0)
-
-    def state_dict(self) -> dict[str, Any]:
-        """The epoch."""
-        return {"epoch": -1 if self.epoch is None else self.epoch}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes on from a saved state; InputError where it is of another kind."""
-        if set(state) != {"epoch"}:
-            raise InputError(
-                f"the selector's state holds {', '.join(sorted(state)) or 'nothing'}, expected "
-                "epoch; it was saved by another selector"
-            )
-        self.epoch = None if state["epoch"] < 0 else int(state["epoch"])
