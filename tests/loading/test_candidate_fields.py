@@ -22,6 +22,7 @@ from saln.loading import mmap_rows
 from saln.loading.candidate_fields import CandidateFields
 from saln.randomness import derive_generator
 from saln.selection.neighbor_beliefs import store_beliefs
+from saln.selection.registry import read_selector
 
 N, WIDTH, K, CANDIDATES, SEED = 60, 5, 4, 8, 3
 # Eighths: float16 and bfloat16 hold them exactly, so every kind means the same numbers.
@@ -163,6 +164,22 @@ def test_nobody_names_rows_that_a_store_skipped(owner, selector, tmp_path):
     readable = PICTURES - len(BROKEN)
     # The loader of a learner gives whole batches, of which what is skipped is left out.
     assert len(chosen) == (PICTURES if owner == "learner" else readable) // CANDIDATES
+    assert not set(BROKEN) & {row for batch in chosen for row in batch}
+
+
+@pytest.mark.parametrize("owner", ["batches", "stream", "learner"])
+@pytest.mark.parametrize(
+    "selector", ["balanced-curriculum", "curriculum", "reducible", "herding(balance=true)"]
+)
+def test_nobody_names_what_a_teacher_had_no_features_of(owner, selector, tmp_path):
+    """The rows that are chosen by now are other ones, all of which were read."""
+    given = np.arange(PICTURES) % 3
+    store = extract(tmp_path, broken_pictures(), unreadable="skip")
+    teacher = saln.features_as_teacher(store, given)
+    assert sorted(BROKEN) == (teacher.believed < 0).nonzero()[:, 0].tolist()
+    rows = np.random.default_rng(0).standard_normal((PICTURES, 3))
+    chosen = OWNERS[owner](rows, read_selector(selector), tmp_path, n=PICTURES, teacher=teacher)
+    assert chosen
     assert not set(BROKEN) & {row for batch in chosen for row in batch}
 
 

@@ -105,7 +105,8 @@ class CandidateFields:
 
     Attributes:
         rows: Name of a field -> its rows.
-        skipped: int64, (s,): rows of the store that hold nothing, as they could not be read.
+        skipped: int64, (s,): rows of the store that hold nothing, as they could not be read, and
+            those that a teacher who is asked had no features of.
         readable: int64, (m,): the others, in order; None where that is all of them.
 
     Raises:
@@ -181,10 +182,8 @@ class CandidateFields:
             # Rows of a store are finite, but for those that it names as skipped.
             if store is None or name != "features":
                 _check_finite(name, self.rows[name])
-        skipped = () if store is None else store.skipped
-        self.skipped = torch.tensor([entry.row for entry in skipped], dtype=torch.int64)
-        readable = None if store is None else store.readable
-        self.readable = None if readable is None else torch.from_numpy(readable)
+        believed = by_name.get("believed") if requires & TAUGHT else None
+        self.skipped, self.readable = _left_out(store, believed, self._length)
 
     def __len__(self) -> int:
         """N; 0 where nothing says it."""
@@ -241,6 +240,21 @@ def as_rows(features: Any) -> npt.NDArray[Any] | Any:
             "an example"
         )
     return features
+
+
+def _left_out(
+    store: FeatureStore | None, believed: Tensor | None, length: int | None
+) -> tuple[Tensor, Tensor | None]:
+    """What is never a candidate, and what is: int64, in order; None where that is all."""
+    rows = {entry.row for entry in (() if store is None else store.skipped)}
+    if believed is not None:  # -1: the teacher was made without features of it, and knows nothing
+        rows |= set((believed < 0).nonzero()[:, 0].tolist())
+    skipped = torch.tensor(sorted(rows), dtype=torch.int64)
+    if not rows or length is None:
+        return skipped, None
+    kept = torch.ones(length, dtype=torch.bool)
+    kept[skipped] = False
+    return skipped, kept.nonzero()[:, 0]
 
 
 def _taught(teacher: Any, features: Any, labels: Any) -> dict[str, Tensor]:
