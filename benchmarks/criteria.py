@@ -49,6 +49,7 @@ LEARNING_RATES = {"cifar10": 0.01, "pets": 0.005}
 MOMENTUM = 0.9
 REFERENCE_SHARE = 0.1
 DEFAULT_SELECTORS = "standard,uniform,saln,coherence,coherence-batch"
+COST_SELECTORS = "coherence,coherence-batch,saln,balanced-curriculum"
 DEFAULT_NOISES = "clean,symmetric:0.2,symmetric:0.4,pair-flips:0.2,pair-flips:0.4,weak-model"
 KEY = (
     *("question", "dataset", "noise", "selector"),
@@ -400,7 +401,9 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=default_cache())
     parser.add_argument("--datasets", default=",".join(DATASETS))
     parser.add_argument(
-        "--selectors", help=f"default {DEFAULT_SELECTORS}; of --scratch uniform,coherence"
+        "--selectors",
+        help=f"default {DEFAULT_SELECTORS}; of --scratch uniform,coherence; of --cost "
+        f"{COST_SELECTORS}",
     )
     parser.add_argument(
         "--noises", help=f"default {DEFAULT_NOISES}; of --scratch symmetric:0.4,clean"
@@ -414,8 +417,8 @@ def main() -> None:
     args = parser.parse_args()
     from_scratch = args.run is scratch
     args.datasets = args.datasets.split(",")
-    names = args.selectors or ("uniform,coherence" if from_scratch else DEFAULT_SELECTORS)
-    args.selectors = names.split(",")
+    usual = {scratch: "uniform,coherence", cost: COST_SELECTORS}.get(args.run, DEFAULT_SELECTORS)
+    args.selectors = (args.selectors or usual).split(",")
     for name in args.selectors:
         if name != "standard" and name not in SELECTORS and name not in VARIANTS:
             allowed = ", ".join(("standard", *SELECTORS, *VARIANTS))
