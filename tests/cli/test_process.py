@@ -75,8 +75,11 @@ def test_what_is_to_be_ignored_is_ignored():
     assert (status, said) == (143, "\nsaln: stopped by SIGTERM\n")
 
 
-def test_signals_streams_and_warnings_are_given_back(monkeypatch):
+def test_signals_streams_and_warnings_are_given_back(monkeypatch, request):
     numbers = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+    # Another test's library may have left a handler of its own, which the command would keep.
+    others = [signal.signal(number, signal.SIG_DFL) for number in numbers[:2]]
+    request.addfinalizer(lambda: [*map(signal.signal, numbers, others)])
     before = [signal.getsignal(number) for number in numbers]
     streams, show = (sys.stdout, sys.stderr), warnings.showwarning
     inside = []

@@ -68,7 +68,7 @@ def test_what_an_arm_requires_hangs_on_its_hyperparameters():
     assert STANDARD.requires == frozenset()
     assert {name for name, arm in known_arms().items() if arm.needs_features} == {
         "saln", "k-center", "facility-location", "coherence", "coherence-batch",
-        "balanced-curriculum", "curriculum", "reducible", "herding", "cleanlab-pruned",
+        "balanced-curriculum", "curriculum", "reducible", "herding", "cleanlab-pruned", "divbs",
     }  # fmt: skip
 
 

@@ -26,5 +26,7 @@ def greedy(
             for i in range(len(features))
             if i not in kept and sum(classes[j] == classes[i] for j in kept) < room[classes[i]]
         ]
-        kept.append(min(allowed, key=lambda i: away(features, target, [*kept, i])))
+        far = {i: away(features, target, [*kept, i]) ** 2 for i in allowed}
+        # Of equal ones the first: two rows are as far from their own mean, but for rounding.
+        kept.append(next(i for i in allowed if far[i] <= min(far.values()) + 1e-12))
     return kept

@@ -38,7 +38,7 @@ def assert_alike(several, one, *, examples, rel=3e-3):
 
 DIGITS = (
     "--limit", "300", "--epochs", "2", "--reference-epochs", "2", "--batch-size", "8",
-    "--learning-rate", "0.005", "--seeds", "0", "--cache-dir", "cache",
+    "--learning-rate", "0.005", "--seeds", "0", "--cache-dir", "cache", "--evaluate-every", "1",
 )  # fmt: skip
 
 

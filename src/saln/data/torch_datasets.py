@@ -7,7 +7,9 @@ on as the batch; :func:`raise_broken` raises it where the batch is used.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from types import TracebackType
 from typing import NamedTuple
 
 import torch
@@ -110,6 +112,18 @@ def collate(items: Sequence[Item]) -> Batch | SalnError:
         torch.tensor(labels, dtype=torch.int64),
         torch.tensor(indices, dtype=torch.int64),
     )
+
+
+def quiet_worker(worker: int) -> None:
+    """For ``worker_init_fn``: a worker whose reader is gone, as after Ctrl-C, says nothing of it."""
+    shown = sys.excepthook
+
+    def hook(kind: type[BaseException], error: BaseException, at: TracebackType | None) -> None:
+        # Python's thread that hands out tensors calls it when nobody takes them any more.
+        if not isinstance(error, ConnectionError | EOFError):
+            shown(kind, error, at)
+
+    sys.excepthook = hook
 
 
 def raise_broken(batches: Iterable[Batch | SalnError]) -> Iterator[Batch]:

@@ -10,7 +10,6 @@ import torch
 
 from saln._torchvision import torchvision
 from saln.errors import MissingExtraError
-from saln.features.network_registry import NETWORKS, BuiltNetwork, NetworkRequest, register_network
 from saln.messages import Placeholder, parameter
 
 # Models of the hub whose features tell classes apart without any training, the best first, by
@@ -84,17 +83,6 @@ def named_network(name: str, device: str = "auto") -> str:
     """The name itself; of ``auto`` that of :func:`default_backbone`, which raises for itself."""
     on_gpu = None if device == "auto" else device == "cuda"
     return default_backbone(on_gpu).name if name == AUTOMATIC else name
-
-
-@register_network(
-    AUTOMATIC,
-    "the best network whose weights are on this machine, for features; nothing is downloaded",
-)
-def _automatic(request: NetworkRequest) -> BuiltNetwork:
-    name = default_backbone().name
-    kind, argument = NETWORKS.find(name)
-    built: BuiltNetwork = kind.make(request._replace(name=name, argument=argument))
-    return built if built.name else built._replace(name=name)
 
 
 def _is_in_the_hubs_cache(model: str) -> bool:

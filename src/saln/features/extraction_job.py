@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from saln.data.file_names import name_of
 from saln.data.items import MapStyle
-from saln.data.torch_datasets import Batch, EvaluationView, collate
+from saln.data.torch_datasets import Batch, EvaluationView, collate, quiet_worker
 from saln.errors import DataError, InputError, SalnError
 from saln.features.backbones import Network, inference_mode_of
 from saln.features.manifest import Skipped
@@ -139,6 +139,7 @@ class ExtractionJob:
             batch_sampler=batches,
             collate_fn=functools.partial(_collate, network.image_size),
             num_workers=self.workers,
+            worker_init_fn=quiet_worker,
             pin_memory=on_gpu,
             generator=torch.Generator(),  # else the loader draws from the global one
         )

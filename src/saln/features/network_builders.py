@@ -14,7 +14,13 @@ from saln._torchvision import torchvision
 from saln.data.transforms import Normalization
 from saln.errors import WeightsError
 from saln.features.backbone_weights import read_weights
-from saln.features.network_registry import BuiltNetwork, NetworkRequest, register_network
+from saln.features.default_backbone import AUTOMATIC, default_backbone
+from saln.features.network_registry import (
+    NETWORKS,
+    BuiltNetwork,
+    NetworkRequest,
+    register_network,
+)
 from saln.features.residual_network import small_residual_network
 from saln.messages import Placeholder, parameter
 
@@ -94,6 +100,17 @@ def _efficientnet_lite(request: NetworkRequest, file: str) -> BuiltNetwork:
     )
 
 
+@register_network(
+    AUTOMATIC,
+    "the best network whose weights are on this machine, for features; nothing is downloaded",
+)
+def _automatic(request: NetworkRequest) -> BuiltNetwork:
+    name = default_backbone().name
+    kind, argument = NETWORKS.find(name)
+    built: BuiltNetwork = kind.make(request._replace(name=name, argument=argument))
+    return built if built.name else built._replace(name=name)
+
+
 def _classifiers() -> Iterable[str]:
     names: list[str] = torchvision.models.list_models(module=torchvision.models)
     return names
@@ -137,8 +154,4 @@ def _torchvision(request: NetworkRequest) -> BuiltNetwork:
 
 
 # At the end, as help lists the networks in this order.
-from saln.features import (  # noqa: E402
-    default_backbone,  # noqa: F401
-    library_networks,  # noqa: F401
-    transformers_networks,  # noqa: F401
-)
+from saln.features import library_networks, transformers_networks  # noqa: E402, F401

@@ -15,6 +15,7 @@ from saln.data.torch_datasets import (
     TrainingView,
     collate,
     inference_batch_size,
+    quiet_worker,
     raise_broken,
 )
 from saln.loading.filter_schedule import FilterSchedule
@@ -89,6 +90,7 @@ class LoadedBatches(EpochBatches):
             batch_sampler=batches,
             collate_fn=collate,
             num_workers=workers,
+            worker_init_fn=quiet_worker,
             # Starting workers in every epoch would cost more than a small epoch itself.
             persistent_workers=workers > 0,
             generator=batches.generator,  # else the loader draws from the global one
@@ -131,6 +133,7 @@ def evaluation_batches(
             batch_size=inference_batch_size(device),
             collate_fn=collate,
             num_workers=workers,
+            worker_init_fn=quiet_worker,
             generator=torch.Generator(),
         )
     )
