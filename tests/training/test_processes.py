@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from helpers.comparisons import rows_of
+from helpers.digits import FLAGS
 from helpers.rank_processes import fine_tune, step_example, train_step
 
 from saln.errors import InputError
@@ -37,8 +38,8 @@ def assert_alike(several, one, *, examples, rel=3e-3):
 
 
 DIGITS = (
-    "--limit", "300", "--epochs", "2", "--reference-epochs", "2", "--batch-size", "8",
-    "--learning-rate", "0.005", "--seeds", "0", "--cache-dir", "cache", "--evaluate-every", "1",
+    *FLAGS, "--limit", "300", "--epochs", "2", "--reference-epochs", "2", "--batch-size", "8",
+    "--learning-rate", "0.005", "--seeds", "0", "--cache-dir", "cache",
 )  # fmt: skip
 
 
@@ -72,6 +73,20 @@ def test_two_processes_train_what_one_does(warm, tmp_path):
     assert one.keys() == two.keys()
     for name, value in one.items():
         torch.testing.assert_close(two[name], value, rtol=0.02, atol=2e-3)
+
+
+def test_two_processes_change_training_as_one_does(warm, tmp_path):
+    """Averaged weights, targets of a teacher and a robust loss; losses remembered and taught."""
+    methods = (
+        "uniform+ema(decay=0.5),uniform+targets(features=0.5),coherence+gce(q=0.7),reducible,"
+        "balanced-curriculum+targets(beliefs=0.7,features=0.3)+ema(decay=0.5)"
+    )
+    # In the second epoch reducible chooses by what it was told in the first.
+    one_and_two(warm, (*DIGITS, "--methods", methods, "--filter-ratio", "0.6"), tmp_path)
+    counts = json.loads((tmp_path / "one" / "summary.json").read_text())["examples"]
+    rows = [rows_of(tmp_path / run) for run in ("two", "one")]
+    assert len({row["arm"] for row in rows[1]}) == 5
+    assert_alike(*rows, examples=counts)
 
 
 def test_two_processes_choose_by_the_same_trials(warm, tmp_path):

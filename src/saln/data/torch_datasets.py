@@ -115,7 +115,7 @@ def collate(items: Sequence[Item]) -> Batch | SalnError:
 
 
 def quiet_worker(worker: int) -> None:
-    """For ``worker_init_fn``: a worker whose reader is gone, as after Ctrl-C, says nothing of it."""
+    """For ``worker_init_fn``: a worker whose reader is gone, as after Ctrl-C, says nothing."""
     shown = sys.excepthook
 
     def hook(kind: type[BaseException], error: BaseException, at: TracebackType | None) -> None:

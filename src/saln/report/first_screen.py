@@ -10,7 +10,6 @@ from typing import NamedTuple
 from saln.experiments.arm import BASELINES, STANDARD, UNIFORM
 from saln.experiments.rows import ArmSummary, Summary
 from saln.experiments.statistics import Difference
-from saln.messages import parameter
 from saln.report.label_section import LabelDoubts
 from saln.report.number_text import UNKNOWN, number_text, percent_text
 
@@ -18,7 +17,7 @@ from saln.report.number_text import UNKNOWN, number_text, percent_text
 NOISE_WORTH_A_LOOK = 0.03
 # What another seed adds beyond this is no advice.
 MOST_SEEDS = 100
-_MORE_SEEDS = "0,1,2,3,4"
+_MORE_SEEDS = "seeds 0,1,2,3,4"
 
 
 class Tile(NamedTuple):
@@ -170,9 +169,9 @@ def _recommendation(summary: Summary, arm: str | None, doubts: LabelDoubts | Non
 
 def _training_advice(summary: Summary, arm: str | None) -> str:
     if arm is None:
-        return "Name a selector in --methods, such as coherence, beside standard and uniform."
+        return "Name a selector, such as coherence, among the methods, beside standard and uniform."
     if len(summary.seeds) < 2:
-        return f"Decide nothing yet: run more seeds with {parameter('seeds', _MORE_SEEDS)}."
+        return f"Decide nothing yet: run more of them, such as {_MORE_SEEDS}."
     entry = summary.finished[arm]
     uniform, standard = entry.versus(UNIFORM.label), entry.versus(STANDARD.label)
     beats = uniform is not None and uniform.verdict == "better"
@@ -192,7 +191,7 @@ def _seeds(summary: Summary, arm: str | None) -> str:
     """Whether more seeds would say more."""
     count = len(summary.seeds)
     if count < 2:
-        return f"One seed has no interval: more are needed ({parameter('seeds', _MORE_SEEDS)})."
+        return f"One seed has no interval: more are needed ({_MORE_SEEDS}, say)."
     gain = None if arm is None else summary.finished[arm].versus(UNIFORM.label)
     if gain is None or gain.ci95 is None:
         return f"{count} seeds."
