@@ -51,13 +51,15 @@ def review_row(data: Features, findings: Findings, labels: Any) -> dict[str, Any
     }
 
 
-def command_rows(data_root: Path, dataset: str) -> Iterator[dict[str, Any]]:
+def command_rows(data_root: Path, dataset: str, backbone: str) -> Iterator[dict[str, Any]]:
     """Seconds and memory of ``saln labels`` on every image of a data set, twice."""
     spec = {"pets": "oxford-pet", "cifar10": f"hf:{data_root.resolve() / 'cifar10'}"}[dataset]
-    pixels = {"pets": 224, "cifar10": 96}[dataset]
+    # Its own size for photos; small images gain nothing from more than three times their size.
+    pixels = 96 if dataset == "cifar10" else {"efficientnet-lite2": 288}.get(backbone, 224)
     with tempfile.TemporaryDirectory() as folder:
         arguments = [
             *("labels", spec, "--data-root", str(data_root), "--feature-size", str(pixels)),
+            *("--backbone", backbone),
             *("--cache-dir", f"{folder}/cache", "--out", f"{folder}/out", "--json"),
         ]
         for kept in (False, True):
@@ -72,6 +74,7 @@ def command_rows(data_root: Path, dataset: str) -> Iterator[dict[str, Any]]:
             yield {
                 "dataset": dataset,
                 "images": facts["examples"],
+                "backbone": backbone,
                 "pixels": pixels,
                 "features_kept": kept,
                 "seconds": round(time.perf_counter() - started, 1),
@@ -97,6 +100,7 @@ def main() -> None:
     parser.add_argument("--data-root", type=Path, default=Path("../data"))
     parser.add_argument("--cache", type=Path, default=Path("features"))
     parser.add_argument("--datasets", default="pets,cifar10")
+    parser.add_argument("--backbone", default="efficientnet-lite2", help="for --command")
     parser.add_argument("--rates", default="0.1,0.4")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--limit", type=int, help="only the first rows of each, to try a run")
@@ -108,7 +112,11 @@ def main() -> None:
         made = {"environment": environment(torch.device("cpu")) | command}
         sys.stdout.write(json.dumps(made) + "\n")
     for dataset in args.datasets.split(","):
-        rows = command_rows(args.data_root, dataset) if args.command else list_rows(args, dataset)
+        rows = (
+            command_rows(args.data_root, dataset, args.backbone)
+            if args.command
+            else list_rows(args, dataset)
+        )
         for row in rows:
             line = json.dumps(row) if args.json else "  ".join(f"{k} {v}" for k, v in row.items())
             sys.stdout.write(line + "\n")

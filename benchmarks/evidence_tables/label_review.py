@@ -15,6 +15,7 @@ def review_cost(results: Path) -> str:
     lines = [
         [
             f"{row['images']:,} images of {DATASETS[row['dataset']]}",
+            row["backbone"],
             str(row["pixels"]),
             "kept" if row["features_kept"] else "computed",
             f"{row['seconds']:,.0f}",
@@ -23,8 +24,16 @@ def review_cost(results: Path) -> str:
         ]
         for row in rows
     ]
-    columns = ("data", "pixels", "features", "seconds", "processor seconds", "memory (GiB)")
-    return markdown(columns, lines, left=3) if lines else ""
+    columns = (
+        "data",
+        "network",
+        "pixels",
+        "features",
+        "seconds",
+        "processor seconds",
+        "memory (GiB)",
+    )
+    return markdown(columns, lines, left=4) if lines else ""
 
 
 def review_lists(results: Path) -> str:
