@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -117,3 +118,23 @@ def image_folder(tmp_path: Path) -> Path:
             pixels[..., channel] += 120
             Image.fromarray(pixels).save(folder / name / f"{number:02}.png")
     return folder
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, capsys):
+    """Runs a command in a folder of its own; gives (exit status, stdout, stderr)."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+    from saln.cli import main
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["saln", *arguments])
+        try:
+            status = main(list(arguments))
+        except SystemExit as stop:  # tyro's own way out
+            status = stop.code
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return call

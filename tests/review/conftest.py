@@ -3,34 +3,14 @@
 from __future__ import annotations
 
 import shutil
-import sys
 
 import numpy as np
 import pytest
 from helpers.page_tables import CLASSES, HOSTILE, drawn_review, suspects
 from PIL import Image
 
-from saln.cli import main
 from saln.data.image_sources import ArrayImages, FileImages
 from saln.review.review_page import write_page
-
-
-@pytest.fixture
-def run(tmp_path, monkeypatch, capsys):
-    """Runs a command in a folder of its own; gives (exit status, stdout, stderr)."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["saln", *arguments])
-        try:
-            status = main(list(arguments))
-        except SystemExit as stop:  # tyro's own way out
-            status = stop.code
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return call
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import io
 import logging
 import os
@@ -45,7 +46,7 @@ def stopping_signals() -> Iterator[None]:
         for name in _SIGNALS:
             number = getattr(signal, name, None)  # Windows has no SIGHUP
             if number is not None and signal.getsignal(number) is signal.SIG_DFL:
-                before[number] = signal.signal(number, _stop)
+                before[number] = signal.signal(number, functools.partial(_stop, os.getpid()))
     try:
         yield
     finally:
@@ -53,7 +54,13 @@ def stopping_signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _stop(number: int, frame: types.FrameType | None) -> None:
+def _stop(owner: int, number: int, frame: types.FrameType | None) -> None:
+    # A loader's process, forked with this handler, gets the signal of its group, too. Its parent
+    # ends it, and saves first: the child neither says that it was stopped in the middle of its
+    # start, nor dies before its parent knows.
+    if os.getpid() != owner:
+        signal.alarm(2)
+        return
     # Torch's loader processes got the signal, too, and torch's handler of SIGCHLD would raise
     # that they have ended while what is done yet is being saved.
     child = getattr(signal, "SIGCHLD", None)

@@ -5,19 +5,22 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
-WIDTH = 32  # channels of the first stage; the next have twice and four times as many
+WIDTH = 32
 
 
-def small_residual_network(outputs: int) -> nn.Module:
-    """Three blocks, the last two of which halve the image; its last layer is linear."""
+def small_residual_network(outputs: int, width: int = WIDTH) -> nn.Module:
+    """Three blocks, the last two of which halve the image; its last layer is linear.
+
+    The first has ``width`` channels, the next twice and four times as many.
+    """
     body = nn.Sequential(
-        *(_convolution(3, WIDTH), nn.ReLU(inplace=True)),
-        ResidualBlock(WIDTH, WIDTH, 1),
-        ResidualBlock(WIDTH, 2 * WIDTH, 2),
-        ResidualBlock(2 * WIDTH, 4 * WIDTH, 2),
+        *(_convolution(3, width), nn.ReLU(inplace=True)),
+        ResidualBlock(width, width, 1),
+        ResidualBlock(width, 2 * width, 2),
+        ResidualBlock(2 * width, 4 * width, 2),
         *(nn.AdaptiveAvgPool2d(1), nn.Flatten()),
     )
-    return nn.Sequential(body, nn.Linear(4 * WIDTH, outputs))
+    return nn.Sequential(body, nn.Linear(4 * width, outputs))
 
 
 class ResidualBlock(nn.Module):

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
 import torch
-from torch import Tensor
 
 from saln.selection.candidates import Candidates, Selection
 from saln.selection.class_balance import keep_highest, with_balance
-from saln.selection.contract import Selector
 from saln.selection.hyperparameters import Bounds, check_hyperparameters
-from saln.selection.remembered_loss import LossMemory
+from saln.selection.remembered_loss import LossMemory, LossRemembering
 
 
-class Reducible(Selector):
+class Reducible(LossRemembering):
     """Keeps the highest of the learner's last loss less the features' loss on the same label.
 
     RHO-LOSS (arXiv 2206.07137, equation 3) without its costs: the learner's loss is that of the
     last time that the example was trained, so nothing is scored; the irreducible loss is what the
-    features as a teacher lose on the given label, told by the *other* examples alone
+    features as a teacher lose on the given label, by the *other* examples alone
     (:func:`saln.features_as_teacher`), so no reference model is trained. A wrong label has a high
     loss in both. What was never trained counts as the highest loss that is known.
 
@@ -32,7 +29,6 @@ class Reducible(Selector):
     """
 
     requires: ClassVar[frozenset[str]] = frozenset({"teacher_losses"})
-    observes_losses: ClassVar[bool] = True
     summary: ClassVar[str] = (
         "the last loss less what the features lose (RHO-LOSS by a teacher); costs features once"
     )
@@ -42,22 +38,6 @@ class Reducible(Selector):
         check_hyperparameters(self)
         object.__setattr__(self, "requires", with_balance(type(self).requires, self.balance))
         self._losses = LossMemory()
-
-    def begin_epoch(self, epoch: int) -> None:
-        """Takes over the losses of the epoch before."""
-        self._losses.begin_epoch(epoch)
-
-    def observe(self, indices: Tensor, losses: Tensor) -> None:
-        """Remembers the losses for the next epoch; those that are not finite count as unknown."""
-        self._losses.put(indices, losses)
-
-    def state_dict(self) -> dict[str, Any]:
-        """The losses."""
-        return self._losses.state_dict()
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Takes the losses back."""
-        self._losses.load_state_dict(state)
 
     def choose(self, candidates: Candidates, k: int, generator: torch.Generator) -> Selection:
         """Keeps the highest differences; only balanced classes draw, who gives one more."""

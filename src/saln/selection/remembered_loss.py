@@ -54,7 +54,30 @@ class LossMemory:
         self._find_highest()
 
 
-class RememberedLoss(Selector):
+class LossRemembering(Selector):
+    """What selectors share that choose by the losses as last trained; they set ``_losses``."""
+
+    observes_losses: ClassVar[bool] = True
+    _losses: LossMemory
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Takes over the losses of the epoch before."""
+        self._losses.begin_epoch(epoch)
+
+    def observe(self, indices: Tensor, losses: Tensor) -> None:
+        """Remembers the losses for the next epoch; those that are not finite count as unknown."""
+        self._losses.put(indices, losses)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The losses."""
+        return self._losses.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Takes the losses back."""
+        self._losses.load_state_dict(state)
+
+
+class RememberedLoss(LossRemembering):
     """Keeps the candidates whose loss was highest when they were last trained.
 
     OrderDP (arXiv 2606.08574): a random subset, of which the highest losses are kept; here the
@@ -74,7 +97,6 @@ class RememberedLoss(Selector):
         InputError: An argument that is not allowed.
     """
 
-    observes_losses: ClassVar[bool] = True
     summary: ClassVar[str] = (
         "the highest losses as last trained (OrderDP), or by chance; costs no extra pass"
     )
@@ -92,22 +114,6 @@ class RememberedLoss(Selector):
         check_hyperparameters(self)
         object.__setattr__(self, "requires", with_balance(type(self).requires, self.balance))
         self._losses = LossMemory()
-
-    def begin_epoch(self, epoch: int) -> None:
-        """Takes over the losses of the epoch before."""
-        self._losses.begin_epoch(epoch)
-
-    def observe(self, indices: Tensor, losses: Tensor) -> None:
-        """Remembers the losses for the next epoch; those that are not finite count as unknown."""
-        self._losses.put(indices, losses)
-
-    def state_dict(self) -> dict[str, Any]:
-        """The losses."""
-        return self._losses.state_dict()
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Takes the losses back."""
-        self._losses.load_state_dict(state)
 
     def choose(self, candidates: Candidates, k: int, generator: torch.Generator) -> Selection:
         """Keeps the highest of the pool, or draws among it."""
