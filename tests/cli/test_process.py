@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import importlib
 import io
@@ -215,3 +216,19 @@ def test_an_error_is_one_line_whatever_is_in_it(monkeypatch, capsys):
     replace_commands(monkeypatch, fail)
     assert main(["list"]) == 2
     assert capsys.readouterr().err == "saln: error: a b \\x1b[31m\\udcff; give another\n"
+
+
+def test_a_stop_that_python_loses_is_a_stop_all_the_same(monkeypatch, capsys):
+    def look(arguments):
+        # As in the middle of a fork, where Python drops what a handler raises.
+        with contextlib.suppress(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+        raise RuntimeError("DataLoader worker exited unexpectedly")
+
+    replace_commands(monkeypatch, look)
+    assert main(["list"]) == 130
+    err = capsys.readouterr().err
+    assert "saln: stopped" in err
+    assert "RuntimeError" not in err
+    replace_commands(monkeypatch, lambda arguments: 0)
+    assert main(["list"]) == 0  # and the next command knows nothing of it

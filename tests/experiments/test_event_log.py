@@ -8,6 +8,7 @@ import json
 import os
 import struct
 import sys
+import time
 
 import pytest
 from helpers.digits import digits_config
@@ -138,8 +139,16 @@ def assert_shown(config, tool="tensorboard"):
     ]
     for arm in config.methods:
         for seed in config.seeds:
-            shown = READERS[tool](folder / f"{arm}-seed{seed}")
             rows = expected(config.out, arm, seed)
+            steps = {tag: [step for step, _ in points] for tag, points in rows.items()}
+            # W&B's own process writes the end of a run after the run was said to be over.
+            deadline = time.monotonic() + (60 if tool == "wandb" else 0)
+            while True:
+                shown = READERS[tool](folder / f"{arm}-seed{seed}")
+                found = {tag: [step for step, _ in points] for tag, points in shown.items()}
+                if found == steps or time.monotonic() > deadline:
+                    break
+                time.sleep(0.1)
             assert shown.keys() == rows.keys()
             for tag, points in rows.items():
                 assert [step for step, _ in shown[tag]] == [step for step, _ in points]

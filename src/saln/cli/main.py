@@ -20,6 +20,7 @@ from saln.cli.process import (
     guarded_streams,
     own_warnings,
     print_error,
+    received,
     stopping_signals,
 )
 from saln.errors import InputError, SalnError
@@ -105,22 +106,27 @@ def _status(words: list[str], debug: bool, own_process: bool) -> int:
     except KeyboardInterrupt as stop:
         if debug:
             raise
-        number, how = signal.SIGINT.value, ""
-        if isinstance(stop, Stopped):
-            number, how = stop.number, f" by {signal.Signals(stop.number).name}"
-        sys.stderr.write(f"\nsaln: stopped{how}{_kept(words)}\n")
-        return 128 + number
+        number = stop.number if isinstance(stop, Stopped) else signal.SIGINT.value
+        return _stopped_by(number, words)
     except OutputError:  # main() knows what to say, and where it can still be said
         raise
     except Exception as error:
         if debug:
             raise
+        if received:
+            return _stopped_by(received[0], words)
         if isinstance(error, SalnError):
             print_error(str(error))
             return error.exit_code
         # Nobody thought of this one: its kind is all that can be said of the cause.
         print_error(f"{type(error).__name__}: {error}; --debug shows where it arose")
         return 1
+
+
+def _stopped_by(number: int, words: list[str]) -> int:
+    how = "" if number == signal.SIGINT else f" by {signal.Signals(number).name}"
+    sys.stderr.write(f"\nsaln: stopped{how}{_kept(words)}\n")
+    return 128 + number
 
 
 def _kept(words: list[str]) -> str:

@@ -20,8 +20,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO, cast
 
-# What Slurm, Kubernetes and spot machines send first, and what a closed terminal does.
-_SIGNALS = ("SIGTERM", "SIGHUP")
+# What Slurm, Kubernetes and spot machines send first, what a closed terminal does, and Ctrl-C.
+_SIGNALS = ("SIGTERM", "SIGHUP", "SIGINT")
+# Those that came. Python loses what a handler raises in the middle of a fork or of a finalizer;
+# what fails after it, such as a loader whose process is gone, is no failure of its own.
+received: list[int] = []
 # What our own texts have beside ASCII, for terminals that have no more.
 _PLAIN = str.maketrans({"–": "-", "±": "+-", "×": "x", "…": "...", "’": "'"})
 
@@ -36,22 +39,56 @@ class Stopped(KeyboardInterrupt):
 
 @contextlib.contextmanager
 def stopping_signals() -> Iterator[None]:
-    """Makes SIGTERM and SIGHUP raise :class:`Stopped` inside the block.
+    """Makes SIGTERM, SIGHUP and SIGINT raise :class:`Stopped` inside the block.
 
     A signal that is ignored, as SIGHUP is under nohup, or that somebody handles already, stays
     as it is. Outside the main thread nothing is changed, for there it cannot be.
     """
     before: dict[int, Any] = {}
+    received.clear()
+    hook = sys.unraisablehook
+    usual = (signal.SIG_DFL, signal.default_int_handler)
     if threading.current_thread() is threading.main_thread():
         for name in _SIGNALS:
             number = getattr(signal, name, None)  # Windows has no SIGHUP
-            if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+            if number is not None and signal.getsignal(number) in usual:
                 before[number] = signal.signal(number, functools.partial(_stop, os.getpid()))
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        sys.unraisablehook = hook
+
+
+class _Fork:
+    """Whether this process is being forked, and the signal that came meanwhile.
+
+    What a handler raises in the hooks of a fork is dropped by Python, so it has to wait.
+    """
+
+    def __init__(self) -> None:
+        self.under_way = False
+        self.came: int | None = None
+
+    def begin(self) -> None:
+        self.under_way = True
+
+    def end(self) -> None:
+        """In the parent; others' hooks may follow, so the signal comes again a little later."""
+        self.under_way = False
+        if self.came is not None:
+            threading.Timer(0.1, os.kill, (os.getpid(), self.came)).start()
+            self.came = None
+
+    def forget(self) -> None:
+        """In the child."""
+        self.under_way, self.came = False, None
+
+
+_fork = _Fork()
+if hasattr(os, "register_at_fork"):  # Windows forks nothing
+    os.register_at_fork(before=_fork.begin, after_in_parent=_fork.end, after_in_child=_fork.forget)
 
 
 def _stop(owner: int, number: int, frame: types.FrameType | None) -> None:
@@ -66,6 +103,12 @@ def _stop(owner: int, number: int, frame: types.FrameType | None) -> None:
     child = getattr(signal, "SIGCHLD", None)
     if child is not None and callable(signal.getsignal(child)):
         signal.signal(child, signal.SIG_DFL)
+    # What is interrupted while it is made, as torch's loaders are, fails when it is finalized.
+    sys.unraisablehook = lambda _: None
+    if _fork.under_way:
+        _fork.came = number
+        return
+    received.append(number)
     raise Stopped(number)
 
 
