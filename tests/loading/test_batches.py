@@ -181,6 +181,21 @@ def test_targets_are_those_of_the_examples_of_a_batch(workers):
         sampler(300, teacher=teacher)
 
 
+def test_targets_are_those_of_the_teacher_that_the_selector_made_necessary():
+    labels = np.arange(200) % 3
+    rows = 3 * np.eye(3)[labels] + np.random.default_rng(0).standard_normal((200, 3))
+    options = {"batch_size": 10, "filter_ratio": 0.5, "seed": 0}
+    batches = saln.SelectedBatches(rows, labels=labels, selector=saln.Curriculum(), **options)
+    indices = torch.tensor([7, 0, 199])
+    expected = saln.features_as_teacher(rows, labels).posterior[indices]
+    found = batches.targets_of(indices, labels[indices], beliefs=1.0)
+    torch.testing.assert_close(found, expected)
+    # Nothing is judged for a selector that asks no teacher.
+    plain = saln.SelectedBatches(rows, labels=labels, selector="uniform", **options)
+    with pytest.raises(InputError, match="asks a teacher"):
+        plain.targets_of(indices, labels[indices], beliefs=1.0)
+
+
 def test_losses_reach_the_selector_that_asks_for_them():
     selector = Remembers()
     data = load_dataset("digits", limit=200)

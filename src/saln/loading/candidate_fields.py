@@ -105,6 +105,7 @@ class CandidateFields:
 
     Attributes:
         rows: Name of a field -> its rows.
+        teacher: The one that was given, or made; None where the selector asks none.
         skipped: int64, (s,): rows of the store that hold nothing, as they could not be read, and
             those that a teacher who is asked had no features of.
         readable: int64, (m,): the others, in order; None where that is all of them.
@@ -130,6 +131,7 @@ class CandidateFields:
     ) -> None:
         requires = selector.requires & BEFORE_LOADING if requires is None else frozenset(requires)
         store = features if isinstance(features, FeatureStore) else None
+        self.teacher: FeatureTeacher | None = None
         self._length: int | None = None
         self._counted = "examples"  # what the other fields must have as many of
         array = None
@@ -153,7 +155,8 @@ class CandidateFields:
             _check_finite("features", MmapRows(array))  # before they are judged by
         rows = array if store is None else store
         if teacher is not None or requires & TAUGHT:
-            taught = _taught(teacher, rows, labels)
+            self.teacher = _teacher(teacher, rows, labels)
+            taught = {} if self.teacher is None else _taught(self.teacher)
             if taught:
                 self._check_length(taught["believed"], "examples that the teacher knows")
             by_name |= taught
@@ -257,18 +260,21 @@ def _left_out(
     return skipped, kept.nonzero()[:, 0]
 
 
-def _taught(teacher: Any, features: Any, labels: Any) -> dict[str, Tensor]:
-    """What a teacher knows of every example, by field; nothing where nothing makes one."""
+def _teacher(teacher: Any, features: Any, labels: Any) -> FeatureTeacher | None:
+    """The teacher that was given, or one of features and labels; None where nothing makes one."""
     if teacher is None and features is not None and labels is not None:
         teacher = features_as_teacher(features, labels)
         if not teacher.beliefs.informative:
             # At the line that made what chooses.
             warnings.warn(f"the teacher knows little: {teacher.beliefs.message}", stacklevel=5)
-    if teacher is None:
-        return {}
-    if not isinstance(teacher, FeatureTeacher):
+    if teacher is not None and not isinstance(teacher, FeatureTeacher):
         what = "what saln.features_as_teacher gave, or None"
         raise not_allowed("teacher", type(teacher).__name__, what)
+    return teacher
+
+
+def _taught(teacher: FeatureTeacher) -> dict[str, Tensor]:
+    """What a teacher knows of every example, by field."""
     return {
         "believed": teacher.believed,
         "difficulty": teacher.difficulty,

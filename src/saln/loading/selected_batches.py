@@ -120,10 +120,11 @@ class SelectedBatches(ChoiceBeforeLoading, Sampler[list[int]]):
         self.ahead = as_whole(options.get("ahead", 2), "ahead", 0)
         self.phase = options.get("phase", no_phase)
         known = {"features": features, "labels": labels, "label_confidence": label_confidence}
-        self.teacher = known["teacher"] = options.get("teacher")
+        known["teacher"] = options.get("teacher")
         ranks = (options.get("rank"), options.get("world_size"))
         super().__init__(selector, batch_size, filter_ratio, seed, ranks, known)
         self.length = len(self.fields)
+        self.teacher = self.fields.teacher
         self._readable = self.fields.readable
         # What could not be read when the features were made is never a candidate.
         self.usable = self.length if self._readable is None else len(self._readable)
@@ -251,7 +252,7 @@ class SelectedBatches(ChoiceBeforeLoading, Sampler[list[int]]):
     ) -> Tensor:
         """What the loss of a batch may compare outputs with, in the place of given labels alone.
 
-        Those of the ``teacher`` that the batches were made with::
+        Those of the ``teacher`` that the batches were made with, or made for their selector::
 
             for rows, labels, indices in loader:
                 targets = batches.targets_of(indices, labels, beliefs=0.7, features=0.3)
