@@ -10,8 +10,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import io
 import json
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -35,6 +37,11 @@ _TORCH_WRITER = ("inline_container", "PytorchStreamWriter failed writing", "iost
 _BESIDE = 24
 # The key of a JSON object's own checksum.
 CHECKSUM = "checksum"
+
+
+def slug(name: str, longest: int) -> str:
+    """The end of a name as part of a folder's: small letters, digits and hyphens."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[-longest:]
 
 
 def is_out_of_space(error: BaseException) -> bool:
@@ -200,15 +207,26 @@ def write_json(path: Path, values: Any, *, durable: bool = False) -> None:
     write_text(path, json.dumps(values, indent=2) + "\n", durable=durable)
 
 
-def write_npz(path: Path, arrays: Mapping[str, Any], *, durable: bool = False) -> None:
-    """Writes arrays of numbers as a compressed ``.npz``; see :func:`write_with`."""
+def write_npz(path: Path, arrays: Mapping[str, Any], *, compressed: bool = True) -> None:
+    """Writes arrays of numbers as an ``.npz``; see :func:`write_with`."""
     import numpy as np
+
+    save = np.savez_compressed if compressed else np.savez
 
     def write(beside: Path) -> None:
         with beside.open("wb") as stream:  # given a name, numpy would add .npz to it
-            np.savez_compressed(stream, allow_pickle=False, **arrays)
+            save(stream, allow_pickle=False, **arrays)
 
-    write_with(path, write, durable=durable)
+    write_with(path, write)
+
+
+def npy_bytes(array: npt.NDArray[Any]) -> bytes:
+    """An array of numbers as the content of an ``.npy``."""
+    import numpy as np
+
+    content = io.BytesIO()
+    np.save(content, array, allow_pickle=False)
+    return content.getvalue()
 
 
 def read_bytes(path: Path, cure: str) -> bytes:

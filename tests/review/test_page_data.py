@@ -64,10 +64,10 @@ def test_a_thumbnail_is_the_whole_picture_upright_and_small(tmp_path):
     exif[0x0112] = 6  # lies on its side
     Image.fromarray(left).save(tmp_path / "a.jpg", exif=exif)
     images = FileImages(tmp_path, [tmp_path / "a.jpg", tmp_path / "none.jpg"])
-    small = Image.open(io.BytesIO(base64.b64decode(thumbnail(images, 0, 128))))
+    small = Image.open(io.BytesIO(base64.b64decode(thumbnail(images, 0, images.paths[0], 128))))
     assert small.size == (64, 128)
     assert np.asarray(small.convert("L"))[[10, -10], 32].tolist() == [255, 0]  # white is on top
-    assert thumbnail(images, 1, 128) == ""
+    assert thumbnail(images, 1, images.paths[1], 128) == ""
     # Decoding at a part of the size never gives less than is asked for.
     assert load_rgb(tmp_path / "a.jpg", least=100).size == (150, 300)
 

@@ -19,11 +19,9 @@ from hypothesis import strategies as st
 from saln.errors import DataError, MissingExtraError
 from saln.review.review_table import COLUMNS
 from saln.review.table_files import (
-    read_csv,
     to_pandas,
     worst_first,
     write_csv,
-    write_csv_rows,
     write_parquet,
 )
 
@@ -36,6 +34,11 @@ TEXTS = st.text(
     max_size=8,
 )
 UNITS = st.one_of(st.just(np.nan), st.floats(0, 1))
+
+
+def read_csv(path):
+    with path.open(encoding="utf-8", errors="surrogateescape", newline="") as stream:
+        return list(csv.DictReader(stream))
 
 
 @st.composite
@@ -73,9 +76,7 @@ def test_every_text_comes_back_and_numbers_to_four_digits(table):
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "labels.csv"
         write_csv(table, path)
-        rows = read_csv(path, COLUMNS)
-        with path.open(encoding="utf-8", errors="surrogateescape", newline="") as stream:
-            assert list(csv.DictReader(stream)) == rows  # any CSV reader reads the same
+        rows = read_csv(path)
     assert [tuple(row) for row in rows] == [COLUMNS] * len(table)
     order = worst_first(table)
     fields = {"id": "ids", "split": "splits", "key": "keys"}
@@ -137,37 +138,7 @@ def test_parquet_and_pandas_hold_the_same_without_rounding(tmp_path):
     assert pd.api.types.is_integer_dtype(frame["group"])
 
 
-def test_what_a_spreadsheet_saves_is_read(tmp_path):
-    path = tmp_path / "saved.csv"
-    path.write_bytes(
-        '\ufeffid;decision;note\r\n"a;1.jpg";drop;"x\r\ny"\r\n\r\nb,2;keep;\r\n'.encode()
-    )
-    assert read_csv(path, ("id", "decision")) == [
-        {"id": "a;1.jpg", "decision": "drop", "note": "x\r\ny"},
-        {"id": "b,2", "decision": "keep", "note": ""},
-    ]
-
-
-@pytest.mark.parametrize(
-    ("content", "said"),
-    [
-        ("id,label\na,b,c\n", r"line 2, has 3 cells and not 2; put texts that hold ','"),
-        ("name,label\na,b\n", "lacks the column id; its first line must name id, label"),
-        ("id,label,id\na,b,c\n", "names a column twice"),
-        ("", "lacks the column id"),
-        ('id,label\n"a,b\n', "line 2, is no CSV"),
-    ],
-)
-def test_what_is_no_table_is_refused_with_its_line(tmp_path, content, said):
-    path = tmp_path / "rows.csv"
-    path.write_text(content)
-    with pytest.raises(DataError, match=said):
-        read_csv(path, ("id", "label"))
-
-
-def test_a_file_that_cannot_be_read_or_written_is_named(tmp_path):
-    with pytest.raises(DataError, match=r"none\.csv cannot be read \(No such file"):
-        read_csv(tmp_path / "none.csv")
+def test_a_file_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match="cannot be written"):
         write_csv(review_table(["a"]), tmp_path / "file" / "labels.csv")
@@ -175,7 +146,7 @@ def test_a_file_that_cannot_be_read_or_written_is_named(tmp_path):
 
 def test_a_write_that_fails_leaves_the_file_of_before(tmp_path, monkeypatch):
     path = tmp_path / "labels.csv"
-    write_csv_rows(path, ("id",), [("a",)])
+    write_csv(review_table(["a"]), path)
     before = path.read_bytes()
 
     def full(*_):
@@ -183,7 +154,7 @@ def test_a_write_that_fails_leaves_the_file_of_before(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Path, "replace", full)
     with pytest.raises(DataError, match="free some space"):
-        write_csv_rows(path, ("id",), [("b",)])
+        write_csv(review_table(["b"]), path)
     assert path.read_bytes() == before
     assert [found.name for found in tmp_path.iterdir()] == ["labels.csv"]
 

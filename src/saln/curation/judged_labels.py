@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from saln.curation.partition import BELIEF
 from saln.errors import DataError, InputError
 from saln.features.from_arrays import write_store
 from saln.features.store import FeatureStore
+from saln.files import npy_bytes
 from saln.messages import Placeholder, parameter
 from saln.selection.cleanlab_pruned import beliefs_by_cleanlab
 from saln.selection.coherence import Judge
@@ -74,8 +74,6 @@ def judge(
     both = np.empty(len(given), dtype=BELIEF)
     both["confidence"] = beliefs.confidence.numpy()
     both["believed"] = np.where(believed < 0, -1, classes[believed])  # in the input's numbers
-    content = io.BytesIO()
-    np.save(content, both, allow_pickle=False)
     names = classes.tolist()
     if source.class_names is not None:
         names = [source.class_names[number] for number in names]
@@ -83,7 +81,7 @@ def judge(
     if who != "neighbors":
         labels = {"judge": who, **labels}
     text = json.dumps(labels, default=str)  # ids may be dates, decimals or bytes
-    file = files.write("beliefs", "npy", content.getvalue())
+    file = files.write("beliefs", "npy", npy_bytes(both))
     files.write("labels", "json", text.encode())
     return file, json.loads(text)  # as a later run reads it, so that both write the same
 

@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import datetime
 import itertools
-import re
 import typing
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from typing import Any
 from saln.errors import DataError, InputError
 from saln.experiments.config import Config, from_mapping
 from saln.features.locks import ByteLocks, LocksNotKnownError
-from saln.files import CHECKSUM, check_new_path, read_json, read_signed, write_signed
+from saln.files import CHECKSUM, check_new_path, read_json, read_signed, slug, write_signed
 from saln.messages import parameter
 
 LOCK = ".lock"
@@ -137,10 +136,10 @@ def _places(config: Config) -> Iterator[Path]:
     if config.out is not None:
         yield config.out.expanduser()
         return
-    slug = re.sub(r"[^a-z0-9]+", "-", (config.preset or config.dataset).lower()).strip("-")[-40:]
+    start = slug(config.preset or config.dataset, 40)
     now = datetime.datetime.now(datetime.UTC).strftime("%Y%m%d-%H%M%S")
-    yield Path("runs") / f"{slug}-{now}"
-    yield from (Path("runs") / f"{slug}-{now}-{number}" for number in itertools.count(2))
+    yield Path("runs") / f"{start}-{now}"
+    yield from (Path("runs") / f"{start}-{now}-{number}" for number in itertools.count(2))
 
 
 @contextlib.contextmanager

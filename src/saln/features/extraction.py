@@ -30,6 +30,7 @@ from saln.features.extraction_options import ExtractionOptions, ExtractionSettin
 from saln.features.manifest import Manifest, Skipped
 from saln.features.store import FeatureStore
 from saln.features.store_writer import StoreWriter, finished_store
+from saln.files import slug
 from saln.messages import parameter
 
 logger = logging.getLogger(__name__)
@@ -330,8 +331,7 @@ def _store_path(cache_dir: Path, name: str, network: Network, identity: dict[str
         return cache_dir
     # Whatever changes the rows changes the name, so that stores never take each other's place.
     key = hashlib.blake2b(json.dumps(identity).encode(), digest_size=6).hexdigest()
-    slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[-40:]
     backbone = network.name
     if network.own_preprocessing is not None:  # libraries' names hold what folders' may not
         backbone = re.sub(r"[^\w.-]+", "-", backbone)[-60:]
-    return cache_dir / f"{slug}-{backbone}-{network.image_size}px-{key}"
+    return cache_dir / f"{slug(name, 40)}-{backbone}-{network.image_size}px-{key}"

@@ -15,15 +15,14 @@ from xml.sax.saxutils import quoteattr
 import numpy as np
 import numpy.typing as npt
 
-from saln.data.image_sources import FileImages, ImageSource
 from saln.errors import InputError
 from saln.files import write_text
 from saln.messages import parameter
-from saln.review.item_sources import JoinedImages
+from saln.review.item_sources import image_files
 from saln.review.outliers import OUTLYING
 from saln.review.review_items import ReviewItems
 from saln.review.review_table import COLUMNS, ReviewTable
-from saln.review.table_files import worst_first
+from saln.review.table_files import TEXTS, known, utf8, worst_first
 
 # What :func:`export` writes.
 EXPORTS = ("cleanlab", "label-studio")
@@ -77,20 +76,20 @@ def cleanlab_issues(table: ReviewTable) -> dict[str, list[Any]]:
     """
     suspect = np.zeros(len(table), dtype=bool)
     suspect[table.suspects] = True
-    quality = _numbers(table.probability)
+    quality = list(map(known, table.probability.tolist()))
     members: dict[int, list[int]] = {}
     for row, group in enumerate(table.group.tolist()):
         if group >= 0:
             members.setdefault(group, []).append(row)
     return {
-        "id": [_utf8(name) for name in table.ids],
+        "id": [utf8(name) for name in table.ids],
         "is_label_issue": suspect.tolist(),
         "label_score": quality,
         "label_quality": quality,
-        "given_label": [_utf8(label) or None for label in table.given],
-        "predicted_label": [_utf8(label) or None for label in table.believed],
+        "given_label": [utf8(label) or None for label in table.given],
+        "predicted_label": [utf8(label) or None for label in table.believed],
         "is_outlier_issue": (table.outlier >= OUTLYING).tolist(),
-        "outlier_score": _numbers(1.0 - table.outlier),
+        "outlier_score": list(map(known, (1.0 - table.outlier).tolist())),
         "is_near_duplicate_issue": (table.group >= 0).tolist(),
         "near_duplicate_score": np.where(table.group >= 0, 0.0, 1.0).tolist(),
         "near_duplicate_sets": [
@@ -112,7 +111,7 @@ def label_studio_tasks(table: ReviewTable, items: ReviewItems) -> list[dict[str,
         InputError: Images that are no files, which Label Studio could not open.
     """
     kind = "image" if items.texts is None else "text"
-    paths = _paths(items.images) if items.texts is None and items.images is not None else None
+    paths = image_files(items.images) if items.texts is None and items.images is not None else None
     if items.texts is None and (paths is None or None in paths):
         raise InputError(
             f"the examples of {table.dataset} are neither texts nor files, which is all that "
@@ -121,7 +120,7 @@ def label_studio_tasks(table: ReviewTable, items: ReviewItems) -> list[dict[str,
     tasks = []
     for row in worst_first(table).tolist():
         facts = _facts(table, row)
-        data: dict[str, Any] = {"id": _utf8(table.ids[row])}
+        data: dict[str, Any] = {"id": utf8(table.ids[row])}
         if items.texts is not None:
             data["text"] = items.texts[row]
         elif paths is not None:
@@ -144,7 +143,7 @@ def label_studio_interface(table: ReviewTable, items: ReviewItems) -> str:
     else:
         choice = "multiple" if table.task == "multi-label" else "single"
         lines.append(f'  <Choices name="label" toName="{shown}" choice="{choice}">')
-        lines += [f"    <Choice value={quoteattr(_utf8(name))}/>" for name in table.class_names]
+        lines += [f"    <Choice value={quoteattr(utf8(name))}/>" for name in table.class_names]
         lines.append("  </Choices>")
     return "\n".join([*lines, "</View>"]) + "\n"
 
@@ -248,8 +247,8 @@ def _with_columns(
             "set that was reviewed, all of it and in its order"
         )
     facts = [_facts(table, row) for row in rows.tolist()]
-    known = {prefix + name for name in _FACTS} & set(dataset.column_names)
-    dataset = dataset.remove_columns(sorted(known))
+    there = {prefix + name for name in _FACTS} & set(dataset.column_names)
+    dataset = dataset.remove_columns(sorted(there))
     arrow = importlib.import_module("pyarrow")  # datasets needs it, too
     types = dict.fromkeys(_FACTS, arrow.string()) | {"group": arrow.int64()}
     types |= dict.fromkeys(("probability", "margin", "outlier"), arrow.float64())
@@ -262,23 +261,16 @@ def _with_columns(
 
 def _facts(table: ReviewTable, row: int) -> dict[str, Any]:
     """What is said of a row, without its id and key; None for what is unknown."""
-    numbers = {
-        name: _number(float(getattr(table, name)[row]))
-        for name in ("probability", "margin", "outlier")
-    }
-    group = int(table.group[row])
-    return {
-        "split": table.splits[row],
-        "given": _utf8(table.given[row]) or None,
-        "believed": _utf8(table.believed[row]) or None,
-        "probability": numbers["probability"],
-        "margin": numbers["margin"],
-        "group": group if group >= 0 else None,
-        "outlier": numbers["outlier"],
-        "problem": _utf8(table.problem[row]),
-        "decision": table.decision[row],
-        "label": _utf8(table.label[row]),
-    }
+    facts: dict[str, Any] = {}
+    for name in _FACTS:
+        value = getattr(table, TEXTS.get(name, name))[row]
+        if name in TEXTS:
+            facts[name] = utf8(value) or (None if name in ("given", "believed") else "")
+        elif name == "group":
+            facts[name] = int(value) if value >= 0 else None
+        else:
+            facts[name] = known(float(value))
+    return facts
 
 
 def _prediction(table: ReviewTable, row: int, shown: str) -> dict[str, Any]:
@@ -288,7 +280,7 @@ def _prediction(table: ReviewTable, row: int, shown: str) -> dict[str, Any]:
         kind, value = "number", {"number": float(believed)}
     else:
         names = believed.split(";") if table.task == "multi-label" else [believed]
-        kind, value = "choices", {"choices": [_utf8(name) for name in names]}
+        kind, value = "choices", {"choices": [utf8(name) for name in names]}
     result = {
         "id": f"saln-{row}",
         "from_name": "label",
@@ -303,30 +295,8 @@ def _prediction(table: ReviewTable, row: int, shown: str) -> dict[str, Any]:
     return prediction if math.isnan(score) else prediction | {"score": score}
 
 
-def _paths(images: ImageSource) -> list[tuple[Path, Path] | None]:
-    """Of each image the data set's folder and the file; None where it is in no file."""
-    if isinstance(images, JoinedImages):
-        return [path for part in images.parts for path in _paths(part)]
-    if isinstance(images, FileImages):
-        return [(images.root, Path(path)) for path in images.paths]
-    return [None] * len(images)
-
-
 def _below(root: Path, sample: Any) -> str:
     """The path of a sample's file below a folder; the whole path where it is elsewhere."""
     path = Path(sample.filepath)
     path = path.parent.resolve() / path.name  # a file that is a link has its own name
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
-
-
-def _numbers(values: npt.NDArray[np.float64]) -> list[float | None]:
-    return [_number(value) for value in values.tolist()]
-
-
-def _number(value: float) -> float | None:
-    return None if math.isnan(value) else value
-
-
-def _utf8(text: str) -> str:
-    """A name with ``?`` for bytes that are no UTF-8, which other tools could not hold."""
-    return text.encode("utf-8", "replace").decode()

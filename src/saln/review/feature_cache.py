@@ -16,7 +16,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
-import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -33,7 +32,7 @@ from saln.features.backbones import Network
 from saln.features.dataset_features import default_cache_dir
 from saln.features.extraction import Progress, extract_features
 from saln.features.store import FeatureStore
-from saln.files import remove, write_with
+from saln.files import npy_bytes, remove, slug, write_bytes
 from saln.messages import parameter
 from saln.review.example_checks import CheckedImages, ImageFacts, problems
 
@@ -69,46 +68,24 @@ class FeatureRows:
 
 
 @dataclass(frozen=True)
-class _SomeImages:
-    """Some images of a source, known by what they hold."""
+class _AfterBlack:
+    """Some images as a data set: first a black one, so that a store is never without a row."""
 
     images: ImageSource
     rows: Sequence[int]
-    keys: Sequence[str]
+    keys: Sequence[str]  # of those rows
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.rows) + 1
 
-    def load(self, row: int) -> Image.Image:
-        return self.images.load(self.rows[row])
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        return self.images.load(self.rows[index - 1]) if index else Image.new("RGB", (8, 8)), 0
 
-    def header(self, row: int) -> tuple[int, int]:
-        return self.images.header(self.rows[row])
-
-    def name_of(self, row: int) -> str:
-        return self.images.name_of(self.rows[row])
+    def name_of(self, index: int) -> str:
+        return self.images.name_of(self.rows[index - 1]) if index else "a black image"
 
     def fingerprint(self) -> str:
         return _digest(self.keys)
-
-
-@dataclass(frozen=True)
-class _AfterBlack:
-    """Images as a data set: first a black one, so that a store is never without a row."""
-
-    source: ImageSource
-
-    def __len__(self) -> int:
-        return len(self.source) + 1
-
-    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
-        return self.source.load(index - 1) if index else Image.new("RGB", (8, 8)), 0
-
-    def name_of(self, index: int) -> str:
-        return self.source.name_of(index - 1) if index else "a black image"
-
-    def fingerprint(self) -> str:
-        return self.source.fingerprint()
 
 
 @dataclass
@@ -131,7 +108,7 @@ class _Held:
         self.stores.append(store)
 
 
-class _Meter:
+class PartsMeter:
     """Says how far all parts together are, from how far each one is."""
 
     def __init__(self, total: int, progress: Callable[[Progress], None] | None) -> None:
@@ -140,11 +117,12 @@ class _Meter:
         self.started = time.perf_counter()
 
     def begin(self, part: int) -> None:
-        """A part of so many images begins."""
+        """A part of so many examples begins."""
         self.done, self.computed = self.done + self.part, self.computed + self.last
         self.part, self.last = part, 0
 
     def __call__(self, now: Progress) -> None:
+        """Says so, from how far the part is."""
         self.last = min(now.rows_computed, self.part)  # less the black image
         if self.progress is not None:
             computed = self.computed + self.last
@@ -163,11 +141,10 @@ class FeatureCache:
     """
 
     def __init__(self, folder: Path, network: Network, **options: Any) -> None:
-        slug = re.sub(r"[^a-z0-9]+", "-", network.name.lower()).strip("-")[-60:]
         # What is done to images too: it is no part of the weights.
         made_by = f"{network.identity()} {network.preprocessing}"
         digest = hashlib.blake2b(made_by.encode(), digest_size=6).hexdigest()
-        self.folder = folder / f"{slug}-{network.image_size}px-{digest}"
+        self.folder = folder / f"{slug(network.name, 60)}-{network.image_size}px-{digest}"
         self.network = network
         self.options = options
 
@@ -247,7 +224,7 @@ class FeatureCache:
                 begun.update(part)
         rest = [key for key in missing if key not in begun]
         parts += [rest[start : start + PART_ROWS] for start in range(0, len(rest), PART_ROWS)]
-        meter = _Meter(sum(map(len, parts)), progress)
+        meter = PartsMeter(sum(map(len, parts)), progress)
         for part in parts:
             meter.begin(len(part))
             if held.broken.intersection(part):  # what can be read by now is there as unreadable
@@ -269,10 +246,9 @@ class FeatureCache:
 
         def make() -> None:
             # First: by them a killed run is gone on with, whatever images came or went since.
-            write_with(folder / KEYS, lambda at: _save(at, np.array(keys, dtype="S32")))
-            examples = _AfterBlack(_SomeImages(images, rows, keys))
+            write_bytes(folder / KEYS, npy_bytes(np.array(keys, dtype="S32")))
             extract_features(
-                examples, self.network, cache_dir=folder, name="features",
+                _AfterBlack(images, rows, keys), self.network, cache_dir=folder, name="features",
                 shard_rows=SHARD_ROWS, unreadable=unreadable, progress=progress, **self.options,
             )  # fmt: skip
 
@@ -320,11 +296,6 @@ def _all_facts(checked: CheckedImages, unreadable: dict[int, str]) -> ImageFacts
 
 def _digest(keys: Sequence[str]) -> str:
     return hashlib.blake2b("\n".join(keys).encode(), digest_size=16).hexdigest()
-
-
-def _save(path: Path, array: npt.NDArray[Any]) -> None:
-    with path.open("wb") as stream:  # given a name, numpy would add .npy to it
-        np.save(stream, array, allow_pickle=False)
 
 
 def _load(path: Path) -> Any:

@@ -71,6 +71,15 @@ class JoinedImages:
         return digest.hexdigest()
 
 
+def image_files(images: ImageSource) -> list[tuple[Path, Path] | None]:
+    """Of each image the data set's folder and the file; None where it is in none of its own."""
+    if isinstance(images, JoinedImages):
+        return [file for part in images.parts for file in image_files(part)]
+    if isinstance(images, FileImages):
+        return [(images.root, Path(path)) for path in images.paths]
+    return [None] * len(images)
+
+
 def absolute_spec(spec: str) -> str:
     """A data set's specification with absolute paths; a folder's plain path becomes one.
 

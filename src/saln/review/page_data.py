@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from saln.data.image_sources import FileImages
 from saln.review.duplicate_images import duplicate_kinds
+from saln.review.item_sources import image_files
 from saln.review.outliers import OUTLYING
 from saln.review.review_items import ReviewItems
 from saln.review.review_table import DECISION_COLUMNS, DECISIONS, ReviewTable
@@ -139,7 +139,10 @@ def _pictures(
     images = items.images
     if images is None:
         return {"rows": [], "jpeg": []}
-    made = make_thumbnails(wanted, lambda row, size: thumbnail(images, row, size), budget)
+    files = [file and file[1] for file in image_files(images)]
+    made = make_thumbnails(
+        wanted, lambda row, size: thumbnail(images, row, files[row], size), budget
+    )
     return {"rows": [row for row, _ in made], "jpeg": list(made.values())}
 
 
@@ -164,12 +167,12 @@ def _fingerprint(table: ReviewTable) -> str:
 
 def _files(items: ReviewItems, page: Path) -> dict[str, Any] | None:
     """Where the images' own files are, seen from the page; None where they have none."""
-    parts = getattr(items.images, "parts", (items.images,))
-    files = [part for part in parts if isinstance(part, FileImages)]
-    if len(files) < len(parts):
+    files = [None] if items.images is None else image_files(items.images)
+    found = [file for file in files if file is not None]
+    if len(found) < len(files):
         return None
-    paths = [str(Path(path).absolute()) for part in files for path in part.paths]
-    root = os.path.commonpath([*(str(part.root.absolute()) for part in files), *paths])
+    paths = [str(path.absolute()) for _, path in found]
+    root = os.path.commonpath([*{str(root.absolute()) for root, _ in found}, *paths])
     names = [path[len(root) :].lstrip(os.sep).replace(os.sep, "/") for path in paths]
     try:
         # A folder that is moved or served as a whole takes the page along.

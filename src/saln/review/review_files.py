@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ from saln.errors import MissingExtraError
 from saln.files import write_json
 from saln.review.review_page import write_page
 from saln.review.review_run import Review
-from saln.review.table_files import write_csv, write_parquet
+from saln.review.table_files import known, write_csv, write_parquet
 
 FORMAT_VERSION = 1
 
@@ -26,11 +25,8 @@ def write_review(review: Review, out: Path) -> dict[str, Any]:
         labels.html     the page on which they are looked at and decided
         review.json     what was reviewed, by which network, counts and seconds
 
-    Returns:
-        The content of ``review.json``.
-
-    Raises:
-        DataError: The disk cannot be written to; what was there stays whole.
+    Gives the content of ``review.json``. DataError where the disk cannot be written to; what was
+    there stays whole.
     """
     facts = _facts(review, out)
     write_csv(review.table, out / "labels.csv")
@@ -60,14 +56,10 @@ def _facts(review: Review, out: Path) -> dict[str, Any]:
         "suspects": len(table.suspects),
         "decided": sum(map(bool, table.decision)),
         "problems": sum(map(bool, table.problem)),
-        "noise_rate": _number(table.noise_rate),
-        "noise_interval": [_number(end) for end in table.noise_interval],
+        "noise_rate": known(table.noise_rate),
+        "noise_interval": [known(end) for end in table.noise_interval],
         "informative": table.informative,
         "message": table.message,
         "features_computed": review.rows.computed,
         "seconds": {name: round(value, 3) for name, value in review.seconds.items()},
     }
-
-
-def _number(value: float) -> float | None:
-    return None if math.isnan(value) else value  # JSON knows no NaN

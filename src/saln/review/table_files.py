@@ -1,11 +1,11 @@
-"""A :class:`ReviewTable` as files that people open: CSV, Parquet, a pandas table; and CSV read."""
+"""A :class:`ReviewTable` as files that people open: CSV, Parquet, a pandas table."""
 
 from __future__ import annotations
 
-import csv
 import importlib
+import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +13,14 @@ import numpy as np
 import numpy.typing as npt
 
 from saln._extras import optional_import
-from saln.errors import DataError
 from saln.files import write_bytes, write_with
 from saln.review.review_table import COLUMNS, ReviewTable
 
 # What makes a cell need quotes (RFC 4180). Written by hand: before Python 3.13 the standard
 # writer leaves a lone carriage return bare where lines end with a newline, and cannot read it.
 _SPECIAL = re.compile('[",\r\n]')
-# Spreadsheets of some countries save with these in the place of commas.
-_SEPARATORS = (",", ";", "\t")
-_TEXTS = {
+# Columns of texts, by the table's field of each.
+TEXTS = {
     "id": "ids", "split": "splits", "given": "given", "believed": "believed",
     "problem": "problem", "decision": "decision", "label": "label", "key": "keys",
 }  # fmt: skip
@@ -41,82 +39,24 @@ def write_csv(table: ReviewTable, path: Path) -> None:
     """Writes ``labels.csv``: :data:`COLUMNS`, worst first, UTF-8, unknown numbers empty.
 
     Probabilities, margins and outlier scores have four significant digits, however small they
-    are. Texts are written as they are, file names that are no UTF-8 byte by byte, so that
-    :func:`read_csv` gives back the same. A text that begins with ``=``, ``+``, ``-`` or ``@`` may
+    are. Texts are written as they are, file names that are no UTF-8 byte by byte, so that the
+    same can be read again. A text that begins with ``=``, ``+``, ``-`` or ``@`` may
     therefore be taken for a formula by a spreadsheet: quotes do not prevent that, and a mark
     before it would make it another name. Import the columns as text where names are not trusted.
-
-    Raises:
-        DataError: It cannot be written; a file that was there stays as it was.
+    DataError where it cannot be written; a file that was there stays as it was.
     """
     order = worst_first(table)
     columns = [_csv_column(table, name, order) for name in COLUMNS]
-    write_csv_rows(path, COLUMNS, zip(*columns, strict=True))
-
-
-def write_csv_rows(path: Path, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Writes a header and rows of texts as :func:`write_csv` does; whole or not at all.
-
-    Raises:
-        DataError: It cannot be written.
-    """
-    lines = [",".join(map(_cell, row)) + "\n" for row in (header, *rows)]
+    rows = zip(*columns, strict=True)
+    lines = [",".join(map(_cell, row)) + "\n" for row in (COLUMNS, *rows)]
     write_bytes(path, "".join(lines).encode("utf-8", errors="surrogateescape"))
-
-
-def read_csv(path: Path, required: Sequence[str] = ("id",)) -> list[dict[str, str]]:
-    """Reads a table of this package, or one that a spreadsheet saved: a mapping a row.
-
-    Byte order marks, empty lines, semicolons or tabs between cells, and further columns are
-    allowed. Texts are those that were written; numbers stay texts.
-
-    Args:
-        path: The file.
-        required: Columns that must be there.
-
-    Raises:
-        DataError: It cannot be read, lacks a column, or has a row with other cells than the
-            header names; the message says the line.
-    """
-    try:
-        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
-            start = stream.readline()
-            stream.seek(0)
-            separator = max(_SEPARATORS, key=start.count)
-            reader = csv.reader(stream, delimiter=separator, strict=True)
-            header = next(reader, [])
-            missing = [name for name in required if name not in header]
-            if missing or len(set(header)) < len(header):
-                wrong = f"lacks the column {missing[0]}" if missing else "names a column twice"
-                raise DataError(
-                    f"{path} {wrong}; its first line must name {', '.join(required)}, each once"
-                )
-            rows = []
-            for cells in reader:
-                if len(cells) not in (0, len(header)):
-                    raise DataError(
-                        f"{path}, line {reader.line_num}, has {len(cells)} cells and not "
-                        f"{len(header)}; put texts that hold {separator!r} in quotes"
-                    )
-                if cells:
-                    rows.append(dict(zip(header, cells, strict=True)))
-            return rows
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}); give a CSV file") from error
-    except csv.Error as error:
-        raise DataError(
-            f"{path}, line {reader.line_num}, is no CSV ({error}); save it as CSV again"
-        ) from error
 
 
 def write_parquet(table: ReviewTable, path: Path) -> None:
     """Writes ``labels.parquet``: the columns and rows of :func:`write_csv`, unrounded.
 
     Unknown numbers are null. Parquet holds only UTF-8: other bytes of a file name become ``?``.
-
-    Raises:
-        MissingExtraError: ``pyarrow`` is not installed.
-        DataError: It cannot be written; a file that was there stays as it was.
+    MissingExtraError without ``pyarrow``, DataError as there.
     """
     with optional_import("select", "a Parquet table", instead="use the CSV file"):
         arrow = importlib.import_module("pyarrow")
@@ -124,8 +64,8 @@ def write_parquet(table: ReviewTable, path: Path) -> None:
     order = worst_first(table)
     columns: dict[str, Any] = {}
     for name in COLUMNS:
-        if name in _TEXTS:
-            columns[name] = _arrow_texts(arrow, _utf8(_text(table, name, order)))
+        if name in TEXTS:
+            columns[name] = _arrow_texts(arrow, list(map(utf8, _text(table, name, order))))
         else:
             columns[name] = _arrow_numbers(arrow, *_number(table, name, order))
     written = arrow.table(columns)
@@ -154,18 +94,15 @@ def to_pandas(table: ReviewTable) -> Any:
     """The columns and rows of :func:`write_csv` as a ``pandas.DataFrame``, unrounded.
 
     The index holds each example's row in the data set; unknown numbers are missing, bytes of a
-    file name that are no UTF-8 are ``?``.
-
-    Raises:
-        MissingExtraError: ``pandas`` is not installed.
+    file name that are no UTF-8 are ``?``. MissingExtraError without ``pandas``.
     """
     with optional_import("pandas", "a pandas table", instead="use the columns of the table"):
         pandas = importlib.import_module("pandas")
     order = worst_first(table)
     columns: dict[str, Any] = {}
     for name in COLUMNS:
-        if name in _TEXTS:
-            columns[name] = _utf8(_text(table, name, order))
+        if name in TEXTS:
+            columns[name] = list(map(utf8, _text(table, name, order)))
         else:
             values, unknown = _number(table, name, order)
             columns[name] = values
@@ -176,12 +113,18 @@ def to_pandas(table: ReviewTable) -> Any:
 
 
 def _text(table: ReviewTable, name: str, order: npt.NDArray[np.int64]) -> list[str]:
-    values: Sequence[str] = getattr(table, _TEXTS[name])
+    values: Sequence[str] = getattr(table, TEXTS[name])
     return [values[row] for row in order.tolist()]
 
 
-def _utf8(texts: Sequence[str]) -> list[str]:
-    return [text.encode("utf-8", "replace").decode() for text in texts]
+def utf8(text: str) -> str:
+    """A name with ``?`` for bytes that are no UTF-8, which other tools could not hold."""
+    return text.encode("utf-8", "replace").decode()
+
+
+def known(value: float) -> float | None:
+    """A number for JSON, which knows no NaN."""
+    return None if math.isnan(value) else value
 
 
 def _number(
@@ -193,7 +136,7 @@ def _number(
 
 
 def _csv_column(table: ReviewTable, name: str, order: npt.NDArray[np.int64]) -> list[str]:
-    if name in _TEXTS:
+    if name in TEXTS:
         return _text(table, name, order)
     values, unknown = _number(table, name, order)
     return [

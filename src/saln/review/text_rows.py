@@ -12,11 +12,9 @@ rows depend on all texts together, has one part for all.
 from __future__ import annotations
 
 import hashlib
-import re
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,14 +22,15 @@ import numpy.typing as npt
 from saln.errors import DataError, InputError
 from saln.features.extraction import Progress
 from saln.features.text_encoders import TextEncoder
-from saln.files import read_npz, write_with
-from saln.review.feature_cache import FeatureRows
+from saln.files import read_npz, slug, write_npz
+from saln.review.feature_cache import FeatureRows, PartsMeter
 
 # Texts of one part: what a kill costs at most.
 PART_TEXTS = 4096
 NO_TEXT = "no text"
 
 Halves = npt.NDArray[np.float16]
+Watch = Callable[[Progress], None] | None
 
 
 def text_rows(
@@ -40,86 +39,61 @@ def text_rows(
     encoder: TextEncoder,
     folder: Path,
     *,
-    progress: Callable[[Progress], None] | None = None,
+    progress: Watch = None,
 ) -> FeatureRows:
-    """The features of texts, computed where they are not kept.
+    """The features of n texts, of which ``keys`` are hashes, computed where they are not kept.
 
-    Args:
-        texts: n texts; those without a letter get no features.
-        keys: (n,): hashes of what they say.
-        encoder: What makes features of them.
-        folder: That of all encoders.
-        progress: Called after every batch with how far all that is missing is.
-
-    Raises:
-        InputError: There is no text with a letter.
-        DataError: The disk cannot be written to.
+    Texts without a letter get none; InputError where all are. ``folder`` is that of all encoders;
+    DataError where it cannot be written to. ``progress`` is called after every batch with how far
+    all that is missing is.
     """
     started = time.perf_counter()
     problems = ["" if text.strip() else NO_TEXT for text in texts]
     said = [row for row, problem in enumerate(problems) if not problem]
     if not said:
         raise InputError(f"there is no text in any of {len(texts):,} rows; give another column")
-    slug = re.sub(r"[^a-z0-9]+", "-", encoder.name.lower()).strip("-")[-60:]
-    kept = folder / f"text-{slug}-{encoder.identity[:12]}"
-    by = _by_itself if encoder.by_itself else _together
-    found, computed = by(texts, keys, said, encoder, kept, progress)
+    kept = folder / f"text-{slug(encoder.name, 60)}-{encoder.identity[:12]}"
+    rows = _by_itself if encoder.by_itself else _together
+    found, computed = rows(
+        [texts[row] for row in said], [keys[row] for row in said], encoder, kept, progress
+    )
     features = np.full((len(texts), found.shape[1]), np.nan, dtype=np.float16)
     features[said] = found
     return FeatureRows(features, problems, computed, time.perf_counter() - started)
 
 
 def _together(
-    texts: Sequence[str],
-    keys: Sequence[str],
-    said: list[int],
-    encoder: TextEncoder,
-    folder: Path,
-    progress: Callable[[Progress], None] | None,
+    texts: list[str], keys: list[str], encoder: TextEncoder, folder: Path, progress: Watch
 ) -> tuple[Halves, int]:
-    """The rows of all texts that say something, and how many were computed."""
-    path = _part(folder, [keys[row] for row in said])
+    """The rows of texts that say something, and how many were computed."""
+    path = _part(folder, keys)
     try:
         (rows,) = read_npz(path, "").values()
-        if len(rows) == len(said):
+        if len(rows) == len(texts):
             return rows, 0
     except (DataError, ValueError):  # not there, or damaged: to be made
         pass
-    found = encoder.encode([texts[row] for row in said], progress).astype(np.float16)
-    _save(path, rows=found)
-    return found, len(said)
+    found = encoder.encode(texts, progress).astype(np.float16)
+    write_npz(path, {"rows": found}, compressed=False)
+    return found, len(texts)
 
 
 def _by_itself(
-    texts: Sequence[str],
-    keys: Sequence[str],
-    said: list[int],
-    encoder: TextEncoder,
-    folder: Path,
-    progress: Callable[[Progress], None] | None,
+    texts: list[str], keys: list[str], encoder: TextEncoder, folder: Path, progress: Watch
 ) -> tuple[Halves, int]:
     """As :func:`_together`; only new texts are read, each once."""
     held = _held(folder)
-    first: dict[str, int] = {}
-    for row in said:
-        if keys[row] not in held:
-            first.setdefault(keys[row], row)
-    missing = list(first)
-    started, done = time.perf_counter(), 0
-
-    def tell(now: Progress) -> None:
-        at = done + now.rows_computed
-        if progress is not None:
-            speed = at / max(time.perf_counter() - started, 1e-9)
-            progress(Progress(at, len(missing), at, speed))
-
+    said = {key: text for key, text in zip(keys, texts, strict=True) if key not in held}
+    missing = list(said)
+    meter = PartsMeter(len(missing), progress)
     for start in range(0, len(missing), PART_TEXTS):
         part = missing[start : start + PART_TEXTS]
-        rows = encoder.encode([texts[first[key]] for key in part], tell).astype(np.float16)
-        _save(_part(folder, part), keys=np.array(part, dtype="S32"), rows=rows)
+        meter.begin(len(part))
+        rows = encoder.encode([said[key] for key in part], meter).astype(np.float16)
+        arrays = {"keys": np.array(part, dtype="S32"), "rows": rows}
+        write_npz(_part(folder, part), arrays, compressed=False)
         held.update(zip(part, rows, strict=True))
-        done += len(part)
-    return np.stack([held[keys[row]] for row in said]), len(missing)
+    return np.stack([held[key] for key in keys]), len(missing)
 
 
 def _held(folder: Path) -> dict[str, Halves]:
@@ -138,11 +112,3 @@ def _held(folder: Path) -> dict[str, Halves]:
 def _part(folder: Path, keys: Sequence[str]) -> Path:
     digest = hashlib.blake2b("\n".join(keys).encode(), digest_size=12)
     return folder / f"{digest.hexdigest()}.npz"
-
-
-def _save(path: Path, **arrays: Any) -> None:
-    def write(beside: Path) -> None:
-        with beside.open("wb") as stream:  # given a name, numpy would add .npz to it
-            np.savez(stream, allow_pickle=False, **arrays)
-
-    write_with(path, write)

@@ -9,12 +9,11 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
 
 from saln.data.decoding import load_rgb
-from saln.data.image_sources import FileImages
+from saln.data.image_sources import ImageSource
 
 # Pixels of an example's longer side, and of the neighbors that contradict it.
 LARGE, SMALL = 128, 64
@@ -23,23 +22,13 @@ _QUALITY = 75
 _AT_ONCE = 128
 
 
-def image_file(images: Any, row: int) -> Path | None:
-    """The file that holds an image; None where it is in no file of its own."""
-    parts = getattr(images, "parts", None)
-    if parts is None:
-        return Path(images.paths[row]) if isinstance(images, FileImages) else None
-    for part in parts:  # several sources, one after the other
-        if row < len(part):
-            return image_file(part, row)
-        row -= len(part)
-    return None
+def thumbnail(images: ImageSource, row: int, file: Path | None, size: int) -> str:
+    """An image as JPEG in base64, its longer side ``size`` pixels; empty where none can be read.
 
-
-def thumbnail(images: Any, row: int, size: int) -> str:
-    """An image as JPEG in base64, its longer side ``size`` pixels; empty where none can be read."""
-    path = image_file(images, row)
+    ``file`` is the one that holds it, if one does.
+    """
     try:
-        image = images.load(row) if path is None else load_rgb(path, least=size)
+        image = images.load(row) if file is None else load_rgb(file, least=size)
     except Exception:  # decoders raise many kinds; the page shows a placeholder for all of them
         return ""
     image.thumbnail((size, size), Image.Resampling.BICUBIC, reducing_gap=2.0)
