@@ -55,27 +55,7 @@ if TYPE_CHECKING:
     from saln.selection.neighbor_beliefs import label_beliefs, suspicious_labels
     from saln.spectral import FiedlerResult, fiedler
 else:
-    # The fronts, which load the module of a name in turn.
-    _HOMES = {
-        "saln.curation": ("select",),
-        "saln.features": ("FeatureStore", "extract_features", "write_store"),
-        "saln.labels": (*("LabelBeliefs", "features_as_teacher", "judge_labels", "label_sums"),),
-        "saln.loading": (
-            *("FilterSchedule", "LearnerSelected", "SelectedBatches", "SelectedStream"),
-            "StreamBatch",
-        ),
-        "saln.review": ("find_label_issues",),
-        "saln.selection": (
-            *("JEST", "RS2", "SALN", "BalancedCurriculum", "BatchCoherence", "Candidates"),
-            *("CleanlabPruned", "Coherence", "Curriculum"),
-            *("FacilityLocation", "ImageTextJEST", "InfoBatch", "KCenter", "PairEmbeddings"),
-            *("RHOLoss", "Selection", "Selector", "TopLoss", "Uniform"),
-        ),
-        "saln.selection.neighbor_beliefs": ("label_beliefs", "suspicious_labels"),
-        "saln.spectral": ("FiedlerResult", "fiedler"),
-        "saln.testing": ("testing",),
-    }
-    __getattr__, __dir__ = lazy_names(__name__, _HOMES)
+    __getattr__, __dir__ = lazy_names(__name__)
 
 __version__ = "0.1.0"
 

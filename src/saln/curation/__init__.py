@@ -10,10 +10,6 @@ if TYPE_CHECKING:
     from saln.curation.array_source import ArraySource
     from saln.curation.offline_selection import SelectionResult, SelectOptions, select
 else:
-    _HOMES = {
-        "saln.curation.array_source": ("ArraySource",),
-        "saln.curation.offline_selection": ("SelectOptions", "SelectionResult", "select"),
-    }
-    __getattr__, __dir__ = lazy_names(__name__, _HOMES)
+    __getattr__, __dir__ = lazy_names(__name__)
 
 __all__ = ["ArraySource", "SelectOptions", "SelectionResult", "select"]

@@ -16,14 +16,7 @@ if TYPE_CHECKING:
     from saln.data.datasets import DataSet, Examples, load_dataset
     from saln.data.image_sources import ArrayImages
 else:
-    _HOMES = {
-        "saln.data.dataset_registry": (
-            *("DatasetRequest", "ImageSplit", "LoadedSplits", "register_dataset"),
-        ),
-        "saln.data.datasets": ("DataSet", "Examples", "load_dataset"),
-        "saln.data.image_sources": ("ArrayImages",),
-    }
-    __getattr__, __dir__ = lazy_names(__name__, _HOMES)
+    __getattr__, __dir__ = lazy_names(__name__)
 
 __all__ = [
     "ArrayImages",

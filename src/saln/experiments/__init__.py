@@ -12,12 +12,6 @@ if TYPE_CHECKING:
     from saln.experiments.statistics import mean_interval, paired_difference
     from saln.experiments.summary import summarize
 else:
-    _HOMES = {
-        "saln.experiments.config": ("Config", "load_preset"),
-        "saln.experiments.run": ("compare",),
-        "saln.experiments.statistics": ("mean_interval", "paired_difference"),
-        "saln.experiments.summary": ("summarize",),
-    }
-    __getattr__, __dir__ = lazy_names(__name__, _HOMES)
+    __getattr__, __dir__ = lazy_names(__name__)
 
 __all__ = ["Config", "compare", "load_preset", "mean_interval", "paired_difference", "summarize"]

@@ -16,17 +16,7 @@ if TYPE_CHECKING:
     from saln.features.store import FeatureStore
     from saln.features.text_encoders import text_features
 else:
-    _HOMES = {
-        "saln.features.backbones": ("build_backbone",),
-        "saln.features.dataset_features": ("DatasetExtraction",),
-        "saln.features.extraction": ("extract_features",),
-        "saln.features.from_arrays": ("write_store",),
-        "saln.features.neighbors": ("nearest_neighbors",),
-        "saln.features.network_registry": ("BuiltNetwork", "register_network"),
-        "saln.features.store": ("FeatureStore",),
-        "saln.features.text_encoders": ("text_features",),
-    }
-    __getattr__, __dir__ = lazy_names(__name__, _HOMES)
+    __getattr__, __dir__ = lazy_names(__name__)
 
 __all__ = [
     "BuiltNetwork",

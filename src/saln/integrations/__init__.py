@@ -12,13 +12,7 @@ if TYPE_CHECKING:
     from saln.integrations.ray import extract_features_on_ray
     from saln.integrations.transformers import SelectedTrainerMixin
 else:
-    _HOMES = {
-        "saln.integrations.accelerate": ("prepare",),
-        "saln.integrations.lightning": ("ObserveLosses", "SelectedDataModule"),
-        "saln.integrations.ray": ("extract_features_on_ray",),
-        "saln.integrations.transformers": ("SelectedTrainerMixin",),
-    }
-    __getattr__, __dir__ = lazy_names(__name__, _HOMES)
+    __getattr__, __dir__ = lazy_names(__name__)
 
 __all__ = [
     "ObserveLosses",

@@ -12,13 +12,7 @@ if TYPE_CHECKING:
     from saln.labels.teacher import FeatureTeacher, features_as_teacher
     from saln.spectral.label_filter import LabelSums
 else:
-    _HOMES = {
-        "saln.labels.beliefs": ("LabelBeliefs",),
-        "saln.labels.judge": ("judge_labels", "label_sums"),
-        "saln.labels.teacher": ("FeatureTeacher", "features_as_teacher"),
-        "saln.spectral.label_filter": ("LabelSums",),
-    }
-    __getattr__, __dir__ = lazy_names(__name__, _HOMES)
+    __getattr__, __dir__ = lazy_names(__name__)
 
 __all__ = [
     "FeatureTeacher",

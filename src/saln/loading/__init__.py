@@ -13,14 +13,7 @@ if TYPE_CHECKING:
     from saln.loading.selected_stream import SelectedStream, SelectedStreamOptions
     from saln.loading.stream_pass import StreamBatch
 else:
-    _HOMES = {
-        "saln.loading.filter_schedule": ("FilterSchedule",),
-        "saln.loading.learner_selected": ("LearnerSelected", "LearnerSelectedOptions"),
-        "saln.loading.selected_batches": ("SelectedBatches", "SelectedBatchesOptions"),
-        "saln.loading.selected_stream": ("SelectedStream", "SelectedStreamOptions"),
-        "saln.loading.stream_pass": ("StreamBatch",),
-    }
-    __getattr__, __dir__ = lazy_names(__name__, _HOMES)
+    __getattr__, __dir__ = lazy_names(__name__)
 
 __all__ = [
     "FilterSchedule",

@@ -12,13 +12,7 @@ if TYPE_CHECKING:
     from saln.report.reported_run import ReportedRun
     from saln.report.values import Bars, Figure, IntervalCurve, Table
 else:
-    _HOMES = {
-        "saln.report.catalog": ("register",),
-        "saln.report.page": ("write_joined", "write_report"),
-        "saln.report.reported_run": ("ReportedRun",),
-        "saln.report.values": ("Bars", "Figure", "IntervalCurve", "Table"),
-    }
-    __getattr__, __dir__ = lazy_names(__name__, _HOMES)
+    __getattr__, __dir__ = lazy_names(__name__)
 
 __all__ = [
     "Bars",

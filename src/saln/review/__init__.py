@@ -12,13 +12,7 @@ if TYPE_CHECKING:
     from saln.review.review_items import ReviewItems
     from saln.review.review_table import ReviewTable
 else:
-    _HOMES = {
-        "saln.review.exports": ("add_columns", "set_fiftyone_fields"),
-        "saln.review.find_issues": ("find_label_issues",),
-        "saln.review.review_items": ("ReviewItems",),
-        "saln.review.review_table": ("ReviewTable",),
-    }
-    __getattr__, __dir__ = lazy_names(__name__, _HOMES)
+    __getattr__, __dir__ = lazy_names(__name__)
 
 __all__ = [
     "ReviewItems",

@@ -45,28 +45,7 @@ if TYPE_CHECKING:
     from saln.selection.top_loss import TopLoss
     from saln.selection.uniform import Uniform
 else:
-    _HOMES = {
-        "saln.selection.candidates": (
-            *("Candidates", "PairEmbeddings", "Selection", "candidates_needed", "kept_count"),
-        ),
-        "saln.selection.balanced_curriculum": ("BalancedCurriculum",),
-        "saln.selection.cleanlab_pruned": ("CleanlabPruned",),
-        "saln.selection.coherence": ("BatchCoherence", "Coherence"),
-        "saln.selection.contract": ("Selector",),
-        "saln.selection.curriculum": ("Curriculum",),
-        "saln.selection.facility_location": ("FacilityLocation",),
-        "saln.selection.hyperparameters": ("Bounds", "check_hyperparameters"),
-        "saln.selection.infobatch": ("InfoBatch",),
-        "saln.selection.jest": ("JEST", "ImageTextJEST", "sigmoid_losses", "softmax_losses"),
-        "saln.selection.k_center": ("KCenter",),
-        "saln.selection.registry": ("SELECTORS",),
-        "saln.selection.rho_loss": ("RHOLoss",),
-        "saln.selection.rs2": ("RS2",),
-        "saln.selection.saln_selector": ("SALN",),
-        "saln.selection.top_loss": ("TopLoss",),
-        "saln.selection.uniform": ("Uniform",),
-    }
-    __getattr__, __dir__ = lazy_names(__name__, _HOMES)
+    __getattr__, __dir__ = lazy_names(__name__)
 
 __all__ = [
     "JEST",

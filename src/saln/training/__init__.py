@@ -12,13 +12,7 @@ if TYPE_CHECKING:
     from saln.training.learner_networks import build_head, build_learner
     from saln.training.loop import TrainSettings, evaluate, train
 else:
-    _HOMES = {
-        "saln.randomness": ("derive_generator", "seeded_globally"),
-        "saln.training.cost_ledger": ("Ledger",),
-        "saln.training.learner_networks": ("build_head", "build_learner"),
-        "saln.training.loop": ("TrainSettings", "evaluate", "train"),
-    }
-    __getattr__, __dir__ = lazy_names(__name__, _HOMES)
+    __getattr__, __dir__ = lazy_names(__name__)
 
 __all__ = [
     "Ledger",
