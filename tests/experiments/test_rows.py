@@ -11,8 +11,7 @@ from helpers.experiments_rows import COSTS, ROWS, about, summary_of
 from helpers.golden import FOLDER
 
 from saln.errors import DataError
-from saln.experiments.finished_run import read_summary
-from saln.experiments.json_record import FieldError
+from saln.experiments.json_record import FieldError, json_lines
 from saln.experiments.rows import (
     METRICS,
     ArmCost,
@@ -21,7 +20,6 @@ from saln.experiments.rows import (
     PhaseSeconds,
     StoppedArm,
     Summary,
-    lines_of,
     row_of_line,
 )
 
@@ -39,9 +37,9 @@ def row(**changes: Any) -> EpochRow:
 def test_what_a_run_of_before_holds_is_written_back_to_the_last_byte():
     lines = (RUN / "epochs.jsonl").read_bytes()
     rows = [row_of_line(each, "x", 1, "y") for each in lines.splitlines()]
-    assert lines_of(rows) == lines
+    assert json_lines(rows) == lines
     text = (RUN / "summary.json").read_text()
-    summary = read_summary(RUN / "summary.json", "")
+    summary = Summary.read(RUN / "summary.json", "")
     assert json.dumps(summary.to_json(), indent=2) + "\n" == text
     assert isinstance(summary.arms["saln"], ArmSummary)
     assert summary.finished["saln"].test_accuracy.mean == pytest.approx(0.4125)
@@ -130,7 +128,7 @@ def test_a_summary_names_the_field_inside(tmp_path):
         change(bad)
         source.write_text(json.dumps(bad))
         with pytest.raises(DataError, match=rf"summary\.json: {said}.*, or run again"):
-            read_summary(source, "run again")
+            Summary.read(source, "run again")
 
 
 def test_a_summary_of_an_older_version_is_read():

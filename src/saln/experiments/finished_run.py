@@ -11,14 +11,12 @@ from typing import NamedTuple
 
 import xxhash
 
-from saln.errors import DataError
-from saln.experiments.json_record import FieldError
+from saln.experiments.json_record import json_lines
 from saln.experiments.progress_file import Record
-from saln.experiments.rows import EpochRow, RunFacts, Summary, lines_of, row_of_line
+from saln.experiments.rows import EpochRow, RunFacts, Summary, row_of_line
 from saln.experiments.run_folder import ANEW, RunFolder
 from saln.experiments.summary import summarize
-from saln.experiments.trials import trial_lines
-from saln.files import read_bytes, read_json, write_bytes, write_text
+from saln.files import read_bytes, write_bytes, write_text
 
 # For a report: the run itself may be lost, but its rows need not.
 _UNCHECKED = "put the file back, or delete it to draw the report without checking the other files"
@@ -41,8 +39,8 @@ class FinishedRun(NamedTuple):
         except OSError:
             return False
         return (
-            lines == lines_of(self.rows)  # of the record, which has a checksum
-            and tried == trial_lines(self.record.trials)
+            lines == json_lines(self.rows)  # of the record, which has a checksum
+            and tried == json_lines(self.record.trials)
             and RunFolder(path).summary.exists()
             and not self.record.is_damaged("summary.json")
             and not RunFolder(path).resume.exists()
@@ -51,7 +49,7 @@ class FinishedRun(NamedTuple):
     def mend(self, path: Path) -> None:
         """Writes rows and summary anew; nobody else may be at work on the run."""
         if self.record is not None and not self.is_whole(path):
-            write_bytes(RunFolder(path).rows, lines_of(self.rows), durable=True)
+            write_bytes(RunFolder(path).rows, json_lines(self.rows), durable=True)
             self.record.write_trials()
             _conclude(path, _text(self.summary))
 
@@ -95,25 +93,17 @@ def read_finished(path: Path, cure: str = _UNCHECKED) -> FinishedRun | None:
     if record.about is None:  # arms or seeds are still to be trained
         return None
     if RunFolder(path).summary.exists() and not record.is_damaged("summary.json"):
-        summary = read_summary(RunFolder(path).summary, ANEW)
+        summary = Summary.read(RunFolder(path).summary, ANEW)
     else:
         summary = _summary(record, record.about)
     return FinishedRun(summary, record.rows, record)
-
-
-def read_summary(source: Path, cure: str) -> Summary:
-    """Reads a ``summary.json``, or raises a DataError that says what to do."""
-    try:
-        return Summary.from_json(read_json(source, cure))
-    except FieldError as error:
-        raise DataError(f"{source}: {error}, or {cure}") from error
 
 
 def _read_unchecked(path: Path) -> FinishedRun | None:
     if not RunFolder(path).summary.exists():
         return None
     cure = f"delete it, and 'saln compare --resume --out {shlex.quote(str(path))}' makes it anew"
-    summary = read_summary(RunFolder(path).summary, f"{cure}, or {ANEW}")
+    summary = Summary.read(RunFolder(path).summary, f"{cure}, or {ANEW}")
     source = RunFolder(path).rows
     lines = enumerate(read_bytes(source, ANEW).splitlines(), start=1)
     again = "remove the line, or run again"

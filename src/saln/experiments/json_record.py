@@ -9,13 +9,17 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from saln.converter import options_of
+from saln.errors import DataError
+from saln.files import read_json
 from saln.messages import shown
 
 _MISSING = dataclasses.MISSING
@@ -44,19 +48,17 @@ class JsonRecord:
         values = {name: getattr(self, name) for name in self.names()} | dict(self.extra)
         late = [name for name in values if name not in self._order]
         if self._order:  # read: what was not there stays away while it says nothing
-            late = [name for name in late if values[name] != _default(type(self), name)]
+            usual = {name: default for name, (_, default) in _fields(type(self)).items()}
+            late = [name for name in late if values[name] != usual.get(name, _MISSING)]
         return {name: _plain(values[name]) for name in (*self._order, *late)}
 
     def names(self) -> tuple[str, ...]:
         """The fields in the order in which a new record is written."""
-        kind = type(self)
         return tuple(
             name
-            for name in _kinds(kind)
+            for name, (_, default) in _fields(type(self)).items()
             # What was read is written again, whatever it is.
-            if name not in self.quiet
-            or name in self._order
-            or getattr(self, name) != _default(kind, name)
+            if name not in self.quiet or name in self._order or getattr(self, name) != default
         )
 
     @classmethod
@@ -64,40 +66,44 @@ class JsonRecord:
         """Reads what ``json.loads`` gave; FieldError for others names the field, in ``place``."""
         if not isinstance(values, Mapping):
             raise _refusal(place or "it", values, "an object with named fields")
-        kinds = _kinds(cls)
-        known = {}
-        for name, kind in kinds.items():
+        fields, known = _fields(cls), {}
+        for name, (kind, default) in fields.items():
             where = f"{place}.{name}" if place else name
             if name in values:
                 known[name] = _read(values[name], kind, where)
-            elif name in _required(cls):
+            elif default is _MISSING:
                 raise FieldError(f"{where} is missing; give {_allowed(kind)}")
         # They stay in ``_order``, and so in their places, when the record is written.
-        extra = {name: value for name, value in values.items() if name not in kinds}
+        extra = {name: value for name, value in values.items() if name not in fields}
         return cls(**known, extra=extra, _order=tuple(values))
 
-
-def _hints(record: Any) -> dict[str, Any]:
-    hints = typing.get_type_hints(record)
-    names = (each.name for each in dataclasses.fields(record))
-    return {name: hints[name] for name in names if name not in ("extra", "_order")}
-
-
-# Reading annotations takes longer than reading a row.
-_kinds: Callable[[Any], dict[str, Any]] = functools.cache(_hints)
+    @classmethod
+    def read(cls, path: Path, cure: str) -> Self:
+        """Reads a file, or raises a DataError that says what to do."""
+        try:
+            return cls.from_json(read_json(path, cure))
+        except FieldError as error:
+            raise DataError(f"{path}: {error}, or {cure}") from error
 
 
-def _default(record: type[JsonRecord], name: str) -> Any:
-    """What a field is where it is not given; ``MISSING`` where it must be."""
+def json_lines(records: Iterable[JsonRecord]) -> bytes:
+    """Records as in a file of JSON lines."""
+    return b"".join((json.dumps(record.to_json()) + "\n").encode() for record in records)
+
+
+@functools.cache  # reading annotations takes longer than reading a row
+def _fields(record: type[JsonRecord]) -> dict[str, tuple[Any, Any]]:
+    """What each field holds, and what it is where it is not given; ``MISSING`` where it must be."""
+    hints, found = typing.get_type_hints(record), {}
     for each in dataclasses.fields(record):
-        if each.name == name:
-            made = each.default_factory
-            return each.default if made is _MISSING else made()
-    return _MISSING
+        made = each.default_factory
+        found[each.name] = hints[each.name], each.default if made is _MISSING else made()
+    del found["extra"], found["_order"]
+    return found
 
 
-def _required(record: type[JsonRecord]) -> set[str]:
-    return {name for name in _kinds(record) if _default(record, name) is _MISSING}
+def _fits(record: type[JsonRecord], value: Mapping[str, Any]) -> bool:
+    return all(name in value or each[1] is not _MISSING for name, each in _fields(record).items())
 
 
 def _refusal(place: str, value: object, allowed: str) -> FieldError:
@@ -115,7 +121,7 @@ def _read(value: Any, kind: Any, place: str) -> Any:
     records = [option for option in classes if issubclass(option, JsonRecord)]
     if records and isinstance(value, Mapping):
         # Of several, the one whose fields are there; the first says what is wrong with them.
-        fits = (record for record in records if _required(record) <= value.keys())
+        fits = (record for record in records if _fits(record, value))
         return next(fits, records[0]).from_json(value, place)
     for option in options:
         origin, inside = typing.get_origin(option), typing.get_args(option)

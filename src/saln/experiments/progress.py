@@ -41,8 +41,9 @@ from saln.experiments.arm_states import ArmStates
 from saln.experiments.config import Config
 from saln.experiments.environment import environment
 from saln.experiments.finished_run import finish
+from saln.experiments.json_record import json_lines
 from saln.experiments.progress_file import FORMAT_VERSION, Record
-from saln.experiments.rows import ArmCost, EpochRow, Key, RunFacts, Summary, lines_of, row_of_line
+from saln.experiments.rows import ArmCost, EpochRow, Key, RunFacts, Summary, row_of_line
 from saln.experiments.run_folder import (
     ANEW,
     RunFolder,
@@ -93,7 +94,7 @@ class RowLog:
     def add(self, row: EpochRow) -> None:
         """Adds a row, or raises a DataError where the disk does not take it."""
         try:
-            self._append(lines_of([row]))
+            self._append(json_lines([row]))
         except OSError as error:
             cure = "free some space, then" if is_out_of_space(error) else "mend the disk, then"
             raise DataError(
@@ -163,8 +164,8 @@ class RunProgress(contextlib.AbstractContextManager["RunProgress"]):
             done = record.done(arm, seed)
             rows += record.of(arm, seed) if done else states.rows(arm, seed)
         # A kill here loses nothing, since the rows are in the record and the states.
-        if lines != lines_of(rows):
-            write_bytes(folder.rows, lines_of(rows), durable=True)
+        if lines != json_lines(rows):
+            write_bytes(folder.rows, json_lines(rows), durable=True)
         record.write_trials()
         _add_seeds(folder, record, config)
         lost = _note_resumed(folder, device)

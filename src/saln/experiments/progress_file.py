@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from saln.errors import DataError, InputError
+from saln.experiments.json_record import json_lines
 from saln.experiments.rows import ArmCost, EpochRow, Key, RunFacts
 from saln.experiments.run_folder import OLD_VERSION, RunFolder
-from saln.experiments.trials import Trial, trial_lines
+from saln.experiments.trials import Trial
 from saln.files import CHECKSUM, file_checksum, read_json, signed, write_bytes, write_signed
 
 FORMAT_VERSION = 3
@@ -90,7 +91,7 @@ class Record:
 
     def write_trials(self) -> None:
         """Makes ``trials.jsonl`` what it should be; there is none where nothing was tried."""
-        source, lines = RunFolder(self.path).trials, trial_lines(self.trials)
+        source, lines = RunFolder(self.path).trials, json_lines(self.trials)
         if self.trials and not (source.exists() and source.read_bytes() == lines):
             write_bytes(source, lines, durable=True)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -86,11 +86,6 @@ class EpochRow(JsonRecord):
         # The order is part of the format: checksums are taken of the bytes.
         first = names.index(METRICS[0])
         return (*names[:first], *METRICS, *names[first + len(METRICS) :])
-
-
-def lines_of(rows: Iterable[EpochRow]) -> bytes:
-    """Rows as in ``epochs.jsonl``."""
-    return b"".join((json.dumps(row.to_json()) + "\n").encode() for row in rows)
 
 
 def row_of_line(line: bytes, source: object, number: int, cure: str) -> EpochRow:
@@ -261,6 +256,7 @@ class StoppedArm(JsonRecord):
 class RunFacts(JsonRecord):
     """What was run: the settings that a summary repeats, and the size of the data."""
 
+    quiet: ClassVar[frozenset[str]] = frozenset({"targets"})
     dataset: str
     # With a default: what earlier versions did not write.
     classes: int | None = None
@@ -280,11 +276,6 @@ class RunFacts(JsonRecord):
     seeds: tuple[int, ...]
     # Of arms that name none, as in ``beliefs (0.7)``; left out where they are the given labels.
     targets: str | None = None
-
-    def names(self) -> tuple[str, ...]:
-        """All, but for targets that say nothing."""
-        names = super().names()
-        return names if self.targets else tuple(name for name in names if name != "targets")
 
     @property
     def knows_truth(self) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -127,8 +126,3 @@ def _tuned(trials: Sequence[Trial]) -> Tuned:
         examples_forward=sum(trial.examples_forward for trial in trials),
         examples_backward=sum(trial.examples_backward for trial in trials),
     )
-
-
-def trial_lines(trials: Iterable[Trial]) -> bytes:
-    """Trials as in ``trials.jsonl``."""
-    return b"".join((json.dumps(trial.to_json()) + "\n").encode() for trial in trials)

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from saln.errors import DataError
-from saln.experiments.json_record import FieldError, JsonRecord
+from saln.experiments.json_record import JsonRecord
 from saln.experiments.run_folder import RunFolder
-from saln.files import read_json
 from saln.report.number_text import percent_text
 from saln.report.values import Table
 from saln.selection.neighbor_votes import TRANSITION_SMOOTHING
@@ -59,12 +58,7 @@ class LabelSection(NamedTuple):
 def read_doubts(folder: Path) -> LabelDoubts | None:
     """What a run's ``labels.json`` says; None where no arm judged labels."""
     path = RunFolder(folder).labels
-    if not path.exists():
-        return None
-    try:
-        return LabelDoubts.from_json(read_json(path, _CURE))
-    except FieldError as error:
-        raise DataError(f"{path}: {error}, or {_CURE}") from error
+    return LabelDoubts.read(path, _CURE) if path.exists() else None
 
 
 def label_section(folder: Path) -> LabelSection | None:
