@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -185,15 +187,29 @@ def test_targets_are_those_of_the_teacher_that_the_selector_made_necessary():
     labels = np.arange(200) % 3
     rows = 3 * np.eye(3)[labels] + np.random.default_rng(0).standard_normal((200, 3))
     options = {"batch_size": 10, "filter_ratio": 0.5, "seed": 0}
-    batches = saln.SelectedBatches(rows, labels=labels, selector=saln.Curriculum(), **options)
+    options |= {"labels": labels}
+    batches = saln.SelectedBatches(rows, selector=saln.Curriculum(epochs=2), **options)
     indices = torch.tensor([7, 0, 199])
     expected = saln.features_as_teacher(rows, labels).posterior[indices]
     found = batches.targets_of(indices, labels[indices], beliefs=1.0)
     torch.testing.assert_close(found, expected)
     # Nothing is judged for a selector that asks no teacher.
-    plain = saln.SelectedBatches(rows, labels=labels, selector="uniform", **options)
+    plain = saln.SelectedBatches(rows, selector="uniform", **options)
     with pytest.raises(InputError, match="asks a teacher"):
         plain.targets_of(indices, labels[indices], beliefs=1.0)
+
+
+@pytest.mark.parametrize("name", ["curriculum", "balanced-curriculum"])
+def test_an_order_over_a_run_of_unknown_length_says_so(name):
+    teacher = saln.features_as_teacher(np.eye(3)[np.arange(60) % 3], np.arange(60) % 3)
+    with pytest.warns(UserWarning, match=r"not told how many .*; give \w+\(epochs=") as seen:
+        batches = sampler(60, name, teacher=teacher)
+    assert [Path(each.filename) for each in seen] == [Path(__file__)]
+    for epoch in (1, 2):  # once, not in every epoch
+        batches.set_epoch(epoch)
+        assert len(list(batches)) == 3
+    for planned in ("strength=0", "epochs=2"):
+        sampler(60, f"{name}:{planned}", teacher=teacher)
 
 
 def test_losses_reach_the_selector_that_asks_for_them():

@@ -169,7 +169,8 @@ def test_nobody_names_rows_that_a_store_skipped(owner, selector, tmp_path):
 
 @pytest.mark.parametrize("owner", ["batches", "stream", "learner"])
 @pytest.mark.parametrize(
-    "selector", ["balanced-curriculum", "curriculum", "reducible", "herding(balance=true)"]
+    "selector",
+    ["balanced-curriculum:epochs=2", "curriculum:epochs=2", "reducible", "herding(balance=true)"],
 )
 def test_nobody_names_what_a_teacher_had_no_features_of(owner, selector, tmp_path):
     """The rows that are chosen by now are other ones, all of which were read."""

@@ -20,6 +20,7 @@ from saln.loading.positions import BatchPosition, StreamPosition
 from saln.randomness import derive_generator, derive_seed
 from saln.selection.candidates import Selection, candidates_needed
 from saln.selection.contract import BEFORE_LOADING, Selector
+from saln.selection.curriculum import Curriculum
 
 # Times a part of a step under a name; see saln.training.cost_ledger.
 Phase = Callable[[str], AbstractContextManager[Any]]
@@ -46,6 +47,16 @@ class BatchChoice:
         self.sharing = Sharing(self.batch_size, *ranks)
         self._has_losses = False  # or has warned that there are none
         self._epoch_without_losses: int | None = None
+        if isinstance(self.selector, Curriculum) and self.selector.is_unplanned:
+            name = type(self.selector).__name__
+            warnings.warn(
+                f"{name} goes from easy to hard over the epochs of a run, but was not told how "
+                f"many there are, so easy and hard are alike; give {name}(epochs=...) and count "
+                "epochs from 1, or strength=0 to do without the order",
+                UserWarning,
+                # At the line that made what chooses, whichever class that is of.
+                stacklevel=type(self).__mro__.index(BatchChoice) + 2,
+            )
 
     @property
     def rank(self) -> int:

@@ -77,6 +77,11 @@ class Curriculum(Selector):
         """Knows how far the training is."""
         return cls(epochs=epochs)
 
+    @property
+    def is_unplanned(self) -> bool:
+        """Whether there is an order, but nobody said how long the run is."""
+        return self.epochs is None and self.strength > 0
+
     def begin_epoch(self, epoch: int) -> None:
         """Takes note of how far the training is."""
         # No state to save: every iteration begins with this, in workers and after a resume, too.
