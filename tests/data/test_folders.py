@@ -176,7 +176,7 @@ def test_what_is_left_out_is_said(tmp_path, caplog):
     (tmp_path / "cat" / "2.heic").write_bytes(b"")
     assert {name for _, name, _ in found(tmp_path)} == {"cat", "dog"}
     assert "left out: 2 sub-folders without pictures are no classes, the first docs" in caplog.text
-    assert f"1 pictures outside of a class, the first {tmp_path}/cover.png" in caplog.text
+    assert f"1 pictures outside of a class folder, the first {tmp_path}/cover.png" in caplog.text
     assert f"1 pictures of other formats, the first {tmp_path}/cat/2.heic" in caplog.text
 
 

@@ -220,5 +220,5 @@ def test_a_selector_that_is_told_nothing_is_named(front):
     run.chosen.set_epoch(0)
     list(run.begin())
     run.chosen.set_epoch(1)
-    with pytest.warns(UserWarning, match="InfoBatch chooses by the losses.*told none in epoch 0"):
+    with pytest.warns(UserWarning, match="InfoBatch chooses by the losses.*given none in epoch 0"):
         list(run.begin())

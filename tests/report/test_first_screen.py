@@ -67,7 +67,7 @@ def test_one_seed_gives_no_verdict_and_no_interval():
     assert first.verdict.startswith("One seed gives no verdict on saln")
     assert "[" not in first.verdict
     assert "more are needed" in first.seeds
-    assert "run more of them" in first.recommendation
+    assert "Run more" in first.recommendation
 
 
 def test_the_most_accurate_arm_leads_and_a_stopped_one_does_not():

@@ -159,7 +159,7 @@ def test_files_that_have_changed_or_gone_are_left_alone_and_named(case, capsys):
     assert facts["moved"] == 1
     assert facts["skipped"] == {
         "cat/1.jpg": "its content has changed since the review",
-        "dog/6.jpg": "it is not there any more",
+        "dog/6.jpg": "it no longer exists",
     }
     case("--undo")
     assert tree(case.root) == before
@@ -399,7 +399,7 @@ def test_only_one_process_changes_a_folder_at_a_time(case):
 def test_what_cannot_be_applied_is_said_in_a_line(case, tmp_path):
     shutil.rmtree(case.root)
     for flag in ("--yes", "--undo"):
-        with pytest.raises(DataError, match="is not there any more"):
+        with pytest.raises(DataError, match="no longer exists"):
             case(flag)
     (case.out / "review.json").write_text("{}")
     with pytest.raises(InputError, match="names no data set"):

@@ -91,7 +91,7 @@ def test_only_what_apply_has_written_is_replaced_or_removed(tmp_path):
     assert other.read_text() == "text,label\na,y\nb,y\n"
     other.write_text("changed by hand")
     for flag in ("--yes", "--undo"):
-        with pytest.raises(InputError, match=r"other\.csv is (there already|not any more what)"):
+        with pytest.raises(InputError, match=r"other\.csv is (there already|no longer what)"):
             table(flag, "--to", str(other))
     assert other.read_text() == "changed by hand"
 

@@ -32,21 +32,21 @@ class ApplySettings:
     file: Path
     """decisions.csv, as the page saves it, or labels.csv with decisions written into it."""
     out: Path | None = None
-    """The folder of the review; when not given, the one that the file names, or its own."""
+    """The folder of the review; by default the one that the file names, or the file's own."""
     yes: bool = False
-    """Do it; without, what would be done is only shown."""
+    """Do it; without this flag what would be done is only shown."""
     undo: bool = False
-    """Take the last apply back; each once more takes back the one before."""
+    """Undo the last apply; given again, the one before it."""
     believed: bool = False
-    """Of labels.csv: give undecided examples that look wrong the label that is believed."""
+    """Of labels.csv: give undecided examples that look wrong the likeliest label."""
     below: float | None = None
-    """With --believed: only where the given label is right with a probability below this (0.5)."""
+    """With --believed: only where the given label's probability is below this (0.5)."""
     new_classes: bool = False
-    """Take labels that no example has yet for classes, and not for mistakes of writing."""
+    """Accept labels that no example has yet as new classes, instead of as spelling mistakes."""
     to: Path | None = None
-    """Of a table: the new file, or folder of Parquet files; beside the table when not given."""
+    """Of a table: the new file, or folder of Parquet files; by default beside the table."""
     json: bool = False
-    """Print one JSON object in the place of lines."""
+    """Print one JSON object instead of lines of text."""
 
     def __post_init__(self) -> None:
         """Checks what can be known before a file is opened.
@@ -81,13 +81,15 @@ class _Review:
 
 
 def _apply(settings: ApplySettings) -> int:
-    """Brings decisions about labels into the data set: files move to the folder of their class.
+    """Applies decisions about labels: files move to the folder of their class.
 
-    Shows what would be done, and does it with --yes. No file is replaced or removed: what is
-    dropped goes into the hidden folder .saln of the data set, and --undo takes all back. What was
-    stopped midway goes on with the same command. A table (CSV, JSON lines, Parquet, hf:) stays as
-    it is: a new one is written beside it. What was decided is remembered beside the review, so
-    that the next 'saln labels' does not ask again.
+    Without --yes it only shows what would be done. No file is replaced or deleted: dropped files
+    go into the data set's hidden folder .saln, and --undo moves everything back. After a stop the
+    same command goes on.
+
+    A table (CSV, JSON lines, Parquet, hf:) stays as it is; a corrected one is written beside it.
+
+    Decisions are stored beside the review, so that the next 'saln labels' does not ask again.
     """
     review = _find_review(settings)
     kind, _, argument = review.dataset.partition(":")
@@ -125,7 +127,7 @@ def _find_review(settings: ApplySettings) -> _Review:
         )
     facts = read_json(named / "review.json", f"give the review's folder as {parameter('out')}")
     if not isinstance(facts.get("dataset"), str):
-        raise InputError(f"{named / 'review.json'} names no data set; review it anew")
+        raise InputError(f"{named / 'review.json'} names no data set; run saln labels again")
     return _Review(named, facts["dataset"], decided or DecisionFile(path, (), None), facts)
 
 

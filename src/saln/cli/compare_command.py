@@ -58,7 +58,7 @@ _NAMING = ("preset", "config", "dataset")
 
 
 def _compare(config: Config) -> int:
-    """Trains the arms side by side, says which was better and by how much, writes a report."""
+    """Trains several ways side by side, says which was better and by how much, writes a report."""
     from saln.cli.display import TimeLeft, open_reporter, print_facts, print_summary
     from saln.experiments.run import compare
     from saln.report.label_section import read_doubts

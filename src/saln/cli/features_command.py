@@ -20,20 +20,20 @@ class FeatureSettings(DatasetExtraction):
     """The settings of `saln features`; those of `saln compare` have the same names."""
 
     engine: Literal["local", "ray"] = "local"
-    """Compute here, or in an actor a GPU or core of a Ray cluster."""
+    """Compute in this process, or with one actor for each GPU or core of a Ray cluster."""
     ray_address: str | None = None
-    """The cluster's, HOST:PORT or auto; with none given a cluster of this machine is started."""
+    """The cluster's address, HOST:PORT or auto; by default a cluster of this machine is started."""
     ray_workers: int | None = None
-    """How many actors; when not given, one a GPU, or a core where there is none."""
+    """The number of actors; by default one for each GPU, or for each core without GPUs."""
     json: bool = False
-    """Print one JSON object in the place of lines."""
+    """Print one JSON object instead of lines of text."""
 
 
 def _features(settings: FeatureSettings) -> int:
     """Runs a frozen backbone over a data set's training images and keeps the rows.
 
-    `saln compare` with the same data set, backbone and size then finds them. A run that
-    was stopped goes on where it stopped.
+    'saln compare' with the same data set, backbone and size then takes them from there. A run
+    that was stopped goes on where it stopped.
     """
     from saln.cli.display import open_reporter
     from saln.experiments.reporter import FeatureProgress
@@ -84,7 +84,7 @@ def _print_store(store: Any, rows_computed: int, *, as_json: bool) -> None:
         }
         sys.stdout.write(json.dumps(facts) + "\n")
         return
-    reused = "" if rows_computed else "; nothing to do, they were there"
+    reused = "" if rows_computed else "; nothing to do, they were there already"
     lines = {"store": store.path, "rows": f"{rows:,} of {width:,} features{reused}"}
     if store.skipped:
         lines["skipped"] = (

@@ -10,6 +10,8 @@ import dataclasses
 import difflib
 import functools
 import inspect
+import shutil
+import textwrap
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -195,6 +197,16 @@ def _shown_defaults(command: Command[Any], arguments: Sequence[str]) -> dict[str
         return {"default": command.defaults({})}
 
 
+def _filled(text: str) -> str:
+    """Paragraphs that fit the terminal. tyro joins lines, but not those that are indented."""
+    width = min(100, shutil.get_terminal_size().columns)
+    first, *others = (
+        textwrap.fill(part, width, initial_indent=" " * (2 * bool(number)), subsequent_indent="  ")
+        for number, part in enumerate(text.split("\n\n"))
+    )
+    return "\n".join((first, *others))
+
+
 def _print_help(command: Command[Any], arguments: Sequence[str]) -> typing.NoReturn:
     import tyro
 
@@ -220,7 +232,9 @@ def _print_help(command: Command[Any], arguments: Sequence[str]) -> typing.NoRet
     for each in dataclasses.fields(command.settings):
         extra: tuple[Any, ...] = ()
         if each.name in command.positional:
-            extra = (tyro.conf.Positional, tyro.conf.arg(metavar=command.written(each.name)))
+            hint = None if each.default else "(required)"
+            shown_as = tyro.conf.arg(metavar=command.written(each.name), help_behavior_hint=hint)
+            extra = (tyro.conf.Positional, shown_as)
         elif (names := each.metadata.get("names")) is not None:  # a registry lists its own names
             hint = functools.partial("({}; default: {})".format, names.choices())
             extra = (tyro.conf.arg(help_behavior_hint=hint),)
@@ -230,7 +244,7 @@ def _print_help(command: Command[Any], arguments: Sequence[str]) -> typing.NoRet
     tyro.cli(
         command.settings,
         prog=f"saln {command.name}",
-        description=inspect.getdoc(command.run),
+        description=_filled(inspect.getdoc(command.run) or ""),
         args=["--help"],
         registry=registry,
         **defaults,

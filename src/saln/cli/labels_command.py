@@ -25,9 +25,9 @@ class LabelsSettings(ReviewSettings):
     """The settings of `saln labels`."""
 
     export: tuple[str, ...] = ()
-    """Write what was found for other tools, too, with commas between: cleanlab, label-studio."""
+    """Write the result for other tools too, separated by commas: cleanlab, label-studio."""
     json: bool = False
-    """Print one JSON object in the place of lines."""
+    """Print one JSON object instead of lines of text."""
 
     def __post_init__(self) -> None:
         """Checks what needs no data, before any is opened."""
@@ -39,11 +39,11 @@ class LabelsSettings(ReviewSettings):
 def _labels(settings: LabelsSettings) -> int:
     """Judges every label of a data set by all the others; no network is trained.
 
-    Writes labels.csv and labels.html, the worst first, into a folder of its own. The same command
-    goes on where it was stopped, and computes only what is new.
+    Writes labels.csv and labels.html into a folder, the most doubtful labels first. After a stop
+    the same command goes on; features that are stored already are not computed again.
 
-    'saln labels apply decisions.csv' repairs the labels by what was decided on the page; 'saln
-    labels apply --help' lists what it takes.
+    Decide on the page, then repair the labels with 'saln labels apply decisions.csv'; its flags:
+    'saln labels apply --help'.
     """
     from saln.cli.display import open_reporter
     from saln.experiments.reporter import FeatureProgress

@@ -26,22 +26,22 @@ from saln.cli.process import (
 from saln.errors import InputError, SalnError
 
 _COMMANDS = {
-    "compare": "train the arms side by side and write a report (the main job)",
-    "features": "run a frozen backbone over a data set and keep the rows",
     "labels": "find the wrong labels of a data set, look at them, repair them",
-    "select": "choose once, offline, from stored features; write what is kept",
-    "report": "redraw the report of a run, or join several",
-    "list": "data sets, networks, selectors and presets",
+    "compare": "train several ways side by side, say which is better, write a report",
+    "features": "compute and store the features of a data set by a frozen network",
+    "select": "choose examples once, before training, and write them to a file",
+    "report": "redraw the report of a run, or of several runs together",
+    "list": "list data sets, networks, selectors and presets",
 }
 _OVERVIEW = f"""\
 usage: saln COMMAND [FLAGS]
 
-Choose, from every batch of candidates, the few examples worth a gradient.
+Finds the wrong labels of a data set, and trains on the few examples worth a gradient.
 
 commands:
 {"".join(f"  {name:<8}  {summary}{chr(10)}" for name, summary in _COMMANDS.items())}
 'saln COMMAND --help' lists a command's flags. 'saln --version' prints the version.
-With --debug an error shows where in the code it arose.
+With --debug an error shows where in the code it happened.
 """
 # What is left after Ctrl-C; a comparison says itself how it goes on.
 _KEPT = {

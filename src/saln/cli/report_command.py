@@ -15,13 +15,13 @@ class ReportSettings:
     """The settings of `saln report`."""
 
     folders: tuple[Path, ...] = ()
-    """Folders that saln compare wrote."""
+    """The folders of runs, as saln compare wrote them."""
     out: Path = Path("joined.html")
-    """The joined page of several runs."""
+    """The file of the joint page of several runs."""
 
 
 def _report(settings: ReportSettings) -> int:
-    """Redraws tables, figures and report.html of runs; several are joined on one page too."""
+    """Redraws tables, figures and report.html of a run; several runs also get a joint page."""
     from saln.report.page import write_joined, write_report
 
     if not settings.folders:  # a tuple takes none, too: the general message would say less

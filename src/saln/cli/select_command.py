@@ -47,13 +47,13 @@ class SelectSettings:
     engine: Literal["local", "ray"] = "local"
     """Choose in this process, or on a Ray cluster; the output is the same."""
     ray_address: str | None = None
-    """The cluster's, HOST:PORT or auto; with none given a cluster of this machine is started."""
+    """The cluster's address, HOST:PORT or auto; by default a cluster of this machine is started."""
     ray_workers: int | None = None
     """How many partitions at once; as many as there are cores when not given."""
     distrusted: int = 10
     """With coherence: how many of the labels that it believes least are shown."""
     json: bool = False
-    """Print one JSON object in the place of lines."""
+    """Print one JSON object instead of lines of text."""
 
     def __post_init__(self) -> None:
         """Checks what can be known before the input is opened; else InputError."""

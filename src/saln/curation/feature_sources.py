@@ -212,7 +212,7 @@ class ParquetSource:
             self._width = self._read(0, 1)[0].shape[1]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Workers are told the names of classes, and need not read all labels for them.
+        # Workers get the names of the classes, and need not read all labels to find them.
         return ParquetSource, (self.path, self._asked, self._width, self.class_names)
 
     def __len__(self) -> int:

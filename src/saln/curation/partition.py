@@ -57,7 +57,7 @@ class PartitionJob:
         return start, min(start + self.partition_rows, len(self.source))
 
     def kept(self, rows: int) -> int:
-        """How many of so many candidates stay; 0 of a few left-over ones."""
+        """How many of ``rows`` candidates are kept; 0 of the few at the end that make no batch."""
         return int(kept_count(rows, self.filter_ratio)) if rows else 0  # exact, in fractions
 
     def choose(self, number: int) -> Any:

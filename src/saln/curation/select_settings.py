@@ -15,7 +15,7 @@ import xxhash
 
 from saln.selection.contract import Selector
 
-# Stands for what cannot be told apart: work that was done by it is not gone on with.
+# Stands for a value that has no stable text: unfinished work with such a value is done again.
 UNKNOWN = "<unknown>"
 _DEPTH = 20
 # What every class of selectors has; the others of its values are settings, too.

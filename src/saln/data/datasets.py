@@ -30,7 +30,7 @@ from saln.randomness import derive_seed
 
 Labels = npt.NDArray[np.int64]
 
-# Of so many images the size is looked at, where a data set does not say it.
+# Images whose size is read where a data set does not say it.
 _LOOKED_AT = 8
 
 

@@ -40,7 +40,7 @@ _TURNS = {
 _EXIF_SHORT = 3  # the kind of a number of 16 bits
 # How PostScript begins: as text, and with a preview.
 _POSTSCRIPT = (b"%!PS", b"\xc5\xd0\xd3\xc6")
-# So many bytes of a file's end are looked at.
+# Bytes at a file's end that are read.
 _TAIL = 4096
 # The brightest value of an 8-bit and of a 16-bit picture.
 _BYTE, _WORD = 255, 65535

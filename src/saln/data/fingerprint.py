@@ -23,7 +23,7 @@ from saln.errors import DataError
 # Where torchvision's data sets (and those written like them) keep what they hold.
 ARRAYS = ("data", "images", "tensors")
 LABELS = ("targets", "labels", "_labels", "y")
-# Of a data set of unknown kind so many examples are opened.
+# Examples that are opened of a data set of unknown kind.
 SAMPLE = 32
 
 

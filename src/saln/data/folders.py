@@ -273,7 +273,7 @@ def _tell(walk: _Walk, classes: dict[str, list[str]], names: list[str]) -> None:
     empty = [name for name, paths in classes.items() if not paths]
     for what, left_out in (
         ("sub-folders without pictures are no classes", empty),
-        ("pictures outside of a class", walk.outside),
+        ("pictures outside of a class folder", walk.outside),
         ("pictures of other formats", walk.others),
     ):
         if left_out and names:

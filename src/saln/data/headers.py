@@ -12,7 +12,7 @@ from saln.data.datasets import DataSet, Examples
 from saln.data.image_sources import ArrayImages
 from saln.errors import DataError
 
-# So many are named in a message.
+# Files that one message names at most.
 _NAMED = 10
 # On a disk across a network most of the time is waiting, which threads share.
 _THREADS = 16

@@ -158,7 +158,7 @@ class Arm:
         return self.needs_teacher or bool(self.requires & {"features", "label_confidence"})
 
     def selector(self, *, epochs: int) -> Selector:
-        """A fresh selector for a run of so many epochs: arms and seeds share none."""
+        """A new selector for a run of ``epochs``: arms and seeds share none."""
         # Such a class cannot be made without values, and so has no plan of its own to ask for.
         if any(each.default is REQUIRED for each in hyperparameters(self.kind)):
             return make_selector(self.kind, self.name, self.values)

@@ -58,17 +58,15 @@ class Config:
     methods: Methods = (
         "standard", "uniform", "saln", "jest", "rho-loss", "top-loss", "coherence",
     )  # fmt: skip
-    """The arms to train, with commas between: NAME, NAME:KEY=VALUE, NAME(KEY=VALUE, KEY=VALUE) or
-    MODULE:CLASS, each with changes of training, NAME+CHANGE+CHANGE(KEY=VALUE); in Python
-    selectors and their classes, too."""
+    """The arms to train: NAME or NAME(KEY=VALUE, ...), then +CHANGE(KEY=VALUE); see 'saln list'."""
     learner: str = dataclasses.field(default="resnet18", metadata={"names": NETWORKS})
     """The network to train."""
     backbone: str = dataclasses.field(default="resnet50", metadata={"names": NETWORKS})
     """The frozen network whose features the selectors see."""
     weights: Path | None = None
-    """Start the learner from this state dict (for machines without internet)."""
+    """A file with the state dict that the learner starts from, instead of a download."""
     backbone_weights: Path | None = None
-    """The backbone's state dict, in the place of a download."""
+    """A file with the backbone's state dict, instead of a download."""
     pretrained: bool = True
     """Start the learner from published weights, where there are any."""
     head_only: bool = False
@@ -86,40 +84,39 @@ class Config:
     filter_ratio: float = 0.8
     """The share of the candidates that is dropped, in [0, 1)."""
     filter_ratio_end: Annotated[float | None, SHARE] = None
-    """The share in the last epoch that drops any; it moves there linearly from --filter-ratio."""
+    """The filter ratio of the last epoch; it changes linearly from --filter-ratio."""
     full_first_epochs: Annotated[int, COUNT_OR_NONE] = 0
-    """In so many first epochs every arm trains on everything."""
+    """The number of epochs at the start in which every arm trains on everything."""
     full_last_epochs: Annotated[int, COUNT_OR_NONE] = 0
-    """In so many last epochs every arm trains on everything."""
+    """The number of epochs at the end in which every arm trains on everything."""
     learning_rate: Annotated[float, Bounds(above=0)] = 0.001
     """The rate of SGD with momentum 0.9, or the highest of a schedule."""
     weight_decay: Annotated[float, Bounds(low=0)] = 0.0
-    """How strongly SGD draws weights to 0."""
+    """The weight decay of SGD."""
     nesterov: bool = False
     """SGD with Nesterov's momentum."""
     targets: Literal["given", "beliefs", "features"] = "given"
-    """What the loss of an arm that names no targets compares outputs with: the labels as given, the
-    believed shares of the classes, or what the other examples' features and labels alone say."""
+    """Targets of arms that name none; beliefs and features are soft, from saln.judge_labels."""
     target_share: Annotated[float | None, Bounds(above=0, high=1)] = None
-    """The share of --targets in them, the rest being the given label; all when not given."""
+    """The weight of --targets, 1 when not given; the given label has the rest."""
     tune: Annotated[int, Bounds(low=0, high=100)] = 0
-    """Choose every arm's learning rate and weight decay by so many trials on validation data."""
+    """Trials, on validation data, of each arm's learning rate and weight decay; 0 for none."""
     tune_search: Literal["grid", "optuna"] = "grid"
     """What the trials try: a grid around --learning-rate and --weight-decay, or Optuna's search."""
     tune_seeds: Annotated[int, Bounds(low=1)] = 1
-    """Each trial is the mean of this many of the first seeds."""
+    """Each trial is the mean over this many seeds, the first ones."""
     schedule: Literal["constant", "cosine", "onecycle"] = "cosine"
     """How the learning rate moves over each arm's own steps; the paper's is constant."""
     precision: Literal["float32", "bf16"] = "float32"
     """What the learner's passes compute in; bf16 (autocast) is faster on GPUs and new CPUs."""
     channels_last: bool = False
-    """Keep images and weights with channels last in memory, as convolutions often are faster."""
+    """Keep images and weights with channels last in memory; convolutions are often faster."""
     label_noise: Annotated[float, SHARE] = 0.0
-    """The share of training labels to replace by wrong ones, in [0, 1)."""
+    """The share of training labels that are replaced by wrong ones, in [0, 1)."""
     seeds: tuple[int, ...] = (0, 1, 2)
-    """One run of every arm for each, with commas between."""
+    """One run of every arm for each seed, separated by commas."""
     evaluate_every: Annotated[int, Bounds(low=1)] = 1
-    """Measure accuracy and loss after every so many epochs, and after the last."""
+    """Measure accuracy and loss every this many epochs, and after the last one."""
     limit: Annotated[int | None, Bounds(low=1)] = None
     """Use at most this many training and this many test images."""
     device: Literal["auto", "cpu", "cuda"] = "auto"

@@ -21,7 +21,7 @@ NUMBERS = ("epoch", "examples_forward", "examples_backward", "wrong_label_share_
 
 
 class EventWriter(Protocol):
-    """What a tool is told; its package is imported where it is made."""
+    """Writes one tool's events; the tool's package is imported where the writer is made."""
 
     def begin(self, name: str) -> None:
         """Begins the run of an arm and seed anew: what it held before is gone."""

@@ -23,7 +23,7 @@ _UNCHECKED = "put the file back, or delete it to draw the report without checkin
 
 
 class FinishedRun(NamedTuple):
-    """A finished run, read; ``record`` is None for a run of before there were checksums."""
+    """A finished run, read; ``record`` is None for a run that is older than the checksums."""
 
     summary: Summary
     rows: list[EpochRow]

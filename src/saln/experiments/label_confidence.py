@@ -21,7 +21,7 @@ from saln.selection.coherence import Judge
 from saln.selection.judged_beliefs import as_neighbor_beliefs, judged_beliefs
 from saln.selection.neighbor_beliefs import NeighborBeliefs, label_beliefs, suspicious_labels
 
-# So many doubted labels are listed at most.
+# Doubted labels that are listed at most.
 LISTED = 100
 
 
@@ -69,7 +69,7 @@ def teach_for_arms(
         return None
     classes = len(data.class_names)
     teacher = features_as_teacher(inputs.features, data.train.labels, classes=classes)
-    found = f"they foretell {teacher.accuracy:.0%} of the training labels from the others"
+    found = f"they predict {teacher.accuracy:.0%} of the training labels from the others"
     reporter.note(f"features as a teacher, seed {seed}: {teacher.beliefs.message or found}")
     return teacher
 

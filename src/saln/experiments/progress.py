@@ -96,7 +96,7 @@ class RowLog:
         try:
             self._append(json_lines([row]))
         except OSError as error:
-            cure = "free some space, then" if is_out_of_space(error) else "mend the disk, then"
+            cure = "free some space, then" if is_out_of_space(error) else "repair the disk, then"
             raise DataError(
                 f"{self.path} cannot be written ({error}); {cure} go on with "
                 f"{parameter('resume', True)}"

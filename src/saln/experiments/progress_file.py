@@ -110,7 +110,7 @@ class Record:
         if CHECKSUM in values or version == FORMAT_VERSION:
             if signed(values)[CHECKSUM] != values.get(CHECKSUM):
                 raise DataError(f"{source} is not what was written; {cure}")
-        elif version != OLD_VERSION:  # of before the first that could go on, or of a later SALN
+        elif version != OLD_VERSION:  # older than runs that can be resumed, or from a later SALN
             raise InputError(
                 f"{source} has format version {str(version)[:40]}, this SALN goes on with "
                 f"{OLD_VERSION} and {FORMAT_VERSION}; use the SALN that began the run, or {cure}"

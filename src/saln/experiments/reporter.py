@@ -10,7 +10,7 @@ from saln.features.extraction import Progress
 
 
 class Reporter(Protocol):
-    """Told what happens, for people who watch."""
+    """Shows a person what happens."""
 
     def note(self, text: str) -> None:
         """Something worth a line."""
@@ -19,7 +19,7 @@ class Reporter(Protocol):
         """A stage of ``total`` examples begins."""
 
     def advance(self, examples: int) -> None:
-        """So many more examples are done."""
+        """``examples`` more are done."""
 
     def epoch(self, row: EpochRow, epochs: int) -> None:
         """An epoch is done."""

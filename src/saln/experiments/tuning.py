@@ -32,7 +32,7 @@ class Tuning:
     shared: Callable[[int], SharedBySeed]
 
     def choose(self, arms: Sequence[Arm]) -> None:
-        """Tunes the arms, by the trials of before where there are some."""
+        """Tunes the arms; trials that were stored before are not run again."""
         comparison = self.comparison
         for arm in arms if comparison.config.tune else ():
             found = best_of(tried(self._trials(arm)))

@@ -63,7 +63,7 @@ class DatasetExtraction:
     backbone: str = field(default="resnet50", metadata={"names": NETWORKS})
     """The frozen network."""
     backbone_weights: Path | None = None
-    """Its state dict, in the place of a download."""
+    """A file with its state dict, instead of a download."""
     feature_size: int | None = None
     """Pixels that it sees; when not given the network's own, or the data set's, at least 96."""
     limit: int | None = None

@@ -17,7 +17,7 @@ from saln.errors import InputError
 from saln.features.backbones import Network, build_backbone, wrap_backbone
 from saln.messages import not_allowed
 
-# A multiple of every batch size in use. A kill costs at most so many rows, or two times.
+# A multiple of every batch size in use. A kill costs at most one or two shards of rows.
 SHARD_ROWS = 1024
 
 

@@ -42,11 +42,11 @@ _READ_ONLY = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
 # What renaming a folder to a name says where another folder has it.
 _OCCUPIED = frozenset({errno.ENOTEMPTY, errno.EEXIST})
 _ARRAYS = ("indices", "similarities")
-# Similarities that agree to so many decimals are equal: then the lower index comes first.
+# Similarities that agree to this many decimals are equal: then the lower index comes first.
 DECIMALS = 9
 # Neighbors proposed beyond those asked for.
 SPARE = 12
-# Above so many rows "auto" is approximate: an exact search takes minutes here, on two cores.
+# Above this many rows "auto" is approximate: an exact search takes minutes on two cores.
 EXACT_ROWS = 150_000
 
 Engine = Literal["auto", "exact", "approximate", "faiss"]
@@ -344,7 +344,7 @@ def _keep(path: Path, table: NeighborTable, fits: dict[str, Any]) -> None:
 
 
 def _clear(path: Path) -> None:
-    """Takes away what lies at a path, at once for whoever looks."""
+    """Removes what is at a path; a reader sees all of it or nothing."""
     # Renamed first, in one step: a reader never sees half a table.
     aside = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:

@@ -31,7 +31,7 @@ from saln.messages import first_line
 logger = logging.getLogger(__name__)
 
 STAMP = "verified.json"
-# Rows are read from their file in pieces of so many bytes.
+# Bytes of the rows' file that are read at a time.
 _PIECE = 4 * 2**20
 # Reading more than this is worth a word.
 _LONG = 8 * 2**30

@@ -115,7 +115,7 @@ def _kept_handler() -> Iterator[None]:
 def connected(address: str | None, workers: int | None) -> Iterator[Any]:
     """Gives the module ``ray``, connected; a connection that was there stays.
 
-    Without an address a cluster of so many cores (all, where not said) is started for the block.
+    Without an address a cluster of ``workers`` cores (all when None) is started for the block.
     """
     # Its default will change, and until then it warns.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")

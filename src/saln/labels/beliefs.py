@@ -159,7 +159,7 @@ class LabelBeliefs:
     def update(self, features: Any, labels: Any = None) -> LabelBeliefs:
         """Beliefs after more examples came, as if all had been judged at once.
 
-        The sums over the examples of before are kept. The examples themselves are read again, to
+        The sums over the earlier examples are kept. The examples themselves are read again, to
         be judged with the new ones, and must still be there.
 
         Args:
@@ -167,7 +167,7 @@ class LabelBeliefs:
             labels: Theirs, of the same kind as before.
 
         Returns:
-            About all examples: those of before, then the new ones.
+            Beliefs about all examples: the earlier ones, then the new ones.
 
         Raises:
             InputError: Features of another width, or labels of another kind.

@@ -7,7 +7,7 @@ import numpy.typing as npt
 import scipy.sparse
 from scipy.sparse.csgraph import connected_components
 
-# Near duplicates are so many times nearer than nearest neighbors are.
+# The distance of near duplicates, at most, as a share of the usual nearest neighbor's.
 NEARER = 0.2
 # And their cosine is at least this.
 SIMILAR = 0.9

@@ -90,7 +90,7 @@ class FeatureBlocks:
         """
         if self.d != more.d:
             raise InputError(
-                f"the examples of before have {self.d} features and the new ones {more.d}; give "
+                f"the earlier examples have {self.d} features and the new ones {more.d}; give "
                 "features of the same backbone"
             )
         found = FeatureBlocks.__new__(FeatureBlocks)

@@ -265,7 +265,7 @@ def _beliefs(judged: Judged, evidence: Evidence, labels: Places) -> Signal:
 
 
 class _Again:
-    """Judges the examples of before with new ones, from the sums of before."""
+    """Judges the earlier examples with new ones, from the earlier sums."""
 
     def __init__(self, task: Task, sums: LabelSums) -> None:
         self.task, self.sums = task, sums
@@ -279,7 +279,7 @@ class _Again:
         rows = before.rows.followed_by(more)
         joined = _joined(before.labels, labels)
         given = given_labels(joined, rows.given, before.class_names)
-        # Classes may have come between those of before.
+        # New classes may sort between the earlier ones.
         if given.named:
             places = np.searchsorted(np.array(given.names), np.array(before.given.names))
         else:
@@ -293,7 +293,7 @@ class _Again:
 
 
 def _joined(before: Any, more: Any) -> npt.NDArray[Any]:
-    """Labels of before, then new ones."""
+    """The earlier labels, then the new ones."""
     parts = [
         np.array(part, dtype=object)
         if isinstance(part, list | tuple) and any(value is None for value in part)
@@ -304,7 +304,7 @@ def _joined(before: Any, more: Any) -> npt.NDArray[Any]:
     texts = [part.dtype.kind == "U" for part in parts if part.dtype != object]
     if parts[0].shape[1:] != parts[1].shape[1:] or len(set(texts)) > 1:
         raise InputError(
-            f"the labels of before are {parts[0].dtype} {parts[0].shape} and the new ones "
+            f"the earlier labels are {parts[0].dtype} {parts[0].shape} and the new ones "
             f"{parts[1].dtype} {parts[1].shape}; give both as numbers, as names or as shares"
         )
     return np.concatenate(parts)

@@ -22,7 +22,7 @@ class LogisticRegression:
 
     Args:
         strength: ``C``, the inverse of the regularization.
-        iterations: At most so many steps.
+        iterations: The most steps.
     """
 
     def __init__(self, strength: float, iterations: int) -> None:

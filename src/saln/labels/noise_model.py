@@ -25,7 +25,7 @@ SHARES = (0.1, 0.03, 0.01)
 ENOUGH = 50
 # Standard errors that a narrower share is given.
 ERRORS = 1.5
-# Of small classes at least so many, but no larger share.
+# The fewest examples of a small class that are used, and the largest share of it.
 FEWEST = 30
 LARGEST_SHARE = 0.4
 # How many examples of all classes together are added to each class's: for how many labels of it

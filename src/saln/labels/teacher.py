@@ -90,11 +90,11 @@ class FeatureTeacher:
 
     @property
     def accuracy(self) -> float:
-        """The share of the known labels that the others foretell, as their likeliest class."""
+        """The share of the known labels that the other examples predict as the likeliest class."""
         given, known = self.beliefs.given, self.beliefs.given >= 0
         best = self.others.shares.argmax(axis=1)
-        foretold = np.take_along_axis(self.others.columns, best[:, None], axis=1)[:, 0]
-        return float((foretold == self.beliefs.classes[given])[known].mean())
+        predicted = np.take_along_axis(self.others.columns, best[:, None], axis=1)[:, 0]
+        return float((predicted == self.beliefs.classes[given])[known].mean())
 
     @property
     def believed(self) -> Tensor:
@@ -136,7 +136,7 @@ class FeatureTeacher:
         features: float = 0.0,
         rows: Any = None,
     ) -> Tensor:
-        """What a loss may compare the output with, in the place of given labels alone.
+        """Soft targets for a loss, instead of the given labels alone.
 
         ``(1 - beliefs - features) * one_hot(given) + beliefs * posterior + features * Q``.
 

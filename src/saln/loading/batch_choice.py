@@ -121,7 +121,7 @@ class BatchChoice:
                 self._has_losses = True
                 warnings.warn(
                     f"{type(self.selector).__name__} chooses by the losses of training, but was "
-                    f"told none in epoch {silent}, so it chooses as at the start; call "
+                    f"given none in epoch {silent}, so it chooses as at the start; call "
                     f"{type(self).__name__}.observe(indices, losses) after every step",
                     UserWarning,
                     stacklevel=3,

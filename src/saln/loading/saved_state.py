@@ -45,7 +45,7 @@ def refuse_other_settings(
     # Only what decides the batches: the number of ranks, for one, may differ.
     for key in keys:
         same = own[key] == state[key]
-        if key == "selector":  # states of before held the name of its class alone
+        if key == "selector":  # older states held the name of its class alone
             same = same or state[key] == str(own[key]).partition("(")[0]
         if not same:
             raise InputError(

@@ -146,7 +146,7 @@ class SelectedBatches(ChoiceBeforeLoading, Sampler[list[int]]):
             raise InputError(
                 f"every one of the {self.world_size} processes takes its own share of a chosen "
                 "batch, so nothing else may share it out: use saln.integrations.accelerate.prepare "
-                "in the place of Accelerator.prepare; under Lightning "
+                "instead of Accelerator.prepare; under Lightning "
                 "saln.integrations.lightning.SelectedDataModule, or "
                 "Trainer(use_distributed_sampler=False)"
             )
@@ -250,7 +250,7 @@ class SelectedBatches(ChoiceBeforeLoading, Sampler[list[int]]):
     def targets_of(
         self, indices: Any, labels: Any, *, beliefs: float = 0.0, features: float = 0.0
     ) -> Tensor:
-        """What the loss of a batch may compare outputs with, in the place of given labels alone.
+        """Soft targets for the loss of a batch, instead of the given labels alone.
 
         Those of the ``teacher`` that the batches were made with, or made for their selector::
 

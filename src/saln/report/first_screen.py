@@ -171,7 +171,7 @@ def _training_advice(summary: Summary, arm: str | None) -> str:
     if arm is None:
         return "Name a selector, such as coherence, among the methods, beside standard and uniform."
     if len(summary.seeds) < 2:
-        return f"Decide nothing yet: run more of them, such as {_MORE_SEEDS}."
+        return f"Decide nothing yet: one seed shows nothing. Run more, such as {_MORE_SEEDS}."
     entry = summary.finished[arm]
     uniform, standard = entry.versus(UNIFORM.label), entry.versus(STANDARD.label)
     beats = uniform is not None and uniform.verdict == "better"

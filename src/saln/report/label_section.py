@@ -114,7 +114,7 @@ def _confusions(doubts: LabelDoubts) -> Table | None:
         return None
     return Table(
         "label_confusions",
-        "The likeliest wrong labels: of a class, the share (%) that carries another's",
+        "The likeliest wrong labels: the share (%) of a class that carries another class's label",
         ("class", "labeled as", "share"),
         tuple((names[t], names[g], percent_text(s)) for s, t, g in pairs[:SHOWN_CONFUSIONS]),
     )

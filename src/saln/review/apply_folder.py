@@ -50,7 +50,7 @@ def folder_state(root: Path) -> FolderState:
 @contextlib.contextmanager
 def _alone(root: Path) -> Iterator[None]:
     if not root.is_dir():
-        raise DataError(f"{root} is not there any more; put it back, or review it anew")
+        raise DataError(f"{root} no longer exists; put it back, or run saln labels again")
     check_writable(root)  # which the message about a lock would say less plainly
     refusal = f"another process changes {root} at this moment; wait until it has ended"
     try:

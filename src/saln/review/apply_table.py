@@ -247,7 +247,7 @@ def undo_table(out: Path) -> list[Path]:
         path = Path(name)
         if os.path.lexists(path) and _checksums(path) != checksums:
             raise InputError(
-                f"{path} is not any more what was written; remove it by hand: the data set itself "
+                f"{path} is no longer what was written; remove it by hand: the data set itself "
                 "is as it was"
             )
     there = [Path(name) for name in written if os.path.lexists(name)]

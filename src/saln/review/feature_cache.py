@@ -36,9 +36,9 @@ from saln.files import npy_bytes, remove, slug, write_bytes
 from saln.messages import parameter
 from saln.review.example_checks import CheckedImages, ImageFacts, problems
 
-# Images of one part. Another set of images goes on with a part of before only if it has them all.
+# Images of one part. Another set of images reuses an earlier part only if it has all of them.
 PART_ROWS = 8192
-# Few, as a kill costs so many: photos take some hundredths of a second each.
+# Small, since a kill costs one shard: a photo takes some hundredths of a second.
 SHARD_ROWS = 128
 KEYS, FACTS = "keys.npy", "facts.bin"
 
@@ -117,7 +117,7 @@ class PartsMeter:
         self.started = time.perf_counter()
 
     def begin(self, part: int) -> None:
-        """A part of so many examples begins."""
+        """A part of ``part`` images begins."""
         self.done, self.computed = self.done + self.part, self.computed + self.last
         self.part, self.last = part, 0
 

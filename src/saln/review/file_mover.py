@@ -17,7 +17,7 @@ from saln.review.file_traces import FileTraces, is_same
 from saln.review.move_journal import MoveJournal
 from saln.review.move_plan import free_name
 
-# So many files have both their names at a time, at most.
+# The most files that have both their names at a time.
 _TOGETHER = 256
 # What systems say where a file cannot have two names.
 _NO_LINKS = frozenset(
@@ -148,7 +148,7 @@ class FileMover:
             both = ours and (is_same(source, target) or self.traces.is_copy(number, target))
             return (target, source) if both else None
         if not ours and not self.traces.has_inode(number, target):
-            what = "another file is now at" if os.path.lexists(target) else "it is not any more at"
+            what = "another file is now at" if os.path.lexists(target) else "it is no longer at"
             self.undone.remarks[move.id] = f"{what} {move.target}; it is left as it is"
             return None
         if not ours:

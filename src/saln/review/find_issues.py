@@ -45,7 +45,7 @@ class IssueOptions(TypedDict, total=False):
     backbone: str | None
     """The frozen network; when not given, the best one whose weights are on this machine."""
     backbone_weights: Path | None
-    """Its state dict, in the place of a download."""
+    """A file with its state dict, instead of a download."""
     feature_size: int | None
     """Pixels that it sees; its own, or 224, when not given."""
     data_root: Path

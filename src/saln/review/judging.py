@@ -38,8 +38,8 @@ def judge_items(
         items: n examples.
         features: float, (n, d); rows of NaN where an example has none.
         problems: (n,): what is wrong with the examples themselves.
-        thumbnails: uint8, (n, s, s): gray, by which near duplicates are told; zeros where an
-            image cannot be read.
+        thumbnails: uint8, (n, s, s): gray, to find near duplicates by; zeros where an image
+            cannot be read.
 
     Raises:
         DataError: No example with features has a label.

@@ -20,8 +20,8 @@ class MoveJournal:
     """A file of lines of JSON: the whole plan, which comes first, then what differed from it.
 
     The plan is on the disk before a file is moved, and moving is one of few steps whose traces
-    can be told apart: so a line a move is not needed. Later lines are on the disk before what
-    they tell is done.
+    differ, so not every move needs a line. Later lines are on the disk before what they
+    announce is done.
 
     Attributes:
         path: The journal's own file.

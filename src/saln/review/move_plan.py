@@ -150,7 +150,7 @@ class _Planner:
     def plan(self) -> MovePlan:
         """See :func:`plan_moves`."""
         if not self.root.is_dir():
-            raise DataError(f"{self.root} is not there any more; put it back, or review it anew")
+            raise DataError(f"{self.root} no longer exists; put it back, or run saln labels again")
         for each in self.decided.decisions:
             why = self._add(each)
             if why:
@@ -172,7 +172,7 @@ class _Planner:
             return self._missing(decision)
         depth = self._depth(decision, source)
         if depth is None:
-            return f"it is in no folder of the class {decision.given} any more"
+            return f"it is no longer in a folder of the class {decision.given}"
         try:
             if not stat.S_ISREG(source.stat().st_mode):
                 return "it is no file"
@@ -234,7 +234,7 @@ class _Planner:
             self.plan_.done += 1
             return None
         self.plan_.missing.add(decision.id)
-        return "it is not there any more"
+        return "it no longer exists"
 
     def _depth(self, decision: Decision, source: Path) -> int | None:
         """How far below the root the class folders are: 0, or 1 where there are splits."""

@@ -44,7 +44,7 @@ class LabelSetBeliefs:
         noise_rate: The estimated share of sets that are not wholly right; NaN where the features
             tell nothing of any class.
         noise_interval: Where it lies, with 95% confidence.
-        informative: Whether any class is told well enough to doubt labels of it.
+        informative: Whether the features separate any class well enough to doubt its labels.
         message: What a person should know, in words; empty when all is well.
         groups: Near duplicates: rows that say nothing of each other.
         table: The nearest rows; None without.
@@ -95,7 +95,7 @@ def judge_label_sets(
     n, classes = sets.shape
     probabilities = np.empty((n, classes), dtype=np.float32)
     confidence, doubted = np.full(n, np.inf), np.full(n, -1)
-    untold, anchors, all_right = [], n, 1.0
+    unclear, anchors, all_right = [], n, 1.0
     for c in range(classes):
         right, applies, wrong, outcome = shared.judge(sets[:, c])
         probabilities[:, c] = applies
@@ -105,9 +105,9 @@ def judge_label_sets(
             anchors = min(anchors, outcome.judged.transition.anchors)
             all_right *= 1.0 - wrong
         else:
-            untold.append(str(c) if class_names is None else class_names[c])
+            unclear.append(str(c) if class_names is None else class_names[c])
     confidence[~is_known] = np.nan
-    informative = len(untold) < classes
+    informative = len(unclear) < classes
     # Classes are judged apart: how many sets are wholly right is taken as the product.
     rate = 1.0 - all_right if informative else math.nan
     return LabelSetBeliefs(
@@ -117,21 +117,21 @@ def judge_label_sets(
         noise_rate=rate,
         noise_interval=noise_interval(rate, anchors, int(is_known.sum())),
         informative=informative,
-        message=_message(untold, classes),
+        message=_message(unclear, classes),
         groups=shared.groups,
         table=shared.table,
     )
 
 
-def _message(untold: list[str], classes: int) -> str:
-    if not untold:
+def _message(unclear: list[str], classes: int) -> str:
+    if not unclear:
         return ""
-    some = ", ".join(untold[:NAMED]) + (", ..." if len(untold) > NAMED else "")
+    some = ", ".join(unclear[:NAMED]) + (", ..." if len(unclear) > NAMED else "")
     which = (
-        "any class" if len(untold) == classes else f"{len(untold)} of {classes} classes ({some})"
+        "any class" if len(unclear) == classes else f"{len(unclear)} of {classes} classes ({some})"
     )
     return (
-        f"these features tell too little of {which} to doubt labels there; use the features of a "
+        f"these features say too little about {which} to doubt labels there; use the features of a "
         "stronger backbone"
     )
 

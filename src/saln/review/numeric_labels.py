@@ -37,7 +37,7 @@ FARTHEST = 3.0
 FEWEST = 10
 # Makes a median absolute deviation the standard deviation of a normal distribution.
 NORMAL = 1.4826
-# Wrong numbers scatter at least so many times as wide as right ones, and as half of all do.
+# Wrong numbers scatter at least this many times as wide as right ones, and as half of all do.
 WIDER = 2.0
 SPREAD = 1.0 / NORMAL
 # More of the numbers are never called wrong: the others would be those to doubt.
@@ -60,7 +60,7 @@ class NumberBeliefs:
         scale: How far right numbers lie from what is expected: a standard deviation.
         noise_rate: The estimated share of wrong numbers; NaN where the features tell nothing.
         noise_interval: Where it lies, with 95% confidence.
-        informative: Whether the features foretell the numbers better than their median does. If
+        informative: Whether the features predict the numbers better than their median does. If
             not, none is doubted.
         message: What a person should know, in words; empty when all is well.
         penalty: The ridge's, as a share of the features' variance.
@@ -85,7 +85,7 @@ def judge_numbers(features: Any, numbers: npt.ArrayLike) -> NumberBeliefs:
 
     Args:
         features: Numbers (n, d), all finite.
-        numbers: (n,): what is to be foretold; NaN where it is unknown.
+        numbers: (n,): what is to be predicted; NaN where it is unknown.
 
     Raises:
         InputError: Not one number a row, an infinite one, or fewer than ten.
@@ -111,7 +111,7 @@ def judge_numbers(features: Any, numbers: npt.ArrayLike) -> NumberBeliefs:
     confidence[known] = best.right if informative else 1.0
     between = mixture.interval(best.residuals, ridge.given[known])
     message = (
-        "these features foretell the numbers little better than their median does, so no number "
+        "these features predict the numbers little better than their median does, so no number "
         "is doubted; use the features of a stronger backbone"
     )
     return NumberBeliefs(
@@ -211,7 +211,7 @@ def _rounds(ridge: _Ridge, known: npt.NDArray[np.bool_]) -> _Round:
     for _ in range(ROUNDS + 2):
         heard = np.ones(len(given)) if best is None else best.right
         penalty, expected, leverage = ridge.left_out(heard)
-        # Of an example that weighs much the others foretell the number less well.
+        # An example with a high leverage is predicted less well by the others.
         residuals = (given - expected[known]) * np.sqrt(1.0 - leverage[known])
         mixture, right = fit_mixture(residuals, given)
         error = float(_off(given - expected[known]).mean())
@@ -270,7 +270,7 @@ class _Ridge:
         self.filter.signal(products, torch.tensor([numbers.sum()], dtype=torch.float64))
 
     def left_out(self, heard: Floats) -> tuple[float, Floats, Floats]:
-        """What the others foretell, under the penalty whose left-out error is least.
+        """What the others predict, under the penalty whose left-out error is least.
 
         Args:
             heard: What the error of each known number counts for.
@@ -291,7 +291,7 @@ class _Ridge:
             weight = np.minimum(weight, FULL_LEVERAGE) * known[part, None]
             expected[part] = (smoothed - weight * spoken[part, None]) / (1.0 - weight)
             leverage[part] = weight
-        # Copies foretell each other too well to choose by, where there are others.
+        # Copies predict each other too well to choose by, where there are others.
         chosen = known & self.single if (known & self.single).sum() >= FEWEST else known
         weights = np.zeros(self.rows.n)
         weights[known] = heard

@@ -22,7 +22,7 @@ from saln.review.thumbnails import LARGE, SMALL, make_thumbnails, thumbnail
 
 # Bits of what a row is listed under, besides its probability.
 COPY_INSIDE, COPY_ACROSS, COPY_SPLITS, OUTLIER = 1, 2, 4, 8
-# Of so many examples the page holds pictures; more where it cannot show them from files.
+# Examples whose pictures the page holds; more where it cannot show them from files.
 PICTURES, PICTURES_WITHOUT_FILES = 2000, 10_000
 # Characters shown of a text, and of all texts together.
 _MOST_OF_TEXT, _LEAST_OF_TEXT, _TEXTS = 1000, 80, 24 * 2**20

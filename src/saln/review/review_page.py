@@ -47,8 +47,8 @@ def write_page(
         table: What is believed of every example.
         items: The examples themselves, in the same order.
         review: The folder of the review, which the saved decisions name.
-        pictures: Of so many of the worst examples the page holds pictures; 2,000 when not given,
-            and 10,000 where images have no files of their own.
+        pictures: How many of the worst examples have their picture in the page; 2,000 when not
+            given, and 10,000 where images have no files of their own.
         budget: The most bytes that pictures take.
 
     Returns:

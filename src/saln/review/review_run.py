@@ -44,20 +44,19 @@ class ImageSettings:
     """
 
     backbone: str | None = field(default=None, metadata={"names": NETWORKS})
-    """The frozen network; when not given, the best one whose weights are on this machine; of
-    texts tfidf (words and pieces of words) or hf:MODEL."""
+    """The frozen network; by default the best one on this machine. Of texts: tfidf or hf:MODEL."""
     backbone_weights: Path | None = None
-    """Its state dict, in the place of a download."""
+    """A file with its state dict, instead of a download."""
     feature_size: int | None = None
-    """Pixels that it sees: fewer are quicker, and find less; its own, or 224, when not given."""
+    """Pixels that it sees; by default its own, or 224. Fewer are faster and find less."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the backbone runs."""
     workers: int = 0
     """Processes that load images; 0 loads in the process itself."""
     batch_size: int | None = None
-    """Images a forward pass; what suits the device when not given."""
+    """Images in a forward pass; by default what suits the device."""
     strict: bool = False
-    """Stop at an image that cannot be read; else it is listed, and the others are judged."""
+    """Stop at an image that cannot be read, instead of listing it and going on."""
     cache_dir: Path | None = None
     """Where features are kept, by what the images hold; the user's cache when not given."""
 
@@ -116,7 +115,7 @@ class ReviewSettings(ImageSettings, TableSettings):
     dataset: str = field(default="", metadata={"names": DATASETS})
     """A folder of images with one sub-folder a class, a table, or a name of 'saln list'."""
     out: Path | None = None
-    """The folder for what is written; labels-NAME in the current folder when not given."""
+    """The folder for the results; by default labels-NAME in the current folder."""
     data_root: Path = Path("data")
     """Where cifar10 and oxford-pet are, in torchvision's layout."""
     download: bool = False

@@ -32,23 +32,23 @@ class TableSettings:
     """
 
     text_column: str | None = None
-    """Of a table (CSV, TSV, JSON lines, Parquet, hf:): the column of texts; found by its name."""
+    """Of a table (CSV, TSV, JSON lines, Parquet, hf:): the column of texts; else recognized."""
     image_column: str | None = None
-    """The column of paths of images, from the table's folder on; found by its name."""
+    """The column of image paths, relative to the table's folder; by default recognized."""
     label_column: str | None = None
-    """The column of labels; found by its name. An empty label is none."""
+    """The column of labels, by default recognized; an empty cell means no label."""
     id_column: str | None = None
-    """The column of distinct ids; 'id', or the rows' numbers, when not given."""
+    """The column of distinct ids; by default 'id', or the rows' numbers."""
     split_column: str | None = None
-    """The column of splits; 'split', where there is one, when not given."""
+    """The column of splits; by default 'split', where there is one."""
     task: Task = "classes"
-    """What labels are: one class each, several (multi-label), or a number (regression)."""
+    """The kind of labels: one class each, several (multi-label), or a number (regression)."""
     separator: str = SEPARATOR
-    """What stands between the labels of an example that has several; alone it is no label."""
+    """The separator between the labels of one example; alone it means that none applies."""
     features: Path | None = None
-    """A .npy of features (n, d) in the place of a backbone's; with --ids."""
+    """A .npy file of features (n, d), instead of a backbone's; needs --ids."""
     ids: Path | None = None
-    """The table of those features' examples: columns id and label; a row for a row."""
+    """A table with the columns id and label, one row for each row of --features."""
 
     def table_dataset(self, dataset: str) -> str | None:
         """The table's specification, of the data set or ``ids``; None for another data set.

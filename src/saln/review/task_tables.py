@@ -54,7 +54,7 @@ def task_table(
     classes applies, or that one which it lacks does not. So it is below one half where a label is
     more likely wrong, or more likely missing, than not; there ``believed`` differs.
 
-    Of numbers, ``believed`` is what all other examples foretell, wherever the given one lies.
+    Of numbers, ``believed`` is what all other examples predict, wherever the given one lies.
 
     Args:
         read: n examples.

@@ -18,7 +18,7 @@ from saln.data.image_sources import ImageSource
 # Pixels of an example's longer side, and of the neighbors that contradict it.
 LARGE, SMALL = 128, 64
 _QUALITY = 75
-# So many are made between two looks at the budget.
+# Thumbnails that are made between two looks at the budget.
 _AT_ONCE = 128
 
 

@@ -40,7 +40,7 @@ class BalancedCurriculum(Curriculum):
     requires: ClassVar[frozenset[str]] = frozenset({"believed", "difficulty", "label_confidence"})
     is_joint: ClassVar[bool] = True
     summary: ClassVar[str] = (
-        "believed classes balanced, right labels, easy ones first (ours); costs features once"
+        "balanced classes, labels that look right, easy examples first (ours); costs features once"
     )
 
     def __init__(

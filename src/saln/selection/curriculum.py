@@ -53,7 +53,7 @@ class Curriculum(Selector):
 
     requires: ClassVar[frozenset[str]] = frozenset({"difficulty"})
     summary: ClassVar[str] = (
-        "easy ones first, hard ones last, by what the features teach; costs features once"
+        "easy examples first, hard ones later, as judged by the features; costs features once"
     )
 
     def __init__(

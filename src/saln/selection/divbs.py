@@ -94,7 +94,7 @@ class DivBS(Selector):
     requires: ClassVar[frozenset[str]] = frozenset({"learner_outputs", "labels", "features"})
     is_joint: ClassVar[bool] = True
     summary: ClassVar[str] = (
-        "gradients that span the mean of all (DivBS); costs features and a forward pass of all"
+        "gradients that span the mean gradient (DivBS); costs features and a forward pass of all"
     )
 
     def __init__(self, greedy: bool = False) -> None:

@@ -83,7 +83,7 @@ class FacilityLocation(Selector):
     requires: ClassVar[frozenset[str]] = frozenset({"features"})
     is_joint: ClassVar[bool] = True
     summary: ClassVar[str] = (
-        "greedy facility location: the kept stand for all; costs cached features"
+        "greedy facility location: the kept examples represent all; costs cached features"
     )
 
     def choose(self, candidates: Candidates, k: int, generator: torch.Generator) -> Selection:

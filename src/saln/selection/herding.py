@@ -84,7 +84,7 @@ class Herding(Selector):
     requires: ClassVar[frozenset[str]] = frozenset({"features"})
     is_joint: ClassVar[bool] = True
     summary: ClassVar[str] = (
-        "kernel herding: the mean of the kept is that of all; costs cached features"
+        "kernel herding: the kept examples' mean is close to that of all; costs cached features"
     )
 
     def __init__(self, balance: bool = False) -> None:

@@ -83,7 +83,7 @@ class InfoBatch(Selector):
 
     observes_losses: ClassVar[bool] = True
     summary: ClassVar[str] = (
-        "fewer of those whose last loss was below the mean, weighed up; costs no extra pass"
+        "drops part of those with a low last loss, weights the rest of them up; costs no extra pass"
     )
 
     def __init__(

@@ -78,8 +78,8 @@ class Noise:
     """The transition matrix of the labels, from counts (C, C) of (class, label), smoothed.
 
     Rows are drawn towards noise that knows no class; a class without counts is labeled rightly.
-    ``rate`` is the share of the counted that are labeled otherwise; every row is given so many
-    ``shared`` counts at that rate.
+    ``rate`` is the share of the counted that are labeled otherwise; every row gets ``shared``
+    additional counts at that rate.
     """
 
     def __init__(self, counts: Any, rate: float, shared: float) -> None:

@@ -30,7 +30,7 @@ class Reducible(LossRemembering):
 
     requires: ClassVar[frozenset[str]] = frozenset({"teacher_losses"})
     summary: ClassVar[str] = (
-        "the last loss less what the features lose (RHO-LOSS by a teacher); costs features once"
+        "the last loss minus the features' loss (RHO-LOSS, no second network); costs features once"
     )
 
     def __init__(self, balance: Annotated[float, Bounds(low=0, high=1)] = 0.0) -> None:

@@ -98,7 +98,7 @@ class RememberedLoss(LossRemembering):
     """
 
     summary: ClassVar[str] = (
-        "the highest losses as last trained (OrderDP), or by chance; costs no extra pass"
+        "the highest losses of each example's last training step (OrderDP); costs no extra pass"
     )
 
     def __init__(

@@ -31,9 +31,7 @@ class RS2(Selector):
     step may hold fewer than ``k`` that wait for their turn; it then takes others early.
     """
 
-    summary: ClassVar[str] = (
-        "at random, those kept least often first (no replacement across epochs); costs nothing"
-    )
+    summary: ClassVar[str] = "at random, without replacement across epochs; costs nothing"
 
     def __init__(self) -> None:
         self._times_kept = EpochMemory(unknown=0.0)

@@ -124,8 +124,8 @@ class Targets(Change):
 
     name: ClassVar[str] = "targets"
     summary: ClassVar[str] = (
-        "the loss against shares of classes: beliefs of what saln.judge_labels believes, features "
-        "of what the other examples alone say, the rest of the label as given"
+        "soft targets: beliefs is the weight of saln.judge_labels' class probabilities, features "
+        "that of the other examples' alone; the given label has the rest"
     )
     says_targets: ClassVar[bool] = True
 

@@ -38,7 +38,7 @@ class TrainSettings:
         schedule: One of :data:`SCHEDULES`, stretched to the arm's own number of steps.
         seed: Of dropout and the like.
         evaluate_every: Measure after every this many epochs, and after the last.
-        objective: The loss that is trained, and so what ``batches.observe`` is told.
+        objective: The loss that is trained; ``batches.observe`` gets it, example by example.
         autocast: What the learner's passes are cast to, losses not; None for nothing.
     """
 
