@@ -17,25 +17,15 @@ from saln.review.move_plan import HIDDEN, Move, MovePlan, check_writable, plan_m
 
 @dataclass(frozen=True)
 class FolderState:
-    """What earlier applies have left in a folder.
+    """What earlier applies have left in a folder."""
 
-    Attributes:
-        moved: What they have moved and nobody has undone, by id.
-        unfinished: How many files the last one is about, where it was stopped midway.
-        applies: How many can be undone.
-    """
-
-    moved: dict[str, Move]
-    unfinished: int
-    applies: int
+    moved: dict[str, Move]  # What they have moved and nobody has undone, by id
+    unfinished: int  # How many files the last one is about, where it was stopped midway
+    applies: int  # How many can be undone
 
 
 def folder_state(root: Path) -> FolderState:
-    """What earlier applies have left in a folder.
-
-    Raises:
-        DataError: What they wrote down cannot be read.
-    """
+    """What earlier applies have left in a folder; DataError where that cannot be read."""
     journals = MoveJournal.all_of(root)
     moved = {
         move.id: move
@@ -73,20 +63,10 @@ def apply_to_folder(
 ) -> tuple[MovePlan, int]:
     """Moves files to where the decisions want them; see :func:`plan_moves`.
 
-    An apply or undo that was stopped is ended first.
-
-    Args:
-        root: The folder.
-        decided: What was decided.
-        class_names: Classes that may have no folder yet.
-        begin: Called when all is planned and before anything is moved; may refuse it.
-
-    Returns:
-        What was planned, and the number of files of an apply that was stopped and is ended now.
-
-    Raises:
-        InputError: As :func:`plan_moves`; or another process is at it.
-        DataError: A file or folder cannot be changed or read; the same call goes on then.
+    An apply or undo that was stopped is ended first. ``begin`` is called when all is planned and
+    before anything is moved, and may refuse it. Gives what was planned, and the number of files
+    of an apply that is ended now. InputError as there, or where another process is at it;
+    DataError where a file or folder cannot be changed or read: the same call goes on then.
     """
     with _alone(root):
         ended = 0
@@ -112,9 +92,7 @@ def apply_to_folder(
 def undo_in_folder(root: Path) -> Undone | None:
     """Takes the last apply back that nobody has undone; None where there is none.
 
-    Raises:
-        InputError: Another process is at it.
-        DataError: A file or folder cannot be changed or read; the same call goes on then.
+    Errors are those of :func:`apply_to_folder`.
     """
     if not (root / HIDDEN).is_dir() and root.is_dir():
         return None

@@ -30,33 +30,21 @@ _WRITTEN = "applied.json"
 
 @dataclass
 class TablePlan:
-    """What is to be written.
+    """What is to be written."""
 
-    Attributes:
-        source: The table's specification.
-        target: The new file, or the new folder of a data set of several.
-        changes: Row, counted over all splits -> the new label as text; None: it is dropped.
-        lines: What changes, for people.
-        skipped: Ids of examples that are left as they are, and why.
-        kept: How many keep their label, as decided.
-    """
-
-    source: str
-    target: Path
+    source: str  # The table's specification
+    target: Path  # The new file, or the new folder of a data set of several
+    # Row, counted over all splits -> the new label as text; None: it is dropped
     changes: dict[int, str | None] = field(default_factory=dict)
-    lines: list[str] = field(default_factory=list)
-    skipped: dict[str, str] = field(default_factory=dict)
-    kept: int = 0
+    lines: list[str] = field(default_factory=list)  # What changes, for people
+    skipped: dict[str, str] = field(default_factory=dict)  # Ids of what is left as it is, and why
+    kept: int = 0  # How many keep their label, as decided
 
 
 class TableOfLabels:
-    """A table whose labels were reviewed, as ``review.json`` names it.
+    """A table whose labels were reviewed, by the ``facts`` in ``review.json``.
 
-    Args:
-        facts: The content of ``review.json``.
-
-    Raises:
-        SalnError: It cannot be read.
+    SalnError where it cannot be read.
     """
 
     def __init__(self, facts: Mapping[str, Any]) -> None:
@@ -103,9 +91,8 @@ class TableOfLabels:
     def write(self, path: Path, changes: Changes) -> None:
         """Writes the corrected table; whole or not at all.
 
-        Raises:
-            InputError: A new label is none that the column can hold.
-            DataError: It cannot be written.
+        InputError for a new label that the column cannot hold, DataError for a disk that takes
+        none.
         """
         if self.kind == "hf" and Path(self.place).is_file():
             write_with(path, lambda at: write_hub(self.tables, self.label, changes, at, whole=True))
@@ -117,11 +104,13 @@ class TableOfLabels:
             write = writers.get(self.kind, write_parquet_labels)
             write_with(path, lambda at: write(Path(self.place), self.label, changes, at))
 
-    def classes(self, label: str) -> frozenset[str]:
-        """The classes in a label of the table, or of a decision."""
-        if self.task != "multi-label":
-            return frozenset((label,))
-        return frozenset(label_set(label, self.separator))
+    def classes(self, label: str) -> tuple[str, ...]:
+        """The classes in a label of the table."""
+        return label_set(label, self.separator) if self.task == "multi-label" else (label,)
+
+    def decided_classes(self, label: str) -> tuple[str, ...]:
+        """The classes in a label of a decision."""
+        return label_set(label, SEPARATOR) if self.task == "multi-label" else (label,)
 
 
 def plan_table(
@@ -132,24 +121,16 @@ def plan_table(
     *,
     new_classes: Iterable[str] = (),
 ) -> TablePlan:
-    """Plans a corrected table.
+    """Plans a corrected table, at ``to`` or beside the old one, by a review in the folder ``out``.
 
-    Args:
-        table: The table as it is now.
-        decided: What was decided.
-        out: The folder of the review.
-        to: What to write; beside the table when None.
-        new_classes: Labels that no row need have.
-
-    Raises:
-        InputError: An id that no row has, or a label that is no class; names the line.
+    No row need have one of the ``new_classes``. InputError for an id that no row has, or a label
+    that is no class; names the line.
     """
     plan = TablePlan(table.spec, to or table.target(out))
     rows = {name: row for row, name in enumerate(table.ids)}
     decided.check_ids(rows.keys(), among={each.id for each in decided.decisions})
     known = {name for label in set(table.labels) for name in table.classes(label)} - {""}
-    for label in new_classes:
-        known.update(label_set(label, SEPARATOR) if table.task == "multi-label" else (label,))
+    known |= {name for label in new_classes for name in table.decided_classes(label)}
     # What was decided before goes into the new file, too: it is made of the table as it was.
     for each in merged(out, decided.decisions):
         row = rows.get(each.id, -1)
@@ -175,7 +156,7 @@ def _changed(table: TableOfLabels, row: int, decision: Decision) -> str | None:
         return "its text has changed since the review"
     now, then = table.labels[row], decision.given
     if table.task == "multi-label":
-        same = set(table.classes(now)) == set(label_set(then, SEPARATOR))
+        same = set(table.classes(now)) == set(table.decided_classes(then))
     else:
         same = now == then or (_number(now) is not None and _number(now) == _number(then))
     return None if same else f"its label is {shown(now)} by now"
@@ -190,20 +171,19 @@ def _number(text: str) -> float | None:
 def _label(table: TableOfLabels, decided: DecisionFile, each: Decision, known: set[str]) -> str:
     """The new label as the table would write it."""
     label = each.label
-    wanted = label_set(label, SEPARATOR) if table.task == "multi-label" else (label,)
+    wanted = table.decided_classes(label)
     unknown = [name for name in wanted if name not in known]
     if table.task == "regression":
         if _number(label) is None:
-            raise _wrong(decided, each, f"the label {shown(label)} is no number; give one")
+            raise each.refused(decided.path, f"the label {shown(label)} is no number; give one")
     elif unknown:
         # Whole numbers may be written as 3 and as 3.0.
         alike = [name for name in known if _number(name) not in (None, _number("nan"))]
         alike = [name for name in alike if _number(name) == _number(label)]
         if len(alike) != 1:
             near = difflib.get_close_matches(unknown[0], known, 1) or sorted(known)[:5]
-            raise _wrong(
-                decided,
-                each,
+            raise each.refused(
+                decided.path,
                 f"the label {shown(unknown[0])} is no class of {table.spec}; give one, such as "
                 f"{', '.join(map(shown, near))}, or {parameter('new_classes', True)}",
             )
@@ -211,16 +191,10 @@ def _label(table: TableOfLabels, decided: DecisionFile, each: Decision, known: s
     return (table.separator.join(wanted) or table.separator) if len(wanted) != 1 else wanted[0]
 
 
-def _wrong(decided: DecisionFile, decision: Decision, what: str) -> InputError:
-    return InputError(f"{decided.path}, line {decision.line}: {what}")
-
-
 def write_table(table: TableOfLabels, plan: TablePlan, out: Path) -> None:
     """Writes what is planned; a file that an earlier apply wrote there is replaced.
 
-    Raises:
-        InputError: Something else is there.
-        DataError: It cannot be written.
+    InputError where something else is there, DataError where it cannot be written.
     """
     if os.path.lexists(plan.target):
         if written_by(out).get(str(plan.target)) != _checksums(plan.target):
@@ -237,24 +211,21 @@ def write_table(table: TableOfLabels, plan: TablePlan, out: Path) -> None:
 
 
 def undo_table(out: Path) -> list[Path]:
-    """Removes what applies have written of a review, and gives their paths.
+    """Removes what applies have written of a review, and gives the paths.
 
-    Raises:
-        InputError: Somebody has changed one since.
+    InputError where somebody has changed one since.
     """
-    written = written_by(out)
-    for name, checksums in written.items():
-        path = Path(name)
-        if os.path.lexists(path) and _checksums(path) != checksums:
+    there = {Path(name): sums for name, sums in written_by(out).items() if os.path.lexists(name)}
+    for path, checksums in there.items():
+        if _checksums(path) != checksums:
             raise InputError(
                 f"{path} is no longer what was written; remove it by hand: the data set itself "
                 "is as it was"
             )
-    there = [Path(name) for name in written if os.path.lexists(name)]
     for path in there:
         remove(path)
     remove(out / _WRITTEN)
-    return there
+    return list(there)
 
 
 def written_by(out: Path) -> dict[str, Any]:

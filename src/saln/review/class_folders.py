@@ -32,9 +32,8 @@ class ClassFolders:
     def folder(self, base: Path, written: str) -> str:
         """The name of a class's folder in a split's folder, perhaps one that has to be made.
 
-        Raises:
-            ValueError: There is no such class; the message says which there are.
-            DataError: A folder cannot be read.
+        ValueError where there is no such class, which says what there is; DataError for a folder
+        that cannot be read.
         """
         label = normal(written)
         here = self._folders(base)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import io
 import json
@@ -13,7 +12,7 @@ from typing import Any
 from saln._extras import optional_import
 from saln.errors import DataError, InputError
 from saln.messages import shown
-from saln.review.table_reading import SEPARATOR, open_table
+from saln.review.table_reading import SEPARATOR, first_sign, large_fields, open_table
 
 # Row -> its new label as text; None: it is dropped.
 Changes = Mapping[int, str | None]
@@ -27,7 +26,7 @@ def write_csv_labels(source: Path, label: str, changes: Changes, target: Path) -
     """Writes a CSV file with other labels and without dropped rows; other lines stay."""
     delimiter = getattr(open_table(source), "delimiter", ",")
     with (
-        _large_fields(),
+        large_fields(),
         source.open(encoding="utf-8", newline="") as read,
         target.open("w", encoding="utf-8", newline="") as written,
     ):
@@ -51,15 +50,6 @@ def write_csv_labels(source: Path, label: str, changes: Changes, target: Path) -
                 csv.writer(stream, delimiter=delimiter).writerow(cells)
                 end = text[len(text.rstrip("\r\n")) :]
                 written.write(stream.getvalue().removesuffix("\r\n") + end)
-
-
-@contextlib.contextmanager
-def _large_fields() -> Iterator[None]:
-    before = csv.field_size_limit(2**31 - 1)
-    try:
-        yield
-    finally:
-        csv.field_size_limit(before)
 
 
 class _Lines:
@@ -86,11 +76,7 @@ class _Lines:
 def write_json_labels(source: Path, label: str, changes: Changes, target: Path) -> None:
     """Writes JSON lines, or a list of objects, with other labels and without dropped rows."""
     with source.open(encoding="utf-8-sig") as read, target.open("w", encoding="utf-8") as written:
-        start = read.read(1)
-        while start.isspace():
-            start = read.read(1)
-        read.seek(0)
-        if start == "[":
+        if first_sign(read) == "[":
             rows = [
                 _json_row(value, label, changes, row) for row, value in enumerate(json.load(read))
             ]

@@ -36,6 +36,10 @@ class Decision:
     line: int = 0  # Where it stands in its file, from 1
     is_automatic: bool = False  # Nobody has looked: all labels were taken that are believed
 
+    def refused(self, path: Path, what: str) -> InputError:
+        """The error for a decision of a file."""
+        return _wrong(path, self.line, what)
+
 
 @dataclass(frozen=True)
 class DecisionFile:
@@ -55,7 +59,7 @@ class DecisionFile:
             place = bisect_left(names, each.id)
             near = difflib.get_close_matches(each.id, names[max(place - 500, 0) : place + 500], 1)
             hint = f"did you mean {shown(near[0])}?" if near else "give one that labels.csv lists"
-            raise _wrong(self.path, each.line, f"no example has the id {shown(each.id)}; {hint}")
+            raise each.refused(self.path, f"no example has the id {shown(each.id)}; {hint}")
 
 
 def _wrong(path: Path, line: int, what: str) -> InputError:
@@ -66,16 +70,11 @@ def read_decisions(path: Path, *, below: float | None = None) -> DecisionFile:
     """Reads decisions.csv, or a labels.csv in whose column ``decision`` somebody has written.
 
     Commas, semicolons and tabs are taken, with and without a byte order mark, in UTF-8 or UTF-16.
-    ``keep`` leads to the given label; ``believe`` to ``label``, or to ``believed`` where that is
-    empty. Rows without a decision are left out.
-
-    Args:
-        path: The file. It needs the columns ``id`` and ``decision``; others are taken if there.
-        below: Where given, undecided rows whose probability is below it become ``believe``.
-
-    Raises:
-        InputError: A value that is not allowed, or two that contradict each other; names the line.
-        DataError: The file cannot be read.
+    The columns ``id`` and ``decision`` are needed; others are taken if there. ``keep`` leads to
+    the given label; ``believe`` to ``label``, or to ``believed`` where that is empty. Rows without
+    a decision are left out, or become ``believe`` where their probability is ``below``. InputError
+    for a value that is not allowed, or two that contradict each other, names the line; DataError
+    where the file cannot be read.
     """
     found: dict[str, Decision] = {}
     reviews: dict[str, int] = {}
@@ -210,17 +209,11 @@ def _header(path: Path, text: str) -> tuple[list[str], Any, str]:
 
 @dataclass(frozen=True, slots=True)
 class Remembered:
-    """What is remembered of an example; all is empty where nothing is.
+    """What is remembered of an example; all is empty where nothing is."""
 
-    Attributes:
-        decision: One of :data:`~saln.review.review_table.DECISIONS`, or empty.
-        label: The label that it leads to.
-        is_done: Whether the example has that label: nothing is left to decide or to apply.
-    """
-
-    decision: str = ""
-    label: str = ""
-    is_done: bool = False
+    decision: str = ""  # One of :data:`~saln.review.review_table.DECISIONS`
+    label: str = ""  # The label that it leads to
+    is_done: bool = False  # The example has that label: nothing is left to decide or to apply
 
 
 class RememberedDecisions:
@@ -266,12 +259,7 @@ class RememberedDecisions:
 
 
 def remembered(out: Path) -> RememberedDecisions:
-    """What was decided in the review in the folder ``out``; empty where nothing was.
-
-    Raises:
-        InputError: The file there holds a wrong value; names the line.
-        DataError: It cannot be read.
-    """
+    """What was decided in the review in the folder ``out``; errors as :func:`read_decisions`."""
     return RememberedDecisions(_stored(out))
 
 

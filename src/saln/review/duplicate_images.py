@@ -28,17 +28,11 @@ Places = npt.NDArray[np.int64]
 
 
 class DuplicateGroups(NamedTuple):
-    """The groups of near duplicates of a table by what they do, each the rows of one group.
+    """The groups of near duplicates of a table by what they do, each the rows of one group."""
 
-    Attributes:
-        inside: In one class and one split: they only repeat.
-        across_classes: With different labels, of which at most one is right.
-        across_splits: In several splits: what is trained on is tested on. May be in
-            ``across_classes``, too.
-    """
-
-    inside: tuple[Places, ...]
-    across_classes: tuple[Places, ...]
+    inside: tuple[Places, ...]  # In one class and one split: they only repeat
+    across_classes: tuple[Places, ...]  # With different labels, of which at most one is right
+    # In several splits: what is trained on is tested on; may be in ``across_classes``, too
     across_splits: tuple[Places, ...]
 
 
@@ -70,14 +64,9 @@ def group_duplicates(
 
     The features find candidates, the thumbnails decide: features of a network hardly tell a
     picture that was saved again from another one of the same thing, edges of thumbnails do.
-
-    Args:
-        neighbors: integer, (n, k): nearest first; negative ones are none.
-        thumbnails: uint8, (n, s, s): gray; None for examples that are no images.
-        groups: Rows that are near duplicates by their features.
-
-    Returns:
-        int64, (n,): the group's number, from 0 in the order of first examples; -1: in none.
+    ``neighbors`` are (n, k), nearest first, negative ones none; ``thumbnails`` gray, (n, s, s), or
+    None for examples that are no images; ``groups`` rows that are near duplicates by features.
+    Gives int64, (n,): the group's number, from 0 in the order of first examples; -1: in none.
     """
     n = len(neighbors)
     pairs = [np.stack([group[:-1], group[1:]]) for group in groups]

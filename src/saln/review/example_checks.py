@@ -40,15 +40,10 @@ _RECORD = np.dtype(
 
 
 class ImageFacts(NamedTuple):
-    """What is known of images from when they were loaded, in this run or an earlier one.
+    """What is known of images from when they were loaded, in this run or an earlier one."""
 
-    Attributes:
-        sizes: float32, (n, 3): width, height, deviation; NaN of images that were never loaded.
-        thumbnails: uint8, (n, 16, 16): gray; zeros likewise.
-    """
-
-    sizes: npt.NDArray[np.float32]
-    thumbnails: npt.NDArray[np.uint8]
+    sizes: npt.NDArray[np.float32]  # (n, 3): width, height, deviation; NaN where never loaded
+    thumbnails: npt.NDArray[np.uint8]  # (n, 16, 16): gray; zeros likewise
 
 
 class CheckedImages:
@@ -56,12 +51,8 @@ class CheckedImages:
 
     Facts are appended to a file by what the image holds, so they are found again as features
     are: when a file has moved, from worker processes, and after a killed run. Many data sets may
-    share the file.
-
-    Args:
-        images: n images.
-        keys: (n,): hashes of what they hold; nothing is kept of images with an empty one.
-        path: The file. It is made when the first fact comes.
+    share the file, which is made when the first fact comes. ``keys`` are hashes of what the n
+    images hold; nothing is kept of images with an empty one.
     """
 
     def __init__(self, images: ImageSource, keys: Sequence[str], path: Path) -> None:
@@ -76,11 +67,7 @@ class CheckedImages:
         return len(self.images)
 
     def load(self, row: int) -> Image.Image:
-        """Opens one image as RGB and keeps its facts.
-
-        Raises:
-            DataError: The image cannot be read; nothing is kept of it.
-        """
+        """Opens one image as RGB and keeps its facts; DataError where it cannot be read."""
         image = self.images.load(row)
         key = self._keys[row]
         if key and key not in self._known:
@@ -151,14 +138,10 @@ def _read_records(path: Path) -> tuple[dict[bytes, int], npt.NDArray[Any]]:
 
 
 def problems(sizes: npt.NDArray[np.float32], unreadable: Mapping[int, str]) -> list[str]:
-    """What is wrong with each image: the column ``problem`` of the table.
+    """What is wrong with each image, (n,): the column ``problem`` of the table.
 
-    Args:
-        sizes: float32, (n, 3): of :class:`ImageFacts`; NaN is not judged.
-        unreadable: Rows of images that cannot be read, with the reason.
-
-    Returns:
-        (n,): ``"unreadable: REASON"``, ``"tiny: 12 x 9 pixels"``, ``"blank"``, or empty.
+    By the sizes of :class:`ImageFacts`, of which NaN is not judged, and the reasons why rows are
+    ``unreadable``: ``"unreadable: REASON"``, ``"tiny: 12 x 9 pixels"``, ``"blank"``, or empty.
     """
     found = [""] * len(sizes)
     sides, deviations = sizes[:, :2].min(axis=1), sizes[:, 2]

@@ -46,11 +46,8 @@ def export(table: ReviewTable, items: ReviewItems, kind: str, path: Path) -> Non
     ``cleanlab`` writes :func:`cleanlab_issues` as one JSON object, a list a column:
     ``pandas.read_json(path)`` has a row an example, in the data set's order. ``label-studio``
     writes :func:`label_studio_tasks`, and beside it with the ending ``.xml`` the labeling
-    interface of the project that they are imported into.
-
-    Raises:
-        InputError: Another kind, or Label Studio for images that are no files.
-        DataError: It cannot be written.
+    interface of the project that they are imported into. InputError for another kind, or Label
+    Studio for images that are no files; DataError where it cannot be written.
     """
     check_export(kind)
     if kind == "cleanlab":
@@ -67,12 +64,8 @@ def cleanlab_issues(table: ReviewTable) -> dict[str, list[Any]]:
     Rows are in the data set's order, labels are names, unknown scores None. As in cleanlab every
     score is from 0 to 1, and low where something is wrong: ``label_score`` (in ``CleanLearning``
     ``label_quality``) is the probability that the given label is right, ``outlier_score`` one
-    less our outlier score, ``near_duplicate_score`` 0 in a group of near duplicates, else 1.
-
-    Returns:
-        ``is_label_issue``, ``label_score``, ``label_quality``, ``given_label``,
-        ``predicted_label``, ``is_outlier_issue``, ``outlier_score``, ``is_near_duplicate_issue``,
-        ``near_duplicate_score``, ``near_duplicate_sets`` (the others' rows), and ``id``.
+    less our outlier score, ``near_duplicate_score`` 0 in a group of near duplicates, else 1, and
+    ``near_duplicate_sets`` the others' rows.
     """
     suspect = np.zeros(len(table), dtype=bool)
     suspect[table.suspects] = True
@@ -105,10 +98,8 @@ def label_studio_tasks(table: ReviewTable, items: ReviewItems) -> list[dict[str,
     ``data`` holds the text, or the image as Label Studio serves local files: with
     ``LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT`` the folder that the data set's folder is in, and
     the data set's folder as local storage. It also holds what labels.csv says, to sort and
-    filter by. A prediction's score is the probability of the believed label.
-
-    Raises:
-        InputError: Images that are no files, which Label Studio could not open.
+    filter by. A prediction's score is the probability of the believed label. InputError for images
+    that are no files, which Label Studio could not open.
     """
     kind = "image" if items.texts is None else "text"
     paths = image_files(items.images) if items.texts is None and items.images is not None else None

@@ -50,21 +50,13 @@ def default_review_cache() -> Path:
 
 @dataclass(frozen=True)
 class FeatureRows:
-    """Features of reviewed images.
+    """Features of reviewed examples."""
 
-    Attributes:
-        features: float16, (n, d); NaN where an image cannot be read.
-        problems: (n,): what is wrong with each image; empty where nothing is.
-        computed: How many images went through the network in this call.
-        seconds: That this call took.
-        thumbnails: uint8, (n, s, s): gray; None where the examples are no images.
-    """
-
-    features: npt.NDArray[np.float16]
-    problems: list[str]
-    computed: int
-    seconds: float
-    thumbnails: npt.NDArray[np.uint8] | None = None
+    features: npt.NDArray[np.float16]  # (n, d); NaN where one cannot be read
+    problems: list[str]  # (n,): what is wrong with each; empty where nothing is
+    computed: int  # How many went through the network in this call
+    seconds: float  # That this call took
+    thumbnails: npt.NDArray[np.uint8] | None = None  # (n, s, s): gray; None but of images
 
 
 @dataclass(frozen=True)
@@ -134,10 +126,8 @@ class PartsMeter:
 class FeatureCache:
     """The features that one network has made of images, whichever data sets they were of.
 
-    Args:
-        folder: That of all networks.
-        network: Whose features.
-        options: Of :func:`saln.extract_features`: ``device``, ``batch_size``, ``workers``.
+    ``folder`` is that of all networks; ``options`` are those of :func:`saln.extract_features`:
+    ``device``, ``batch_size``, ``workers``.
     """
 
     def __init__(self, folder: Path, network: Network, **options: Any) -> None:
@@ -156,16 +146,11 @@ class FeatureCache:
         strict: bool = False,
         progress: Callable[[Progress], None] | None = None,
     ) -> FeatureRows:
-        """The features of images, computed where they are not held.
+        """The features of n images, computed where they are not held.
 
-        Args:
-            images: n images.
-            keys: (n,): hashes of what they hold; empty where nothing can be read.
-            strict: Stop at the first image that cannot be read.
-            progress: Called after every batch with how far all that is missing is.
-
-        Raises:
-            DataError: ``strict``, and an image cannot be read; or the disk cannot be written to.
+        ``keys`` are hashes of what they hold, empty where nothing can be read; ``progress`` is
+        called after every batch with how far all that is missing is. DataError for a disk that
+        cannot be written to and, where it is ``strict``, for an image that cannot be read.
         """
         started = time.perf_counter()
         held = self._held()

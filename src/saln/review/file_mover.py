@@ -32,22 +32,18 @@ _ITSELF: dict[str, bool] = (
 
 @dataclass
 class Undone:
-    """What an undo came to.
+    """What an undo came to."""
 
-    Attributes:
-        restored: How many files are where they were before the apply.
-        remarks: Ids of files that are not as they were, and why.
-    """
-
-    restored: int = 0
-    remarks: dict[str, str] = field(default_factory=dict)
+    restored: int = 0  # How many files are where they were before the apply
+    remarks: dict[str, str] = field(default_factory=dict)  # Ids of those that are not, and why
 
 
 class FileMover:
     """Does what a journal says in a folder, or takes it back.
 
     A file gets its new name first, and loses the old one when the new one is on the disk. So at
-    every moment it has one of them, and a file that somebody puts at the new name stays.
+    every moment it has one of them, and a file that somebody puts at the new name stays. DataError
+    where a file or folder cannot be changed or read; the same call goes on then.
     """
 
     def __init__(self, root: Path, journal: MoveJournal) -> None:
@@ -55,11 +51,7 @@ class FileMover:
         self.traces = FileTraces(root, journal)
 
     def apply(self) -> int:
-        """Does all moves that are not done, and says how many were in all.
-
-        Raises:
-            DataError: A file or folder cannot be changed or read; the same call goes on then.
-        """
+        """Does all moves that are not done, and says how many were in all."""
         numbers = range(len(self.journal.moves))
         with self._explained():
             for folder in self.journal.folders:
@@ -75,9 +67,6 @@ class FileMover:
         """Gives all files their old places again, and removes the journal.
 
         A file that has another name or content by now is left alone, and remarked.
-
-        Raises:
-            DataError: A file or folder cannot be changed or read; the same call goes on then.
         """
         numbers = range(len(self.journal.moves))
         with self._explained():
@@ -172,8 +161,7 @@ class FileMover:
     def _transfer(self, number: int, old: Path, new: Path) -> tuple[Path, Path] | None:
         """Gives a file another name beside the old one; None where the old one has gone at once.
 
-        Raises:
-            FileExistsError: Something has the other name.
+        FileExistsError where something has the other name.
         """
         try:
             os.link(old, new, **_ITSELF)

@@ -24,15 +24,9 @@ def label_texts(
 ) -> list[str]:
     """Sets of classes, or numbers, that somebody gave, as a table holds them.
 
-    Args:
-        labels: (n,): lists of classes or numbers, None or NaN where there is none; or yes and no
-            for each class, (n, C).
-        count: n.
-        task: ``"multi-label"`` or ``"regression"``.
-        class_names: The names of classes 0, 1, ...; of lists that hold names, None.
-
-    Raises:
-        InputError: Not one an example, or what is no label of the task.
+    ``labels`` are (n,): lists of classes or numbers, None or NaN where there is none; or yes and no
+    for each class, (n, C). ``class_names`` name classes 0, 1, ...; None where lists hold names.
+    InputError for not one an example, another task, or what is no label of it.
     """
     if task not in ("multi-label", "regression"):
         raise InputError(

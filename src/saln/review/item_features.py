@@ -23,78 +23,41 @@ Titled = Callable[[str], Callable[[Progress], None]]
 
 
 class FeatureMaker(NamedTuple):
-    """What made features: its name, the hash of its weights, and the pixels that it saw."""
+    """What made features."""
 
     name: str
-    identity: str
-    image_size: int | None = None
+    identity: str  # The hash of its weights
+    image_size: int | None = None  # The pixels that it saw
 
 
 def item_features(
     items: ReviewItems, network: Network | None, settings: Any, watch: Titled | None
 ) -> tuple[FeatureMaker, FeatureRows]:
-    """The features of all items, and what made them.
+    """The features of all items, and what made them; SalnError where they cannot be had.
 
-    Args:
-        items: What is reviewed.
-        network: For images; None for texts and given features.
-        settings: :class:`~saln.review.review_run.ReviewSettings`.
-        watch: See :data:`Titled`.
-
-    Raises:
-        SalnError: They cannot be had.
+    The network is for images, and None for texts and given features; ``settings`` are those of
+    :class:`~saln.review.review_run.ReviewSettings`.
     """
-    if network is not None:
-        return _image_features(settings, items, network, watch)
     # Of settings of images alone there are none.
-    if (path := getattr(settings, "features", None)) is not None:
+    path = getattr(settings, "features", None)
+    if network is None and path is not None:
         return _given_features(path)
-    return _text_features(settings, items, watch)
-
-
-def _image_features(
-    settings: Any,
-    items: ReviewItems,
-    network: Network,
-    watch: Titled | None,
-) -> tuple[FeatureMaker, FeatureRows]:
+    folder = settings.cache_dir or default_review_cache()
+    options = {
+        "device": None if settings.device == "auto" else settings.device,
+        "batch_size": settings.batch_size,
+    }
+    if network is None:
+        encoder = text_encoder(settings.backbone or "tfidf", **options)
+        progress = watch and watch(f"features: {encoder.name}")
+        rows = text_rows(items.texts or (), items.keys, encoder, folder, progress=progress)
+        return FeatureMaker(encoder.name, encoder.identity), rows
     if items.images is None:
         raise InputError(f"{items.dataset} holds no images; give a data set of images")
-    cache = FeatureCache(
-        settings.cache_dir or default_review_cache(),
-        network,
-        device=None if settings.device == "auto" else settings.device,
-        batch_size=settings.batch_size,
-        workers=settings.workers,
-    )
-    title = f"features: {network.name} at {network.image_size} px"
-    rows = cache.rows(
-        items.images,
-        items.keys,
-        strict=settings.strict,
-        progress=None if watch is None else watch(title),
-    )
+    cache = FeatureCache(folder, network, workers=settings.workers, **options)
+    progress = watch and watch(f"features: {network.name} at {network.image_size} px")
+    rows = cache.rows(items.images, items.keys, strict=settings.strict, progress=progress)
     return FeatureMaker(network.name, network.identity(), network.image_size), rows
-
-
-def _text_features(
-    settings: Any,
-    items: ReviewItems,
-    watch: Titled | None,
-) -> tuple[FeatureMaker, FeatureRows]:
-    encoder = text_encoder(
-        settings.backbone or "tfidf",
-        device=None if settings.device == "auto" else settings.device,
-        batch_size=settings.batch_size,
-    )
-    rows = text_rows(
-        items.texts or (),
-        items.keys,
-        encoder,
-        settings.cache_dir or default_review_cache(),
-        progress=None if watch is None else watch(f"features: {encoder.name}"),
-    )
-    return FeatureMaker(encoder.name, encoder.identity), rows
 
 
 def _given_features(path: Path) -> tuple[FeatureMaker, FeatureRows]:

@@ -83,8 +83,7 @@ def image_files(images: ImageSource) -> list[tuple[Path, Path] | None]:
 def absolute_spec(spec: str) -> str:
     """A data set's specification with absolute paths; a folder's plain path becomes one.
 
-    Raises:
-        InputError: It is neither a registered data set nor a folder.
+    InputError where it is neither a registered data set nor a folder.
     """
     path = expanded(spec)
     if spec not in DATASETS:
@@ -111,17 +110,10 @@ def _exists(path: Path) -> bool:
 
 
 def open_items(spec: str, data_root: Path = Path("data"), *, download: bool = False) -> ReviewItems:
-    """Opens a data set of images for review: all splits, joined.
+    """Opens a data set of images for review, by a name of ``saln list`` or a path: all splits.
 
-    Args:
-        spec: A name that ``saln list`` names, or the path of a folder of images.
-        data_root: Where torchvision's data sets are.
-        download: Whether a missing data set may be fetched.
-
-    Raises:
-        InputError: There is no such data set, or it holds nothing.
-        DataError: It is there but broken.
-        MissingExtraError: It needs a package that is not installed.
+    InputError where there is no such data set, or it holds nothing; DataError where it is broken;
+    MissingExtraError where it needs a package that is not installed.
     """
     dataset = absolute_spec(spec)
     kind, argument = DATASETS.find(dataset)
@@ -132,11 +124,7 @@ def open_items(spec: str, data_root: Path = Path("data"), *, download: bool = Fa
 
 
 def items_of(dataset: str, found: LoadedSplits) -> ReviewItems:
-    """The examples of loaded splits.
-
-    Raises:
-        InputError: There are none.
-    """
+    """The examples of loaded splits; InputError where there are none."""
     every = {name: getattr(found, name) for name in SPLITS}
     splits: dict[str, ImageSplit] = {
         name: split for name, split in every.items() if split is not None and len(split.labels)

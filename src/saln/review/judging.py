@@ -11,7 +11,7 @@ import numpy.typing as npt
 from saln.errors import DataError
 from saln.labels.beliefs import LabelBeliefs
 from saln.labels.judge import judge_labels
-from saln.review.duplicate_images import group_duplicates
+from saln.review.duplicate_images import Places, group_duplicates
 from saln.review.outliers import outlier_scores
 from saln.review.review_items import ReviewItems
 from saln.review.review_table import ReviewTable
@@ -34,15 +34,9 @@ def judge_items(
 ) -> ReviewTable:
     """Judges every label by all the others, and says what the same features show beside that.
 
-    Args:
-        items: n examples.
-        features: float, (n, d); rows of NaN where an example has none.
-        problems: (n,): what is wrong with the examples themselves.
-        thumbnails: uint8, (n, s, s): gray, to find near duplicates by; zeros where an image
-            cannot be read.
-
-    Raises:
-        DataError: No example with features has a label.
+    Features are float, (n, d), NaN where an example has none; ``problems`` say what is wrong with
+    the examples themselves; ``thumbnails``, uint8 (n, s, s), gray, are what near duplicates are found by, and
+    zeros where an image cannot be read. DataError where no example with features has a label.
     """
     count = len(items)
     kept = np.flatnonzero(np.isfinite(features).all(axis=1))
@@ -63,34 +57,58 @@ def judge_items(
     # be likelier than each.
     doubted = beliefs.suspicious.numpy()
     believed[kept] = np.where(doubted, others, beliefs.believed.numpy())
-    near, similarities = _neighbors(beliefs, kept, count)
+    found = (beliefs.neighbors, beliefs.similarities)
+    near, shared = shared_columns(items, kept, beliefs, found, problems, thumbnails)
+    against = (items.given[near] >= 0) & (items.given[near] != items.given[:, None])
     return ReviewTable(
-        dataset=items.dataset,
         task="classes",
-        class_names=items.class_names,
-        ids=items.ids,
-        splits=items.splits,
         given=names[items.given].tolist(),
         believed=names[believed].tolist(),
         probability=probability,
         margin=margin,
-        group=group_duplicates(near, thumbnails, [kept[rows] for rows in beliefs.groups]),
-        outlier=outlier_scores(near, similarities),
-        problem=list(problems or [""] * count),
-        contradicting=_contradicting(near, items.given),
-        decision=[""] * count,
-        label=[""] * count,
-        keys=items.keys,
-        noise_rate=beliefs.noise_rate,
-        noise_interval=beliefs.noise_interval,
-        informative=beliefs.informative,
+        contradicting=nearest_of(near, against),
         message=ONE_CLASS if len(items.class_names) == 1 else beliefs.message,
+        **shared,
     )
 
 
-def _likeliest_others(
-    beliefs: LabelBeliefs,
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+def shared_columns(
+    items: ReviewItems,
+    kept: Places,
+    beliefs: Any,
+    found: tuple[npt.NDArray[Any], npt.NDArray[Any]],
+    problems: Sequence[str] | None,
+    thumbnails: npt.NDArray[np.uint8] | None,
+) -> tuple[Places, dict[str, Any]]:
+    """What the tables of all tasks have alike, by field, behind the neighbors of every example.
+
+    Beliefs are about the rows ``kept``, of which ``found`` has the neighbors and their cosines,
+    (m, k). Neighbors are int64, (n, k), nearest first; -1 where there are none.
+    """
+    count = len(items)
+    indices, cosines = found
+    near = np.full((count, indices.shape[1]), -1, dtype=np.int64)
+    similarities = np.zeros(near.shape, dtype=np.float32)
+    near[kept] = np.where(indices >= 0, kept[indices], -1)
+    similarities[kept] = np.nan_to_num(cosines)
+    return near, {
+        "dataset": items.dataset,
+        "class_names": items.class_names,
+        "ids": items.ids,
+        "splits": items.splits,
+        "group": group_duplicates(near, thumbnails, [kept[rows] for rows in beliefs.groups]),
+        "outlier": outlier_scores(near, similarities),
+        "problem": list(problems or [""] * count),
+        "decision": [""] * count,
+        "label": [""] * count,
+        "keys": items.keys,
+        "noise_rate": beliefs.noise_rate,
+        "noise_interval": beliefs.noise_interval,
+        "informative": beliefs.informative,
+    }
+
+
+def _likeliest_others(beliefs: LabelBeliefs) -> tuple[Places, npt.NDArray[np.float64]]:
     """Of each judged example the likeliest class but its given one, and its probability."""
     held = beliefs.probabilities
     row = np.repeat(np.arange(held.shape[0]), np.diff(held.indptr))
@@ -103,26 +121,7 @@ def _likeliest_others(
     return beliefs.classes[others], np.where(alone, 0.0, shares[first])
 
 
-def _neighbors(
-    beliefs: LabelBeliefs, kept: npt.NDArray[np.int64], count: int
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-    """The nearest of every example and their cosines, (n, k); -1 where there are none."""
-    width = beliefs.neighbors.shape[1]
-    near = np.full((count, width), -1, dtype=np.int64)
-    similarities = np.zeros((count, width), dtype=np.float32)
-    near[kept] = np.where(beliefs.neighbors >= 0, kept[beliefs.neighbors], -1)
-    similarities[kept] = np.nan_to_num(beliefs.similarities)
-    return near, similarities
-
-
-def _contradicting(
-    near: npt.NDArray[np.int64], given: npt.NDArray[np.int64]
-) -> npt.NDArray[np.int32]:
-    """The nearest neighbors that carry another label, nearest first."""
-    return nearest_of(near, (given[near] >= 0) & (given[near] != given[:, None]))
-
-
-def nearest_of(near: npt.NDArray[np.int64], wanted: npt.NDArray[np.bool_]) -> npt.NDArray[np.int32]:
+def nearest_of(near: Places, wanted: npt.NDArray[np.bool_]) -> npt.NDArray[np.int32]:
     """Of neighbors, (n, k), the first that are wanted: int32, (n, 3); -1 where there are fewer."""
     found = np.full((len(near), SHOWN), -1, dtype=np.int32)
     differs = (near >= 0) & wanted

@@ -20,32 +20,21 @@ class MoveJournal:
     """A file of lines of JSON: the whole plan, which comes first, then what differed from it.
 
     The plan is on the disk before a file is moved, and moving is one of few steps whose traces
-    differ, so not every move needs a line. Later lines are on the disk before what they
-    announce is done.
-
-    Attributes:
-        path: The journal's own file.
-        moves: Of the plan, with the targets that they got.
-        folders: That the apply makes.
-        copies: Number of a move -> device and inode of each copy of its file.
-        gone: Numbers of moves that were not done, for the file had gone.
-        is_done: Whether all moves are done.
-        is_undone: Whether somebody has begun to undo them.
+    differ, so not every move needs a line. Later lines are on the disk before what they announce
+    is done. Moves have the targets that they got, folders are those that the apply makes.
     """
 
     def __init__(self, path: Path, moves: list[Move], folders: list[str]) -> None:
         self.path, self.moves, self.folders = path, moves, folders
+        # Number of a move -> device and inode of each copy of its file.
         self.copies: dict[int, set[tuple[int, int]]] = {}
-        self.gone: set[int] = set()
-        self.is_done = self.is_undone = False
+        self.gone: set[int] = set()  # moves that were not done, for the file had gone
+        self.is_done = False
+        self.is_undone = False  # or somebody has begun to
 
     @classmethod
     def begin(cls, plan: MovePlan) -> MoveJournal:
-        """Writes a plan down, durably.
-
-        Raises:
-            DataError: It cannot be written; nothing is there then.
-        """
+        """Writes a plan down, durably; DataError where it cannot be, and nothing is there."""
         before = list(_numbers(plan.root))
         path = plan.root / HIDDEN / f"apply-{max(before, default=0) + 1:04}.jsonl"
         lines: list[Any] = [{"format": _FORMAT, "folders": plan.folders}]
@@ -57,11 +46,7 @@ class MoveJournal:
 
     @classmethod
     def read(cls, path: Path) -> MoveJournal:
-        """Reads what was written, without a last line that was cut short.
-
-        Raises:
-            DataError: It cannot be read, or is not what was written.
-        """
+        """Reads what was written, without a last line that was cut short; else DataError."""
         cure = "move the files back by hand, by what it says, and remove it"
         try:
             lines = path.read_bytes().split(b"\n")[:-1]
@@ -104,11 +89,7 @@ class MoveJournal:
                 self.is_undone = True
 
     def add(self, line: dict[str, Any]) -> None:
-        """Writes a line down, durably.
-
-        Raises:
-            DataError: The disk is full, or it cannot be written.
-        """
+        """Writes a line down, durably; DataError where it cannot be written."""
         try:
             with self.path.open("r+b") as stream:
                 # A line that was cut short would join this one.

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from saln.errors import DataError, InputError
+from saln.errors import DataError
 from saln.files import file_checksum
 from saln.messages import shown
 from saln.review.class_folders import ClassFolders, normal
@@ -56,33 +56,20 @@ class Move:
 
 @dataclass
 class MovePlan:
-    """What is to be done in a folder.
-
-    Attributes:
-        root: The folder.
-        moves: In the order of the decisions.
-        folders: Those that have to be made first, below the root, parents before children.
-        skipped: Ids of examples that cannot be moved, and why.
-        missing: Those of them that have no file.
-        kept: How many examples stay where they are, as decided.
-        done: How many were moved before by the same decision.
-    """
+    """What is to be done in a folder."""
 
     root: Path
-    moves: list[Move] = field(default_factory=list)
+    moves: list[Move] = field(default_factory=list)  # In the order of the decisions
+    # Those that have to be made first, below the root, parents before children
     folders: list[str] = field(default_factory=list)
-    skipped: dict[str, str] = field(default_factory=dict)
-    missing: set[str] = field(default_factory=set)
-    kept: int = 0
-    done: int = 0
+    skipped: dict[str, str] = field(default_factory=dict)  # Ids of what cannot be moved, and why
+    missing: set[str] = field(default_factory=set)  # Those of them that have no file
+    kept: int = 0  # How many examples stay where they are, as decided
+    done: int = 0  # How many were moved before by the same decision
 
 
 def file_state(path: Path) -> FileState:
-    """What a file can be recognized by; a symbolic link is not followed.
-
-    Raises:
-        OSError: It cannot be read.
-    """
+    """What a file can be recognized by; a symbolic link is not followed."""
     found = path.lstat()
     key = f"{LINK}{path.readlink()}" if stat.S_ISLNK(found.st_mode) else file_checksum(path)
     return FileState(key, found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
@@ -101,11 +88,7 @@ def free_name(path: Path, taken: set[str]) -> Path:
 
 
 def check_writable(folder: Path) -> None:
-    """Refuses a folder in which nothing can be moved.
-
-    Raises:
-        DataError: Names it.
-    """
+    """Refuses a folder in which nothing can be moved, with a DataError that names it."""
     if not os.access(folder, os.W_OK | os.X_OK):
         raise DataError(
             f"nothing is moved: the folder {folder} cannot be changed; make it writable"
@@ -123,17 +106,11 @@ def plan_moves(
 
     A file goes into the folder of its new class in the same split, below the same sub-folders; a
     name that is taken there gets a number. What is dropped goes into a hidden folder of the root.
+    Classes of ``class_names`` may have no folder yet; ``moved_before`` is what earlier applies have
+    moved and nobody has undone, by id.
 
-    Args:
-        root: The folder of images, one sub-folder a class, perhaps below one a split.
-        decided: What was decided.
-        class_names: Classes that may have no folder yet.
-        moved_before: What earlier applies have moved and nobody has undone, by id.
-
-    Raises:
-        InputError: A label that is no class, or an id that no file of the folder can have; names
-            the line.
-        DataError: The folder, or one that a file leaves or enters, cannot be read or changed.
+    InputError for a label that is no class, or an id that no file of the folder can have, names the
+    line; DataError where a folder that a file leaves or enters cannot be read or changed.
     """
     return _Planner(root, decided, class_names, moved_before or {}).plan()
 
@@ -190,7 +167,7 @@ class _Planner:
             try:
                 folder = self.classes.folder(base, decision.label)
             except ValueError as error:
-                raise self._wrong(decision, str(error)) from error
+                raise decision.refused(self.decided.path, str(error)) from error
             wanted = base.joinpath(folder, *below.parts[depth + 1 :])
         if source.is_symlink() and not _leads_alike(source, wanted):
             return f"it is a relative link, which would lead nowhere from {wanted.parent}"
@@ -204,9 +181,8 @@ class _Planner:
         """The file that an id names; None where there is none."""
         path = PurePosixPath(decision.id)
         if path.is_absolute() or ".." in path.parts or not path.parts or path.parts[0] == HIDDEN:
-            raise self._wrong(
-                decision, f"the id {shown(decision.id)} is no path below {self.root}; give one"
-            )
+            what = f"the id {shown(decision.id)} is no path below {self.root}; give one"
+            raise decision.refused(self.decided.path, what)
         found = self.root / path
         if os.path.lexists(found):
             return found
@@ -220,9 +196,6 @@ class _Planner:
                 part = alike[0]
             found /= part
         return found
-
-    def _wrong(self, decision: Decision, what: str) -> InputError:
-        return InputError(f"{self.decided.path}, line {decision.line}: {what}")
 
     def _missing(self, decision: Decision) -> str | None:
         before = self.before.get(decision.id)

@@ -33,32 +33,21 @@ Places = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class LabelSetBeliefs:
-    """What all other examples make of each example's set of classes.
+    """What all other examples make of each example's set of classes."""
 
-    Attributes:
-        probabilities: float32, (n, C): that each class applies to each example.
-        confidence: float64, (n,): the probability that what is said of the least likely class, that
-            it applies or that it does not, is right. Below one half, a label is more likely wrong,
-            or one more likely missing, than not. NaN where no set is given.
-        doubted: int64, (n,): that class; -1 where no set is given.
-        noise_rate: The estimated share of sets that are not wholly right; NaN where the features
-            tell nothing of any class.
-        noise_interval: Where it lies, with 95% confidence.
-        informative: Whether the features separate any class well enough to doubt its labels.
-        message: What a person should know, in words; empty when all is well.
-        groups: Near duplicates: rows that say nothing of each other.
-        table: The nearest rows; None without.
-    """
-
-    probabilities: npt.NDArray[np.float32]
+    probabilities: npt.NDArray[np.float32]  # (n, C): that each class applies to each example
+    # (n,): the probability that what is said of the least likely class, that it applies or that
+    # it does not, is right. Below one half, a label is more likely wrong, or one more likely
+    # missing, than not. NaN where no set is given.
     confidence: Floats
-    doubted: Places
+    doubted: Places  # (n,): that class; -1 where no set is given
+    # The estimated share of sets that are not wholly right; NaN where features tell of no class.
     noise_rate: float
-    noise_interval: tuple[float, float]
-    informative: bool
-    message: str
-    groups: list[Places]
-    table: NeighborTable | None
+    noise_interval: tuple[float, float]  # Where it lies, with 95% confidence
+    informative: bool  # Whether features separate any class well enough to doubt its labels
+    message: str  # What a person should know, in words; empty when all is well
+    groups: list[Places]  # Near duplicates: rows that say nothing of each other
+    table: NeighborTable | None  # The nearest rows; None without
 
 
 def judge_label_sets(
@@ -71,15 +60,9 @@ def judge_label_sets(
 ) -> LabelSetBeliefs:
     """How likely each of an example's labels is right, and each that it lacks wrong to lack.
 
-    Args:
-        features: Numbers (n, d), all finite.
-        given: bool, (n, C): which classes each example has.
-        known: bool, (n,): whose sets are given; all when None.
-        class_names: For the message.
-        seed: As :func:`saln.judge_labels`.
-
-    Raises:
-        InputError: Not one row of classes a row of features, or no set that is given.
+    By features (n, d), all finite, which classes each example has, bool (n, C), and whose sets are
+    ``known``, bool (n,), all when None. The class names are for the message, the seed as of
+    :func:`saln.judge_labels`. InputError for not one row of classes a row of features, or no set.
     """
     rows = FeatureBlocks(features)
     sets = np.asarray(given, dtype=bool)
@@ -146,19 +129,17 @@ class _Shared:
         for part, block in rows.blocks():
             sums.add(block, one_hot(every[part], 2))
         self.filter = LabelFilter(sums)
-        near: tuple[NeighborTable | None, list[Places]] = (None, [])
+        self.table: NeighborTable | None = None
+        self.groups: list[Places] = []
         if rows.n <= NEIGHBOR_ROWS:
-            near = find_neighbors(rows, self.filter)
-        self.table, self.groups = near
+            self.table, self.groups = find_neighbors(rows, self.filter)
         self.leverages: dict[tuple[float, ...], Tensor] = {}
 
     def judge(self, has: npt.NDArray[np.bool_]) -> tuple[Floats, Floats, float, Outcome | None]:
-        """Judges one class.
+        """Judges one class: that what is given is right, (n,), and that it applies, (n,).
 
-        Returns:
-            That what is given is right, (n,); that the class applies, (n,); the share of wrong
-            ones; and how that came: None where the class is given to all or to none, and nothing
-            can be said.
+        Also the share of wrong ones, and how that came: None where the class is given to all or
+        to none, and nothing can be said.
         """
         labels = np.where(self.known, has.astype(np.int64), -1)
         counts = np.bincount(labels[self.known], minlength=2)

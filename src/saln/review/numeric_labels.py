@@ -51,44 +51,26 @@ Places = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class NumberBeliefs:
-    """What all other examples make of each number.
+    """What all other examples make of each number."""
 
-    Attributes:
-        confidence: float64, (n,): the probability that the given number is right; NaN where there
-            is none.
-        expected: float64, (n,): the number by the others alone.
-        scale: How far right numbers lie from what is expected: a standard deviation.
-        noise_rate: The estimated share of wrong numbers; NaN where the features tell nothing.
-        noise_interval: Where it lies, with 95% confidence.
-        informative: Whether the features predict the numbers better than their median does. If
-            not, none is doubted.
-        message: What a person should know, in words; empty when all is well.
-        penalty: The ridge's, as a share of the features' variance.
-        groups: Near duplicates: rows that say nothing of each other.
-        table: The nearest rows; None without.
-    """
-
-    confidence: Floats
-    expected: Floats
-    scale: float
-    noise_rate: float
-    noise_interval: tuple[float, float]
+    confidence: Floats  # (n,): the probability that the given number is right; NaN without one
+    expected: Floats  # (n,): the number by the others alone
+    scale: float  # How far right numbers lie from what is expected: a standard deviation
+    noise_rate: float  # The estimated share of wrong numbers; NaN where the features tell nothing
+    noise_interval: tuple[float, float]  # Where it lies, with 95% confidence
+    # Whether the features predict the numbers better than their median does; else none is doubted.
     informative: bool
-    message: str
-    penalty: float
-    groups: list[Places]
-    table: NeighborTable | None
+    message: str  # What a person should know, in words; empty when all is well
+    penalty: float  # The ridge's, as a share of the features' variance
+    groups: list[Places]  # Near duplicates: rows that say nothing of each other
+    table: NeighborTable | None  # The nearest rows; None without
 
 
 def judge_numbers(features: Any, numbers: npt.ArrayLike) -> NumberBeliefs:
-    """How likely each number is right, by all the others.
+    """How likely each of n numbers is right, by all the others; NaN is unknown.
 
-    Args:
-        features: Numbers (n, d), all finite.
-        numbers: (n,): what is to be predicted; NaN where it is unknown.
-
-    Raises:
-        InputError: Not one number a row, an infinite one, or fewer than ten.
+    Features are (n, d), all finite. InputError for not one number a row, an infinite one, or fewer
+    than ten.
     """
     rows = FeatureBlocks(features)
     given = np.asarray(numbers, dtype=np.float64)
@@ -166,9 +148,7 @@ def _cauchy(values: Floats, scale: float) -> Floats:
 def fit_mixture(residuals: Floats, numbers: Floats) -> tuple[_Mixture, Floats]:
     """The likeliest mixture, by expectation and maximization; and how likely each is right.
 
-    Args:
-        residuals: (n,): how far numbers are from what is expected.
-        numbers: (n,): themselves, around 0 and of size 1.
+    By how far n numbers are from what is expected, and themselves, around 0 and of size 1.
     """
     right = max(NORMAL * float(np.median(np.abs(residuals))), 1e-9)
     mixture = _Mixture(0.05, 0.05, right, max(1.0, 3 * right), -math.inf)
@@ -238,9 +218,7 @@ def _rounds(ridge: _Ridge, known: npt.NDArray[np.bool_]) -> _Round:
 class _Ridge:
     """Ridge regression with a free constant, left-out predictions for every penalty at once.
 
-    Args:
-        rows: Features.
-        given: (n,): around 0 and of size 1; NaN where unknown.
+    What is ``given`` are n numbers around 0 and of size 1; NaN where unknown.
     """
 
     def __init__(self, rows: FeatureBlocks, given: Floats) -> None:
@@ -250,10 +228,10 @@ class _Ridge:
         for part, block in rows.blocks():
             sums.add(block, self.signal[part])
         self.filter = LabelFilter(sums)
-        near: tuple[NeighborTable | None, list[Places]] = (None, [])
+        self.table: NeighborTable | None = None
+        self.groups: list[Places] = []
         if rows.n <= NEIGHBOR_ROWS:
-            near = find_neighbors(rows, self.filter)
-        self.table, self.groups = near
+            self.table, self.groups = find_neighbors(rows, self.filter)
         grouped = np.zeros(rows.n, dtype=bool)
         for group in self.groups:
             grouped[group] = True
@@ -272,11 +250,8 @@ class _Ridge:
     def left_out(self, heard: Floats) -> tuple[float, Floats, Floats]:
         """What the others predict, under the penalty whose left-out error is least.
 
-        Args:
-            heard: What the error of each known number counts for.
-
-        Returns:
-            The penalty, as a share; what is expected, (n,); the leverages, (n,).
+        The error of each known number counts for what is ``heard`` of it. Gives the penalty, as a
+        share; what is expected, (n,); the leverages, (n,).
         """
         penalties = np.array(PENALTIES) * self.filter.scale
         gains = 1.0 / (self.filter.values[:, None] + torch.from_numpy(penalties))

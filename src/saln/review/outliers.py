@@ -21,13 +21,9 @@ def outlier_scores(
     other's neighbors, and as dense as they expect. Of 20 pictures of other things among 7,349
     pets it ranks each above 56% of the pets on average (k = 20), this above more than 99%.
 
-    Args:
-        neighbors: integer, (n, k): negative ones are none. As many as there are (50) do best.
-        similarities: (n, k): their cosines.
-
-    Returns:
-        float64, (n,): 0 for the half that is most alike, 1 for what is like nothing; NaN where no
-        neighbor is known.
+    Neighbors and their cosines are (n, k), negative ones none; as many as there are (50) do best.
+    Gives float64, (n,): 0 for the half that is most alike, 1 for what is like nothing; NaN where no
+    neighbor is known.
     """
     known = neighbors >= 0
     total = np.where(known, similarities, 0.0).sum(axis=1, dtype=np.float64)

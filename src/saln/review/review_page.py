@@ -41,21 +41,9 @@ def write_page(
 
     It holds small pictures of the worst examples and of those that contradict them; other
     pictures are shown from their own files, where they have some. Nothing else is loaded.
-
-    Args:
-        path: The file, usually ``labels.html`` in ``review``.
-        table: What is believed of every example.
-        items: The examples themselves, in the same order.
-        review: The folder of the review, which the saved decisions name.
-        pictures: How many of the worst examples have their picture in the page; 2,000 when not
-            given, and 10,000 where images have no files of their own.
-        budget: The most bytes that pictures take.
-
-    Returns:
-        ``path``.
-
-    Raises:
-        DataError: The file cannot be written.
+    ``pictures`` says of how many examples; when not given 2,000, and 10,000 where images have no
+    files of their own. ``budget`` is the most bytes that they take. The saved decisions name the
+    folder of the ``review``. Gives the path; DataError where it cannot be written.
     """
     kind, _, argument = table.dataset.partition(":")
     name = Path(argument or kind).name or table.dataset

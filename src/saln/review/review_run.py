@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -15,7 +14,6 @@ from saln.errors import InputError
 from saln.features.backbones import Network, build_backbone
 from saln.features.dataset_features import DatasetExtraction
 from saln.features.default_backbone import DefaultBackbone, default_backbone
-from saln.features.extraction import Progress
 from saln.features.network_registry import NETWORKS
 from saln.features.text_encoders import TEXT_ENCODERS
 from saln.files import check_new_path
@@ -23,7 +21,7 @@ from saln.labels.descriptions import Clock
 from saln.messages import Placeholder, parameter
 from saln.review.decisions import remembered
 from saln.review.feature_cache import FeatureRows
-from saln.review.item_features import FeatureMaker, item_features
+from saln.review.item_features import FeatureMaker, Titled, item_features
 from saln.review.item_sources import absolute_spec, open_items
 from saln.review.judging import judge_items
 from saln.review.review_items import ReviewItems
@@ -31,8 +29,6 @@ from saln.review.review_table import ReviewTable
 from saln.review.table_items import TableItems, is_table
 from saln.review.table_settings import TableSettings
 from saln.review.task_tables import task_table
-
-Watch = Callable[[str], Callable[[Progress], None]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,19 +80,11 @@ class ImageSettings:
         object.__setattr__(self, name, value)  # frozen from here on
 
     def default_backbone(self) -> DefaultBackbone:
-        """The network that is taken where none is named, and why.
-
-        Raises:
-            MissingExtraError: None is on this machine.
-        """
+        """The network that is taken where none is named, and why; MissingExtraError without."""
         return default_backbone(None if self.device == "auto" else self.device == "cuda")
 
     def network(self) -> Network:
-        """The frozen network.
-
-        Raises:
-            SalnError: As :func:`saln.features.build_backbone`.
-        """
+        """The frozen network; errors as of :func:`saln.features.build_backbone`."""
         return build_backbone(
             self.backbone or self.default_backbone().name,
             image_size=self.feature_size,
@@ -156,33 +144,20 @@ class ReviewSettings(ImageSettings, TableSettings):
 
 @dataclass(frozen=True)
 class Review:
-    """What a review gave.
+    """What a review gave."""
 
-    Attributes:
-        items: What was reviewed.
-        table: What is believed of it.
-        maker: By what features.
-        rows: The features.
-        seconds: Of the parts: ``open``, ``features``, ``judge``; and ``total``.
-    """
-
-    items: ReviewItems
-    table: ReviewTable
-    maker: FeatureMaker
-    rows: FeatureRows
-    seconds: dict[str, float]
-    read: TableItems | None = None
+    items: ReviewItems  # What was reviewed
+    table: ReviewTable  # What is believed of it
+    maker: FeatureMaker  # By what features
+    rows: FeatureRows  # Which these are
+    seconds: dict[str, float]  # Of the parts: ``open``, ``features``, ``judge``; and ``total``
+    read: TableItems | None = None  # Where it was read from a table
 
 
-def run_review(settings: ReviewSettings, *, watch: Watch | None = None) -> Review:
+def run_review(settings: ReviewSettings, *, watch: Titled | None = None) -> Review:
     """Judges every label of a data set; nothing is written but the features that are kept.
 
-    Args:
-        settings: Of the review.
-        watch: Called with the title of the features; gives what is called after every batch.
-
-    Raises:
-        SalnError: What is asked for cannot be had, or an image cannot be read with ``strict``.
+    SalnError where what is asked for cannot be had, or an image cannot be read with ``strict``.
     """
     clock = Clock()
     read = settings.read_table(settings.dataset, settings.download)
@@ -210,7 +185,7 @@ def review_items(
     settings: ImageSettings,
     *,
     read: TableItems | None = None,
-    watch: Watch | None = None,
+    watch: Titled | None = None,
     clock: Clock | None = None,
 ) -> Review:
     """Judges the labels of examples that are opened already; see :func:`run_review`.

@@ -48,43 +48,29 @@ _SPLITS = {
 
 @dataclass(frozen=True)
 class ItemColumns:
-    """Which columns of a table hold what; None: found by its name, or there is none.
-
-    Attributes:
-        text: Texts.
-        image: Paths of images, from the table's folder on.
-        label: Labels.
-        id: What a person finds an example by; of a table that was read, None says that the rows'
-            numbers are ids, from 0.
-        split: The example's split.
-    """
+    """Which columns of a table hold what; None: found by its name, or there is none."""
 
     text: str | None = None
-    image: str | None = None
+    image: str | None = None  # Paths, from the table's folder on
     label: str | None = None
+    # What a person finds an example by; of a table that was read, None says that the rows' numbers
+    # are ids, from 0.
     id: str | None = None
     split: str | None = None
 
 
 @dataclass(frozen=True)
 class TableItems:
-    """The examples of a table.
+    """The examples of a table."""
 
-    Attributes:
-        items: What is reviewed. Its data set is ``csv:``, ``jsonl:`` or ``parquet:`` and the
-            file's absolute path, or ``hf:`` and its name.
-        labels: (n,): as they are written; empty where there is none.
-        columns: Which columns were read; None: there is none.
-        task: ``"classes"``, ``"multi-label"`` or ``"regression"``.
-        separator: Stands between the classes of a label that is a set.
-        remarks: What a person should know of that, a line each: ``columns: ...``, ``ids: ...``.
-    """
-
+    # Their data set is ``csv:``, ``jsonl:`` or ``parquet:`` and the file's absolute path, or
+    # ``hf:`` and its name.
     items: ReviewItems
-    labels: Sequence[str]
-    columns: ItemColumns
+    labels: Sequence[str]  # (n,): as they are written; empty where there is none
+    columns: ItemColumns  # Which columns were read; None: there is none
     task: Task
-    separator: str
+    separator: str  # Stands between the classes of a label that is a set
+    # What a person should know of that, a line each: ``columns: ...``, ``ids: ...``.
     remarks: tuple[str, ...]
 
 
@@ -95,11 +81,7 @@ def is_table(spec: str) -> bool:
 
 
 def table_spec(spec: str) -> str:
-    """The specification of a table with its kind and its absolute path.
-
-    Raises:
-        InputError: There is no such file.
-    """
+    """The specification of a table with its kind and its absolute path; else InputError."""
     path = table_path(spec)
     try:
         known = Path(path).expanduser().is_file()
@@ -128,27 +110,24 @@ def read_table_items(
 ) -> TableItems:
     """The examples of a table with texts, or with paths of images.
 
-    Args:
-        spec: The path of a CSV, TSV, JSON lines or Parquet file, with or without its kind before
-            it (``csv:data.csv``); or ``hf:NAME-OR-PATH``, of which all splits are read.
-        columns: Which hold what. Text or image, and label, are found by their names where that
-            is plain; so are id and split.
-        features: (n, d): of the examples, in the order of the table, which then needs neither
-            text nor image. By them an example is known again.
-        task: ``"classes"``, ``"multi-label"`` or ``"regression"``; of the last two the items'
-            ``given`` is -1 everywhere, and the labels are those of the result.
-        separator: Stands between the labels of an example that has several.
-        download: Whether the hub may be asked for an ``hf:`` data set.
+    The specification is the path of a CSV, TSV, JSON lines or Parquet file, with or without its
+    kind before it (``csv:data.csv``); or ``hf:NAME-OR-PATH``, of which all splits are read, and the
+    hub may be asked with ``download``. Columns are found by their names where that is plain. With
+    ``features``, (n, d) in the order of the table, it needs neither text nor image: by them an
+    example is known again. Of tasks other than ``"classes"`` the items' ``given`` is -1 everywhere,
+    and the labels are those of the result.
 
-    Raises:
-        InputError: No such file or column; columns that are not plain; ids that are not distinct.
-        DataError: The table cannot be read; names the line.
+    InputError for no such file or column, columns that are not plain, or ids that are not distinct;
+    DataError where the table cannot be read, names the line.
     """
     asked = columns or ItemColumns()
     table, dataset, folder = _opened(spec, separator, download)
     found, remarks = _resolved(table, asked, needs_content=features is None)
     values = table.read([name for name in vars(found).values() if name is not None])
-    labels = _plain_labels(values[str(found.label)])
+    # Each distinct text is held once; one of spaces alone is none.
+    held: dict[str, str] = {}
+    written = values[str(found.label)]
+    labels = [held.setdefault(label, label if label.strip() else "") for label in written]
     if not labels:
         raise DataError(f"{table.name} has no rows; give a table with some")
     if features is not None and len(features) != len(labels):
@@ -175,11 +154,9 @@ def read_table_items(
 
 
 def read_features(path: Path) -> npt.NDArray[Any]:
-    """Features that were computed elsewhere, mapped: floating, (n, d).
+    """Features that were computed elsewhere, mapped: numbers, (n, d).
 
-    Raises:
-        InputError: There is no such file.
-        DataError: It holds no rows of numbers.
+    InputError where there is no such file, DataError where it holds no rows of numbers.
     """
     if not path.is_file():
         raise InputError(f"{parameter('features', path)} is no file; give a .npy of (n, d) numbers")
@@ -287,19 +264,12 @@ def _resolved(
     return ItemColumns(**chosen), [f"columns: {', '.join(guessed)}"] if guessed else []
 
 
-def _plain_labels(values: list[str]) -> list[str]:
-    """Labels, each distinct text held once; one of spaces alone is none."""
-    held: dict[str, str] = {}
-    return [held.setdefault(value, value if value.strip() else "") for value in values]
-
-
 def _ids(
     table: str, values: dict[str, list[str]], found: ItemColumns, is_asked: bool
 ) -> tuple[str | None, str]:
     """The column of distinct ids; None where the rows' numbers are ids, with a line that says so.
 
-    Raises:
-        InputError: The column that was asked for holds one twice, or none.
+    InputError where the column that was asked for holds one twice, or none.
     """
     column = found.id or found.image
     if column is None:

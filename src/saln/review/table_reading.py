@@ -13,7 +13,7 @@ import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TextIO
 
 from saln._extras import optional_import
 from saln.data.arguments import is_folder
@@ -34,6 +34,26 @@ _ROWS = 65_536
 _BOXES, _LOOKED_AT = re.compile(rb'"(annotations|images|categories)"\s*:\s*\['), 2**20
 
 
+@contextlib.contextmanager
+def large_fields() -> Iterator[None]:
+    """Has the csv module take texts of any length."""
+    with _LIMITED:
+        before = csv.field_size_limit(_LIMIT)
+        try:
+            yield
+        finally:
+            csv.field_size_limit(before)
+
+
+def first_sign(stream: TextIO) -> str:
+    """The first sign of a file that is no space; it is read from its beginning then."""
+    sign = stream.read(1)
+    while sign.isspace():
+        sign = stream.read(1)
+    stream.seek(0)
+    return sign
+
+
 class TextTable(Protocol):
     """A table whose values are had as texts."""
 
@@ -41,23 +61,14 @@ class TextTable(Protocol):
     columns: tuple[str, ...]
 
     def read(self, wanted: Sequence[str]) -> dict[str, list[str]]:
-        """The values of some columns, one a row; empty where they are missing.
-
-        Raises:
-            DataError: The table cannot be read; names the line or row.
-        """
+        """The values of some columns, one a row, empty where missing; DataError names the line."""
 
 
 def open_table(path: Path, separator: str = SEPARATOR) -> TextTable:
-    """A table by the end of its file's name.
+    """A table by the end of its file's name; the separator is what lists are joined by.
 
-    Args:
-        path: The file.
-        separator: What lists are joined by.
-
-    Raises:
-        InputError: There is no such file, or it is of another kind.
-        DataError: It cannot be read, or has no columns.
+    InputError where there is no such file, or it is of another kind; DataError where it cannot be
+    read, or has no columns.
     """
     kind = KINDS.get(path.suffix.lower())
     if kind is None:
@@ -71,11 +82,7 @@ def open_table(path: Path, separator: str = SEPARATOR) -> TextTable:
 
 
 def as_text(value: Any, separator: str) -> str:
-    """A value as it would be written; lists are joined.
-
-    Raises:
-        ValueError: It is none that a text stands for.
-    """
+    """A value as it would be written, lists joined; ValueError where no text stands for it."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     if isinstance(value, str):
@@ -151,25 +158,20 @@ class _CsvTable:
                 ) from error
 
     def read(self, wanted: Sequence[str]) -> dict[str, list[str]]:
-        """See :class:`TextTable`."""
         places = [self.columns.index(name) for name in wanted]
         values: list[list[str]] = [[] for _ in wanted]
         width = len(self.columns)
-        with _LIMITED:
-            before = csv.field_size_limit(_LIMIT)
-            try:
-                rows = self._rows()
-                next(rows)
-                for line, row in rows:
-                    if len(row) != width:
-                        raise DataError(
-                            f"{self.path}, line {line}: {len(row)} values where the first line "
-                            f"names {width} columns; quote texts that hold {self.delimiter!r}"
-                        )
-                    for column, place in zip(values, places, strict=True):
-                        column.append(row[place])
-            finally:
-                csv.field_size_limit(before)
+        with large_fields():
+            rows = self._rows()
+            next(rows)
+            for line, row in rows:
+                if len(row) != width:
+                    raise DataError(
+                        f"{self.path}, line {line}: {len(row)} values where the first line "
+                        f"names {width} columns; quote texts that hold {self.delimiter!r}"
+                    )
+                for column, place in zip(values, places, strict=True):
+                    column.append(row[place])
         return dict(zip(wanted, values, strict=True))
 
 
@@ -201,11 +203,8 @@ class _JsonTable:
 
     def _rows(self) -> Iterator[tuple[int, dict[str, Any]]]:
         with _readable(self.path), self.path.open(encoding="utf-8-sig") as stream:
-            first = stream.read(1)
-            while first.isspace():
-                first = stream.read(1)
-            stream.seek(0)
-            for number, value in self._listed(stream) if first == "[" else self._lines(stream):
+            listed = first_sign(stream) == "["
+            for number, value in self._listed(stream) if listed else self._lines(stream):
                 if not isinstance(value, dict):
                     raise DataError(
                         f"{self.path}, line {number}: a {type(value).__name__}; give JSON objects "
@@ -233,7 +232,6 @@ class _JsonTable:
             ) from error
 
     def read(self, wanted: Sequence[str]) -> dict[str, list[str]]:
-        """See :class:`TextTable`."""
         values: dict[str, list[str]] = {name: [] for name in wanted}
         for number, row in self._rows():
             for name, column in values.items():
@@ -263,7 +261,6 @@ class _ParquetTable:
         _check_names(self.name, self.columns)
 
     def read(self, wanted: Sequence[str]) -> dict[str, list[str]]:
-        """See :class:`TextTable`."""
         values: dict[str, list[str]] = {name: [] for name in wanted}
         for batch in self.file.iter_batches(_ROWS, columns=list(wanted)):
             for name, column in values.items():
@@ -307,11 +304,7 @@ class HubTable:
 
 
 def column_texts(column: Any, where: str, separator: str) -> list[str]:
-    """A ``pyarrow`` column as texts.
-
-    Raises:
-        DataError: It holds what no text stands for.
-    """
+    """A ``pyarrow`` column as texts; DataError where it holds what no text stands for."""
     try:
         return [as_text(value, separator) for value in column.to_pylist()]
     except ValueError as error:

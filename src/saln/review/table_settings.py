@@ -53,8 +53,7 @@ class TableSettings:
     def table_dataset(self, dataset: str) -> str | None:
         """The table's specification, of the data set or ``ids``; None for another data set.
 
-        Raises:
-            InputError: There is no such file, or settings that are for tables alone.
+        InputError for no such file, or settings that are for tables alone.
         """
         if not self.separator.strip():
             raise InputError(
@@ -89,8 +88,7 @@ class TableSettings:
     def read_table(self, dataset: str, download: bool) -> TableItems | None:
         """The examples of a table; None where the data set is one of images.
 
-        Raises:
-            SalnError: As :func:`read_table_items` and :func:`read_features`.
+        Errors are those of :func:`read_table_items` and :func:`read_features`.
         """
         columns = ItemColumns(**{what: getattr(self, f"{what}_column") for what in _COLUMNS})
         if dataset.startswith("hf:"):

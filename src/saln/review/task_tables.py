@@ -11,21 +11,17 @@ import numpy as np
 import numpy.typing as npt
 
 from saln.errors import DataError, InputError
-from saln.features.neighbors import NeighborTable
 from saln.messages import parameter, shown
-from saln.review.duplicate_images import group_duplicates
-from saln.review.judging import nearest_of
+from saln.review.duplicate_images import Places
+from saln.review.judging import nearest_of, shared_columns
 from saln.review.multi_label import judge_label_sets
 from saln.review.numeric_labels import judge_numbers
-from saln.review.outliers import outlier_scores
 from saln.review.review_table import ReviewTable
 from saln.review.table_items import TableItems, label_set
 from saln.review.table_reading import SEPARATOR
 
 # How numbers say that they are unknown, beside an empty text.
 _UNKNOWN = frozenset({"nan", "na", "n/a", "null", "none", "-", "?"})
-
-Places = npt.NDArray[np.int64]
 
 
 class _Said(NamedTuple):
@@ -56,42 +52,27 @@ def task_table(
 
     Of numbers, ``believed`` is what all other examples predict, wherever the given one lies.
 
-    Args:
-        read: n examples.
-        features: floating, (n, d); rows that are not finite are not judged.
-        problems: (n,): what is wrong with each example.
-        thumbnails: Of images: see :func:`saln.review.judging.judge_items`.
-
-    Raises:
-        DataError: A label that is no number; names its example.
-        InputError: A class whose name holds ``;``; no or too few labels, or no features.
+    The other arguments are those of :func:`saln.review.judging.judge_items`. DataError for a label
+    that is no number names its example; InputError for a class whose name holds ``;``, no or too
+    few labels, or no features.
     """
     said = (_of_sets if read.task == "multi-label" else _of_numbers)(read, features)
-    items, kept, beliefs, count = read.items, said.kept, said.beliefs, len(read.labels)
-    probability = np.full(count, np.nan)
+    kept, beliefs = said.kept, said.beliefs
+    probability = np.full(len(read.labels), np.nan)
     probability[kept] = beliefs.confidence
-    near, similarities = _neighbors(beliefs.table, kept, count)
+    found = (np.empty((len(kept), 0), dtype=np.int64), np.empty((len(kept), 0)))
+    if beliefs.table is not None:
+        found = (np.asarray(beliefs.table.indices), beliefs.table.similarities)
+    near, shared = shared_columns(read.items, kept, beliefs, found, problems, thumbnails)
     return ReviewTable(
-        dataset=items.dataset,
         task=read.task,
-        class_names=items.class_names,
-        ids=items.ids,
-        splits=items.splits,
         given=said.given,
         believed=said.believed,
         probability=probability,
         margin=2.0 * probability - 1.0,
-        group=group_duplicates(near, thumbnails, [kept[rows] for rows in beliefs.groups]),
-        outlier=outlier_scores(near, similarities),
-        problem=list(problems or [""] * count),
         contradicting=nearest_of(near, said.against(near)),
-        decision=[""] * count,
-        label=[""] * count,
-        keys=items.keys,
-        noise_rate=beliefs.noise_rate,
-        noise_interval=beliefs.noise_interval,
-        informative=beliefs.informative,
         message=beliefs.message,
+        **shared,
     )
 
 
@@ -103,7 +84,12 @@ def _of_sets(read: TableItems, features: npt.NDArray[Any]) -> _Said:
             f"the class {shown(broken)} holds {SEPARATOR!r}, which stands between classes here; "
             f"give {parameter('separator', SEPARATOR)} where it does so there, or rename the class"
         )
-    sets, known = _sets(read)
+    # Which classes each example has, (n, C), and whose are given, (n,).
+    numbers = {name: c for c, name in enumerate(names)}
+    sets = np.zeros((len(read.labels), len(names)), dtype=bool)
+    for row, text in enumerate(read.labels):
+        sets[row, [numbers[name] for name in label_set(text, read.separator)]] = True
+    known = np.array([bool(text) for text in read.labels])
     kept = _judged_rows(features, known)
     beliefs = judge_label_sets(features[kept], sets[kept], known[kept], class_names=names)
     given = [SEPARATOR.join(label_set(text, read.separator)) or SEPARATOR if text else ""
@@ -145,11 +131,7 @@ def _of_numbers(read: TableItems, features: npt.NDArray[Any]) -> _Said:
 
 
 def given_numbers(read: TableItems) -> npt.NDArray[np.float64]:
-    """Labels as numbers, float64 (n,); NaN where there is none.
-
-    Raises:
-        DataError: One is no finite number; names its example.
-    """
+    """Labels as numbers, float64 (n,), NaN where there is none; DataError for no number."""
     numbers = np.full(len(read.labels), np.nan)
     for row, text in enumerate(read.labels):
         if not text or text.strip().lower() in _UNKNOWN:
@@ -164,32 +146,9 @@ def given_numbers(read: TableItems) -> npt.NDArray[np.float64]:
     return numbers
 
 
-def _sets(read: TableItems) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-    """Which classes each example has, (n, C), and whose are given, (n,)."""
-    place = {name: c for c, name in enumerate(read.items.class_names)}
-    sets = np.zeros((len(read.labels), len(place)), dtype=bool)
-    for row, text in enumerate(read.labels):
-        sets[row, [place[name] for name in label_set(text, read.separator)]] = True
-    return sets, np.array([bool(text) for text in read.labels])
-
-
 def _judged_rows(features: npt.NDArray[Any], known: npt.NDArray[np.bool_]) -> Places:
     """The rows that have features."""
     kept: Places = np.flatnonzero(np.isfinite(features).all(axis=1))
     if not known[kept].any():
         raise InputError("no example that can be read has a label; give another data set")
     return kept
-
-
-def _neighbors(
-    table: NeighborTable | None, kept: Places, count: int
-) -> tuple[Places, npt.NDArray[np.float32]]:
-    """The nearest of every example and their cosines, (n, k); -1 where there are none."""
-    width = 0 if table is None else table.indices.shape[1]
-    near = np.full((count, width), -1, dtype=np.int64)
-    similarities = np.zeros((count, width), dtype=np.float32)
-    if table is not None:
-        found = np.asarray(table.indices)
-        near[kept] = np.where(found >= 0, kept[found], -1)
-        similarities[kept] = np.nan_to_num(table.similarities)
-    return near, similarities
