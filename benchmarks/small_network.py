@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from saln.features.residual_network import small_residual_network
+from saln.features.network_builders import small_residual_network
 from saln.randomness import seeded_globally
 
 __all__ = ["small_network"]

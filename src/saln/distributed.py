@@ -58,8 +58,7 @@ class Rank:
     def of(cls, rank: int | None = None, world_size: int | None = None) -> Rank:
         """What somebody says; where nobody says anything, the process group's, or one process.
 
-        Raises:
-            InputError: One without the other, or others than those of a group of several.
+        InputError for one without the other, or others than those of a group of several.
         """
         # Not kept: the group may be started, or end, between two calls.
         group = cls.group()

@@ -52,7 +52,7 @@ def items_of(table, **content):
 
 def images_of(root):
     parts = [FileImages(root, [root / name for name in names]) for names in (IDS[:3], IDS[3:])]
-    return JoinedImages.of(parts)
+    return JoinedImages(parts)
 
 
 def test_cleanlab_takes_its_columns_and_trains_without_the_issues(tmp_path):

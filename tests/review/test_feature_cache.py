@@ -79,7 +79,7 @@ def test_a_stopped_run_goes_on_though_images_came(tmp_path, network, more):
 
     with pytest.raises(KeyboardInterrupt):
         rows(tmp_path, network, images, progress=stop)
-    both = JoinedImages.of([new, images])
+    both = JoinedImages([new, images])
     found = rows(tmp_path, network, both)
     # One part of 20 was done and of the next at least a shard.
     assert more + 19 <= found.computed <= more + 26

@@ -18,9 +18,9 @@ from saln.review.page_data import (
     OUTLIER,
     picture_rows,
     row_flags,
+    thumbnail,
 )
 from saln.review.review_page import headline, write_page
-from saln.review.thumbnails import thumbnail
 
 CLASSES = ("ant", "bee", "cat", "dog")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ class ArraySource:
             self._labels, names = as_labels(labels, (len(self),))
             self.class_names = None if names is None else list(names)
         # What the output has of the input: there are no other columns to keep.
-        self.columns = ("id",) if labels is None else ("id", "label")
+        self.columns: Sequence[str] = ("id",) if labels is None else ("id", "label")
         self._identity = self.identity()  # of now: what is in memory may be written to later
 
     def __len__(self) -> int:

@@ -50,9 +50,8 @@ class Part(NamedTuple):
 class Source(Protocol):
     """What ``saln select`` chooses from; sent to other processes by its path."""
 
-    @property
-    def path(self) -> Path:
-        """Where it is."""
+    path: Path  # Where it is
+    columns: Sequence[str]  # The names of the input's own columns, which the output has first
 
     def __len__(self) -> int:
         """Rows."""
@@ -74,17 +73,14 @@ class Source(Protocol):
 
     def ids(self, rows: Sequence[int]) -> list[Any] | None:
         """What the input itself calls some rows; None where it only counts them."""
+        return None
 
     @property
     def class_names(self) -> list[str] | None:
         """The classes' names in the order of their numbers; None where labels are numbers."""
 
-    @property
-    def columns(self) -> Sequence[str]:
-        """The names of the input's own columns, which the output has first."""
 
-
-class StoreSource:
+class StoreSource(Source):
     """A finished feature store's rows; the columns are ``id``, the row's number, and ``label``."""
 
     class_names: list[str] | None = None
@@ -131,10 +127,6 @@ class StoreSource:
                 "command again"
             )
 
-    def ids(self, rows: Sequence[int]) -> list[Any] | None:
-        """See :class:`Source`."""
-        return None
-
 
 class LabelColumn:
     """The labels of Parquet: whole numbers, or names that count as their place among all of them.
@@ -180,7 +172,7 @@ class LabelColumn:
             yield self.column(self._groups.read(number, [self._name]), start)
 
 
-class ParquetSource:
+class ParquetSource(Source):
     """The rows of a Parquet file, or of a folder's, in the order of the files' names.
 
     A row group is read as a whole, so row groups bound the memory. ``width``, the numbers of a

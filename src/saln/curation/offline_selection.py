@@ -298,10 +298,9 @@ def _work(
 def _join(files: CheckedFiles, parts: list[Path], output: Path) -> int:
     """Writes all parts into one file, one after the other; gives the number of rows."""
     arrow, parquet = import_pyarrow()
-    rows = 0
+    counts: list[int] = []
 
     def write(beside: Path) -> None:
-        nonlocal rows
         # A stream: pyarrow takes no name that is not UTF-8.
         with beside.open("wb") as stream, contextlib.ExitStack() as stack:
             writer = None
@@ -312,7 +311,7 @@ def _join(files: CheckedFiles, parts: list[Path], output: Path) -> int:
                     stack.enter_context(writer)
                 if len(table):
                     writer.write_table(table)
-                rows += len(table)
+                counts.append(len(table))
 
     write_with(output, write, durable=True)
-    return rows
+    return sum(counts)

@@ -72,26 +72,17 @@ def _written_names(metadata: Any) -> list[str] | None:
 class RowGroups:
     """The row groups of a Parquet file, or of a folder's, one after the other.
 
-    One file is open at a time, and one row group in memory.
-
-    Attributes:
-        path: The file or folder.
-        files: The files, in order; those without rows, too.
-        schema: The ``pyarrow.Schema`` of all; a column may be null in one file alone.
-        starts: The first row of each group, and the number of all rows.
-        has_checksums: Whether pages of the row group that was read first carry checksums; then
-            no damage to rows goes unnoticed.
-
-    Raises:
-        InputError: No file, or files of several kinds.
-        DataError: A file that cannot be read.
+    One file is open at a time, and one row group in memory. InputError for no file, or files of
+    several kinds; DataError for one that cannot be read. The ``pyarrow.Schema`` is that of all; a
+    column may be null in one file alone.
     """
 
     def __init__(self, path: Path) -> None:
         arrow, _ = import_pyarrow()
         self.path = path
-        self.files = parquet_files(path)
-        self.starts = [0]
+        self.files = parquet_files(path)  # in order; those without rows, too
+        self.starts = [0]  # the first row of each group, and the number of all rows
+        # Of pages of the row group that was read first; then no damage to rows goes unnoticed.
         self.has_checksums = False
         self._groups: list[tuple[int, int]] = []
         self._open: tuple[int, _Opened] | None = None

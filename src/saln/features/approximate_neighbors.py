@@ -38,8 +38,8 @@ _ROUNDING = 1e-5
 class Found(NamedTuple):
     """Neighbors, nearest first."""
 
-    similarities: npt.NDArray[np.float32]  # float32, (n, k)
-    indices: npt.NDArray[np.int64]  # int64, (n, k)
+    similarities: npt.NDArray[np.float32]  # (n, k)
+    indices: npt.NDArray[np.int64]  # (n, k)
     recall: float  # The share of a sample's neighbors that are as near as its exact ones
     width: int  # How many candidates a search keeps on its way
 

@@ -28,31 +28,21 @@ from saln.features.network_registry import (
     NetworkRequest,
     Preprocessing,
 )
-from saln.messages import Placeholder, parameter
+from saln.messages import Placeholder, first_line, parameter
 from saln.randomness import seeded_globally
 
 
 @dataclass(frozen=True)
 class Network:
-    """A network whose last layer has been taken off.
+    """A network whose last layer has been taken off."""
 
-    Attributes:
-        name: As on the command line.
-        body: The network with ``nn.Identity`` in the place of its head.
-        head: The dotted name of that place; empty when the head goes behind the body.
-        width: How many features the body gives for an image.
-        normalization: What the network expects of its input.
-        image_size: Pixels that it was built and checked for.
-        own_preprocessing: Its library's, for features; None where it is resized, cropped and
-            normalized as all are.
-    """
-
-    name: str
-    body: nn.Module
-    head: str
-    width: int
-    normalization: Normalization
-    image_size: int
+    name: str  # As on the command line
+    body: nn.Module  # With ``nn.Identity`` in the place of its head
+    head: str  # The dotted name of that place; empty when the head goes behind the body
+    width: int  # How many features the body gives for an image
+    normalization: Normalization  # What the network expects of its input
+    image_size: int  # Pixels that it was built and checked for
+    # Its library's, for features; None where it is resized, cropped and normalized as all are.
     own_preprocessing: Preprocessing | None = None
 
     @property
@@ -122,17 +112,12 @@ def build_network(
     seed: int = 0,
     named: str = "weights",
 ) -> Network:
-    """Builds a network by name and takes its head off.
+    """Builds a network by a name of ``saln list`` and takes its head off.
 
-    Args:
-        name: One that ``saln list`` names.
-        image_size: Pixels; checked by a forward pass of one black image. None for the network's
-            own, which is 224 where it has none.
-        pretrained: Load the published weights where there are any.
-        weights: A state dict on disk, in the place of the published weights; see
-            :func:`saln.features.backbone_weights.read_weights`.
-        seed: Decides the weights that are not loaded.
-        named: The parameter that ``weights`` was given as, for messages.
+    The image size is checked by a forward pass of one black image; None stands for the network's
+    own, which is 224 where it has none. ``weights`` is a state dict on disk, in the place of the
+    published ones, which ``pretrained`` loads; messages call it ``named``. The seed decides the
+    weights that are not loaded.
 
     Raises:
         InputError: Unknown name, weights that do not fit, or an image size that the
@@ -167,30 +152,33 @@ def build_network(
         built.name or name, module, head, width, built.normalization, pixels or built.image_size,
         built.preprocessing,
     )  # fmt: skip
-    found = _check_size(network)
-    return network if width else dataclasses.replace(network, width=found)
+    size = network.image_size
+    shape = tuple(_rows_of_black(module, size, network.name, ", e.g. 224").shape)
+    if len(shape) != 2 or shape != (1, width or shape[1]):
+        raise InputError(
+            f"{network.name} gives features of shape {shape} for one image of {size} pixels, "
+            f"expected (1, {width or 'width'}); give another {parameter('image_size')}, e.g. 224"
+        )
+    return dataclasses.replace(network, width=int(shape[1]))
 
 
-def _check_size(network: Network) -> int:
-    """Runs the network over a black image; gives the number of features."""
-    image_size = network.image_size
+def _rows_of_black(body: nn.Module, size: int, named: str, hint: str = "") -> Any:
+    """What a network gives for a black image, made where its weights are: they are not moved."""
     try:
         # In eval mode: batch normalization refuses one image in training.
-        with inference_mode_of(network.body):
-            shape = tuple(network.body(torch.zeros(1, 3, image_size, image_size)).shape)
+        with inference_mode_of(body):
+            return body(torch.zeros(1, 3, size, size, device=device_of(body)))
     except Exception as error:  # networks refuse a size in many ways; all mean the same here
         raise InputError(
-            f"{network.name} cannot take images of {image_size} pixels "
-            f"({str(error).splitlines()[0]}); give another {parameter('image_size')}, "
-            "e.g. 224"
+            f"{named} cannot take images of {size} pixels ({first_line(error)}); give another "
+            f"{parameter('image_size')}{hint}"
         ) from error
-    if len(shape) != 2 or shape != (1, network.width or shape[1]):
-        raise InputError(
-            f"{network.name} gives features of shape {shape} for one image of {image_size} "
-            f"pixels, expected (1, {network.width or 'width'}); give another "
-            f"{parameter('image_size')}, e.g. 224"
-        )
-    return int(shape[1])
+
+
+def device_of(module: nn.Module) -> torch.device | None:
+    """Where a network's weights are; None where it has none."""
+    weights = next(module.parameters(), None)
+    return None if weights is None else weights.device
 
 
 def build_backbone(
@@ -224,27 +212,10 @@ def wrap_backbone(
 ) -> Network:
     """Takes a network of the caller's own as a backbone.
 
-    Args:
-        module: Gives (b, width) for float images (b, 3, image_size, image_size); run in eval
-            mode; its weights, its layers' modes and its device stay as they are.
-        image_size: Pixels.
-        normalization: What the network expects of its input.
-
-    Raises:
-        InputError: It cannot take such images, or gives something else.
+    It gives (b, width) for float images (b, 3, image_size, image_size), in eval mode; else
+    InputError. Its weights, its layers' modes and its device stay as they are.
     """
-    parameter = next(module.parameters(), None)
-    # Where its weights are: it belongs to the caller and is not moved.
-    device = torch.device("cpu") if parameter is None else parameter.device
-    with inference_mode_of(module):
-        try:
-            output = module(torch.zeros(1, 3, image_size, image_size, device=device))
-        except Exception as error:  # networks refuse a size in many ways; all mean the same here
-            raise InputError(
-                f"the backbone {type(module).__name__} cannot take images of {image_size} pixels "
-                f"({str(error).splitlines()[0] if str(error) else type(error).__name__}); give "
-                "another image_size"
-            ) from error
+    output = _rows_of_black(module, image_size, f"the backbone {type(module).__name__}")
     if not isinstance(output, Tensor) or output.ndim != 2 or len(output) != 1:
         shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
         raise InputError(

@@ -36,10 +36,7 @@ def named_backbone(
     """The frozen network for images that a learner sees at ``image_size`` pixels.
 
     Its own ``size``, when not given, is the same, but for networks made for ImageNet at least 96,
-    and for those of other libraries what they expect.
-
-    Raises:
-        SalnError: As :func:`saln.features.backbones.build_backbone`.
+    and for those of other libraries what they expect. Errors as of :func:`build_backbone`.
     """
     # Small images are enlarged: features of fewer pixels are worth little.
     pixels = feature_size(name, image_size) if size is None else size
@@ -150,14 +147,9 @@ class OpenedExtraction:
         # Handed in, not chosen by name here: Ray's is of a package that comes after this one.
         extract: Callable[..., FeatureStore] = extract_features,
     ) -> FeatureStore:
-        """Computes what the store lacks.
+        """Computes what the store lacks, by :func:`extract_features` or what takes the same.
 
-        Args:
-            progress: Called after every batch, and once before the first.
-            extract: What computes: :func:`extract_features`, or a function that takes the same.
-
-        Raises:
-            SalnError: As :func:`extract_features`.
+        ``progress`` is called after every batch, and once before the first.
         """
         settings = self.settings
         options: dict[str, Any] = {

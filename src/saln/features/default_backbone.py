@@ -10,6 +10,7 @@ import torch
 
 from saln._torchvision import torchvision
 from saln.errors import MissingExtraError
+from saln.features.hub_loading import cached_file
 from saln.messages import Placeholder, parameter
 
 # Models of the hub whose features tell classes apart without any training, the best first, by
@@ -41,11 +42,7 @@ class DefaultBackbone(NamedTuple):
 def default_backbone(on_gpu: bool | None = None) -> DefaultBackbone:
     """The best network whose weights are on this machine; nothing is downloaded or asked for.
 
-    Args:
-        on_gpu: Whether it will run on a GPU; when not given, whether there is one.
-
-    Raises:
-        MissingExtraError: There is none; the message has the cures.
+    For a GPU, or for cores; when not given, by whether there is one. MissingExtraError without.
     """
     on_gpu = torch.cuda.is_available() if on_gpu is None else on_gpu
     for model in _ON_A_GPU if on_gpu else _ON_CORES:
@@ -87,13 +84,9 @@ def named_network(name: str, device: str = "auto") -> str:
 
 def _is_in_the_hubs_cache(model: str) -> bool:
     """Whether the Hugging Face cache holds all of a model; a look at the disk alone."""
-    if importlib.util.find_spec("transformers") is None:
-        return False
-    from huggingface_hub import try_to_load_from_cache
-
-    return all(
-        isinstance(try_to_load_from_cache(model, name), str)
-        for name in ("config.json", "preprocessor_config.json", "model.safetensors")
+    files = ("config.json", "preprocessor_config.json", "model.safetensors")
+    return importlib.util.find_spec("transformers") is not None and all(
+        cached_file(model, name) is not None for name in files
     )
 
 

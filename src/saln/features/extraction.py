@@ -29,32 +29,21 @@ from saln.features.extraction_job import ExtractedRows, ExtractionJob, joined, r
 from saln.features.extraction_options import ExtractionOptions, ExtractionSettings, rank_among
 from saln.features.manifest import Manifest, Skipped
 from saln.features.store import FeatureStore
-from saln.features.store_writer import StoreWriter, finished_store
+from saln.features.store_writer import POLL_SECONDS, StoreWriter, finished_store
 from saln.files import slug
 from saln.messages import parameter
 
 logger = logging.getLogger(__name__)
 
-# How long to wait before looking again what another process has finished.
-_POLL_SECONDS = 0.05
-
 
 @dataclass(frozen=True)
 class Progress:
-    """How far an extraction is.
+    """How far an extraction is."""
 
-    Attributes:
-        rows_done: Rows of this process's share that are done, those of earlier runs
-            included.
-        rows: Rows of this process's share; with one process, of the store.
-        rows_computed: Rows that this call has computed.
-        images_per_second: Of this call; 0 at its beginning.
-    """
-
-    rows_done: int
-    rows: int
-    rows_computed: int
-    images_per_second: float
+    rows_done: int  # Of this process's share, those of earlier runs included
+    rows: int  # Of this process's share; with one process, of the store
+    rows_computed: int  # By this call
+    images_per_second: float  # Of this call; 0 at its beginning
 
     @property
     def seconds_left(self) -> float | None:
@@ -140,7 +129,7 @@ def _fill(
         if not waiting and ranks == 1:
             logger.warning("waiting for another process, which writes %s", writer.path)
         waiting = True
-        time.sleep(_POLL_SECONDS)
+        time.sleep(POLL_SECONDS)
 
 
 def _refuse_lookalikes(dataset: Any) -> None:

@@ -21,7 +21,7 @@ from saln.data.file_names import name_of
 from saln.data.items import MapStyle
 from saln.data.torch_datasets import Batch, EvaluationView, collate, quiet_worker
 from saln.errors import DataError, InputError, SalnError
-from saln.features.backbones import Network, inference_mode_of
+from saln.features.backbones import Network, device_of, inference_mode_of
 from saln.features.manifest import Skipped
 from saln.messages import parameter
 
@@ -178,8 +178,7 @@ class ExtractionJob:
 def ready(body: nn.Module, device: torch.device) -> Iterator[None]:
     """Has a network on a device, in eval mode and without gradients; then as it was."""
     # A module of the caller's goes back to where it was.
-    parameter = next(body.parameters(), None)
-    home = device if parameter is None else parameter.device
+    home = device_of(body) or device
     body.to(device)  # not in inference mode, where the weights could never be trained again
     try:
         with inference_mode_of(body):

@@ -14,7 +14,7 @@ from saln.data.arguments import as_path, as_whole
 from saln.data.transforms import IMAGENET, Normalization
 from saln.distributed import Rank
 from saln.errors import InputError
-from saln.features.backbones import Network, build_backbone, wrap_backbone
+from saln.features.backbones import Network, build_backbone, device_of, wrap_backbone
 from saln.messages import not_allowed
 
 # A multiple of every batch size in use. A kill costs at most one or two shards of rows.
@@ -83,10 +83,9 @@ class ExtractionSettings:
 
     def device_for(self, backbone: str | nn.Module) -> torch.device:
         """Where a backbone runs; InputError where there is no such device, or no GPU."""
-        if self.device is None and isinstance(backbone, nn.Module):
-            parameter = next(backbone.parameters(), None)
-            if parameter is not None:
-                return parameter.device
+        own = device_of(backbone) if isinstance(backbone, nn.Module) else None
+        if self.device is None and own is not None:
+            return own
         if self.device is None and torch.cuda.is_available():
             # torchrun says which GPU of the machine is this process's.
             local_rank = int(os.environ.get("LOCAL_RANK", torch.cuda.current_device()))

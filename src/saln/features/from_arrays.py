@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
-import time
 import warnings
 from typing import Any
 
@@ -18,8 +18,6 @@ from saln.features.manifest import Manifest
 from saln.features.store import FeatureStore
 from saln.features.store_writer import StoreWriter, finished_store
 
-# How long to wait before looking again what another process has finished.
-_POLL_SECONDS = 0.05
 _HALF = np.finfo(np.float16)
 _INFINITY = np.float16(np.inf).view(np.uint16)
 
@@ -88,16 +86,12 @@ def write_store(
         return whole
     manifest = Manifest(name, identity, shard_rows, (None,) * len(shards), class_names=names)
     with StoreWriter(path, manifest) as writer:
-        while left := writer.left():
-            claimed = writer.claim(left)
-            if not claimed:
-                time.sleep(_POLL_SECONDS)  # another process writes them
-            for shard in claimed:
-                place = writer.manifest.shard(shard)  # a store begun has its own shard size
-                part = slice(place.start, place.stop)
-                # Read again rather than kept: all rows may be larger than memory.
-                rows = np.asarray(features[part]).astype(np.float16)
-                writer.write(shard, rows, numbers[part], (), 0.0)
+        for shard in itertools.chain.from_iterable(writer.claims()):
+            place = writer.manifest.shard(shard)  # a store begun has its own shard size
+            part = slice(place.start, place.stop)
+            # Read again rather than kept: all rows may be larger than memory.
+            rows = np.asarray(features[part]).astype(np.float16)
+            writer.write(shard, rows, numbers[part], (), 0.0)
     return FeatureStore.open(path)
 
 
@@ -111,11 +105,7 @@ class _Losses:
         self.count = 0
 
     def halve(self, part: Any, start: int) -> npt.NDArray[np.float16]:
-        """Some rows, float16.
-
-        Raises:
-            InputError: No numbers, or beyond float16's range.
-        """
+        """Some rows, float16; InputError for what is no number, or beyond float16's range."""
         wide = np.asarray(part)
         if wide.dtype.kind not in "fiub" or wide.ndim != 2:
             raise InputError(f"features are {wide.dtype} {wide.shape}; give numbers, (n, d)")

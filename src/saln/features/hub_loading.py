@@ -24,11 +24,7 @@ _PATIENCE_SECONDS = 10
 
 
 def import_transformers(needed_by: str) -> Any:
-    """The package.
-
-    Raises:
-        MissingExtraError: It is not installed.
-    """
+    """The package; MissingExtraError where it is not installed."""
     with optional_import("transformers", needed_by):
         import transformers
     return transformers
@@ -37,14 +33,8 @@ def import_transformers(needed_by: str) -> Any:
 def load_from_hub(load: Callable[..., Any], model: str, name: str, **options: Any) -> Any:
     """Calls a ``from_pretrained``, first for what is on this machine, so that no request is made.
 
-    Args:
-        load: Takes a folder or the model's name, and ``local_files_only``.
-        model: A folder, or the model's name on the hub.
-        name: As it was asked for, for messages.
-        options: For ``load``.
-
-    Raises:
-        WeightsError: It cannot be had; the message says how it can.
+    It takes a folder or the model's name on the hub, and ``local_files_only``; messages call it as
+    it was asked for. WeightsError where it cannot be had, which says how it can.
     """
     # A name with a path's marks is a folder: the hub is not asked for it.
     is_path = Path(model).is_dir() or model.startswith((".", "/", "~")) or "\\" in model
@@ -68,33 +58,35 @@ def load_from_hub(load: Callable[..., Any], model: str, name: str, **options: An
         ) from error
 
 
-def _cached_folder(model: str) -> Path | None:
-    """Where the hub's cache has a model: the client itself makes a request before it looks."""
+def cached_file(model: str, name: str) -> str | None:
+    """Where the hub's cache has a model's file: the client itself makes a request before it looks.
+
+    ValueError for a name of a model that the hub could not have.
+    """
     from huggingface_hub import try_to_load_from_cache
 
-    try:
-        file = try_to_load_from_cache(model, "config.json")
-    except ValueError:  # no name that the hub could have
-        return None
-    return Path(file).parent if isinstance(file, str) else None
+    file = try_to_load_from_cache(model, name)
+    return file if isinstance(file, str) else None
+
+
+def _cached_folder(model: str) -> Path | None:
+    with contextlib.suppress(ValueError):
+        if (file := cached_file(model, "config.json")) is not None:
+            return Path(file).parent
+    return None
 
 
 def ask_hub(model: str) -> None:
-    """Asks the hub for a model once, as downloads try for a minute where there is no connection.
-
-    Raises:
-        Exception: The hub cannot be reached, or has no such model.
-    """
+    """Asks the hub for a model once, as downloads try for a minute where there is no connection."""
     from huggingface_hub import HfApi
 
     HfApi().model_info(model.partition("@")[0], timeout=_PATIENCE_SECONDS)
 
 
 def load_weights(model_class: Any, model: str, name: str, **options: Any) -> Any:
-    """A model in float32 and eval mode, of safetensors where there are any.
+    """A model in float32 and eval mode, of safetensors where there are any, and what it lacks.
 
-    Raises:
-        WeightsError: As :func:`load_from_hub`; or some of its weights are not in the file.
+    Errors are those of :func:`load_from_hub`.
     """
     import torch
 

@@ -20,7 +20,7 @@ from saln._extras import optional_import
 from saln._torchvision import torchvision  # noqa: F401 (both import it; see there)
 from saln.data.transforms import Normalization
 from saln.errors import InputError, WeightsError
-from saln.features.hub_loading import ask_hub, first_line
+from saln.features.hub_loading import ask_hub, cached_file, first_line
 from saln.features.network_registry import (
     BuiltNetwork,
     NetworkRequest,
@@ -83,24 +83,17 @@ def _import(extra: str, name: str) -> Any:
 
 def _cached_weights(timm: Any, name: str) -> dict[str, Any] | None:
     """A copy of a model's published weights on this machine, which no request is needed for."""
-    from huggingface_hub import try_to_load_from_cache
-
     facts = timm.get_pretrained_cfg(name)
     if facts is None or not facts.hf_hub_id or facts.custom_load:
         return None
-    file = try_to_load_from_cache(facts.hf_hub_id, facts.hf_hub_filename or "model.safetensors")
-    if isinstance(file, str):
+    if file := cached_file(facts.hf_hub_id, facts.hf_hub_filename or "model.safetensors"):
         return {"file": file}
     ask_hub(facts.hf_hub_id)
     return None
 
 
 class ImageTower(nn.Module):
-    """What open_clip's ``encode_image`` gives: the image tower with its projection.
-
-    Args:
-        model: A model of open_clip; its text tower is left out.
-    """
+    """What open_clip's ``encode_image`` gives: a model's image tower with its projection."""
 
     def __init__(self, model: Any) -> None:
         super().__init__()
@@ -165,11 +158,7 @@ def _open_clip(request: NetworkRequest) -> BuiltNetwork:
 
 
 def _model_and_tag(request: NetworkRequest, open_clip: Any) -> tuple[str, str, dict[str, Any]]:
-    """The two parts of ``MODEL/TAG``, and what open_clip knows of the tag.
-
-    Raises:
-        InputError: It knows no such model, or no such tag.
-    """
+    """The two parts of ``MODEL/TAG``, and what open_clip knows of the tag; else InputError."""
     model, _, tag = request.argument.partition("/")
     if model not in open_clip.list_models():
         raise _unknown(request.name, "open_clip", model, open_clip.list_models())
@@ -183,8 +172,6 @@ def _model_and_tag(request: NetworkRequest, open_clip: Any) -> tuple[str, str, d
 
 def _cached_checkpoint(facts: dict[str, Any]) -> str | None:
     """A copy of a tag's published weights on this machine, which no request is needed for."""
-    from huggingface_hub import try_to_load_from_cache
-
     repository, _, name = facts.get("hf_hub", "").rpartition("/")
     if not repository:
         return None
@@ -192,8 +179,7 @@ def _cached_checkpoint(facts: dict[str, Any]) -> str | None:
     if names[0].endswith((".bin", ".pth")):
         names.insert(0, f"{names[0][:-4]}.safetensors")
     for one in names:
-        file = try_to_load_from_cache(repository, one)
-        if isinstance(file, str):
+        if file := cached_file(repository, one):
             return file
     ask_hub(repository)
     return None
@@ -211,11 +197,7 @@ def _source(request: NetworkRequest) -> tuple[str, str]:
 
 
 def _side(size: Any, name: str) -> int:
-    """The side of a square.
-
-    Raises:
-        InputError: It is none.
-    """
+    """The side of a square; InputError for what is none."""
     height, width = (size, size) if isinstance(size, int) else size
     if height != width:
         raise InputError(

@@ -55,19 +55,12 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class NeighborTable:
-    """The nearest neighbors of every example, itself left out, nearest first.
+    """The nearest neighbors of every example, itself left out, nearest first."""
 
-    Attributes:
-        indices: int32, (n, k).
-        similarities: float32, (n, k): cosines of mean-centered features.
-        seconds: How long the search took, when it was made.
-        recall: The share of the exact neighbors that it holds, measured on a sample; 1
-            for an exact search.
-    """
-
-    indices: npt.NDArray[np.int32]
-    similarities: npt.NDArray[np.float32]
-    seconds: float
+    indices: npt.NDArray[np.int32]  # (n, k)
+    similarities: npt.NDArray[np.float32]  # (n, k): cosines of mean-centered features
+    seconds: float  # How long the search took, when it was made
+    # The share of the exact neighbors that it holds, measured on a sample; 1 for an exact search.
     recall: float = 1.0
 
     def __len__(self) -> int:
@@ -118,10 +111,8 @@ def _search_in_float64(rows: UnitRows, queries: Array, k: int) -> tuple[Array, A
     return best, where
 
 
-def _resolve(engine: Engine, n: int) -> Literal["exact", "approximate"]:
-    """How the table comes out."""
-    approximate = engine == "approximate" or (engine == "auto" and n > EXACT_ROWS)
-    return "approximate" if approximate else "exact"
+def _is_approximate(engine: Engine, n: int) -> bool:
+    return engine == "approximate" or (engine == "auto" and n > EXACT_ROWS)
 
 
 def nearest_neighbors(features: Any, k: int = 20, *, engine: Engine = "auto") -> NeighborTable:
@@ -163,7 +154,7 @@ def nearest_neighbors(features: Any, k: int = 20, *, engine: Engine = "auto") ->
     if k == 0:
         return NeighborTable(indices, similarities, time.perf_counter() - started)
     rows = UnitRows(features)
-    if _resolve(engine, n) == "approximate":
+    if _is_approximate(engine, n):
         most = approximate_neighbors(rows, k)
         indices[:], similarities[:] = most.indices, most.similarities
         return NeighborTable(indices, similarities, time.perf_counter() - started, most.recall)
@@ -233,15 +224,9 @@ def neighbor_table(
     ``~/.cache`` by default) and, where that cannot be written either, only in memory.
     Several processes may ask for it together: the first that is done leaves it for all.
 
-    Args:
-        store: The features.
-        k: As :func:`nearest_neighbors`.
-        rows: int64: search among these rows alone, and number them from 0; all when None.
-        keep: Write it where it was not found; else nothing is written.
-
-    Raises:
-        InputError: As :func:`nearest_neighbors`.
-        DataError: The disk is full or fails; nothing is left behind.
+    With ``rows``, int64, it is of these alone, numbered from 0; unless it may be kept, nothing is
+    written. InputError as :func:`nearest_neighbors`; DataError where the disk is full or fails, and
+    nothing is left behind.
     """
     k = as_whole(k, "k", 1)
     count = len(store) if rows is None else len(rows)
@@ -258,7 +243,7 @@ def neighbor_table(
         "features": made_of,
         "rows": count,
         "neighbours": min(k, max(count - 1, 0)),
-        "search": _resolve("auto", count),
+        "search": "approximate" if _is_approximate("auto", count) else "exact",
     }
     beside, cached = store.path / name, _in_cache(f"{made_of}-{name}")
     for place in (beside, cached):

@@ -29,34 +29,21 @@ MIN_FEATURE_SIZE = 96
 
 
 class NetworkRequest(NamedTuple):
-    """What a builder is called with.
+    """What a builder is called with."""
 
-    Attributes:
-        name: The whole name.
-        argument: What stands behind the prefix.
-        image_size: Pixels; 0 for the network's own, which only one registered with ``own_size``
-            is asked for.
-        pretrained: Whether the published weights are wanted.
-        named: The parameter that a file of weights would be given as, for messages.
-    """
-
-    name: str
-    argument: str
-    image_size: int
-    pretrained: bool
-    named: str
+    name: str  # The whole name
+    argument: str  # What stands behind the prefix
+    image_size: int  # Pixels; 0 for its own, asked of those alone that have ``own_size``
+    pretrained: bool  # Whether the published weights are wanted
+    named: str  # The parameter that a file of weights would be given as, for messages
 
 
 class Preprocessing(NamedTuple):
-    """What a network's own library does to an image before the network sees it.
+    """What a network's own library does to an image before the network sees it."""
 
-    Attributes:
-        transform: An RGB image to float32, (3, image_size, image_size); can be pickled.
-        facts: What it does, as JSON holds it: rows made by another are kept apart.
-    """
-
+    # An RGB image to float32, (3, image_size, image_size); can be pickled.
     transform: Callable[[Image.Image], Tensor]
-    facts: Mapping[str, Any]
+    facts: Mapping[str, Any]  # What it does, as JSON holds it: rows made by another are kept apart
 
 
 class BuiltNetwork(NamedTuple):

@@ -21,8 +21,9 @@ import json
 import logging
 import os
 import threading
+import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -42,6 +43,8 @@ logger = logging.getLogger(__name__)
 _LOCK = ".lock"
 _ARRAYS = ("features.npy", "labels.npy")
 _BESIDE = (".timing.json.new", ".manifest.json.new")
+# How long to wait before looking again what another process has finished.
+POLL_SECONDS = 0.05
 _MANIFEST_BYTE = 1 << 40  # the lock of the manifest, behind those of all shards
 # What a full disk, a full quota and a limit on a file's size are called.
 _FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
@@ -210,20 +213,19 @@ class StoreWriter:
         if found is None:
             return
         shards, _ = found
-        checksums = list(self.manifest.checksums)
         logger.warning(
             "%d of %d shards of %s are damaged and made anew",
-            len(shards), len(checksums), self.path,
+            len(shards), len(self.manifest.checksums), self.path,
         )  # fmt: skip
         gone = [self.manifest.shard(shard) for shard in shards]
-        for shard in shards:
-            checksums[shard] = None
+        kept = (one for one in self.manifest.skipped if not any(one.row in rows for rows in gone))
+        self._record(dict.fromkeys(shards), kept)
+
+    def _record(self, sums: Mapping[int, str | None], skipped: Iterable[Skipped]) -> None:
+        """Writes down the checksums of some shards, and all that is skipped."""
+        checksums = tuple(sums.get(i, one) for i, one in enumerate(self.manifest.checksums))
         self.manifest = dataclasses.replace(
-            self.manifest,
-            checksums=tuple(checksums),
-            skipped=tuple(
-                entry for entry in self.manifest.skipped if not any(entry.row in g for g in gone)
-            ),
+            self.manifest, checksums=checksums, skipped=tuple(skipped)
         )
         _replace(self.path / "manifest.json", self.manifest.to_json())
 
@@ -280,6 +282,14 @@ class StoreWriter:
                 self._locks.unlock(shard)
         return [shard for shard in locked if shard in left]
 
+    def claims(self) -> Iterator[list[int]]:
+        """Gives shards that this process has to write, until all are written by one."""
+        while left := self.left():
+            if claimed := self.claim(left):
+                yield claimed
+            else:
+                time.sleep(POLL_SECONDS)  # another process writes them
+
     def write(
         self,
         shard: int,
@@ -316,11 +326,4 @@ class StoreWriter:
         taken = read_seconds(timing) if timing.exists() else {}
         taken[str(shard)] = round(seconds, 6)
         _replace(timing, {"seconds": taken})
-        checksums = list(self.manifest.checksums)
-        checksums[shard] = checksum
-        self.manifest = dataclasses.replace(
-            self.manifest,
-            checksums=tuple(checksums),
-            skipped=tuple(sorted([*self.manifest.skipped, *skipped])),
-        )
-        _replace(self.path / "manifest.json", self.manifest.to_json())
+        self._record({shard: checksum}, sorted([*self.manifest.skipped, *skipped]))

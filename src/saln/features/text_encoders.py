@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -28,17 +27,12 @@ _HASHES = 2**20
 
 
 class TextEncoder(Protocol):
-    """Texts to rows.
+    """Texts to rows."""
 
-    Attributes:
-        name: As it was asked for.
-        identity: A hash of all that the rows depend on beside the texts.
-        by_itself: Whether a text's row depends on that text alone, so that it can be kept by what
-            the text says; else on all texts together.
-    """
-
-    name: str
-    identity: str
+    name: str  # As it was asked for
+    identity: str  # A hash of all that the rows depend on beside the texts
+    # Whether a text's row depends on that text alone, so that it can be kept by what the text
+    # says; else on all texts together.
     by_itself: bool
 
     def encode(
@@ -57,13 +51,8 @@ class EncoderRequest(NamedTuple):
     seed: int
 
 
-@dataclass(frozen=True)
-class _EncoderKind(RegisteredName):
-    """A registered encoder, or a prefix of encoders."""
-
-
-TEXT_ENCODERS: NameRegistry[_EncoderKind] = NameRegistry(
-    "text encoder", "saln.features.text_encoders", "saln.text_encoders", _EncoderKind
+TEXT_ENCODERS: NameRegistry[RegisteredName] = NameRegistry(
+    "text encoder", "saln.features.text_encoders", "saln.text_encoders", RegisteredName
 )
 
 
@@ -74,19 +63,13 @@ def text_encoder(
     batch_size: int | None = None,
     seed: int = 0,
 ) -> TextEncoder:
-    """Finds, and loads, an encoder by its name; the arguments are those of :func:`text_features`.
-
-    Raises:
-        InputError: Unknown name, or a value that is not allowed.
-        WeightsError: The model cannot be had.
-        MissingExtraError: ``hf:`` without the extra ``transformers``.
-    """
-    if batch_size is not None:
-        batch_size = as_whole(batch_size, "batch_size", 1)
+    """Finds, and loads, an encoder by its name; arguments and errors as :func:`text_features`."""
+    settings = ExtractionSettings(device=device, batch_size=batch_size)
     seed = as_whole(seed, "seed", 0, 2**32 - 1)
-    where = ExtractionSettings(device=device).device_for("text")
+    where = settings.device_for("text")
     kind, argument = TEXT_ENCODERS.find(name)
-    encoder: TextEncoder = kind.make(EncoderRequest(name, argument, where, batch_size, seed))
+    request = EncoderRequest(name, argument, where, settings.batch_size, seed)
+    encoder: TextEncoder = kind.make(request)
     return encoder
 
 
@@ -128,11 +111,7 @@ def text_features(
 
 
 def check_texts(texts: Sequence[str]) -> None:
-    """Refuses what is not a list of texts.
-
-    Raises:
-        InputError: The message names the first that is none.
-    """
+    """Refuses what is not a list of texts; the InputError names the first that is none."""
     if isinstance(texts, str) or not len(texts):
         raise InputError("there are no texts to encode; give a list of at least one")
     for row, text in enumerate(texts):

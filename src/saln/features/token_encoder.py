@@ -31,9 +31,7 @@ _POOLING = "1_Pooling/config.json"
 class TokenEncoder:
     """``hf:MODEL``, as :class:`~saln.features.text_encoders.TextEncoder`.
 
-    Raises:
-        WeightsError: The model cannot be had, or is no encoder of text.
-        MissingExtraError: The extra ``transformers`` is not installed.
+    WeightsError where it cannot be had, or is no encoder of text.
     """
 
     by_itself = True
@@ -136,12 +134,9 @@ def _longest(tokenizer: Any, config: Any) -> int:
 def _vocabulary(tokenizer: Any) -> bytes:
     """What the tokenizer does, as far as it says so."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    text = (
-        backend.to_str()
-        if backend is not None
-        else json.dumps(sorted(tokenizer.get_vocab().items()))
-    )
-    return str(text).encode()
+    if backend is not None:
+        return str(backend.to_str()).encode()
+    return json.dumps(sorted(tokenizer.get_vocab().items())).encode()
 
 
 def _load_tokenizer(source: str, *, local_files_only: bool) -> tuple[Any, bool]:

@@ -27,12 +27,10 @@ _NO_FACTS = ("image_processor_type", "processor_class", "return_tensors", "devic
 
 
 class PooledImages(nn.Module):
-    """A model of ``transformers`` that gives a row an image.
+    """A model of ``transformers`` that gives a row an image, without a text tower that it has.
 
-    Args:
-        model: The model; the text tower of one that has two is taken off.
-        drawn: Names of weights that were in no file, and so are random.
-        sized: Whether it sees images of another size than its own.
+    ``drawn`` are names of weights that were in no file, and so are random; ``sized`` says that it
+    sees images of another size than its own.
     """
 
     def __init__(self, model: Any, *, drawn: frozenset[str], sized: bool) -> None:
@@ -134,11 +132,7 @@ def _hf(request: NetworkRequest) -> BuiltNetwork:
 
 
 def _pixels_of(processor: Any, size: dict[str, Any], name: str) -> int:
-    """The side of the square that a processor makes of any image.
-
-    Raises:
-        InputError: It makes something else of one.
-    """
+    """The side of the square that a processor makes of any image; else InputError."""
     shapes = []
     for given in ((96, 64), (64, 96)):
         try:

@@ -104,12 +104,7 @@ class PreparedLoader(CountingLoader):
     def skip(self, steps: int) -> None:
         """Leaves out the first batches of the current epoch, for those who count by themselves.
 
-        After ``load_state`` there is nothing to leave out: it goes on where ``save_state`` was.
-
-        Args:
-            steps: How many of the epoch were trained on.
-
-        Raises:
-            InputError: More than the epoch has.
+        That is, as many steps as were trained on; InputError for more than the epoch has. After
+        ``load_state`` there is nothing to leave out: it goes on where ``save_state`` was.
         """
         self.load_state_dict(self.batches.state_dict(steps=steps))

@@ -49,7 +49,6 @@ _CONNECT_SECONDS = 5.0
 # What a client of HTTP/2, and so of gRPC, says first, and the kind of frame it is answered with.
 _SETTINGS = b"\x04"
 _GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + _SETTINGS + bytes(5)
-_POLL_SECONDS = 0.05
 _OBJECT_STORE = 200 * 2**20  # bytes; only rows and one network travel
 
 
@@ -335,10 +334,7 @@ def _fill(
 ) -> None:
     meter = Meter(writer.manifest.rows, writer.manifest.rows_done, progress)
     meter.advance(0)
-    while left := writer.left():
-        claimed = writer.claim(left)
-        if not claimed:
-            time.sleep(_POLL_SECONDS)  # another process writes them
+    for claimed in writer.claims():
         plan = replace(plan, manifest=writer.manifest)  # a store begun has its own shard size
         for number, (features, labels, skipped, seconds) in pool.compute(claimed, plan):
             writer.write(number, features, labels, skipped, seconds / len(pool.actors))

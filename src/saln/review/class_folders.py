@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import os
 import unicodedata
 from collections.abc import Iterable
@@ -22,9 +23,9 @@ class ClassFolders:
 
     def __init__(self, root: Path, class_names: Iterable[str]) -> None:
         self.root = root
-        self.listed: dict[Path, list[str]] = {}
-        self.by_name: dict[Path, dict[str, list[str]]] = {}
-        self.inside: dict[Path, list[str]] = {}
+        self.names = functools.cache(_names)
+        self.coded = functools.cache(self._coded)
+        self.folders = functools.cache(self._folders)
         # What cannot be the name of a folder that holds a class, whoever has written it there.
         usable = (name for name in class_names if not set(name) & {"/", "\0"})
         self.class_names = {normal(name) for name in usable if not name.startswith(".")}
@@ -36,10 +37,10 @@ class ClassFolders:
         that cannot be read.
         """
         label = normal(written)
-        here = self._folders(base)
-        splits = {base.parent / name for name in self._folders(base.parent)}
+        here = self.folders(base)
+        splits = {base.parent / name for name in self.folders(base.parent)}
         elsewhere = splits if base != self.root else set()
-        known = {name: None for split in sorted(elsewhere) for name in self._folders(split)}
+        known = {name: None for split in sorted(elsewhere) for name in self.folders(split)}
         names = [*here, *known]
         for wanted in (label, label.strip()):
             exact = [name for name in names if normal(name) == wanted]
@@ -58,29 +59,25 @@ class ClassFolders:
             f"{', '.join(map(shown, near))}, or {parameter('new_classes', True)} to make it one"
         )
 
-    def names(self, folder: Path) -> list[str]:
-        """All names in a folder, sorted; none where there is no folder."""
-        if folder not in self.listed:
-            try:
-                self.listed[folder] = sorted(entry.name for entry in folder.iterdir())
-            except (FileNotFoundError, NotADirectoryError):
-                self.listed[folder] = []
-            except OSError as error:
-                raise DataError(
-                    f"the folder {folder} cannot be read ({error.strerror}); make it readable"
-                ) from error
-        return self.listed[folder]
-
-    def coded(self, folder: Path) -> dict[str, list[str]]:
+    def _coded(self, folder: Path) -> dict[str, list[str]]:
         """The names in a folder by what they are called, however their accents are coded."""
-        if folder not in self.by_name:
-            self.by_name[folder] = {}
-            for name in self.names(folder):
-                self.by_name[folder].setdefault(normal(name), []).append(name)
-        return self.by_name[folder]
+        coded: dict[str, list[str]] = {}
+        for name in self.names(folder):
+            coded.setdefault(normal(name), []).append(name)
+        return coded
 
     def _folders(self, folder: Path) -> list[str]:
-        if folder not in self.inside:
-            names = (name for name in self.names(folder) if not name.startswith("."))
-            self.inside[folder] = [name for name in names if (folder / name).is_dir()]
-        return self.inside[folder]
+        names = (name for name in self.names(folder) if not name.startswith("."))
+        return [name for name in names if (folder / name).is_dir()]
+
+
+def _names(folder: Path) -> list[str]:
+    """All names in a folder, sorted; none where there is no folder."""
+    try:
+        return sorted(entry.name for entry in folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise DataError(
+            f"the folder {folder} cannot be read ({error.strerror}); make it readable"
+        ) from error

@@ -119,7 +119,7 @@ def write_parquet_labels(source: Path, label: str, changes: Changes, target: Pat
         # The labels of a data set of images have their names in here.
         schema = _wider(file.schema_arrow, label, file.schema_arrow.metadata)
         groups = (file.read_row_group(number) for number in range(file.num_row_groups))
-        _write(groups, schema, label, _Change(changes, None), target)
+        _write(groups, schema, label, changes, None, target)
 
 
 def write_hub(
@@ -142,51 +142,46 @@ def write_hub(
         own = {row - first: new for row, new in changes.items() if row >= first}
         parts = table.with_format("arrow").iter(_ROWS)
         place = target if whole else target / f"{split}-00000-of-00001.parquet"
-        _write(parts, features.arrow_schema, label, _Change(own, names), place)
+        _write(parts, features.arrow_schema, label, own, names, place)
         first += len(table)
 
 
-class _Change:
-    """Makes the new columns of a part of a table."""
+def _corrected(labels: Any, first: int, changes: Changes, names: list[str] | None) -> Any:
+    """The labels of a part of a table that begins at a row, corrected, of the same type."""
+    import pyarrow as pa
 
-    def __init__(self, changes: Changes, names: list[str] | None) -> None:
-        self.changes, self.names = changes, names
+    rows = [row for row in range(len(labels)) if first + row in changes]
+    if not rows:
+        return labels
+    values = labels.to_pylist()
+    for row in rows:
+        new = changes[first + row]
+        try:
+            values[row] = None if new is None else _value(new, labels.type, names)
+        except (ValueError, KeyError) as error:
+            raise InputError(
+                f"the label {shown(str(new))} of row {first + row} is none that a column of "
+                f"{labels.type} can hold; give another"
+            ) from error
+    return pa.array(values, labels.type)
 
-    def columns(self, labels: Any, first: int) -> tuple[Any, list[bool]]:
-        """The corrected labels, of the same type, and which rows are dropped."""
-        import pyarrow as pa
 
-        kind = labels.type
-        rows = [row for row in range(len(labels)) if first + row in self.changes]
-        dropped = [False] * len(labels)
-        values = labels.to_pylist() if rows else []
-        for row in rows:
-            new = self.changes[first + row]
-            dropped[row] = new is None
-            try:
-                values[row] = None if new is None else self._value(new, kind)
-            except (ValueError, KeyError) as error:
-                raise InputError(
-                    f"the label {shown(str(new))} of row {first + row} is none that a column of "
-                    f"{kind} can hold; give another"
-                ) from error
-        return (pa.array(values, kind) if rows else labels), dropped
+def _value(text: str, kind: Any, names: list[str] | None) -> Any:
+    """A label as a column holds it: of classes with names, their numbers."""
+    from pyarrow import types
 
-    def _value(self, text: str, kind: Any) -> Any:
-        from pyarrow import types
-
-        if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
-            parts = [part for part in text.split(SEPARATOR) if part.strip()]
-            return [self._value(part, kind.value_type) for part in parts]
-        if types.is_dictionary(kind):
-            return self._value(text, kind.value_type)
-        if self.names is not None:
-            return self.names.index(text)
-        if types.is_boolean(kind):
-            return _BOOLEANS[text.lower()]
-        if types.is_integer(kind):
-            return int(text)
-        return float(text) if types.is_floating(kind) else text
+    if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
+        parts = [part for part in text.split(SEPARATOR) if part.strip()]
+        return [_value(part, kind.value_type, names) for part in parts]
+    if types.is_dictionary(kind):
+        return _value(text, kind.value_type, names)
+    if names is not None:
+        return names.index(text)
+    if types.is_boolean(kind):
+        return _BOOLEANS[text.lower()]
+    if types.is_integer(kind):
+        return int(text)
+    return float(text) if types.is_floating(kind) else text
 
 
 def _free(name: str, taken: Iterable[str]) -> str:
@@ -216,7 +211,14 @@ def _wider(schema: Any, label: str, metadata: Mapping[bytes, bytes] | None) -> A
     return wider.with_metadata(said)
 
 
-def _write(parts: Iterable[Any], schema: Any, label: str, change: _Change, target: Path) -> None:
+def _write(
+    parts: Iterable[Any],
+    schema: Any,
+    label: str,
+    changes: Changes,
+    names: list[str] | None,
+    target: Path,
+) -> None:
     """Writes a table part by part, each as a row group of its own."""
     import pyarrow as pa
     import pyarrow.parquet as parquet
@@ -229,7 +231,9 @@ def _write(parts: Iterable[Any], schema: Any, label: str, change: _Change, targe
                     labels = pa.concat_arrays(part.column(label).chunks)
                 else:  # a split whose labels nobody knows
                     labels = pa.nulls(len(part), schema.types[-2])
-                corrected, dropped = change.columns(labels, first)
+                rows = range(first, first + len(part))
+                dropped = [row in changes and changes[row] is None for row in rows]
+                corrected = _corrected(labels, first, changes, names)
                 columns = [*part.columns, corrected, pa.array(dropped, pa.bool_())]
                 writer.write_table(pa.Table.from_arrays(columns, schema=schema))
                 first += len(part)

@@ -6,7 +6,7 @@ import csv
 import difflib
 import io
 from bisect import bisect_left
-from collections.abc import Container, Iterable, Iterator, Sequence, Set
+from collections.abc import Container, Iterable, Iterator, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -245,17 +245,6 @@ class RememberedDecisions:
             if (each is same or meant) and not each.is_automatic:
                 return Remembered(each.decision, each.label)
         return Remembered()
-
-    def rows(
-        self, ids: Sequence[str], keys: Sequence[str], given: Sequence[str]
-    ) -> tuple[list[str], list[str], list[bool]]:
-        """Of many examples: decisions, the labels that they lead to, and whether each is done."""
-        found = [self.of(*row) for row in zip(ids, keys, given, strict=True)]
-        return (
-            [each.decision for each in found],
-            [each.label for each in found],
-            [each.is_done for each in found],
-        )
 
 
 def remembered(out: Path) -> RememberedDecisions:

@@ -63,9 +63,6 @@ class CheckedImages:
             os.truncate(path, path.stat().st_size // _RECORD.itemsize * _RECORD.itemsize)
         self._known = frozenset(_read_records(path)[0])
 
-    def __len__(self) -> int:
-        return len(self.images)
-
     def load(self, row: int) -> Image.Image:
         """Opens one image as RGB and keeps its facts; DataError where it cannot be read."""
         image = self.images.load(row)
@@ -80,17 +77,9 @@ class CheckedImages:
                     stream.write(record)
         return image
 
-    def header(self, row: int) -> tuple[int, int]:
-        """Width and height as stored."""
-        return self.images.header(row)
-
     def name_of(self, row: int) -> str:
         """What a person finds the image by."""
         return self.images.name_of(row)
-
-    def fingerprint(self) -> str:
-        """That of the images."""
-        return self.images.fingerprint()
 
     def facts(self) -> ImageFacts:
         """What is known of the images by now; damaged records count as never written."""

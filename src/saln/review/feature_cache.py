@@ -63,7 +63,7 @@ class FeatureRows:
 class _AfterBlack:
     """Some images as a data set: first a black one, so that a store is never without a row."""
 
-    images: ImageSource
+    images: CheckedImages
     rows: Sequence[int]
     keys: Sequence[str]  # of those rows
 
@@ -195,7 +195,7 @@ class FeatureCache:
 
     def _compute(
         self,
-        images: ImageSource,
+        images: CheckedImages,
         missing: dict[str, int],
         held: _Held,
         strict: bool,
@@ -219,7 +219,7 @@ class FeatureCache:
 
     def _make(
         self,
-        images: ImageSource,
+        images: CheckedImages,
         rows: list[int],
         keys: list[str],
         strict: bool,

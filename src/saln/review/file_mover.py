@@ -13,9 +13,8 @@ from pathlib import Path
 from saln.errors import DataError
 from saln.files import file_checksum, flush, is_out_of_space
 from saln.messages import parameter
-from saln.review.file_traces import FileTraces, is_same
 from saln.review.move_journal import MoveJournal
-from saln.review.move_plan import free_name
+from saln.review.move_plan import file_state, free_name
 
 # The most files that have both their names at a time.
 _TOGETHER = 256
@@ -164,17 +163,11 @@ class FileMover:
         FileExistsError where something has the other name.
         """
         try:
-            os.link(old, new, **_ITSELF)
-        except FileExistsError:
-            raise
+            return (old, new) if _link(old, new) else None
         except OSError as error:
-            if error.errno == errno.EXDEV:
-                self._copy(number, old, new)
-            elif error.errno in _NO_LINKS:
-                _rename(old, new)
-                return None
-            else:
+            if error.errno != errno.EXDEV:
                 raise
+        self._copy(number, old, new)
         return old, new
 
     def _copy(self, number: int, old: Path, new: Path) -> None:
@@ -188,23 +181,23 @@ class FileMover:
         found = part.lstat()
         # Written down first: it tells our copy from a file that somebody else puts there.
         self.journal.add({"copied": [number, found.st_dev, found.st_ino]})
-        try:
-            os.link(part, new, **_ITSELF)
-        except FileExistsError:
-            raise
-        except OSError as error:
-            if error.errno not in _NO_LINKS:
-                raise
-            _rename(part, new)
-        else:
+        if _link(part, new):
             part.unlink()
 
 
-def _rename(old: Path, new: Path) -> None:
-    # Where a file cannot have two names no call is left that would never replace one.
-    if os.path.lexists(new):
-        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(new))
-    old.rename(new)
+def _link(old: Path, new: Path) -> bool:
+    """Gives a file another name; says whether the old one is still there."""
+    try:
+        os.link(old, new, **_ITSELF)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        # Where a file cannot have two names no call is left that would never replace one.
+        if os.path.lexists(new):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(new)) from error
+        old.rename(new)
+        return False
+    return True
 
 
 def _make(folder: Path) -> None:
@@ -219,3 +212,59 @@ def _flush_all(folders: Iterable[Path]) -> None:
     for folder in sorted(set(folders)):
         if folder.is_dir():
             flush(folder)
+
+
+class FileTraces:
+    """Recognizes the files of a journal wherever they are by now: by content, inode and copies."""
+
+    def __init__(self, root: Path, journal: MoveJournal) -> None:
+        self.root, self.journal = root, journal
+
+    def paths(self, number: int) -> tuple[Path, Path]:
+        """The old and the new place of a move."""
+        move = self.journal.moves[number]
+        return self.root / move.source, self.root / move.target
+
+    def part(self, number: int, path: Path) -> Path:
+        """The hidden name beside a place under which a copy is made."""
+        return path.with_name(f".{self.journal.path.stem}-{number}.saln")
+
+    def remove_parts(self, number: int) -> None:
+        """Removes what a process that was killed while it copied has left."""
+        for path in self.paths(number):
+            self.part(number, path).unlink(missing_ok=True)
+
+    def is_copy(self, number: int, path: Path) -> bool:
+        """Whether a file is a copy that was made to be moved to another file system."""
+        return _place(path) in self.journal.copies.get(number, ())
+
+    def has_inode(self, number: int, path: Path) -> bool:
+        """Whether a file is the one that is moved, or its copy, whatever its content is by now."""
+        state = self.journal.moves[number].state
+        return _place(path) == (state.device, state.inode) or self.is_copy(number, path)
+
+    def is_ours(self, number: int, path: Path) -> bool:
+        """Whether a file is the one that is moved, with the same content."""
+        state = self.journal.moves[number].state
+        try:
+            found = path.lstat()
+            as_then = (found.st_size, found.st_mtime_ns) == (state.size, state.modified)
+            if as_then and self.has_inode(number, path):
+                return True
+            # A tree that was copied or put back from a backup has other inodes.
+            return file_state(path).key == state.key
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            return False
+
+
+def _place(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return found.st_dev, found.st_ino
+
+
+def is_same(one: Path, other: Path) -> bool:
+    """Whether two names are those of one file; links are not followed."""
+    return (place := _place(one)) is not None and place == _place(other)

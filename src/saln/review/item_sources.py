@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import itertools
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,20 +29,18 @@ SPLITS = ("train", "validation", "test")
 class JoinedImages:
     """Several image sources as one, in order."""
 
-    parts: tuple[ImageSource, ...]
-    ends: tuple[int, ...]
+    parts: Sequence[ImageSource]
 
-    @classmethod
-    def of(cls, parts: Sequence[ImageSource]) -> JoinedImages:
-        """Joins sources."""
-        return cls(tuple(parts), tuple(np.cumsum([len(part) for part in parts]).tolist()))
+    @functools.cached_property
+    def _starts(self) -> list[int]:
+        return list(itertools.accumulate(map(len, self.parts), initial=0))
 
     def __len__(self) -> int:
-        return self.ends[-1] if self.ends else 0
+        return self._starts[-1]
 
     def _place(self, row: int) -> tuple[ImageSource, int]:
-        part = bisect_right(self.ends, row)
-        return self.parts[part], row - (self.ends[part - 1] if part else 0)
+        part = bisect_right(self._starts, row) - 1
+        return self.parts[part], row - self._starts[part]
 
     def load(self, row: int) -> Image.Image:
         """Opens one image."""
@@ -131,7 +131,7 @@ def items_of(dataset: str, found: LoadedSplits) -> ReviewItems:
     }
     if not splits:
         raise InputError(f"{dataset} holds no images; give a data set with some")
-    images = JoinedImages.of([split.images for split in splits.values()])
+    images = JoinedImages([split.images for split in splits.values()])
     alone = list(splits) == ["train"]  # then it has no splits
     names = [("" if alone else name) for name, split in splits.items() for _ in split.labels]
     return ReviewItems(

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import base64
+import io
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -12,13 +15,15 @@ from urllib.parse import quote
 import numpy as np
 import numpy.typing as npt
 import xxhash
+from PIL import Image
 
+from saln.data.decoding import load_rgb
+from saln.data.image_sources import ImageSource
 from saln.review.duplicate_images import duplicate_kinds
 from saln.review.item_sources import image_files
 from saln.review.outliers import OUTLYING
 from saln.review.review_items import ReviewItems
 from saln.review.review_table import DECISION_COLUMNS, DECISIONS, ReviewTable
-from saln.review.thumbnails import LARGE, SMALL, make_thumbnails, thumbnail
 
 # Bits of what a row is listed under, besides its probability.
 COPY_INSIDE, COPY_ACROSS, COPY_SPLITS, OUTLIER = 1, 2, 4, 8
@@ -26,6 +31,11 @@ COPY_INSIDE, COPY_ACROSS, COPY_SPLITS, OUTLIER = 1, 2, 4, 8
 PICTURES, PICTURES_WITHOUT_FILES = 2000, 10_000
 # Characters shown of a text, and of all texts together.
 _MOST_OF_TEXT, _LEAST_OF_TEXT, _TEXTS = 1000, 80, 24 * 2**20
+# Pixels of an example's longer side, and of the neighbors that contradict it.
+LARGE, SMALL = 128, 64
+_QUALITY = 75
+# Thumbnails that are made between two looks at the budget.
+_AT_ONCE = 128
 _TYPES = {"int8": "i1", "int16": "i2", "int32": "i4", "float32": "f4", "float64": "f8"}
 
 
@@ -136,14 +146,37 @@ def _wanted(rows: list[int], table: ReviewTable) -> Iterator[tuple[int, int]]:
 def _pictures(
     items: ReviewItems, wanted: Iterator[tuple[int, int]], budget: int
 ) -> dict[str, list[Any]]:
+    """Pictures by row and size, in the order wanted, until ``budget`` characters are spent."""
     images = items.images
     if images is None:
         return {"rows": [], "jpeg": []}
     files = [file and file[1] for file in image_files(images)]
-    made = make_thumbnails(
-        wanted, lambda row, size: thumbnail(images, row, files[row], size), budget
-    )
+    made: dict[tuple[int, int], str] = {}
+    left = budget
+    # Pillow lets go of the interpreter while it decodes and scales.
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
+        while left > 0 and (block := list(islice(wanted, _AT_ONCE))):
+            texts = threads.map(lambda key: thumbnail(images, key[0], files[key[0]], key[1]), block)
+            for key, text in zip(block, texts, strict=True):
+                left -= len(text)
+                if text and left >= 0:
+                    made[key] = text
     return {"rows": [row for row, _ in made], "jpeg": list(made.values())}
+
+
+def thumbnail(images: ImageSource, row: int, file: Path | None, size: int) -> str:
+    """An image as JPEG in base64, its longer side ``size`` pixels; empty where none can be read.
+
+    ``file`` is the one that holds it, if one does.
+    """
+    try:
+        image = images.load(row) if file is None else load_rgb(file, least=size)
+    except Exception:  # decoders raise many kinds; the page shows a placeholder for all of them
+        return ""
+    image.thumbnail((size, size), Image.Resampling.BICUBIC, reducing_gap=2.0)
+    stream = io.BytesIO()
+    image.save(stream, "JPEG", quality=_QUALITY)
+    return base64.b64encode(stream.getvalue()).decode()
 
 
 def _packed(values: npt.NDArray[Any] | Sequence[int]) -> list[str]:

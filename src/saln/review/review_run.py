@@ -33,11 +33,7 @@ from saln.review.task_tables import task_table
 
 @dataclass(frozen=True, kw_only=True)
 class ImageSettings:
-    """How images become features.
-
-    Raises:
-        InputError: A value that is not allowed; the message names it.
-    """
+    """How images become features; InputError names a value that is not allowed."""
 
     backbone: str | None = field(default=None, metadata={"names": NETWORKS})
     """The frozen network; by default the best one on this machine. Of texts: tfidf or hf:MODEL."""
@@ -94,11 +90,7 @@ class ImageSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class ReviewSettings(ImageSettings, TableSettings):
-    """Whose labels are reviewed, how, and where to.
-
-    Raises:
-        InputError: A value that is not allowed; the message names it.
-    """
+    """Whose labels are reviewed, how, and where to; InputError names a value not allowed."""
 
     dataset: str = field(default="", metadata={"names": DATASETS})
     """A folder of images with one sub-folder a class, a table, or a name of 'saln list'."""
@@ -173,10 +165,10 @@ def run_review(settings: ReviewSettings, *, watch: Titled | None = None) -> Revi
     clock.lap("open")
     review = review_items(items, network, settings, read=read, watch=watch, clock=clock)
     table = review.table
-    decision, label, _ = memory.rows(table.ids, table.keys, table.given)
-    return dataclasses.replace(
-        review, table=dataclasses.replace(table, decision=decision, label=label)
-    )
+    known = [memory.of(*row) for row in zip(table.ids, table.keys, table.given, strict=True)]
+    decision, label = [each.decision for each in known], [each.label for each in known]
+    table = dataclasses.replace(table, decision=decision, label=label)
+    return dataclasses.replace(review, table=table)
 
 
 def review_items(

@@ -25,10 +25,9 @@ eigenvalues below sigma, and those found are the lowest ones.
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -52,8 +51,7 @@ _MARGIN = 0.03
 _PLAIN_STEPS = 2
 
 
-@dataclass(frozen=True, eq=False)
-class LowestPairs:
+class LowestPairs(NamedTuple):
     """The ``w`` lowest eigenpairs on the complement of the kernel, and one more value."""
 
     values: Tensor  # float64 (b, w + 1), ascending; the last is a Ritz value, from above
@@ -65,15 +63,8 @@ class LowestPairs:
 
     def single(self, item: int) -> LowestPairs:
         """Those of one batch of several, with b = 1."""
-        own = slice(item, item + 1)
-        return dataclasses.replace(
-            self,
-            values=self.values[own],
-            vectors=self.vectors[own],
-            residuals=self.residuals[own],
-            converged=self.converged[own],
-            certified=self.certified[own],
-        )
+        parts = {name: part for name, part in self._asdict().items() if name != "products"}
+        return self._replace(**{name: part[item : item + 1] for name, part in parts.items()})
 
 
 def lowest_pairs(
@@ -86,14 +77,9 @@ def lowest_pairs(
 ) -> LowestPairs:
     """The lowest eigenpairs of the graph's operator beside its kernel.
 
-    Never raises for want of convergence: the pairs say what is known about them.
-
-    Args:
-        graph: The operator, for b batches of n examples.
-        wanted: How many pairs, at least 1; n must be at least ``wanted + 2``.
-        start: float64 (b, p, n), p > wanted, in place of the low-degree corner's.
-        rounds: The most outer rounds.
-        inner_steps: The most inner steps a round.
+    Never raises for want of convergence: the pairs say what is known about them. The graph is of b
+    batches of n examples, n at least ``wanted + 2``; ``start``, float64 (b, p, n) with p > wanted,
+    takes the place of the low-degree corner's. At most so many inner steps are made a round.
     """
     search = _Search(graph, wanted, _corner_start(graph, wanted + 1) if start is None else start)
     search.rayleigh_ritz()

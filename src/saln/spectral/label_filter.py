@@ -129,18 +129,11 @@ def transposed_product(signal: Signal, rows: Tensor) -> Tensor:
 
 
 class LabelFilter:
-    """The filter of given sums, for every penalty at once.
+    """The filter of the sums of all labeled examples, for every penalty at once.
 
-    Args:
-        sums: Of all labeled examples.
-
-    Attributes:
-        values: float64, (r,): the eigenvalues ``s`` of the centered Gram matrix, largest first;
-            those that are 0 but for rounding are left out, and r <= d.
-        vectors: float64, (d, r): eigenvectors.
-
-    Raises:
-        InputError: There is no labeled example.
+    ``values``, float64 (r,), are the eigenvalues ``s`` of the centered Gram matrix, largest first;
+    those that are 0 but for rounding are left out, and r <= d. ``vectors`` are float64 (d, r).
+    InputError where there is no labeled example.
     """
 
     def __init__(self, sums: LabelSums) -> None:
@@ -192,10 +185,9 @@ class LabelFilter:
     def alone(self, smoothed: Tensor, leverages: Tensor, signal: Signal) -> Tensor:
         """What the other examples alone say of some: ``(P - h Y) / (1 - h)``, (b, C).
 
-        Args:
-            smoothed: (b, C), from :meth:`smoothed`.
-            leverages: (b,), of one penalty. Where the own label weighs all, the shares are said.
-            signal: CSR, (b, C): the labels that are in the sums; empty for what is not.
+        Of what is :meth:`smoothed`, (b, C), the leverages of one penalty, (b,), and the signal, CSR
+        (b, C), empty for what is not in the sums. Where the own label weighs all, the shares are
+        said.
         """
         labeled = torch.from_numpy(np.diff(signal.indptr) > 0)
         own = torch.from_numpy(signal.toarray()).to(smoothed)
