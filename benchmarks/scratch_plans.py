@@ -29,9 +29,15 @@ from PIL import Image
 from probe_data import load_images, load_probe_data, noisy_labels
 
 from saln.data.datasets import stratified_part
+from saln.experiments.arm import read_arm
+from saln.features.neighbors import NeighborTable
 from saln.labels import FeatureTeacher, features_as_teacher
 from saln.loading import SelectedBatches
 from saln.loading.candidate_fields import as_selector
+from saln.selection.cleanlab_pruned import beliefs_by_cleanlab
+from saln.selection.coherence import judge_of
+from saln.selection.contract import TAUGHT, Selector
+from saln.selection.neighbor_beliefs import label_beliefs
 
 __all__ = [
     "KEPT",
@@ -76,7 +82,7 @@ class Part(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """int64 (steps, k): what each step trains on; and the seconds that choosing it took."""
+    """int64 (steps, k): what each step trains on; and the CPU seconds that choosing it took."""
 
     rows: NDArray[np.int64]
     seconds: float
@@ -101,16 +107,47 @@ class Beliefs:
 
 @dataclass(frozen=True)
 class Known:
-    """What a choice may look at: features, float32 (n, d); true and given labels, int64 (n,)."""
+    """What a choice may look at: features, float32 (n, d); true and given labels, int64 (n,).
+
+    ``neighbors`` are those of the features, where they were sought before.
+    """
 
     features: NDArray[np.float32]
     true: Labels
     labels: Labels
+    neighbors: NeighborTable | None = None
 
     @cached_property
     def teacher(self) -> FeatureTeacher:
         """What the features say of the labels."""
-        return features_as_teacher(self.features, self.labels, classes=int(self.true.max()) + 1)
+        return features_as_teacher(self.features, self.labels, classes=self.classes)
+
+    @property
+    def classes(self) -> int:
+        """Their number."""
+        return int(self.true.max()) + 1
+
+    @cached_property
+    def by_neighbors(self) -> Any:
+        """How likely labels are right, by the neighbors."""
+        if self.neighbors is None:
+            return "neighbors"
+        near = (self.neighbors.indices, self.neighbors.similarities)
+        return label_beliefs(*near, self.labels, self.classes)
+
+    @cached_property
+    def by_cleanlab(self) -> Any:
+        """What cleanlab doubts."""
+        return beliefs_by_cleanlab(self.features, self.labels, self.classes)
+
+    def confidence(self, selector: Selector) -> Any:
+        """What a selector is told of the labels; None where it asks nobody."""
+        judge = judge_of(selector)
+        if judge == "labels":
+            return self.teacher.beliefs
+        if judge == "cleanlab":
+            return self.by_cleanlab
+        return self.by_neighbors if judge else None
 
 
 @dataclass(frozen=True)
@@ -229,7 +266,9 @@ def _write_beliefs(path: Path, known: Known) -> None:
     )  # fmt: skip
 
 
-def make_plan(name: str, seed: int, epochs: int, known: Known) -> Plan:
+def make_plan(
+    name: str, seed: int, epochs: int, known: Known, filter_ratio: float = FILTER_RATIO
+) -> Plan:
     """Asks :class:`saln.SelectedBatches` for all epochs.
 
     Args:
@@ -237,6 +276,7 @@ def make_plan(name: str, seed: int, epochs: int, known: Known) -> Plan:
         seed: Decides the order of the candidates and every choice.
         epochs: Passes over the candidates.
         known: What the choice may look at.
+        filter_ratio: Of all but ``all``.
     """
     more: dict[str, Any] = {}
     if name == ALL:
@@ -245,25 +285,24 @@ def make_plan(name: str, seed: int, epochs: int, known: Known) -> Plan:
         selector = as_selector("coherence")
         more["label_confidence"] = (known.labels == known.true).astype(np.float64)
     else:
-        selector = as_selector(name)
-        if "difficulty" in selector.requires:
-            # Easy first, hard last: how many epochs there are must be known.
-            base, _, rest = name.rstrip(")").partition("(")
-            selector = as_selector(f"{base}({rest}{', ' if rest else ''}epochs={epochs})")
+        # Some must know how many epochs there are.
+        selector = read_arm(name).selector(epochs=epochs)
+        more["label_confidence"] = known.confidence(selector)
+        if selector.requires & TAUGHT:
             more["teacher"] = known.teacher
     batches = SelectedBatches(
         known.features,
         selector=selector,
         batch_size=KEPT,
-        filter_ratio=0.0 if name == ALL else FILTER_RATIO,
+        filter_ratio=0.0 if name == ALL else filter_ratio,
         seed=seed,
         labels=known.labels,
         ahead=0,
         **more,
     )
-    started = time.perf_counter()
+    started = time.process_time()
     rows = []
-    for epoch in range(epochs):
+    for epoch in range(1, epochs + 1):
         batches.set_epoch(epoch)
         rows += [torch.as_tensor(batch) for batch in batches]
-    return Plan(torch.stack(rows).numpy(), time.perf_counter() - started)
+    return Plan(torch.stack(rows).numpy(), time.process_time() - started)

@@ -17,18 +17,14 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import multiprocessing
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 import torch
 from evidence_tables.tuned import FINAL, TUNING, study_table
 from gpu_lanes import (
@@ -40,26 +36,17 @@ from gpu_lanes import (
     run_lanes,
     steps_per_second,
 )
-from scratch_plans import (
-    ALL,
-    FILTER_RATIO,
-    KEPT,
-    ORACLE,
-    Beliefs,
-    Noise,
-    Setup,
-    make_plans,
-    prepare,
-)
+from scratch_plans import KEPT, ORACLE, Beliefs, Noise, Setup, make_plans, prepare
 from small_network import small_network
 from torch import Tensor
 from torch.nn.functional import one_hot
+from tuned_study import Cell, Job, Point, Row, Study, StudyArm, as_noises, as_seeds, store, stored
 
 from saln.experiments.environment import environment
 from saln.randomness import derive_generator
 from saln.selection import candidates_needed
 
-__all__ = ["ARMS", "ScratchArm", "Study", "targets_of", "train_all"]
+__all__ = ["ARMS", "ScratchStudy", "targets_of", "train_all"]
 
 WEIGHT_DECAY = 5e-4
 RATES = (0.02, 0.05, 0.1, 0.2, 0.4)
@@ -67,77 +54,48 @@ TESTED = ("test_accuracy", "test_loss")
 NOISES = (("clean", 0.0), ("symmetric", 0.4), ("pair-flips", 0.4))
 CURRICULUM = "balanced-curriculum"
 
-Row = dict[str, Any]
-
-
-class ScratchArm(NamedTuple):
-    """A selector, targets and a loss.
-
-    Attributes:
-        selector: Its plan's name.
-        beliefs: The posterior's share in the targets.
-        features: The share of what the others alone say.
-        smoothing: The share of the uniform distribution.
-        robust: ``q`` of the generalized cross-entropy; 0 for the usual one.
-    """
-
-    selector: str
-    beliefs: float = 0.0
-    features: float = 0.0
-    smoothing: float = 0.0
-    robust: float = 0.0
-
-
 # The smaller shares of soft targets; without a word of shares they are 0.7 and 0.3.
 SOFTER = "+targets(beliefs=0.3,features=0.3)"
-ARMS = {
-    "standard": ScratchArm(ALL),
-    "standard+targets": ScratchArm(ALL, beliefs=0.7, features=0.3),
-    "uniform": ScratchArm("uniform"),
-    "uniform+gce": ScratchArm("uniform", robust=0.7),
-    "uniform+smoothing": ScratchArm("uniform", smoothing=0.1),
-    "uniform+targets": ScratchArm("uniform", beliefs=0.7, features=0.3),
-    f"uniform{SOFTER}": ScratchArm("uniform", beliefs=0.3, features=0.3),
-    CURRICULUM: ScratchArm(CURRICULUM),
-    f"{CURRICULUM}{SOFTER}": ScratchArm(CURRICULUM, beliefs=0.3, features=0.3),
-    f"{CURRICULUM}(power=1)": ScratchArm(f"{CURRICULUM}(power=1)"),
-    f"{CURRICULUM}(power=1)+targets": ScratchArm(f"{CURRICULUM}(power=1)", 0.7, 0.3),
-    "coherence": ScratchArm("coherence"),
-    "coherence(judge=labels,power=4)": ScratchArm("coherence(judge=labels,power=4)"),
-    "coherence+targets": ScratchArm("coherence", beliefs=0.7, features=0.3),
-    "oracle": ScratchArm(ORACLE),
-}
+ARMS = (
+    "standard",
+    "standard+targets",
+    "uniform",
+    "uniform+gce",
+    "uniform+smoothing",
+    "uniform+targets",
+    f"uniform{SOFTER}",
+    CURRICULUM,
+    f"{CURRICULUM}{SOFTER}",
+    f"{CURRICULUM}(power=1)",
+    f"{CURRICULUM}(power=1)+targets",
+    "coherence",
+    "coherence(judge=labels,power=4)",
+    "coherence+targets",
+    ORACLE,
+)
 # Tried on seeds of their own, to see what a hyperparameter does; never in a table of results.
-SEARCH = {
-    f"{CURRICULUM}{values}+targets{shares}": ScratchArm(f"{CURRICULUM}{values}", beliefs, features)
+SEARCH = tuple(
+    f"{CURRICULUM}{values}+targets{shares}"
     for values in (
         *("(power=1)", "(power=1,strength=2)", "(power=1,strength=0.5)", "(power=2)", ""),
         "(power=1,pace=2)",
     )
-    for beliefs, features in ((0.7, 0.3), (0.5, 0.3), (0.3, 0.3), (0.5, 0.5), (1, 0))
-    for shares in [
-        "" if (beliefs, features) == (0.7, 0.3) else f"(beliefs={beliefs:g},features={features:g})"
-    ]
-}
+    for shares in (
+        *("", "(beliefs=0.5,features=0.3)", "(beliefs=0.3,features=0.3)"),
+        *("(beliefs=0.5,features=0.5)", "(beliefs=1,features=0)"),
+    )
+)
 
 
-class Job(NamedTuple):
-    """One run."""
-
-    stage: str
-    arm: str
-    noise: Noise
-    rate: float
-
-
-def targets_of(arm: ScratchArm, known: Beliefs) -> Tensor:
+def targets_of(arm: StudyArm, known: Beliefs) -> Tensor:
     """What the loss of an arm compares the outputs with: float32, (n, C); rows sum to 1."""
     classes = known.posterior.shape[1]
     given = one_hot(torch.from_numpy(known.labels), classes).float()
-    rest = 1 - arm.beliefs - arm.features - arm.smoothing
-    targets: Tensor = rest * given + arm.smoothing / classes
-    targets += arm.beliefs * torch.from_numpy(known.posterior)
-    targets += arm.features * torch.from_numpy(known.leave_one_out)
+    said = arm.about()
+    rest = 1 - said["beliefs"] - said["features"] - said["smoothing"]
+    targets: Tensor = rest * given + said["smoothing"] / classes
+    targets += said["beliefs"] * torch.from_numpy(known.posterior)
+    targets += said["features"] * torch.from_numpy(known.leave_one_out)
     targets /= targets.sum(dim=1, keepdim=True)  # half precision left them a little off
     return targets
 
@@ -149,125 +107,73 @@ def one_cycle(steps: int, highest: float) -> Tensor:
     return (highest * factors).float()
 
 
-@dataclass
-class Study:
-    """What is to be trained, and what is known already.
+class ScratchStudy(Study):
+    """A study of networks from scratch.
 
-    Attributes:
+    Args:
         setup: The prepared folder.
-        arms: By name.
-        rates: Learning rates to choose from.
-        tuning_seeds: That they are chosen on.
-        seeds: Of the results.
         width: Of the network.
         epochs: Passes over the candidates, at most those that were planned.
-        true_labels: int64, (n,).
-        rows: Those there are.
-        planned: Noises whose plans are there; others are not trained on yet.
         until: When no more runs are begun, by ``time.perf_counter``.
+        **about: Of every study.
+
+    Attributes:
+        planned: Labels whose plans are there; others are not trained on yet.
     """
 
-    setup: Setup
-    arms: dict[str, ScratchArm]
-    noises: Sequence[tuple[str, float]]
-    rates: Sequence[float]
-    tuning_seeds: Sequence[int]
-    seeds: Sequence[int]
-    width: int
-    epochs: int
-    true_labels: np.ndarray[Any, Any]
-    rows: list[Row]
-    until: float = float("inf")
-    planned: set[Noise] = field(default_factory=set)
-    _begun: set[Job] = field(default_factory=set)
-    _fruitless: tuple[int, int] = (-1, -1)
+    def __init__(
+        self, setup: Setup, width: int, epochs: int, until: float = float("inf"), **about: Any
+    ) -> None:
+        super().__init__(**about)
+        self.setup, self.width, self.epochs, self.until = setup, width, epochs, until
+        self.true_labels = setup.images()["train"].labels
+        self.planned: set[Noise] = set()
+        self._begun: set[Job] = set()
+        self._fruitless = (-1, -1)
 
-    def jobs(self) -> list[Job]:
-        """What can be trained next: nothing that is done or begun; the longest first."""
-        done = {self.job_of(row) for row in self.rows} | self._begun
-        found = []
-        for arm in self.arms:
-            for kind, rate in self.noises:
-                if self.arms[arm].selector == ORACLE and rate == 0:
-                    continue  # that is uniform
-                tried = [
-                    Job(TUNING, arm, Noise(kind, rate, seed), of)
-                    for of in self.rates
-                    for seed in self.tuning_seeds
-                ]
-                best = self.best_rate(arm, kind, rate)
-                if best is not None:
-                    tried += [Job(FINAL, arm, Noise(kind, rate, s), best) for s in self.seeds]
-                found += [job for job in tried if job not in done and job.noise in self.planned]
-        # What is long would else be trained alone at the end; what decides goes before the rest.
-        found.sort(key=lambda job: (self.arms[job.arm].selector != ALL, job.stage == FINAL))
-        return found
-
-    def job_of(self, row: Row) -> Job:
-        """What a row is of."""
-        noise = Noise(row["noise"], row["asked_rate"], row["seed"])
-        return Job(row["stage"], row["arm"], noise, row["learning_rate"])
-
-    def best_rate(self, arm: str, kind: str, rate: float) -> float | None:
-        """The learning rate with the best mean validation accuracy; None while trials miss."""
-        found = defaultdict(list)
-        for row in self.rows:
-            if (row["stage"], row["arm"], row["noise"], row["asked_rate"]) == (
-                TUNING, arm, kind, rate,
-            ):  # fmt: skip
-                found[row["learning_rate"]].append(row["validation_accuracy"])
-        if any(len(found[of]) < len(self.tuning_seeds) for of in self.rates):
+    def next(self) -> Job | None:
+        """The next run, which counts as begun."""
+        state = (len(self.rows), len(self.planned))
+        # Nothing new can be begun before a run ends or another plan is there.
+        if time.perf_counter() > self.until or state == self._fruitless:
             return None
-        return max(self.rates, key=lambda of: float(np.mean(found[of])))
+        jobs = [job for job in self.jobs() if job not in self._begun and job.noise in self.planned]
+        if not jobs:
+            self._fruitless = state
+            return None
+        # What is long would else be trained alone at the end; what decides goes before the rest.
+        first = min(jobs, key=lambda job: (bool(job.cell.filter_ratio), job.stage == FINAL))
+        self._begun.add(first)
+        return first
 
     def training(self, job: Job) -> Training:
         """A run, as a lane wants it."""
         arm = self.arms[job.arm]
-        seed = job.noise.seed
         rows = torch.from_numpy(self.setup.plan(job.noise, arm.selector, self.epochs).rows)
         # By epoch and example: all arms of a seed see an example changed in the same way.
         per_epoch = len(rows) // self.epochs
         beliefs = _beliefs(self.setup, job.noise)
         codes = [
-            augmentation_codes(len(beliefs.labels), derive_generator(seed, "augmentation", epoch))[
-                rows[epoch * per_epoch : (epoch + 1) * per_epoch]
-            ]
+            augmentation_codes(
+                len(beliefs.labels), derive_generator(job.seed, "augmentation", epoch)
+            )[rows[epoch * per_epoch : (epoch + 1) * per_epoch]]
             for epoch in range(self.epochs)
         ]
         return Training(
-            rows, torch.cat(codes), targets_of(arm, beliefs), one_cycle(len(rows), job.rate),
-            arm.robust, _start(beliefs.posterior.shape[1], self.width, seed),
+            rows, torch.cat(codes), targets_of(arm, beliefs),
+            one_cycle(len(rows), job.point.learning_rate), arm.about()["robust"],
+            _start(beliefs.posterior.shape[1], self.width, job.seed),
         )  # fmt: skip
-
-    def next(self) -> Job | None:
-        """The next run, which counts as begun."""
-        state = (len(self.rows), len(self.planned))
-        is_late = time.perf_counter() > self.until
-        # Nothing new can be begun before a run ends or another plan is there.
-        if is_late or state == self._fruitless or not (jobs := self.jobs()):
-            self._fruitless = state
-            return None
-        self._begun.add(jobs[0])
-        return jobs[0]
 
     def row(self, job: Job, found: list[float], seconds: float) -> Row:
         """What is written of a run that has ended."""
-        arm = self.arms[job.arm]
-        plan = self.setup.plan(job.noise, arm.selector, self.epochs)
+        plan = self.setup.plan(job.noise, self.arms[job.arm].selector, self.epochs)
         wrong = _beliefs(self.setup, job.noise).labels != self.true_labels
         tested = {} if job.stage == TUNING else dict(zip(TESTED, found[3:], strict=True))
         return {
-            "stage": job.stage,
-            "dataset": "cifar10",
+            **self.about(job),
             "train_images": len(wrong),
-            "noise": job.noise.kind,
-            "asked_rate": job.noise.rate,
             "noise_rate": float(wrong.mean()),
-            "seed": job.noise.seed,
-            "arm": job.arm,
-            **arm._asdict(),
-            "learning_rate": job.rate,
-            "weight_decay": WEIGHT_DECAY,
             "epochs": self.epochs,
             "steps": len(plan.rows),
             "width": self.width,
@@ -290,16 +196,11 @@ def _start(classes: int, width: int, seed: int) -> dict[str, Tensor]:
     return small_network(classes, width, seed).state_dict()
 
 
-def _stored(path: Path) -> list[Row]:
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    return [row for row in map(json.loads, lines) if "stage" in row]
-
-
-def _make_lanes(study: Study, train: Pictures, count: int) -> list[Lane]:
+def _make_lanes(study: ScratchStudy, train: Pictures, count: int) -> list[Lane]:
     """Lanes for the longest run that is to come, captured."""
     values = train.images.float().flatten(0, 2)
     normalization = (values.mean(dim=0), values.std(dim=0))
-    ratio = min(0.0 if arm.selector == ALL else FILTER_RATIO for arm in study.arms.values())
+    ratio = min(cell.filter_ratio for _, cell in study.wanted)
     most = study.epochs * (len(train.images) // candidates_needed(KEPT, ratio))
     classes = int(train.labels.max()) + 1
     lanes = []
@@ -323,16 +224,15 @@ def _fastest(lanes: list[Lane]) -> list[Lane]:
 
 
 @contextlib.contextmanager
-def planning(study: Study, processes: int) -> Iterator[Callable[[], bool]]:
+def planning(study: ScratchStudy, processes: int) -> Iterator[Callable[[], bool]]:
     """Makes plans in processes of their own while others are trained on.
 
     Gives a function that notes which are there, and says whether some are still to come.
     """
     selectors = list(dict.fromkeys(arm.selector for arm in study.arms.values()))
+    noises = dict.fromkeys((cell.noise, cell.rate) for _, cell in study.wanted)
     wanted = [
-        Noise(*noise, seed)
-        for seed in (*study.tuning_seeds, *study.seeds)
-        for noise in study.noises
+        Noise(*noise, seed) for seed in (*study.tuning_seeds, *study.seeds) for noise in noises
     ]
     asked = partial(make_plans, study.setup.folder, selectors=selectors, epochs=study.epochs)
     if not processes:
@@ -351,7 +251,9 @@ def planning(study: Study, processes: int) -> Iterator[Callable[[], bool]]:
         yield is_planning
 
 
-def train_all(study: Study, path: Path, device: torch.device, lanes: int, processes: int) -> None:
+def train_all(
+    study: ScratchStudy, path: Path, device: torch.device, lanes: int, processes: int
+) -> None:
     """Trains what has no row yet; rows are written as they are made."""
     started = time.perf_counter()
     torch.backends.cudnn.benchmark = True
@@ -367,10 +269,10 @@ def train_all(study: Study, path: Path, device: torch.device, lanes: int, proces
 
     def end(job: Job, found: list[float], seconds: float) -> None:
         row = study.row(job, found, seconds)
-        study.rows.append(row)
-        with path.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(row) + "\n")
-        what = f"{job.stage} {job.arm} {job.noise.name} {job.rate:g}: {100 * found[1]:.1f}"
+        study.add(row)
+        store(path, row)
+        rate = job.point.learning_rate
+        what = f"{job.stage} {job.arm} {job.noise.name} {rate:g}: {100 * found[1]:.1f}"
         print(f"{len(study.rows)} {time.perf_counter() - started:.0f} s: {what}", flush=True)
 
     with planning(study, processes) as is_planning:
@@ -394,10 +296,6 @@ def _numbers(text: str) -> list[float]:
     return [float(part) for part in text.split(",")]
 
 
-def _seeds(text: str) -> list[int]:
-    return [int(part) for part in text.split(",") if part]
-
-
 def main() -> None:
     """Prepares or trains, and prints the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -409,8 +307,8 @@ def main() -> None:
     parser.add_argument("--arms", help="with semicolons between; all by default")
     parser.add_argument("--noises", default=",".join(f"{kind}:{rate:g}" for kind, rate in NOISES))
     parser.add_argument("--rates", type=_numbers, default=list(RATES))
-    parser.add_argument("--tuning-seeds", type=_seeds, default=[100])
-    parser.add_argument("--seeds", type=_seeds, default=[0, 1, 2, 3, 4])
+    parser.add_argument("--tuning-seeds", type=as_seeds, default=[100])
+    parser.add_argument("--seeds", type=as_seeds, default=[0, 1, 2, 3, 4])
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--width", type=int, default=32)
     parser.add_argument("--lanes", type=int, default=16, help="at most")
@@ -420,28 +318,22 @@ def main() -> None:
     parser.add_argument("--data-root", type=Path, default=Path("../data"))
     parser.add_argument("--cache", type=Path, default=Path("features"))
     args = parser.parse_args()
-    arms = SEARCH if args.search else ARMS
-    if args.arms:
-        arms = {name: (ARMS | SEARCH)[name] for name in args.arms.split(";")}
-    noises = [
-        (kind, float(rate or 0))
-        for kind, _, rate in (one.partition(":") for one in args.noises.split(","))
-    ]
+    arms = args.arms.split(";") if args.arms else SEARCH if args.search else ARMS
     if args.prepare:
         prepare(args.folder, args.data_root, args.cache)
         return
     if not args.table:
         device = torch.device(args.device)
-        setup = Setup(args.folder)
-        study = Study(
-            setup, arms, noises, args.rates, args.tuning_seeds, args.seeds, args.width, args.epochs,
-            setup.images()["train"].labels, _stored(args.rows),
-            time.perf_counter() + 60 * args.minutes,
+        until = time.perf_counter() + 60 * args.minutes
+        study = ScratchStudy(
+            Setup(args.folder), args.width, args.epochs, until,
+            cells={Cell("cifar10", *noise): arms for noise in as_noises(args.noises)},
+            grid=[Point(rate, WEIGHT_DECAY) for rate in args.rates],
+            tuning_seeds=args.tuning_seeds, seeds=args.seeds, rows=stored(args.rows),
         )  # fmt: skip
-        with args.rows.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps({"environment": environment(device)}) + "\n")
+        store(args.rows, {"environment": environment(device)})
         train_all(study, args.rows, device, args.lanes, args.processes)
-    print(study_table(_stored(args.rows)))
+    print(study_table(stored(args.rows)))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 
 import numpy as np
 import pytest
@@ -24,7 +23,8 @@ from gpu_lanes import (
 from PIL import Image
 from scratch_plans import Noise, Setup, make_plans, write_images
 from small_network import small_network
-from tuned_scratch import ScratchArm, Study, one_cycle, targets_of
+from tuned_scratch import ScratchStudy, one_cycle, targets_of
+from tuned_study import Cell, Point, StudyArm, stored
 
 N, CLASSES = 640, 10
 
@@ -137,25 +137,21 @@ def setup(tmp_path):
 
 
 def test_a_study_tunes_tests_and_resumes(setup, tmp_path):
-    arms = {
-        "standard": ScratchArm("all"),
-        "uniform": ScratchArm("uniform"),
-        "uniform+targets": ScratchArm("uniform", beliefs=0.7, features=0.3),
-        "coherence": ScratchArm("coherence"),
-        "oracle": ScratchArm("oracle"),
-    }
+    arms = ("standard", "uniform", "uniform+targets", "coherence", "oracle")
     path = tmp_path / "rows.jsonl"
 
     def study(rows, until=float("inf")):
-        return Study(
-            setup, arms, [("clean", 0.0), ("symmetric", 0.4)], [0.01, 0.05], [100], [0, 1], 4, 2,
-            setup.images()["train"].labels, rows, until,
+        return ScratchStudy(
+            setup, 4, 2, until,
+            cells={Cell("cifar10", *noise): arms for noise in [("clean", 0.0), ("symmetric", 0.4)]},
+            grid=[Point(rate, 5e-4) for rate in (0.01, 0.05)],
+            tuning_seeds=[100], seeds=[0, 1], rows=rows,
         )  # fmt: skip
 
     tuned_scratch.train_all(study([], until=-1.0), path, torch.device("cpu"), 1, 0)
     assert not path.exists()  # the time was over
     tuned_scratch.train_all(study([]), path, torch.device("cpu"), 2, 0)
-    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    rows = stored(path)
     # Two learning rates and two seeds for each of five arms under noise, and of four without.
     assert len(rows) == (5 + 4) * (2 + 2)
     steps = {row["arm"]: row["steps"] for row in rows}
@@ -178,7 +174,7 @@ def test_a_study_tunes_tests_and_resumes(setup, tmp_path):
     rest = study(rows[:-5])
     path.unlink()
     tuned_scratch.train_all(rest, path, torch.device("cpu"), 1, 0)
-    again = [json.loads(line) for line in path.read_text().splitlines()]
+    again = stored(path)
     assert len(again) == 5
     same = ("stage", "arm", "noise", "seed", "learning_rate", "validation_accuracy")
     assert sorted(tuple(row[n] for n in same) for row in again) == sorted(
@@ -193,11 +189,11 @@ def test_targets_are_mixed_and_sum_to_one(setup):
     noise = make_plans(setup.folder, Noise("symmetric", 0.4, 0), ["uniform"], 1)
     known = setup.beliefs(noise)
     given = np.eye(CLASSES)[known.labels]
-    mixed = targets_of(ScratchArm("uniform", beliefs=0.5, features=0.3), known).numpy()
+    mixed = targets_of(StudyArm("uniform+targets(beliefs=0.5,features=0.3)"), known).numpy()
     expected = 0.2 * given + 0.5 * known.posterior + 0.3 * known.leave_one_out
     np.testing.assert_allclose(mixed, expected, atol=2e-3)
     np.testing.assert_allclose(mixed.sum(axis=1), 1, atol=1e-6)
-    smooth = targets_of(ScratchArm("uniform", smoothing=0.1), known).numpy()
+    smooth = targets_of(StudyArm("uniform+smoothing"), known).numpy()
     np.testing.assert_allclose(smooth, 0.9 * given + 0.01, atol=1e-6)
 
 
@@ -212,7 +208,7 @@ def test_plans_are_what_the_library_chooses(setup):
         labels=setup.beliefs(noise).labels,
     )  # fmt: skip
     expected = []
-    for epoch in range(2):
+    for epoch in (1, 2):
         batches.set_epoch(epoch)
         expected += list(batches)
     np.testing.assert_array_equal(setup.plan(noise, "coherence", 2).rows, np.array(expected))

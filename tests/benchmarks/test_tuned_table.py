@@ -74,13 +74,13 @@ def test_the_rates_are_those_that_validation_chose():
         assert final["learning_rate"] == max(tried, key=tried.get)
 
 
-def test_the_stored_arms_are_those_of_the_study():
-    import tuned_scratch
+def test_what_stored_rows_say_of_an_arm_is_what_its_text_says():
+    from tuned_study import StudyArm
 
     for found in stored():
-        assert tuned_scratch.ARMS[found["arm"]]._asdict() == {
-            name: found[name] for name in tuned_scratch.ScratchArm._fields
-        }
+        arm = StudyArm(found["arm"])
+        expected = {"selector": arm.selector, **arm.about()}
+        assert {name: found[name] for name in expected} == expected
 
 
 def test_the_rule_is_compared_seed_by_seed():
