@@ -16,9 +16,10 @@ from saln.experiments import progress as progress_module
 from saln.experiments.arm import read_arm
 from saln.experiments.comparison import SharedBySeed
 from saln.experiments.config import Config
-from saln.experiments.label_confidence import LabelConfidence, doubted_labels, judge_labels
+from saln.experiments.label_confidence import LabelConfidence, doubted_labels, judge_for_arms
 from saln.experiments.run import compare
 from saln.experiments.run_folder import RunFolder
+from saln.experiments.shared_inputs import SharedInputs
 from saln.features.neighbors import nearest_neighbors
 from saln.features.store import FeatureStore
 from saln.report.label_section import label_section
@@ -196,11 +197,12 @@ def test_features_that_tell_nothing_are_noted_and_no_label_is_listed():
     notes = []
     quiet = Quiet()
     quiet.note = notes.append
-    found = judge_labels(nearest_neighbors(rows, 20), data, 3, quiet)
+    inputs = SharedInputs(data, neighbors=nearest_neighbors(rows, 20))
+    found = judge_for_arms([read_arm("coherence")], inputs, data, 3, quiet)["neighbors"]
     assert notes[0].startswith("label coherence, seed 3: the features tell nothing")
     assert "look wrong" not in notes[0]
     assert set(found.values.tolist()) == {1.0}
-    listed = doubted_labels(found.beliefs, data, seed=3, noise_share=0.0)
+    listed = doubted_labels(found, data, seed=3, noise_share=0.0)
     assert json.loads(json.dumps(listed, allow_nan=False)) == listed
     assert (listed["estimated_noise_rate"], listed["doubted"], listed["labels"]) == (None, 0, [])
 

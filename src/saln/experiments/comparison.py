@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +33,8 @@ from saln.training.cost_ledger import Ledger
 from saln.training.learner_networks import FrozenBody, build_head, build_learner
 from saln.training.loop import TrainSettings, cast_to
 from saln.training.processes import Processes
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -119,6 +121,10 @@ class Comparison:
         head, body = build_head(config.learner, classes, **options)
         return head, body.network.normalization, body.to(self.device)
 
+    def same(self, value: T) -> T:
+        """What the first process has, in all of them."""
+        return self.processes.same(value, self.device)
+
     def warm_up(self) -> None:
         """One pass of every batch shape, so that the first arm does not pay for the kernels."""
         # A copy: these steps must not move the weights that the arms begin with.
@@ -199,7 +205,7 @@ class Comparison:
                 why = f"its reference model diverged: {error}"
                 self.reporter.note(f"reference model, seed {seed}: {error}")
             # Every process trained it; the first one's outputs hold, to the last digit.
-            reference, why = self.processes.same((reference, why), self.device)
+            reference, why = self.same((reference, why))
         # Of the labels with their noise: what an arm can know, not what is true.
         teacher = teach_for_arms(config.arms, inputs, data, seed, self.reporter)
         confidence = judge_for_arms(config.arms, inputs, data, seed, self.reporter, teacher)

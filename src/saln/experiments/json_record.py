@@ -12,7 +12,7 @@ import functools
 import json
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -91,8 +91,7 @@ def json_lines(records: Iterable[JsonRecord]) -> bytes:
     return b"".join((json.dumps(record.to_json()) + "\n").encode() for record in records)
 
 
-@functools.cache  # reading annotations takes longer than reading a row
-def _fields(record: type[JsonRecord]) -> dict[str, tuple[Any, Any]]:
+def _look_at(record: type[JsonRecord]) -> dict[str, tuple[Any, Any]]:
     """What each field holds, and what it is where it is not given; ``MISSING`` where it must be."""
     hints, found = typing.get_type_hints(record), {}
     for each in dataclasses.fields(record):
@@ -100,6 +99,10 @@ def _fields(record: type[JsonRecord]) -> dict[str, tuple[Any, Any]]:
         found[each.name] = hints[each.name], each.default if made is _MISSING else made()
     del found["extra"], found["_order"]
     return found
+
+
+# Reading annotations takes longer than reading a row.
+_fields: Callable[[Any], dict[str, tuple[Any, Any]]] = functools.cache(_look_at)
 
 
 def _fits(record: type[JsonRecord], value: Mapping[str, Any]) -> bool:

@@ -23,6 +23,12 @@ from saln.selection.neighbor_beliefs import NeighborBeliefs, label_beliefs, susp
 
 # Doubted labels that are listed at most.
 LISTED = 100
+# Who judges, as notes call what they make.
+_NAMES: dict[Judge, str] = {
+    "neighbors": "label coherence", "labels": "judged labels", "cleanlab": "cleanlab",
+}  # fmt: skip
+# What a judgment is made of, where that was there before.
+Source = NeighborTable | FeatureTeacher | None
 
 
 @dataclass(frozen=True)
@@ -37,28 +43,6 @@ class LabelConfidence:
     def values(self) -> np.ndarray[Any, np.dtype[np.float64]]:
         """float64, (n,): the probability that each label is right."""
         return self.beliefs.confidence.numpy()
-
-
-def judge_labels(
-    neighbors: NeighborTable, data: DataSet, seed: int, reporter: Reporter
-) -> LabelConfidence:
-    """Judges the labels as given, noise and all, by those of their neighbors."""
-    started = time.perf_counter()
-    beliefs = label_beliefs(
-        torch.from_numpy(np.array(neighbors.indices)),
-        torch.from_numpy(np.array(neighbors.similarities)),
-        torch.from_numpy(data.train.labels),
-        len(data.class_names),
-    )
-    # Whoever uses the judgment pays for the neighbors, too, also where they came from the cache.
-    seconds = neighbors.seconds + time.perf_counter() - started
-    _note("label coherence", beliefs, seed, reporter)
-    return LabelConfidence(beliefs, seconds)
-
-
-def _note(what: str, beliefs: NeighborBeliefs, seed: int, reporter: Reporter) -> None:
-    found = f"about {beliefs.noise_rate:.0%} of the training labels look wrong"
-    reporter.note(f"{what}, seed {seed}: {beliefs.tells_nothing or found}")
 
 
 def teach_for_arms(
@@ -82,29 +66,35 @@ def judge_for_arms(
     reporter: Reporter,
     teacher: FeatureTeacher | None = None,
 ) -> dict[Judge, LabelConfidence]:
-    """How likely the labels of a seed are right, by every judge that an arm asks; each once.
+    """How likely the labels as given are right, by every judge that an arm asks; each once.
 
     What ``teacher`` believes is not judged again.
     """
+    sources: dict[Judge, Source] = {"neighbors": inputs.neighbors, "labels": teacher}
     found: dict[Judge, LabelConfidence] = {}
-    if inputs.neighbors is not None:
-        found["neighbors"] = judge_labels(inputs.neighbors, data, seed, reporter)
-    if any(arm.judge == "labels" for arm in arms):
-        started, classes = time.perf_counter(), len(data.class_names)
-        # It has neighbors of its own.
-        if teacher is None:
-            beliefs = judged_beliefs(inputs.features, data.train.labels, classes)
-        else:
-            beliefs = as_neighbor_beliefs(teacher.beliefs, classes)
-            started -= teacher.seconds
-        found["labels"] = LabelConfidence(beliefs, time.perf_counter() - started, "labels")
-        _note("judged labels", beliefs, seed, reporter)
-    if any(arm.judge == "cleanlab" for arm in arms):
-        started = time.perf_counter()
-        beliefs = beliefs_by_cleanlab(inputs.features, data.train.labels, len(data.class_names))
-        found["cleanlab"] = LabelConfidence(beliefs, time.perf_counter() - started, "cleanlab")
-        _note("cleanlab", beliefs, seed, reporter)
+    for judge, what in _NAMES.items():
+        if all(arm.judge != judge for arm in arms):
+            continue
+        started, source = time.perf_counter(), sources.get(judge)
+        beliefs = _beliefs(judge, source, inputs, data)
+        # Whoever uses the judgment pays for its source, too, also where that came from the cache.
+        seconds = time.perf_counter() - started + (0.0 if source is None else source.seconds)
+        found[judge] = LabelConfidence(beliefs, seconds, judge)
+        rate = f"about {beliefs.noise_rate:.0%} of the training labels look wrong"
+        reporter.note(f"{what}, seed {seed}: {beliefs.tells_nothing or rate}")
     return found
+
+
+def _beliefs(judge: Judge, source: Source, inputs: SharedInputs, data: DataSet) -> NeighborBeliefs:
+    labels, classes = data.train.labels, len(data.class_names)
+    if isinstance(source, NeighborTable):
+        table = np.array(source.indices), np.array(source.similarities), labels
+        indices, similarities, given = map(torch.from_numpy, table)
+        return label_beliefs(indices, similarities, given, classes)
+    if isinstance(source, FeatureTeacher):
+        return as_neighbor_beliefs(source.beliefs, classes)
+    judging = beliefs_by_cleanlab if judge == "cleanlab" else judged_beliefs
+    return judging(inputs.features, labels, classes)
 
 
 def listed_confidence(found: Mapping[Judge, LabelConfidence]) -> LabelConfidence | None:
@@ -113,22 +103,16 @@ def listed_confidence(found: Mapping[Judge, LabelConfidence]) -> LabelConfidence
 
 
 def doubted_labels(
-    beliefs: NeighborBeliefs,
-    data: DataSet,
-    *,
-    seed: int,
-    noise_share: float,
-    judge: Judge = "neighbors",
+    confidence: LabelConfidence, data: DataSet, *, seed: int, noise_share: float
 ) -> dict[str, Any]:
     """What ``labels.json`` says: the noise that was found, and the labels least believed.
 
     Args:
-        beliefs: About the labels of ``data.train``.
+        confidence: In the labels of ``data.train``; names who judged where not the neighbors.
         data: With the labels that were judged.
         seed: The seed that the labels are of.
         noise_share: The share of labels that were replaced on purpose. Where it is 0, which
             labels are wrong is not known.
-        judge: Who formed the beliefs; named where it is not the neighbors.
 
     Returns:
         Values for JSON. ``transition[c][b]``: how often a label of class ``c`` comes out as
@@ -136,7 +120,7 @@ def doubted_labels(
         split; ``wrong`` says whether the label was replaced, or null where none was. Where
         features or labels tell nothing, ``tells_nothing`` says why, and no rate is estimated.
     """
-    train = data.train
+    train, beliefs, judge = data.train, confidence.beliefs, confidence.judge
     known = noise_share > 0
     # Labels that were replaced on purpose; those that came wrong with the data are not known.
     wrong = train.labels != train.true_labels

@@ -33,12 +33,12 @@ class Reference(NamedTuple):
 
     def to_state(self) -> dict[str, Any]:
         """Tensors and plain values."""
-        return {"outputs": self.outputs, "seconds": self.seconds, "counts": list(self.counts)}
+        return self._asdict() | {"counts": list(self.counts)}
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> Reference:
         """The reference that :meth:`to_state` was called on."""
-        return cls(state["outputs"], state["seconds"], Counts(*state["counts"]))
+        return cls(**state | {"counts": Counts(*state["counts"])})
 
 
 def train_reference(
@@ -77,15 +77,12 @@ def train_reference(
     total = epochs * len(sampler) * batch_size + len(asked)
     reporter.begin(f"reference model, seed {settings.seed}", total)
 
-    def on_step(examples: int, step: int) -> None:
-        reporter.advance(examples)
-
     for result in train(
         model,
         LoadedBatches(view, sampler, config.workers, through),
         dataclasses.replace(settings, epochs=epochs),
         ledger=ledger,
-        on_step=on_step,
+        on_step=lambda examples, step: reporter.advance(examples),
     ):
         examples = len(result.indices)
         ledger.count(steps=result.steps, forward=examples, backward=examples)
@@ -107,13 +104,12 @@ def train_reference(
 
 def cost_of(ledger: Ledger, features: tuple[float, int], reference: Reference | None) -> ArmCost:
     """What one arm cost with one seed. ``features``: seconds and examples."""
-    reference_seconds = 0.0 if reference is None else reference.seconds
-    counts = Counts() if reference is None else reference.counts
+    seconds, counts = (0.0, Counts()) if reference is None else reference[1:]
     return ArmCost(
         features=features[0],
-        reference=reference_seconds,
+        reference=seconds,
         save=ledger.seconds["save"],
-        total=ledger.total() + features[0] + reference_seconds,
+        total=ledger.total() + features[0] + seconds,
         **ledger.peak()._asdict(),
         features_examples_forward=features[1],
         reference_examples_forward=counts.forward,

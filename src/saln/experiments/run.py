@@ -234,17 +234,13 @@ class _Run:
         """The arms that are not done with a seed."""
         progress, arms = self.progress, self.comparison.config.arms
         done = [progress is not None and progress.record.done(arm.label, seed) for arm in arms]
-        done = self._same(done)
+        done = self.comparison.same(done)
         return [arm for arm, is_done in zip(arms, done, strict=True) if not is_done]
-
-    def _same(self, value: Any) -> Any:
-        """What the first process has, in all of them."""
-        return self.comparison.processes.same(value, self.comparison.device)
 
     def _seed(self, seed: int, waiting: Sequence[Arm]) -> SharedBySeed:
         """What the arms of a seed share; what must outlive a kill is kept."""
         comparison, progress = self.comparison, self.progress
-        saved = self._same(None if progress is None else progress.states.reference(seed))
+        saved = comparison.same(None if progress is None else progress.states.reference(seed))
         if progress is not None:
             _report_damage(comparison.reporter, progress)
         reference = None if saved is None else Reference.from_state(saved)
@@ -258,11 +254,7 @@ class _Run:
         progress.drop_damaged_choices(seed)
         if seed == config.seeds[0] and confidence is not None:
             doubts = doubted_labels(
-                confidence.beliefs,
-                shared.data,
-                seed=seed,
-                noise_share=config.label_noise,
-                judge=confidence.judge,
+                confidence, shared.data, seed=seed, noise_share=config.label_noise
             )
             progress.save_labels(doubts)
             listed = [label["example"] for label in doubts["labels"]]
@@ -271,17 +263,18 @@ class _Run:
         return shared
 
     def _train(self, arm: Arm, shared: SharedBySeed) -> None:
-        progress, seed, processes = self.progress, shared.seed, self.comparison.processes
+        comparison, progress, seed = self.comparison, self.progress, shared.seed
         # What is sent to other processes goes through memory that all of them have.
-        place = self.comparison.device if processes.world_size == 1 else torch.device("cpu")
+        alone = comparison.processes.world_size == 1
+        place = comparison.device if alone else torch.device("cpu")
         state = None if progress is None else progress.states.load(arm.label, seed, device=place)
         try:
-            trained = train_arm(self.comparison, arm, shared, self._save_epoch, self._same(state))
+            trained = train_arm(comparison, arm, shared, self._save_epoch, comparison.same(state))
         except (TrainingError, ConvergenceError) as error:
             failure = f"{arm}, seed {seed}: {error}"
             if progress is not None:
                 progress.fail(arm.label, seed, failure)
-            self.comparison.reporter.note(f"stopped {failure}")
+            comparison.reporter.note(f"stopped {failure}")
             return
         if progress is None:
             return

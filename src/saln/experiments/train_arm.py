@@ -46,8 +46,6 @@ def train_arm(
     Raises TrainingError for a loss that is not finite, or where the reference model that the
     arm needs diverged, DataError for a broken image.
     """
-    if shared.without_reference is not None and arm.needs_reference:
-        raise TrainingError(shared.without_reference)
     run = ArmRun(comparison, arm, shared)
     # After the parts are made, for a selector must exist to take its memory back.
     state = None if saved is None else run.restore(saved)
@@ -72,8 +70,6 @@ def try_arm(
 
     Raises as :func:`train_arm`; ``see`` gets the rows up to there.
     """
-    if shared.without_reference is not None and arm.needs_reference:
-        raise TrainingError(shared.without_reference)
     run = ArmRun(comparison, arm, shared)
     once = dataclasses.replace(settings, evaluate_every=settings.epochs)
     for result in _epochs(run, once, name, splits=("validation",)):
@@ -119,6 +115,8 @@ class ArmRun:
     """The learner of an arm, what it cost and what was chosen for it, while it trains and after."""
 
     def __init__(self, comparison: Comparison, arm: Arm, shared: SharedBySeed) -> None:
+        if shared.without_reference is not None and arm.needs_reference:
+            raise TrainingError(shared.without_reference)
         self.comparison, self.arm, self.shared = comparison, arm, shared
         self.ledger = Ledger(comparison.device)
         with self.ledger.phase("load"):

@@ -6,7 +6,6 @@ import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from saln.errors import ConvergenceError, TrainingError
 from saln.experiments.arm import Arm
@@ -41,9 +40,9 @@ class Tuning:
 
     def _trials(self, arm: Arm) -> list[Trial]:
         """All trials of an arm, those done before and the others."""
-        config = self.comparison.config
+        config, same_in_all = self.comparison.config, self.comparison.same
         before = [] if self.progress is None else self.progress.record.trials
-        done: list[Trial] = self._same([trial for trial in before if trial.arm == arm.label])
+        done = same_in_all([trial for trial in before if trial.arm == arm.label])
         new = 0
         for number in range(1, config.tune + 1):
             same = [trial for trial in done if trial.trial == number]
@@ -54,7 +53,7 @@ class Tuning:
             for seed in config.seeds[: config.tune_seeds]:
                 if lost or seed in seen:  # what is lost with one seed is lost
                     continue
-                done.append(self._same(self._try(arm, number, point, self.shared(seed))))
+                done.append(same_in_all(self._try(arm, number, point, self.shared(seed))))
                 lost, new = done[-1].error is not None, new + 1
                 if self.progress is not None:
                     self.progress.log.check()  # else a moved folder would come into being again
@@ -65,7 +64,8 @@ class Tuning:
 
     def _next(self, done: Sequence[Trial]) -> Point:
         config, given = self.comparison.config, self.comparison.given
-        return Point(*self._same(SEARCHES[config.tune_search](given, config.tune, tried(done))))
+        point = SEARCHES[config.tune_search](given, config.tune, tried(done))
+        return Point(*self.comparison.same(point))
 
     def _try(self, arm: Arm, number: int, point: Point, shared: SharedBySeed) -> Trial:
         comparison, seed = self.comparison, shared.seed
@@ -91,10 +91,6 @@ class Tuning:
             examples_backward=0 if last is None else last.examples_backward,
             error=error,
         )
-
-    def _same(self, value: Any) -> Any:
-        """What the first process has, in all of them."""
-        return self.comparison.processes.same(value, self.comparison.device)
 
 
 def _said(arm: Arm, trials: Sequence[Trial]) -> str:
