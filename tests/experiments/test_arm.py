@@ -9,6 +9,7 @@ import re
 import numpy as np
 import pytest
 import torch
+from helpers.known_arms import known_arms
 from helpers.stopped_runs import Quiet, rows_of, small_run
 
 import saln
@@ -22,7 +23,6 @@ from saln.experiments.arm import (
     UNIFORM,
     as_methods,
     keeps_all,
-    known_arms,
     label_of,
     listed_arms,
     read_arm,

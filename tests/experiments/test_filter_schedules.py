@@ -8,12 +8,12 @@ import re
 
 import pytest
 from helpers.digits import digits_config
+from helpers.known_arms import known_arms
 from hypothesis import given
 from hypothesis import strategies as st
 
 from saln.cli.display import print_summary
 from saln.errors import InputError
-from saln.experiments.arm import known_arms
 from saln.experiments.config import Config, load_toml
 from saln.experiments.rows import METRICS, Summary
 from saln.experiments.run import compare

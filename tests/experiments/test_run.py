@@ -10,10 +10,10 @@ import pytest
 import torch
 from helpers.comparisons import Quiet, rows_of
 from helpers.digits import digits_config
+from helpers.known_arms import known_arms
 
 from saln.errors import DataError, InputError
 from saln.experiments import train_arm as training_module
-from saln.experiments.arm import known_arms
 from saln.experiments.config import Config
 from saln.experiments.run import ComparisonOutcome, compare
 from saln.features.store import FeatureStore

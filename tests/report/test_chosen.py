@@ -14,7 +14,7 @@ from saln.report.catalog import SECTIONS
 from saln.report.choice_section import overlap
 from saln.report.figures import weight_distribution, weight_map
 from saln.report.gallery import Candidate, ShownBatch, make_gallery
-from saln.report.reported_run import Chosen, ReportedRun, final_weights
+from saln.report.reported_run import Chosen, ReportedRun
 from saln.report.values import IntervalCurve, Panel, Table
 
 EVIL = "<script>alert(1)</script>"
@@ -102,7 +102,7 @@ def test_the_final_layers_weights(tmp_path):
     }  # fmt: skip
     torch.save(state, tmp_path / "checkpoints" / "saln-seed3.pt")
     summary = dataclasses.replace(summary_of(), classes=2, seeds=(3, 4))
-    weights = final_weights(tmp_path, summary)
+    weights = ReportedRun(tmp_path, summary).final_weights
     assert list(weights) == ["saln"]
     run = ReportedRun(tmp_path, summary)
     heat, spread = weight_map(run), weight_distribution(run)
@@ -116,4 +116,4 @@ def test_the_final_layers_weights(tmp_path):
     assert weight_distribution(run_of()) is None
     (tmp_path / "checkpoints" / "uniform-seed3.pt").write_bytes(b"no checkpoint")
     with pytest.raises(DataError, match=r"uniform-seed3\.pt cannot be read"):
-        final_weights(tmp_path, summary)
+        _ = ReportedRun(tmp_path, summary).final_weights

@@ -49,11 +49,7 @@ class ApplySettings:
     """Print one JSON object instead of lines of text."""
 
     def __post_init__(self) -> None:
-        """Checks what can be known before a file is opened.
-
-        Raises:
-            InputError: A value that is not allowed.
-        """
+        """Checks what can be known before a file is opened; InputError for what is not allowed."""
         if self.below is not None and not self.believed:
             raise InputError(
                 f"{parameter('below')} is for {parameter('believed', True)}; give both"

@@ -48,13 +48,10 @@ def _base(flags: dict[str, Any]) -> Config:
 
 def _defaults(flags: dict[str, Any]) -> CompareFlags:
     """What ``--help`` shows: the settings of the preset, file or data set that is named."""
-    base = _base({name: flags[name] for name in _NAMING if name in flags})
+    naming = ("preset", "config", "dataset")
+    base = _base({name: flags[name] for name in naming if name in flags})
     values = {each.name: getattr(base, each.name) for each in dataclasses.fields(Config)}
     return CompareFlags(**{**values, "dataset": flags.get("dataset", base.dataset)})
-
-
-# The flags that say which defaults hold.
-_NAMING = ("preset", "config", "dataset")
 
 
 def _compare(config: Config) -> int:

@@ -52,10 +52,9 @@ class Command(Generic[Settings]):
             return self.run(self.read(arguments))
 
     def read(self, arguments: Sequence[str]) -> Settings:
-        """Reads what came after the command; ``--help`` is printed, and ends it with SystemExit.
+        """Reads what came after the command; ``--help`` ends it with SystemExit.
 
-        Raises InputError for an unknown flag, one without a value or with none of its kind,
-        and where a field without a default is missing.
+        InputError for an unknown or missing flag, or one with no value of its kind.
         """
         if "-h" in arguments or "--help" in arguments:
             _print_help(self, arguments)

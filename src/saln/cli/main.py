@@ -125,12 +125,9 @@ def _status(words: list[str], debug: bool, own_process: bool) -> int:
 
 def _stopped_by(number: int, words: list[str]) -> int:
     how = "" if number == signal.SIGINT else f" by {signal.Signals(number).name}"
-    sys.stderr.write(f"\nsaln: stopped{how}{_kept(words)}\n")
+    kept = _KEPT.get(" ".join(words[:2])) or _KEPT.get(" ".join(words[:1]), "")
+    sys.stderr.write(f"\nsaln: stopped{how}{kept}\n")
     return 128 + number
-
-
-def _kept(words: list[str]) -> str:
-    return _KEPT.get(" ".join(words[:2])) or _KEPT.get(words[0], "") if words else ""
 
 
 def _run(words: list[str], own_process: bool) -> int:

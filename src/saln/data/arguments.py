@@ -146,10 +146,7 @@ def as_wholes(values: Any, name: str) -> npt.NDArray[np.int64]:
 
 
 def as_label(label: Any) -> int:
-    """The class of one example that somebody gave, alone or in an array; InputError for none.
-
-    A whole number from 0 of any type, floats and booleans among them.
-    """
+    """One example's class, alone or in an array, a number of any type; else InputError."""
     given = label
     # Only what prints on one short line is shown; a picture in the label's place is not.
     plain = isinstance(label, int | float | complex | str | np.generic | Tensor | None)
@@ -178,20 +175,12 @@ def as_label(label: Any) -> int:
 def as_labels(
     labels: Any, shape: tuple[int, ...]
 ) -> tuple[npt.NDArray[np.int64], tuple[str, ...] | None]:
-    """Labels that somebody gave, as class numbers.
+    """Labels that somebody gave, as class numbers, for features of this ``shape``.
 
-    Args:
-        labels: (n,) or (n, 1): whole numbers from 0 of any type, floats among them; booleans;
-            or the classes' names.
-        shape: Of the features, (n, d).
-
-    Returns:
-        int64, (n,), and the names of classes 0, 1, ... where names were given: in
-        alphabetical order.
-
-    Raises:
-        InputError: Another shape or length, or a label that is no class; the message names
-            the row.
+    They are (n,) or (n, 1): whole numbers from 0 of any type, floats among them; booleans; or the
+    classes' names. Gives int64, (n,), and the names of classes 0, 1, ... where names were given:
+    in alphabetical order. InputError for another shape or length, or a label that is no class,
+    names the row.
     """
     if labels is None:
         raise InputError(

@@ -66,11 +66,7 @@ def _refuse_irregular(found: os.stat_result) -> None:
 
 
 def read_encoded(path: Path) -> bytes:
-    """A picture's file as it is, whatever is in it; of pipes and devices nothing is asked.
-
-    Raises:
-        OSError: It cannot be read, or is no file.
-    """
+    """A picture's file as it is, whatever is in it; OSError where it is none or unreadable."""
     # Before it is opened: a pipe without a writer would be waited for, without end.
     _refuse_irregular(path.stat())
     return path.read_bytes()
@@ -145,14 +141,11 @@ def _has_its_end(image: Any) -> bool:
 def load_rgb(source: Any, *, least: int | None = None) -> Image.Image:
     """Opens a picture, upright, as RGB of 8 bits; of several in a file the first.
 
-    Args:
-        source: A file's path, its encoded bytes, a mapping with one of both under ``"path"`` and
-            ``"bytes"`` (as Hugging Face stores pictures), or pixels as nested lists or an array.
-        least: Where given, a JPEG may come smaller, both sides at least so long: a half, a
-            quarter or an eighth of its size costs far less to decode.
-
-    Raises:
-        Exception: It cannot be read. Decoders raise many kinds; all mean the same.
+    ``source`` is a file's path, its encoded bytes, a mapping with one of both under ``"path"`` and
+    ``"bytes"`` (as Hugging Face stores pictures), or pixels as nested lists or an array. With
+    ``least`` a JPEG may come smaller, both sides at least so long: a half, a quarter or an eighth
+    of its size costs far less to decode. Decoders raise many kinds of Exception; all mean the
+    same.
     """
     if isinstance(source, Mapping):
         encoded, path = source.get("bytes"), source.get("path")

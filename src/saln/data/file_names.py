@@ -57,19 +57,20 @@ def kept_as(dataset: Any, names: tuple[str, ...]) -> Any:
 
 def file_of(dataset: Any, index: int) -> Path | None:
     """An example's file, of a data set that keeps a list of paths, or of tuples that begin so."""
-    found = kept_as(dataset, PATHS)
-    if not isinstance(found, Sequence) or isinstance(found, str) or index >= len(found):
-        return None
-    return _file(dataset, found[index])
+    found = _entries(dataset)
+    return _file(dataset, found[index]) if index < len(found) else None
 
 
 def files_of(dataset: Any) -> list[Path] | None:
     """Every example's, where all have one."""
-    found = kept_as(dataset, PATHS)
-    if not isinstance(found, Sequence) or isinstance(found, str) or not found:
-        return None
+    found = _entries(dataset)
     paths = [path for entry in found if (path := _file(dataset, entry)) is not None]
-    return paths if len(paths) == len(found) else None
+    return paths if paths and len(paths) == len(found) else None
+
+
+def _entries(dataset: Any) -> Sequence[Any]:
+    found = kept_as(dataset, PATHS)
+    return found if isinstance(found, Sequence) and not isinstance(found, str) else ()
 
 
 def _file(dataset: Any, entry: Any) -> Path | None:

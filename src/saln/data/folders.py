@@ -210,24 +210,16 @@ def _numbered(root: Path, classes: dict[str, list[str]], names: list[str]) -> Im
 def find_splits(
     root: Path, *, to_train: bool = True
 ) -> tuple[dict[str, ImageSplit], tuple[str, ...]]:
-    """Finds the pictures of a folder with one sub-folder a class, or with such splits.
+    """Finds the pictures ``root/CLASS/**/picture.png``, or those of splits (``SPLIT_NAMES``).
 
     Hidden files and folders and those that other programs leave behind are passed over. Symbolic
     links are followed, each folder once. Empty class folders, pictures outside of a class and
-    pictures of other formats are left out with a warning.
+    pictures of other formats are left out with a warning. ``to_train`` says whether there must be
+    ``train``, with two classes or more and all of them; else it may be empty.
 
-    Args:
-        root: The folder: ``root/CLASS/**/picture.png``, or the same below ``root/train``,
-            ``root/val`` and ``root/test`` (see :data:`SPLIT_NAMES`).
-        to_train: Whether there must be ``train``, with two classes or more and all of them; else
-            it may be empty.
-
-    Returns:
-        The splits by name, ``train`` alone where the folder has none, and the classes' names.
-
-    Raises:
-        InputError: It is no folder, has no pictures or one class, or can be meant in two ways.
-        DataError: A folder cannot be read.
+    Gives the splits by name, ``train`` alone where the folder has none, and the classes' names.
+    Raises InputError for what is no folder, has no pictures or one class, or can be meant in two
+    ways, DataError for a folder that cannot be read.
     """
     top = str(root)
     if not is_folder(root):

@@ -30,8 +30,8 @@ class Unreadable(NamedTuple):
 def unreadable_images(examples: Examples) -> tuple[Unreadable, ...]:
     """Looks at every image's header and end: some 0.1 ms each, where decoding takes milliseconds.
 
-    Finds files that are missing, empty, cut short, no picture, or no file at all (a pipe, a
-    device), and rows without an image. What is wrong between header and end is not found.
+    Finds files that are missing, empty, cut short, no picture or no file at all, and rows without
+    an image. What is wrong between header and end is not found.
     """
 
     def look(rows: npt.NDArray[np.int64]) -> list[Unreadable]:

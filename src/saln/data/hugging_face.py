@@ -37,22 +37,13 @@ _OFFLINE = threading.RLock()
 
 
 def load_splits(name: str, download: bool) -> tuple[dict[str, ImageSplit], tuple[str, ...]]:
-    """Opens a data set and numbers its classes.
+    """Opens a data set and numbers its classes; ``download``: the hub may be asked.
 
-    Args:
-        name: A path (a folder, one Parquet, CSV or JSON file, or what ``save_to_disk`` wrote), or
-            a name on the hub.
-        download: Whether the hub may be asked. Without, what was downloaded before is used.
-
-    Returns:
-        The splits ``train`` and, where the data set has them, ``validation`` and ``test``, and
-        the classes' names: those of the training split, in the order of the data set's own
-        ``ClassLabel``, else sorted.
-
-    Raises:
-        InputError: No such path, no images, or no labels that are classes.
-        DataError: It cannot be loaded, or some rows have no label.
-        MissingExtraError: The package ``datasets`` is not installed.
+    ``name`` is a path (a folder, one Parquet, CSV or JSON file, or what ``save_to_disk`` wrote),
+    or a name on the hub. Gives the splits ``train`` and, where there are any, ``validation`` and
+    ``test``, and the classes' names: those of the training split, in the order of the data set's
+    own ``ClassLabel``, else sorted. Raises as :func:`open_tables`; InputError without images or
+    labels that are classes, DataError for rows without a label.
     """
     splits, folder = open_tables(name, download)
     if "train" not in splits:
@@ -61,17 +52,15 @@ def load_splits(name: str, download: bool) -> tuple[dict[str, ImageSplit], tuple
         )
     # Other splits, such as "extra", have no part in a comparison.
     known = ("train", "validation", "test")
-    kept: dict[str, Any] = {kind: splits[kind] for kind in known if kind in splits}
+    kept = {str(kind): splits[kind] for kind in known if kind in splits}
     return _TableColumns(f"hf:{name}", kept, folder).splits()
 
 
 def open_tables(name: str, download: bool) -> tuple[dict[str, Any], Path]:
     """The tables of all splits, as the package has them, and where paths in them begin.
 
-    Raises:
-        InputError: No such path.
-        DataError: It cannot be loaded.
-        MissingExtraError: The package ``datasets`` is not installed.
+    Raises InputError for a path that is not there, DataError for what cannot be loaded,
+    MissingExtraError without the package ``datasets``.
     """
     there = os.path.exists  # False of names that no system allows, too
     # As the package does, a folder or file that is here comes before a name on the hub.
@@ -87,11 +76,7 @@ def open_tables(name: str, download: bool) -> tuple[dict[str, Any], Path]:
 
 
 def holds_images(name: str, download: bool) -> bool:
-    """Whether the tables of a data set have a column that is one of images.
-
-    Raises:
-        SalnError: As :func:`open_tables`.
-    """
+    """Whether the tables of a data set have a column of images; raises as :func:`open_tables`."""
     tables, folder = open_tables(name, download)
     table = next(iter(tables.values()))
     try:
@@ -101,11 +86,7 @@ def holds_images(name: str, download: bool) -> bool:
 
 
 def label_column(name: str, tables: dict[str, Any]) -> str:
-    """The column of classes of a data set of images.
-
-    Raises:
-        InputError: There is none.
-    """
+    """The column of classes of a data set of images; InputError where there is none."""
     first = next(iter(tables.values()))
     return _TableColumns(name, tables, Path())._label(tables.get("train", first))
 
@@ -161,8 +142,7 @@ def _open(name: str, path: Path | None, download: bool, datasets: Any) -> dict[s
 def _offline(datasets: Any) -> Iterator[None]:
     """Keeps the package from asking the hub, for the block alone.
 
-    It reads the environment's HF_HUB_OFFLINE once, when it is imported; so that variable would
-    hold for good, or come too late.
+    It reads HF_HUB_OFFLINE once, when it is imported: that would hold for good, or come too late.
     """
     from huggingface_hub import constants
 
@@ -194,13 +174,9 @@ class _TableColumns:
         image, label = self._image(train), self._label(train)
         feature = train.features[label]
         values = self._values("train", label)
-        names: tuple[str, ...]
-        if hasattr(feature, "names"):
-            names = tuple(map(str, feature.names))
-            classes = np.arange(len(names))
-        else:
-            classes = np.unique(values)
-            names = tuple(map(_shown, classes))
+        declared = getattr(feature, "names", None)
+        classes = np.unique(values) if declared is None else np.arange(len(declared))
+        names = tuple(map(_shown, classes if declared is None else declared))
         found = {}
         for split, table in self.tables.items():
             if split != "train" and self._is_unlabeled(split, label):
@@ -214,7 +190,7 @@ class _TableColumns:
                 )
             given = values if split == "train" else self._values(split, label)
             images = TableImages(table, image, f"{self.name} ({split})", self.folder)
-            found[split] = ImageSplit(images, self._numbers(split, given, classes, len(names)))
+            found[split] = ImageSplit(images, self._numbers(split, given, classes))
         return found, names
 
     def _image(self, table: Any) -> str:
@@ -333,7 +309,7 @@ class _TableColumns:
         return values.astype(np.int64)
 
     def _numbers(
-        self, split: str, values: npt.NDArray[Any], classes: npt.NDArray[Any], n_classes: int
+        self, split: str, values: npt.NDArray[Any], classes: npt.NDArray[Any]
     ) -> npt.NDArray[np.int64]:
         """Labels as positions among the sorted classes."""
         if (values.dtype.kind == "U") != (classes.dtype.kind == "U"):
@@ -348,7 +324,7 @@ class _TableColumns:
             raise DataError(
                 f"{self.name} has the label {_shown(values[row])!r} in row {row} of split "
                 f"{split!r} and {int(strange.sum()):,} rows in all whose label is none of the "
-                f"{n_classes:,} classes of its training split; remove those rows"
+                f"{len(classes):,} classes of its training split; remove those rows"
             )
         return numbers.astype(np.int64)
 

@@ -139,21 +139,13 @@ def _is_plain_folder(dataset: Any) -> bool:
 
 
 def read_item(dataset: MapStyle, index: int) -> tuple[Image.Image, int]:
-    """Reads one example.
+    """Reads the example at a position: the image as RGB of 8 bits, and its label.
 
-    Args:
-        dataset: Gives ``(image, label)`` or a dict with the two. The image is a PIL image,
-            encoded bytes, a dict with ``bytes`` or a ``path``, an array of whole numbers
-            (height, width[, channels]) or a tensor (channels, height, width); the label a whole
-            number from 0.
-        index: The example's position.
-
-    Returns:
-        The image as RGB of 8 bits, and its label.
-
-    Raises:
-        InputError: The example is of another form; the message says which.
-        DataError: It cannot be read at all.
+    The data set gives ``(image, label)`` or a dict with the two. The image is a PIL image, encoded
+    bytes, a dict with ``bytes`` or a ``path``, an array of whole numbers (height, width[,
+    channels]) or a tensor (channels, height, width); the label a whole number from 0. Raises
+    InputError for an example of another form, which the message says, DataError for what cannot be
+    read at all.
     """
     try:
         return _parse(_item(dataset, index))

@@ -15,18 +15,9 @@ def flip_labels(
 ) -> npt.NDArray[np.int64]:
     """Replaces a share of the labels by other classes, each equally likely (symmetric noise).
 
-    Args:
-        labels: int64, (n,), in [0, n_classes).
-        share: The share of labels to replace, in [0, 1). Exactly ``round(share * n)``
-            labels differ from the true ones afterwards.
-        n_classes: The number of classes, at least 2 when ``share`` is positive.
-        seed: Which labels are replaced, and by what.
-
-    Returns:
-        New labels, int64, (n,). The input is left alone.
-
-    Raises:
-        InputError: ``share`` is outside [0, 1), a label is none, or there is no other class.
+    Of ``labels``, int64, (n,), in [0, n_classes), exactly ``round(share * n)`` differ afterwards,
+    in a new array; ``seed`` decides which, and by what. Raises InputError for a ``share`` outside
+    [0, 1), a label that is none, or where there is no other class.
     """
     share = as_share(share, "label noise")
     n_classes = as_whole(n_classes, "n_classes", 1)

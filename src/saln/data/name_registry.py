@@ -55,15 +55,12 @@ Make = TypeVar("Make", bound=Callable[[Any], Any])
 class NameRegistry(Generic[Entry]):
     """Names and what they stand for.
 
-    Args:
-        what: What is named, for messages, such as ``"data set"``.
-        known_here: The module that registers the names of this package, imported when one is
-            looked for.
-        group: The group of the entry points by which installed packages add names. An entry
-            point leads to a function that makes one; where it is not registered by its own
-            decorator, it gets the entry point's name and the first line of its docstring.
-        entry: Makes an entry of a name, a summary and such a function.
-        guess: Gives what somebody may have meant by a name that is none, or ``""``.
+    ``what`` is named, for messages, such as ``"data set"``; ``known_here`` is the module that
+    registers the names of this package, imported when one is looked for. An entry point of the
+    ``group``, by which installed packages add names, leads to a function that makes one; where it
+    is not registered by its own decorator, it gets the entry point's name and the first line of
+    its docstring. ``entry`` makes an entry of a name, a summary and such a function; ``guess``
+    gives what somebody may have meant by a name that is none, or ``""``.
     """
 
     def __init__(

@@ -109,16 +109,12 @@ class PhotoAugmentation(_SizedTransform):
         # are.
         factors = [_uniform(generator, 1 - self.jitter, 1 + self.jitter) for _ in range(3)]
         hue = _uniform(generator, -self.hue, self.hue)
+        adjusted = ("brightness", "contrast", "saturation", "hue")
+        steps = list(zip(adjusted, (*factors, hue), strict=True))
         # In random order, as torchvision's ColorJitter: the steps do not commute.
-        for step in torch.randperm(4, generator=generator).tolist():
-            if step == 0:
-                image = functional.adjust_brightness(image, factors[0])
-            elif step == 1:
-                image = functional.adjust_contrast(image, factors[1])
-            elif step == 2:
-                image = functional.adjust_saturation(image, factors[2])
-            else:
-                image = functional.adjust_hue(image, hue)
+        for number in torch.randperm(4, generator=generator).tolist():
+            what, factor = steps[number]
+            image = getattr(functional, f"adjust_{what}")(image, factor)
         return self.normalization(image)
 
 

@@ -36,7 +36,6 @@ from saln.selection.hyperparameters import (
     text_of,
 )
 from saln.selection.registry import (
-    SELECTORS,
     find_selector,
     is_selector,
     listed_selectors,
@@ -95,10 +94,7 @@ class Arm:
 
     @property
     def label(self) -> str:
-        """What it is called in rows, files and the report: its name, ``values`` and ``changes``.
-
-        Safe as a part of a file's name; the same in every run.
-        """
+        """What it is called in rows, files and the report, in every run; safe in a file's name."""
         return _safe(self._written(_label_of, ","))
 
     @property
@@ -186,12 +182,6 @@ Method = str | Arm | Selector | type[Selector]
 def keeps_all(label: str) -> bool:
     """Whether the arm of a label chooses nothing; also of labels that are not known here."""
     return label == STANDARD.label or label.startswith(f"{STANDARD.label}+")
-
-
-def known_arms() -> dict[str, Arm]:
-    """Name -> the arms that come with SALN."""
-    ours = {name: Arm(name, kind) for name, kind in SELECTORS.items()}
-    return {STANDARD.name: STANDARD} | ours | {UNIFORM.name: UNIFORM}
 
 
 def listed_arms() -> Iterator[tuple[str, str]]:

@@ -329,11 +329,7 @@ def from_mapping(values: Mapping[str, object], source: str, base: Config | None 
 
 
 def load_toml(path: Path, base: Config | None = None) -> Config:
-    """Changes a configuration by a TOML file.
-
-    Raises:
-        InputError: No such file, no TOML, an unknown key or a value that is not allowed.
-    """
+    """Changes a configuration by a TOML file; InputError without one, or for a value of it."""
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:

@@ -107,18 +107,11 @@ def doubted_labels(
 ) -> dict[str, Any]:
     """What ``labels.json`` says: the noise that was found, and the labels least believed.
 
-    Args:
-        confidence: In the labels of ``data.train``; names who judged where not the neighbors.
-        data: With the labels that were judged.
-        seed: The seed that the labels are of.
-        noise_share: The share of labels that were replaced on purpose. Where it is 0, which
-            labels are wrong is not known.
-
-    Returns:
-        Values for JSON. ``transition[c][b]``: how often a label of class ``c`` comes out as
-        ``b``. Classes are positions in ``classes``; ``example`` is a position in the training
-        split; ``wrong`` says whether the label was replaced, or null where none was. Where
-        features or labels tell nothing, ``tells_nothing`` says why, and no rate is estimated.
+    ``noise_share`` is the share of the labels of ``data.train`` that were replaced on purpose;
+    where it is 0, which are wrong is not known. ``transition[c][b]``: how often a label of class
+    ``c`` comes out as ``b``. Classes are positions in ``classes``; ``example`` is a position in
+    the training split; ``wrong`` says whether the label was replaced, or null where none was.
+    Where features or labels tell nothing, ``tells_nothing`` says why, and no rate is estimated.
     """
     train, beliefs, judge = data.train, confidence.beliefs, confidence.judge
     known = noise_share > 0

@@ -95,13 +95,11 @@ def load_data(config: Config) -> DataSet:
 
 
 def check_weights(config: Config, image_size: int | None = None) -> None:
-    """Looks at the learner's file of weights and the backbone's; names what is wrong with either.
+    """Looks at the files of weights of learner and backbone; names what is wrong with either.
 
-    Whether they fit their networks can be said where the ``image_size`` is known.
-
-    Raises:
-        SalnError: As :func:`saln.features.backbone_weights.read_weights` and, with an image size,
-            :func:`saln.features.build_network`; an InputError where both are wrong.
+    Whether they fit their networks can be said where the ``image_size`` is known. Raises as
+    ``read_weights`` and, with an image size, ``build_network``; an InputError where both are
+    wrong.
     """
     files = {"weights": (config.learner, config.weights, image_size)}
     if any(arm.needs_features for arm in config.arms):

@@ -38,10 +38,6 @@ from saln.experiments.trials import Trial, Tuned, tuned_arms
 from saln.training.cost_ledger import ONCE, PHASES
 
 
-def _metric(values: Sequence[float]) -> Metric:
-    return Metric(*mean_interval(values), tuple(values))
-
-
 def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
@@ -102,7 +98,10 @@ def _alone(runs: Sequence[_SeedRun], tuned: Tuned | None) -> dict[str, Any]:
     first, last = runs[0].cost, runs[0].last  # counts are the same with every seed
     shares = [row.wrong_label_share_kept for run in runs for row in run.epochs]
     known = [share for share in shares if share is not None]
-    metrics = {name: _metric([run.measured(name) for run in runs]) for name in METRICS}
+    metrics: dict[str, Any] = {}
+    for name in METRICS:
+        values = tuple(run.measured(name) for run in runs)
+        metrics[name] = Metric(*mean_interval(values), values)
     return metrics | {
         # What is left where some are unknown would be another mean.
         "wrong_label_share_kept": _mean(known) if len(known) == len(shares) else None,

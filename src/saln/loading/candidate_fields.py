@@ -93,29 +93,24 @@ class CandidateFields:
         label_confidence: How likely each label is right: numbers (N,), what
             :func:`saln.judge_labels` or ``neighbor_beliefs.store_beliefs`` gave, or who is to
             judge: ``"labels"`` (or ``"judge"``) for the first, ``"neighbors"`` for the second;
-            ``"cleanlab"`` says 0 or 1.
-            Where nothing is given, but features and labels are, the selector's own ``judge`` is
-            asked, which is the second where it names none. Nothing is written.
+            ``"cleanlab"`` says 0 or 1. By default the selector's own ``judge``, where there are
+            features and labels; the second where it names none. Nothing is written.
         teacher: What :func:`saln.features_as_teacher` gave, for selectors that require
             ``believed``, ``difficulty`` or ``teacher_losses``; made here where features and labels
             are given. Its beliefs say how likely each label is right, where nothing else does.
-        selector: Reads them.
-        owner: Who asks, for messages.
+        selector: Reads them; ``owner`` asks, for messages.
         requires: What to hold; by default all that the selector requires of them.
 
     Attributes:
         rows: Name of a field -> its rows.
         teacher: The one that was given, or made; None where the selector asks none.
         skipped: int64, (s,): rows of the store that hold nothing, as they could not be read, and
-            those that a teacher who is asked had no features of.
-        readable: int64, (m,): the others, in order; None where that is all of them.
+            those that a teacher who is asked had no features of; ``readable`` are the others,
+            int64, (m,), in order, or None where that is all of them.
 
     Raises:
         InputError: Something that is required is missing, of another kind or length, or not
-            finite.
-
-    Warns:
-        UserWarning: Features and labels tell nothing, so that no label is doubted.
+            finite. A UserWarning says that features and labels tell nothing.
     """
 
     def __init__(

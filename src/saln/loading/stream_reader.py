@@ -47,10 +47,7 @@ def key_of(sample: Any, field: str) -> tuple[str, Any]:
 
 
 def known_split(source: Any) -> frozenset[str] | None:
-    """Among whom of ``"ranks"`` and ``"workers"`` a source shares its samples out by itself.
-
-    Known are WebDataset's pipelines and Hugging Face's streams; None for others.
-    """
+    """Among whom WebDataset's and Hugging Face's streams are shared out; None for others."""
     # By the names of their modules: neither need be installed, or imported.
     modules = {kind.__module__.split(".")[0] for kind in type(source).__mro__}
     if "webdataset" in modules:

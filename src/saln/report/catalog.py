@@ -118,10 +118,7 @@ def sections() -> tuple[Section, ...]:
 
 @functools.cache
 def _load_packages() -> None:
-    """Registers what installed packages add by entry points of the group ``saln.report``.
-
-    One names a function, which has registered itself when it was imported or joins the curves.
-    """
+    """Registers functions of entry points; those that do not do so themselves join the curves."""
     for entry in metadata.entry_points(group="saln.report"):
         try:
             part = entry.load()

@@ -34,10 +34,7 @@ def _shares(counts: npt.NDArray[Any], classes: int) -> npt.NDArray[np.float64]:
 
 
 def overlap(first: npt.NDArray[np.bool_], second: npt.NDArray[np.bool_]) -> float:
-    """The share of the examples kept by ``first`` that ``second`` keeps in the same epoch.
-
-    An example is a candidate once an epoch, so these are choices among the same candidates.
-    """
+    """The share of the examples kept by ``first`` that ``second`` keeps in the same epoch."""
     return float((first & second).sum() / max(first.sum(), 1))
 
 

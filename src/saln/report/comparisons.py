@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from saln.experiments.arm import BASELINES, keeps_all
 from saln.experiments.rows import SPLITS, ArmSummary, BreakEven, Summary
@@ -35,12 +35,6 @@ def headline(summary: Summary) -> str:
     return " ".join(parts)
 
 
-def _table(
-    name: str, title: str, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]
-) -> Table | None:
-    return Table(name, title, columns, tuple(rows)) if rows else None
-
-
 def equal_costs(run: ReportedRun) -> Table | None:
     """What is gained after as many epochs, steps and seconds."""
     rows = [
@@ -55,7 +49,7 @@ def equal_costs(run: ReportedRun) -> Table | None:
         for baseline in BASELINES
         if entry.versus(baseline) is not None
     ]
-    return _table(
+    return Table.of(
         "equal_costs",
         "Difference of test accuracy (points, 95% interval) at an equal cost",
         ("arm", "against", "equal epochs", "equal steps", "equal seconds"),
@@ -78,7 +72,7 @@ def time_to_standard(run: ReportedRun) -> Table | None:
             saved = interval_text(gain.difference, gain.ci95, sign=True, comma=True)
         share = f"{100 * time.share_reached:.0f}"
         rows.append((arm, number_text(100 * time.target), share, seconds, saved))
-    return _table(
+    return Table.of(
         "time_to_standard",
         "Seconds to the test accuracy (%) that standard ends at; share of it reached (%)",
         ("arm", "accuracy", "share reached", "seconds", "seconds saved"),
@@ -105,7 +99,7 @@ def break_even(run: ReportedRun) -> Table | None:
         ]
         allowed = f"{100 * even.steps_share:.0f}"
         rows.append((arm, baseline, allowed, ", ".join(needed), even.verdict))
-    return _table(
+    return Table.of(
         "break_even",
         "Break-even: steps that an arm may make to cost no more (% of the other's), and "
         "steps that it needed to be as accurate (%, by seed)",
@@ -124,7 +118,7 @@ def one_off(run: ReportedRun) -> Table | None:
         memory = (NOTHING if peak is None else f"{peak / 2**20:,.0f}" for peak in peaks)
         counts = (once.features_forward, once.reference_forward, once.reference_backward)
         rows.append((arm, *memory, *(f"{count:,}" for count in counts)))
-    return _table(
+    return Table.of(
         "one_off",
         "Peak memory (MiB) and examples of the one-off work",
         ("arm", "process", "GPU", "features", "reference", "reference, with a gradient"),

@@ -78,9 +78,7 @@ def _verdict(summary: Summary, arm: str | None) -> str:
 def _against(summary: Summary, arm: str, baseline: str, gain: Difference) -> str:
     """How an arm did beside a baseline: points with their interval, and seconds."""
     points = number_text(abs(100 * gain.difference))
-    ends = sorted((100 * end for end in gain.ci95 or ()), reverse=gain.difference < 0)
-    if gain.difference < 0:
-        ends = [-end for end in ends]
+    ends = sorted(abs(100 * end) for end in gain.ci95 or ())  # of one sign where it is said
     interval = f" [{', '.join(map(number_text, ends))}]"
     said = {
         "better": f"{points} points{interval} more accurate than {baseline}",
@@ -125,18 +123,15 @@ def _suspected(doubts: LabelDoubts | None) -> Tile:
         return Tile(title, UNKNOWN, "no arm judged the labels")
     if doubts.estimated_noise_rate is None:
         return Tile(title, UNKNOWN, doubts.tells_nothing or "nothing is known of the labels")
-    detail = f"of {doubts.training_labels:,}; about {percent_text(doubts.estimated_noise_rate)}%"
-    detail += " look wrong"
-    if (checked := _checked(doubts)) is not None:
-        right, total = checked
-        detail += f"; of the {total:,} most doubted {right:,} are wrong"
+    rate = percent_text(doubts.estimated_noise_rate)
+    detail = f"of {doubts.training_labels:,}; about {rate}% look wrong{_checked(doubts)}"
     return Tile(title, f"{doubts.doubted:,}", detail)
 
 
-def _checked(doubts: LabelDoubts) -> tuple[int, int] | None:
-    """Of the labels listed as most doubted, how many are wrong; None where nobody knows."""
-    known = [label.wrong for label in doubts.labels if label.wrong is not None]
-    return (sum(known), len(known)) if known else None
+def _checked(doubts: LabelDoubts) -> str:
+    """Of the labels listed as most doubted, how many are wrong; nothing where nobody knows."""
+    known = doubts.known_wrong
+    return f"; of the {len(known):,} most doubted {sum(known):,} are wrong" if known else ""
 
 
 def labels_line(doubts: LabelDoubts | None) -> str | None:
@@ -146,10 +141,7 @@ def labels_line(doubts: LabelDoubts | None) -> str | None:
     text = f"about {percent_text(doubts.estimated_noise_rate)}% of the training labels look wrong"
     if doubts.true_noise_rate is not None:
         text += f" ({percent_text(doubts.true_noise_rate)}% were made wrong on purpose)"
-    if (checked := _checked(doubts)) is not None:
-        right, total = checked
-        text += f"; of the {total:,} most doubted {right:,} are wrong"
-    return text
+    return text + _checked(doubts)
 
 
 def next_step(summary: Summary) -> str:

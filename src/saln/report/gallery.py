@@ -108,10 +108,8 @@ def make_gallery(folder: Path, chosen: Chosen, damaged: Sequence[str] = ()) -> G
                     if sheet is None:
                         left_out.add(name)
                         continue
-                    content, width = sheet
                     # Of all sheets alike: a page with both would look broken.
-                    small = small or width // SHEET_COLUMNS < SMALL_TILE
-                    sheets[key] = _data_uri(content)
+                    sheets[key], small = sheet[0], small or sheet[1]
                     rows[key] = -(-min(len(shown.indices), SHOWN_CANDIDATES) // SHEET_COLUMNS)
                 batches.append(_batch(arm, shown, labels, true_labels))
                 names = examples.class_names
@@ -131,12 +129,11 @@ def doubted_thumbnails(
     sheet = _read_sheet(path)
     if sheet is None:
         return None
-    content, width = sheet
     names = doubts.classes
     return {
-        "sheet": _data_uri(content),
+        "sheet": sheet[0],
         "columns": SHEET_COLUMNS,
-        "small": width // SHEET_COLUMNS < SMALL_TILE,
+        "small": sheet[1],
         "labels": [
             {"given": names[each.given], "believed": names[each.believed], "wrong": each.wrong}
             for each in doubts.labels[:SHOWN_THUMBNAILS]
@@ -144,16 +141,13 @@ def doubted_thumbnails(
     }
 
 
-def _data_uri(content: bytes) -> str:
-    return "data:image/webp;base64," + base64.b64encode(content).decode()
-
-
-def _read_sheet(path: Path) -> tuple[bytes, int] | None:
-    """A sheet's bytes and its width in pixels; None where it is no image."""
+def _read_sheet(path: Path) -> tuple[str, bool] | None:
+    """A sheet as a data URI, and whether its tiles are small; None where it is no image."""
     try:
         content = path.read_bytes()
         with Image.open(io.BytesIO(content), formats=["WEBP"]) as image:
             image.load()
-            return content, image.width
+            uri = "data:image/webp;base64," + base64.b64encode(content).decode()
+            return uri, image.width // SHEET_COLUMNS < SMALL_TILE
     except Exception:  # Pillow raises anything for a broken file; the page says what is left out
         return None

@@ -47,6 +47,11 @@ class LabelDoubts(JsonRecord):
     transition: tuple[tuple[float, ...], ...]
     labels: tuple[DoubtedLabel, ...]
 
+    @property
+    def known_wrong(self) -> list[bool]:
+        """Whether each listed label is wrong, of those of which somebody knows."""
+        return [label.wrong for label in self.labels if label.wrong is not None]
+
 
 class LabelSection(NamedTuple):
     """The rate of wrong labels in words; the likeliest confusions and the labels least believed."""
@@ -92,9 +97,8 @@ def _sentences(doubts: LabelDoubts) -> tuple[str, ...]:
     count += f"{doubts.training_labels:,} labels"
     if doubts.labels:
         count += f"; labels.json lists the {len(doubts.labels):,} that they believe least"
-    known = [label.wrong for label in doubts.labels if label.wrong is not None]
-    if known:
-        count += f", of which {sum(known):,} were replaced on purpose"
+    if doubts.known_wrong:
+        count += f", of which {sum(doubts.known_wrong):,} were replaced on purpose"
     return (f"{rate} (seed {doubts.seed}).", f"{count}.")
 
 
@@ -110,13 +114,11 @@ def _confusions(doubts: LabelDoubts) -> Table | None:
     ]
     # Of equal shares the first class comes first, so that the page repeats.
     pairs.sort(key=lambda pair: (-pair[0], *pair[1:]))
-    if not pairs:
-        return None
-    return Table(
+    return Table.of(
         "label_confusions",
         "The likeliest wrong labels: the share (%) of a class that carries another class's label",
         ("class", "labeled as", "share"),
-        tuple((names[t], names[g], percent_text(s)) for s, t, g in pairs[:SHOWN_CONFUSIONS]),
+        [(names[t], names[g], percent_text(s)) for s, t, g in pairs[:SHOWN_CONFUSIONS]],
     )
 
 

@@ -109,10 +109,7 @@ class _ReportFiles:
 
 
 def is_current(folder: Path) -> bool:
-    """Whether a run's report is there, whole, and of the summary that is there.
-
-    It is not when drawing it was cut short, or when seeds were added since.
-    """
+    """Whether a run's report is there, whole, and of the summary, which more seeds change."""
     try:
         checksums = read_json(folder / _STAMP, "")
         return all(file_checksum(folder / name) == value for name, value in checksums.items())

@@ -42,45 +42,6 @@ class Chosen(NamedTuple):
         return tuple(arm for arm in first if all(arm in other for other in others))
 
 
-def read_chosen(folder: Path, summary: Summary) -> Chosen | None:
-    """Reads what a run keeps of its choices; None for a run without."""
-    examples: dict[int, SeedExamples] = {}
-    choices: dict[int, dict[str, ArmChoices]] = {}
-    for seed in summary.seeds:
-        of_seed = read_examples(folder, seed)
-        if of_seed is not None:
-            examples[seed], total = of_seed, len(of_seed.labels)
-            chosen = {arm: read_choices(folder, arm, seed, total) for arm in summary.finished}
-            choices[seed] = {arm: each for arm, each in chosen.items() if each is not None}
-    return Chosen(examples, choices, summary.knows_truth) if examples else None
-
-
-def final_weights(folder: Path, summary: Summary) -> dict[str, npt.NDArray[np.float32]]:
-    """Arm -> float32, (classes, d), of the first seed; arms without a checkpoint are left out."""
-    import torch  # a second or two, for a page that may have no checkpoints
-
-    weights = {}
-    for arm, seed in ((arm, seed) for arm in summary.finished for seed in summary.seeds[:1]):
-        path = RunFolder(folder).checkpoint(arm, seed)
-        if not path.exists():
-            continue
-        try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-            heads = [
-                value.flatten(1)  # a head may be a convolution of one pixel
-                for value in state.values()
-                if value.ndim >= 2 and len(value) == summary.classes
-            ]
-        except Exception as error:  # a broken file raises anything from EOFError to KeyError
-            raise DataError(
-                f"{path} cannot be read ({type(error).__name__}); put the file back, or remove it "
-                "to draw the report without its weights"
-            ) from error
-        if heads:
-            weights[arm] = heads[-1].float().numpy()
-    return weights
-
-
 @dataclass(frozen=True)
 class ReportedRun:
     """What figures and tables are made of.
@@ -118,12 +79,41 @@ class ReportedRun:
     @functools.cached_property
     def chosen(self) -> Chosen | None:
         """What the arms chose; None for a run that keeps none of it."""
-        return read_chosen(self.folder, self.summary)
+        examples: dict[int, SeedExamples] = {}
+        choices: dict[int, dict[str, ArmChoices]] = {}
+        folder, arms = self.folder, self.summary.finished
+        for seed in self.summary.seeds:
+            of_seed = read_examples(folder, seed)
+            if of_seed is not None:
+                examples[seed], total = of_seed, len(of_seed.labels)
+                chosen = {arm: read_choices(folder, arm, seed, total) for arm in arms}
+                choices[seed] = {arm: each for arm, each in chosen.items() if each is not None}
+        return Chosen(examples, choices, self.summary.knows_truth) if examples else None
 
     @functools.cached_property
     def final_weights(self) -> dict[str, npt.NDArray[np.float32]]:
-        """Arm -> float32, (classes, d): the final layer's weights of the first seed."""
-        return final_weights(self.folder, self.summary)
+        """Arm -> float32, (classes, d), of the first seed; none for arms without a checkpoint."""
+        import torch  # a second or two, for a page that may have no checkpoints
+
+        weights = {}
+        for arm in self.summary.finished:
+            path = RunFolder(self.folder).checkpoint(arm, self.summary.seeds[0])
+            if not path.exists():
+                continue
+            try:
+                state = torch.load(path, map_location="cpu", weights_only=True)
+                heads = [
+                    value.flatten(1)  # a head may be a convolution of one pixel
+                    for value in state.values()
+                    if value.ndim >= 2 and len(value) == self.summary.classes
+                ]
+            except Exception as error:  # a broken file raises anything from EOFError to KeyError
+                raise DataError(
+                    f"{path} cannot be read ({type(error).__name__}); {_CURES['checkpoints']}"
+                ) from error
+            if heads:
+                weights[arm] = heads[-1].float().numpy()
+        return weights
 
     @functools.cached_property
     def left_out(self) -> tuple[str, ...]:

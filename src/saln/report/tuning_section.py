@@ -71,9 +71,7 @@ def tuned_table(run: ReportedRun) -> Table | None:
         "accuracy after the last epoch won. Seconds and examples are of all trials and in no "
         "other table's total."
     )
-    return (
-        Table("tuned", "What was chosen for each arm", columns, tuple(rows), note) if rows else None
-    )
+    return Table.of("tuned", "What was chosen for each arm", columns, rows, note)
 
 
 def trials_table(run: ReportedRun) -> Table | None:
@@ -93,4 +91,4 @@ def trials_table(run: ReportedRun) -> Table | None:
         "arm", "trial", "learning rate", "weight decay", "validation accuracy (%)",
         "validation loss", "",
     )  # fmt: skip
-    return Table("trials", "What was tried", columns, tuple(rows)) if rows else None
+    return Table.of("trials", "What was tried", columns, rows)

@@ -28,6 +28,18 @@ class Table(NamedTuple):
     rows: tuple[tuple[str, ...], ...]
     note: str = ""
 
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        title: str,
+        columns: tuple[str, ...],
+        rows: Sequence[tuple[str, ...]],
+        note: str = "",
+    ) -> Table | None:
+        """A table of these rows; None without any."""
+        return cls(name, title, columns, tuple(rows), note) if rows else None
+
 
 class IntervalCurve(NamedTuple):
     """One arm's line: means over seeds, and the seeds' range."""

@@ -15,20 +15,13 @@ TargetsOf = Callable[[Tensor, Tensor], Tensor]
 
 
 def generalized_cross_entropy(outputs: Tensor, targets: Tensor, q: float) -> Tensor:
-    """``(1 - p ** q) / q`` of the probability ``p`` of the right class, an example.
+    """``(1 - p ** q) / q`` of the probability ``p`` of an example's right class: floating, (m,).
 
-    Between cross-entropy (``q`` near 0) and half the absolute error (``q = 1``), which wrong labels
-    move less: Zhang and Sabuncu, Generalized Cross Entropy Loss for Training Deep Neural Networks
-    with Noisy Labels, 2018, equation 6.
-
-    Args:
-        outputs: floating, (m, C): logits.
-        targets: int64, (m,): classes; or floating, (m, C): shares of them, by which the losses of
-            the classes are weighed.
-        q: In (0, 1].
-
-    Returns:
-        floating, (m,).
+    Between cross-entropy (``q`` near 0) and half the absolute error (``q = 1``), which wrong
+    labels move less: Zhang and Sabuncu, Generalized Cross Entropy Loss for Training Deep Neural
+    Networks with Noisy Labels, 2018, equation 6. ``q`` is in (0, 1], ``outputs`` are logits,
+    floating, (m, C); ``targets`` classes, int64, (m,), or shares of them, floating, (m, C), by
+    which the losses of the classes are weighed.
     """
     # By expm1, as 1 - p ** q has lost its digits where q is small.
     losses = torch.expm1(q * torch.log_softmax(outputs, dim=1)) / -q
@@ -52,12 +45,10 @@ class Objective:
     q: float | None = None
 
     def __call__(self, outputs: Tensor, labels: Tensor, indices: Tensor) -> Tensor:
-        """The loss of each example: floating, (m,).
+        """The loss of each example, floating, (m,), of logits, floating, (m, C).
 
-        Args:
-            outputs: floating, (m, C): logits.
-            labels: int64, (m,): as given.
-            indices: int64, (m,): which of the training examples they are; on any device.
+        ``labels`` are int64, (m,), as given; ``indices``, int64, (m,), on any device, say which of
+        the training examples they are.
         """
         targets = labels
         if self.targets is not None:
