@@ -13,7 +13,7 @@ from typing import Any
 from saln.cli.flags import Command
 from saln.errors import InputError
 from saln.files import read_json
-from saln.messages import parameter, shown
+from saln.messages import not_allowed, parameter, shown
 from saln.review.apply_folder import apply_to_folder, folder_state, undo_in_folder
 from saln.review.decisions import REMEMBERED, DecisionFile, read_decisions, read_ids, remember
 from saln.review.move_plan import HIDDEN, MovePlan, plan_moves
@@ -55,10 +55,7 @@ class ApplySettings:
                 f"{parameter('below')} is for {parameter('believed', True)}; give both"
             )
         if self.below is not None and not 0 < self.below <= 1:
-            raise InputError(
-                f"{parameter('below', self.below)} is not allowed; give a probability above 0, at "
-                "most 1"
-            )
+            raise not_allowed("below", self.below, "a probability above 0, at most 1")
 
     @property
     def threshold(self) -> float | None:

@@ -126,10 +126,9 @@ def check_weights(config: Config, image_size: int | None = None) -> None:
 
 def candidates_of_step(config: Config) -> int:
     """The most candidates that a step has."""
-    k = config.batch_size
-    return (
-        k if all(arm.keeps_all for arm in config.arms) else config.filter_schedule().candidates(k)
-    )
+    if all(arm.keeps_all for arm in config.arms):
+        return config.batch_size
+    return config.filter_schedule().candidates(config.batch_size)
 
 
 def make_inputs(

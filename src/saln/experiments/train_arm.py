@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Callable, Collection, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import nn
@@ -24,14 +24,6 @@ from saln.training.loop import EpochResult, TrainSettings, TrainState, train
 
 # Takes an epoch's row, and the state that training goes on from.
 SaveEpoch = Callable[[EpochRow, dict[str, Any]], None]
-
-
-class _Plan(NamedTuple):
-    """Of every epoch: its steps, the candidates of a step, and the images loaded for one."""
-
-    steps: list[int]
-    candidates: list[int]
-    loaded: list[int]
 
 
 def train_arm(
@@ -90,12 +82,14 @@ def _epochs(
         every = comparison.measuring.splits(shared.data)
         measured = {split: part for split, part in every.items() if split in splits}
     if epoch < settings.epochs:  # else it was ended between its last epoch and its checkpoint
-        left = zip(run.plan.steps[epoch:], run.plan.loaded[epoch:], strict=True)
+        left = zip(run.steps[epoch:], run.loaded[epoch:], strict=True)
         comparison.reporter.begin(name, sum(count * size for count, size in left))
 
     def on_step(examples: int, step: int) -> None:
-        run.average_weights()
-        comparison.reporter.advance(run.plan.loaded[epoch])
+        if run.average is not None:
+            with run.ledger.phase("train"):
+                run.average.update_parameters(run.learner)
+        comparison.reporter.advance(run.loaded[epoch])
 
     for result in train(
         run.learner,
@@ -125,15 +119,18 @@ class ArmRun:
             self.batches = comparison.batches(arm, shared, self.learner, self.ledger)
             self.objective = objective_of(arm.all_changes, shared.teacher)
             self.average = averaged_by(arm.all_changes, self.learner)
-        self.plan = self._plan()
-        k, seeds = comparison.config.batch_size, comparison.config.seeds
+        # Of every epoch: its steps, the candidates of a step, and the images loaded for one.
+        config, k = comparison.config, comparison.config.batch_size
+        epochs, ratio = range(1, config.epochs + 1), comparison.filter_schedule.ratio
+        self.steps = steps_of(self.batches, config.epochs)
+        sizes = [candidates_needed(k, 0.0 if arm.keeps_all else ratio(epoch)) for epoch in epochs]
+        # What is chosen before loading is all that is loaded; else every candidate is.
+        self.loaded = sizes if isinstance(self.batches, ScoredBatches) else [k] * len(sizes)
         # Nothing is chosen where nothing is dropped.
-        choices = [
-            steps if size > k else 0
-            for steps, size in zip(self.plan.steps, self.plan.candidates, strict=True)
-        ]
+        each = zip(self.steps, sizes, strict=True)
+        choices = [steps if size > k else 0 for steps, size in each]
         # One seed is enough to look at, and standard has nothing to show: it keeps all.
-        show = not arm.keeps_all and shared.seed == seeds[0]
+        show = not arm.keeps_all and shared.seed == config.seeds[0]
         self.record = ChoiceRecord(len(shared.data.train), choices, show=show)
         self.selector = self.batches.batches.selector
         self.selector.watch(self.record.choice)
@@ -144,22 +141,6 @@ class ArmRun:
         """What is measured and saved: the learner, or the average of its weights."""
         module: nn.Module = self.learner if self.average is None else self.average.module
         return module
-
-    def average_weights(self) -> None:
-        """Takes the weights after a step into their average, where there is one."""
-        if self.average is not None:
-            with self.ledger.phase("train"):
-                self.average.update_parameters(self.learner)
-
-    def _plan(self) -> _Plan:
-        k, schedule = self.comparison.config.batch_size, self.comparison.filter_schedule
-        epochs = range(1, self.comparison.config.epochs + 1)
-        steps = steps_of(self.batches, len(epochs))
-        ratios = [0.0 if self.arm.keeps_all else schedule.ratio(epoch) for epoch in epochs]
-        sizes = [candidates_needed(k, ratio) for ratio in ratios]
-        # What is chosen before loading is all that is loaded; else every candidate is.
-        loaded = sizes if isinstance(self.batches, ScoredBatches) else [k] * len(sizes)
-        return _Plan(steps, sizes, loaded)
 
     def restore(self, saved: Mapping[str, Any]) -> TrainState:
         """Goes on from what :meth:`state_after` gave."""

@@ -16,6 +16,7 @@ from saln.distributed import Rank, Sharing, gather_uneven
 from saln.errors import InputError
 from saln.loading.candidate_fields import CandidateFields, as_indices, as_losses, as_selector
 from saln.loading.filter_schedule import FilterSchedule, as_schedule
+from saln.loading.keyword_options import RankOptions
 from saln.loading.positions import BatchPosition, StreamPosition
 from saln.randomness import derive_generator, derive_seed
 from saln.selection.candidates import Selection, candidates_needed
@@ -39,12 +40,12 @@ class BatchChoice:
         selector: Selector | type[Selector] | str,
         batch_size: int,
         seed: int,
-        ranks: tuple[int | None, int | None],
+        options: RankOptions,
     ) -> None:
         self.selector = as_selector(selector)
         self.batch_size = as_whole(batch_size, "batch_size", 1)
         self.seed = as_whole(seed, "seed")
-        self.sharing = Sharing(self.batch_size, *ranks)
+        self.sharing = Sharing(self.batch_size, options.get("rank"), options.get("world_size"))
         self._has_losses = False  # or has warned that there are none
         self._epoch_without_losses: int | None = None
         if isinstance(self.selector, Curriculum) and self.selector.is_unplanned:
@@ -150,10 +151,10 @@ class ChoiceBeforeLoading(BatchChoice):
         batch_size: int,
         filter_ratio: float | Fraction | FilterSchedule,
         seed: int,
-        ranks: tuple[int | None, int | None],
+        options: RankOptions,
         fields: dict[str, Any],
     ) -> None:
-        super().__init__(selector, batch_size, seed, ranks)
+        super().__init__(selector, batch_size, seed, options)
         self.schedule = as_schedule(filter_ratio)
         scheduled = isinstance(filter_ratio, FilterSchedule)
         self.filter_ratio = self.schedule if scheduled else self.schedule.start

@@ -146,8 +146,7 @@ class LearnerSelected(BatchChoice):
         **options: Unpack[LearnerSelectedOptions],
     ) -> None:
         check_keywords(LearnerSelectedOptions, type(self), options)
-        ranks = (options.get("rank"), options.get("world_size"))
-        super().__init__(selector, batch_size, seed, ranks)
+        super().__init__(selector, batch_size, seed, options)
         self.batches = batches
         self.learner = learner
         self.device = torch.device(options.get("device") or device_of(learner))

@@ -121,8 +121,7 @@ class SelectedBatches(ChoiceBeforeLoading, Sampler[list[int]]):
         self.phase = options.get("phase", no_phase)
         known = {"features": features, "labels": labels, "label_confidence": label_confidence}
         known["teacher"] = options.get("teacher")
-        ranks = (options.get("rank"), options.get("world_size"))
-        super().__init__(selector, batch_size, filter_ratio, seed, ranks, known)
+        super().__init__(selector, batch_size, filter_ratio, seed, options, known)
         self.length = len(self.fields)
         self.teacher = self.fields.teacher
         self._readable = self.fields.readable

@@ -127,8 +127,7 @@ class SelectedStream(ChoiceBeforeLoading, IterableDataset[Any]):
             raise not_allowed("already_split", self.already_split, allowed)
         known = {"features": features, "labels": options.get("labels")}
         known |= {name: options.get(name) for name in ("label_confidence", "teacher")}
-        ranks = (options.get("rank"), options.get("world_size"))
-        super().__init__(selector, batch_size, filter_ratio, seed, ranks, known)
+        super().__init__(selector, batch_size, filter_ratio, seed, options, known)
         self.source = source
         self.as_batches = options.get("as_batches", True)
         self.position: StreamPosition = StreamPosition()
