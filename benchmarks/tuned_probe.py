@@ -57,8 +57,10 @@ NOISES = (("symmetric", 0.4), ("pair-flips", 0.4), ("clean", 0.0), ("symmetric",
 SOFTER = "+targets(beliefs=0.3,features=0.3)"
 CURRICULUM = "balanced-curriculum"
 # At every filter ratio; the others at 0.8 alone.
-MAIN = ("standard", f"standard{SOFTER}", "uniform", f"uniform{SOFTER}", f"{CURRICULUM}{SOFTER}")
-MAIN += (CURRICULUM, "coherence")
+MAIN = (
+    *("standard", f"standard{SOFTER}", "uniform", f"uniform{SOFTER}", f"{CURRICULUM}{SOFTER}"),
+    *(CURRICULUM, "coherence"),
+)
 ARMS = (
     *MAIN,
     *("uniform+targets", f"{CURRICULUM}+targets", "coherence(judge=labels,power=4)", ORACLE),

@@ -235,8 +235,8 @@ def _print_help(command: Command[Any], arguments: Sequence[str]) -> typing.NoRet
             shown_as = tyro.conf.arg(metavar=command.written(each.name), help_behavior_hint=hint)
             extra = (tyro.conf.Positional, shown_as)
         elif (names := each.metadata.get("names")) is not None:  # a registry lists its own names
-            hint = functools.partial("({}; default: {})".format, names.choices())
-            extra = (tyro.conf.arg(help_behavior_hint=hint),)
+            with_default = functools.partial("({}; default: {})".format, names.choices())
+            extra = (tyro.conf.arg(help_behavior_hint=with_default),)
         if extra:
             # In the class itself, and for good: the process ends with the help.
             command.settings.__annotations__[each.name] = Annotated[kinds[each.name], *extra]

@@ -135,7 +135,7 @@ class _MLflowWriter:
         return found
 
     def begin(self, name: str) -> None:
-        """Begins a run; one of before, of the same arm and seed, is deleted."""
+        """Begins a run; an earlier one of the same arm and seed is deleted."""
         experiment = self._open()
         key = str((self.folder / name).absolute())
         quoted = key.replace("'", "_")
