@@ -74,10 +74,7 @@ def _cifar10(request: DatasetRequest) -> LoadedSplits:
 
 
 @register_dataset(
-    "oxford-pet",
-    "Oxford-IIIT Pet, 7,349 photos of 37 breeds",
-    needs=_TO_FETCH,
-    image_size=224,
+    "oxford-pet", "Oxford-IIIT Pet, 7,349 photos of 37 breeds", needs=_TO_FETCH, image_size=224
 )
 def _oxford_pet(request: DatasetRequest) -> LoadedSplits:
     train, test = _torchvision_splits(

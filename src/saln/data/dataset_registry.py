@@ -133,12 +133,7 @@ DATASETS: NameRegistry[DatasetKind] = NameRegistry(
 
 
 def register_dataset(
-    name: str,
-    summary: str,
-    *,
-    argument: str = "",
-    needs: str = "",
-    image_size: int | None = None,
+    name: str, summary: str, *, argument: str = "", needs: str = "", image_size: int | None = None
 ) -> Callable[[Loader], Loader]:
     """Registers a function as the loader of a data set, as a decorator.
 

@@ -34,10 +34,6 @@ _NOT_OURS = frozenset(
 _OTHER_PICTURES = frozenset((".avif", ".heic", ".heif", ".jfif", ".jp2", ".jxl", ".svg", ".tga"))
 
 
-def _is_ours(name: str) -> bool:
-    return not name.startswith(".") and name.lower() not in _NOT_OURS
-
-
 def _class_name(folder: str) -> str:
     """A folder's name as text that can be printed, and the same however its accents are coded."""
     text = os.fsencode(folder).decode("utf-8", "backslashreplace")
@@ -58,7 +54,7 @@ def _listing(folder: str) -> _Listing:
     try:
         with os.scandir(folder) as entries:
             for entry in sorted(entries, key=lambda entry: entry.name):
-                if not _is_ours(entry.name):
+                if entry.name.startswith(".") or entry.name.lower() in _NOT_OURS:
                     continue
                 ending = Path(entry.name).suffix.lower()
                 if _is_folder(entry):
@@ -274,11 +270,7 @@ def _tell(walk: _Walk, classes: dict[str, list[str]], names: list[str]) -> None:
 
 
 def _check(
-    root: Path,
-    walk: _Walk,
-    found: dict[str, dict[str, list[str]]],
-    names: list[str],
-    fewest: int,
+    root: Path, walk: _Walk, found: dict[str, dict[str, list[str]]], names: list[str], fewest: int
 ) -> None:
     if not names:
         why = "pictures, but none" if walk.outside else "no images"

@@ -26,7 +26,7 @@ from saln.loading.filter_schedule import FilterSchedule
 from saln.messages import Placeholder, not_allowed, parameter
 from saln.selection import Bounds, candidates_needed
 from saln.selection.hyperparameters import hyperparameters
-from saln.training.changes import Change, Targets
+from saln.training.changes import Targets
 
 # Of epochs and of a batch: more is a slip of the pen, and would take for ever to plan.
 MOST = 1_000_000
@@ -160,7 +160,9 @@ class Config:
             InputError: One that is not known or given twice, or none at all.
         """
         # Resolved when asked for, so that settings that name a package that is gone can be read.
-        arms, usual = [], self._usual_changes()
+        share = 1.0 if self.target_share is None else self.target_share
+        usual = () if self.targets == "given" else (Targets(**{self.targets: share}),)
+        arms = []
         for method in self.methods:
             try:
                 arm = read_arm(method)
@@ -173,11 +175,6 @@ class Config:
         if not arms or len(set(labels)) < len(labels):
             raise not_allowed("methods", tuple(map(str, arms)), "at least one, none of them twice")
         return tuple(arms)
-
-    def _usual_changes(self) -> tuple[Change, ...]:
-        """What an arm has that names nothing of the kind."""
-        share = 1.0 if self.target_share is None else self.target_share
-        return () if self.targets == "given" else (Targets(**{self.targets: share}),)
 
     @property
     def usual_targets(self) -> str | None:

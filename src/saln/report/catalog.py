@@ -73,11 +73,7 @@ SECTIONS = (
             *choice_section.FACTS,
         ),
     ),
-    Section(
-        "weights",
-        "The final layer",
-        (figures.weight_map, figures.weight_distribution),
-    ),
+    Section("weights", "The final layer", (figures.weight_map, figures.weight_distribution)),
 )
 # What a page of several runs draws of each.
 JOINED_PARTS: tuple[Part, ...] = (figures.DIFFERENCES[0], figures.CURVES[0])

@@ -46,9 +46,7 @@ class Ledger:
     """
 
     def __init__(
-        self,
-        device: torch.device | None = None,
-        clock: Callable[[], float] = time.perf_counter,
+        self, device: torch.device | None = None, clock: Callable[[], float] = time.perf_counter
     ) -> None:
         self.seconds = dict.fromkeys((*PHASES, "save"), 0.0)
         self.counts = Counts()

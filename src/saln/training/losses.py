@@ -56,18 +56,14 @@ class Objective:
         if self.q is None and not targets.is_floating_point():
             return cross_entropy(outputs, targets, reduction="none", label_smoothing=self.smoothing)
         if self.smoothing:
-            targets = _smoothed(targets, outputs.shape[1], self.smoothing)
+            classes = outputs.shape[1]
+            shares = targets if targets.is_floating_point() else one_hot(targets, classes).float()
+            targets = (1 - self.smoothing) * shares + self.smoothing / classes
         if targets.is_floating_point():
             targets = targets.to(outputs.dtype)
         if self.q is None:
             return cross_entropy(outputs, targets, reduction="none")
         return generalized_cross_entropy(outputs, targets, self.q)
-
-
-def _smoothed(targets: Tensor, classes: int, share: float) -> Tensor:
-    if not targets.is_floating_point():
-        targets = one_hot(targets, classes).float()
-    return (1 - share) * targets + share / classes
 
 
 # What every arm trains with that names nothing else.
