@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from saln.cli.flags import Command
@@ -29,7 +28,7 @@ def _complete(flags: dict[str, Any]) -> Config:
     """
     if flags.pop("clean", False):
         flags["label_noise"] = 0.0
-    config = dataclasses.replace(_base(flags), **flags)
+    config = replace(_base(flags), **flags)
     config.check()
     return config
 
@@ -50,7 +49,7 @@ def _defaults(flags: dict[str, Any]) -> CompareFlags:
     """What ``--help`` shows: the settings of the preset, file or data set that is named."""
     naming = ("preset", "config", "dataset")
     base = _base({name: flags[name] for name in naming if name in flags})
-    values = {each.name: getattr(base, each.name) for each in dataclasses.fields(Config)}
+    values = {each.name: getattr(base, each.name) for each in fields(Config)}
     return CompareFlags(**{**values, "dataset": flags.get("dataset", base.dataset)})
 
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -85,7 +84,7 @@ def _select(settings: SelectSettings) -> int:
         result = select(settings.source, progress=progress, **options)
     listed = result.listed[: settings.distrusted]
     if settings.json:
-        facts = dataclasses.asdict(result) | {"listed": listed}
+        facts = asdict(result) | {"listed": listed}
         sys.stdout.write(json.dumps(facts, default=str) + "\n")
     else:
         _print_result(result, listed)

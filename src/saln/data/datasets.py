@@ -8,10 +8,9 @@ split. All splits are stratified and depend on ``split_seed`` alone.
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -140,8 +139,8 @@ class DataSet:
         noisy: dict[str, Any] = {}
         for name, part in (("train", self.train), ("reference", self.reference)):
             labels = flip_labels(part.labels, share, len(self.class_names), derive_seed(seed, name))
-            noisy[name] = dataclasses.replace(part, labels=labels)
-        return dataclasses.replace(self, **noisy)
+            noisy[name] = replace(part, labels=labels)
+        return replace(self, **noisy)
 
 
 def stratified_part(

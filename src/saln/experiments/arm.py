@@ -8,12 +8,11 @@ arm trains with the cross-entropy of the labels as they are. ``standard`` keeps 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NoReturn
 
 import numpy as np
@@ -228,7 +227,7 @@ def read_arm(method: Method, *changes: Change) -> Arm:
     if not changes:
         return arm
     both = ordered((*arm.changes, *changes), arm.label)
-    return dataclasses.replace(arm, changes=both, is_baseline=False)
+    return replace(arm, changes=both, is_baseline=False)
 
 
 def _split(text: str) -> list[str]:

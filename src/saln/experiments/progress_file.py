@@ -6,9 +6,8 @@ are damaged.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +136,4 @@ class Record:
         tried = enumerate(values.get("trials", []))
         trials = [Trial.from_json(trial, f"trials[{i}]") for i, trial in tried]
         about = None if values["about"] is None else RunFacts.from_json(values["about"], "about")
-        return dataclasses.replace(
-            record, rows=rows, files=values["files"], trials=trials, about=about
-        )
+        return replace(record, rows=rows, files=values["files"], trials=trials, about=about)

@@ -5,10 +5,9 @@ The fields are those of ``epochs.jsonl``, ``progress.json`` and ``summary.json``
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 from saln.errors import DataError
@@ -293,7 +292,7 @@ class Summary(RunFacts):
     def of(cls, facts: RunFacts, arms: Mapping[str, ArmSummary | StoppedArm]) -> Summary:
         """The summary of a run."""
         # Unknown facts of another version stay, in their places.
-        return dataclasses.replace(cls.from_json({**facts.to_json(), "arms": {}}), arms=arms)
+        return replace(cls.from_json({**facts.to_json(), "arms": {}}), arms=arms)
 
     @property
     def finished(self) -> dict[str, ArmSummary]:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import shlex
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +72,7 @@ def compare(
     """
     config.check()
     # By its own name from here on: the run's files say what was taken, and a resumed run takes it.
-    config = dataclasses.replace(config, backbone=named_network(config.backbone, config.device))
+    config = replace(config, backbone=named_network(config.backbone, config.device))
     processes = Processes.from_environment()
     if config.batch_size % processes.world_size:
         raise InputError(

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import datetime
 import itertools
-import typing
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from saln.errors import DataError, InputError
 from saln.experiments.config import Config, from_mapping
@@ -236,7 +234,7 @@ def read_settings(path: Path) -> Config:
 def refuse_changes(path: Path, asked: Config) -> None:
     """Refuses other settings than a run began with; more seeds after its own change no row."""
     saved = read_settings(path)
-    for field in dataclasses.fields(Config):
+    for field in fields(Config):
         before, now = getattr(saved, field.name), getattr(asked, field.name)
         if field.name in FREE | {"device"}:  # for the device see RunProgress.resume
             continue
@@ -254,7 +252,7 @@ def _text(value: Any) -> str:
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
-def refuse_setting(path: Path, name: str, before: str, now: str) -> typing.NoReturn:
+def refuse_setting(path: Path, name: str, before: str, now: str) -> NoReturn:
     """Raises that a run began with another value of a setting."""
     setting = parameter(name)
     more = f", give {before} and further seeds after them" if name == "seeds" else ""

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from saln.errors import ConvergenceError, TrainingError
 from saln.experiments.arm import Arm
@@ -69,7 +68,7 @@ class Tuning:
 
     def _try(self, arm: Arm, number: int, point: Point, shared: SharedBySeed) -> Trial:
         comparison, seed = self.comparison, shared.seed
-        settings = dataclasses.replace(comparison.settings(seed), **point._asdict())
+        settings = replace(comparison.settings(seed), **point._asdict())
         name = f"{arm}, trial {number} of {comparison.config.tune}, seed {seed}: {point}"
         rows: list[EpochRow] = []
         error, begun = None, time.perf_counter()

@@ -6,10 +6,9 @@ combined by name; their order means nothing.
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import torch
@@ -75,7 +74,7 @@ class GCE(Change):
 
     def applied(self, objective: Objective, teacher: FeatureTeacher | None) -> Objective:
         """With its ``q``."""
-        return dataclasses.replace(objective, q=self.q)
+        return replace(objective, q=self.q)
 
 
 @dataclass(frozen=True)
@@ -91,7 +90,7 @@ class Smoothing(Change):
 
     def applied(self, objective: Objective, teacher: FeatureTeacher | None) -> Objective:
         """With its share."""
-        return dataclasses.replace(objective, smoothing=self.share)
+        return replace(objective, smoothing=self.share)
 
 
 @dataclass(frozen=True)
@@ -157,7 +156,7 @@ class Targets(Change):
             )
             return mixed
 
-        return dataclasses.replace(objective, targets=rows)
+        return replace(objective, targets=rows)
 
 
 @dataclass(frozen=True)
@@ -177,7 +176,7 @@ class Relabel(Change):
             # Of what has no features nothing is believed (-1): it keeps its label.
             return torch.where(believed < 0, labels, believed)
 
-        return dataclasses.replace(objective, targets=classes)
+        return replace(objective, targets=classes)
 
 
 def _known(teacher: FeatureTeacher | None, change: Change) -> FeatureTeacher:
