@@ -29,6 +29,7 @@ def _list(settings: ListSettings) -> int:
         console.print(f"\n{title}", style="bold")
         width = max(map(len, rows))
         for name, text in rows.items():
+            text = text.replace("\n", "\n      ")
             console.print(f"  {name:<{width}}  {text}", soft_wrap=True)  # whole lines for grep
 
     section("data sets (--dataset)", DATASETS.help())
@@ -37,10 +38,8 @@ def _list(settings: ListSettings) -> int:
         text = f"and {family.summary}: {', '.join(family.listed)}"
         console.print(textwrap.fill(text, WIDTH, initial_indent="  ", subsequent_indent="    "))
     section("text encoders (--backbone of saln labels)", TEXT_ENCODERS.help())
-    arms = {name: text.replace("\n", "\n      ") for name, text in listed_arms()}
-    section("arms (--methods)", arms)
-    changes = {name: text.replace("\n", "\n      ") for name, text in listed_changes()}
-    section("changes of an arm's training (--methods ARM+CHANGE+CHANGE)", changes)
+    section("arms (--methods)", dict(listed_arms()))
+    section("changes of an arm's training (--methods ARM+CHANGE+CHANGE)", dict(listed_changes()))
     presets = {}
     for name in preset_names():
         preset = load_preset(name)

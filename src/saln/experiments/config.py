@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import re
 import tomllib
 import typing
 from collections.abc import Mapping
@@ -215,11 +216,8 @@ class Config:
         if self.tune:
             check_search(self.tune_search)
             if self.tune_seeds > len(self.seeds):
-                raise not_allowed(
-                    "tune_seeds",
-                    self.tune_seeds,
-                    f"at most {len(self.seeds)}, as many as there are seeds",
-                )
+                most = f"at most {len(self.seeds)}, as many as there are seeds"
+                raise not_allowed("tune_seeds", self.tune_seeds, most)
         full = self.full_first_epochs + self.full_last_epochs
         if full >= self.epochs and full > 0:
             raise InputError(
@@ -229,11 +227,8 @@ class Config:
             )
         if self.out is not None:
             check_new_path(self.out.absolute(), "out")
-            if self.logs and any(
-                # Bytes that are no UTF-8 are lone surrogates, as Python reads them.
-                "\ud800" <= sign <= "\udfff"
-                for sign in str(self.out)
-            ):
+            # Bytes that are no UTF-8 are lone surrogates, as Python reads them.
+            if self.logs and re.search("[\ud800-\udfff]", str(self.out)):
                 raise InputError(
                     f"{self.logs[0]} cannot write into {parameter('out', self.out)}, "
                     "whose name is not UTF-8; give another folder"

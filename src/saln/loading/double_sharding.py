@@ -48,10 +48,8 @@ def shards_of(part: Any) -> list[str]:
         value = inside.get(key)
         if isinstance(value, int) and value > 1:
             return [f"{name}({key}={value})"]
-    if (
-        isinstance(sharing := inside.get("sharing"), Sharing)
-        and (count := sharing.current().count) > 1
-    ):
+    sharing = inside.get("sharing")
+    if isinstance(sharing, Sharing) and (count := sharing.current().count) > 1:
         return [f"{name}(world_size={count})"]
     # Reads on one rank and sends each its part; how many there are is its state's.
     if any(kind.__name__ == "DataLoaderDispatcher" for kind in type(part).__mro__):

@@ -67,11 +67,8 @@ class EpochSetter:
                 f"counts epochs itself and is in epoch {epoch}; give the epoch to what it "
                 "prepared, loader.set_epoch(...), not to the batches"
             )
-        if (
-            not set_before
-            and epoch != batches.epoch
-            and isinstance(batches.filter_ratio, FilterSchedule)
-        ):
+        moves = not set_before and epoch != batches.epoch
+        if moves and isinstance(batches.filter_ratio, FilterSchedule):
             raise InputError(
                 "a FilterSchedule changes the length of the epochs, which Lightning reads once; "
                 "give it saln.integrations.lightning.SelectedDataModule(dataset, batches)"
