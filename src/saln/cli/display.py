@@ -151,12 +151,10 @@ def print_summary(summary: Summary, doubts: LabelDoubts | None = None) -> None:
     # one is the only one to break its lines.
     gap = 2 if max(map(len, summary.arms)) <= 8 else 1
     table = Table(box=None, padding=(0, gap, 0, 0), pad_edge=False, show_header=True)
-    for heading in ("arm", "train / valid. / test"):
-        table.add_column(heading, no_wrap=True)
-    table.add_column("s/epoch", justify="right", no_wrap=True)
-    table.add_column("total s", no_wrap=True)  # with lines of words below the number
-    for heading in ("steps", "gradients"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    # The total has lines of words below its number.
+    for heading in ("arm", "train / valid. / test", "s/epoch", "total s", "steps", "gradients"):
+        number = heading in ("s/epoch", "steps", "gradients")
+        table.add_column(heading, justify="right" if number else "left", no_wrap=True)
     table.add_column("against uniform")
     for arm, entry in summary.arms.items():
         table.add_row(*arm_cells(arm, entry))

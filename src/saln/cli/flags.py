@@ -231,8 +231,9 @@ def _print_help(command: Command[Any], arguments: Sequence[str]) -> typing.NoRet
     for each in dataclasses.fields(command.settings):
         extra: tuple[Any, ...] = ()
         if each.name in command.positional:
-            hint = None if each.default else "(required)"
-            shown_as = tyro.conf.arg(metavar=command.written(each.name), help_behavior_hint=hint)
+            required = None if each.default else "(required)"
+            metavar = command.written(each.name)
+            shown_as = tyro.conf.arg(metavar=metavar, help_behavior_hint=required)
             extra = (tyro.conf.Positional, shown_as)
         elif (names := each.metadata.get("names")) is not None:  # a registry lists its own names
             with_default = functools.partial("({}; default: {})".format, names.choices())

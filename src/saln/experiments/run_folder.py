@@ -110,8 +110,8 @@ def claimed(config: Config) -> Iterator[Path]:
 
     Two runs that are started at once would else both find it free. Nothing is written but the
     lock; a folder that was made for it and is still empty at the end goes again. Raises InputError
-    where it cannot be made or is at work; where a new run finds anything there; where a run to go
-    on with is not there or has other settings. DataError where ``config.json`` cannot be read.
+    where it cannot be made or another process is at work in it, where a new run finds anything
+    there, or a run to go on with is not there or has other settings; DataError for ``config.json``.
     """
     with contextlib.ExitStack() as stack:
         for path in _places(config):

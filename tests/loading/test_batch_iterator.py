@@ -9,7 +9,7 @@ import time
 import pytest
 import torch
 
-from saln.loading.prefetch import Prefetcher
+from saln.loading.batch_iterator import Prefetcher
 from saln.loading.selected_batches import SelectedBatches
 from saln.selection import Selection, Selector
 
