@@ -63,11 +63,10 @@ def is_out_of_space(error: BaseException) -> bool:
     return False
 
 
-def unwritable(path: Path, error: BaseException, *, rest: str = "") -> DataError:
-    """The error for a path that cannot be written: what, why, and the cure with its ``rest``."""
-    space = is_out_of_space(error)
-    cure = "free some space, or choose another folder" if space else "choose another folder"
-    return DataError(f"{path} cannot be written ({_reason(error)}); {cure}{rest}")
+def unwritable(path: Path, error: BaseException) -> DataError:
+    """The error for a path that cannot be written: what, why, and the cure."""
+    space = "free some space, or " if is_out_of_space(error) else ""
+    return DataError(f"{path} cannot be written ({_reason(error)}); {space}choose another folder")
 
 
 def _reason(error: BaseException) -> str:

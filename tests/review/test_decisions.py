@@ -173,11 +173,6 @@ def test_a_decision_is_found_again_by_content_and_done_when_the_label_is_the_dec
     assert known.of("cat/copy of c", "C", "cat") == Remembered()
     assert known.of("row 7", "", "dog") == Remembered("relabel", "bird")
     assert known.of("row 7", "K", "bird") == Remembered("relabel", "bird", is_done=True)
-    assert known.rows(["cat/a", "cat/b"], ["A", "B"], ["cat", "cat"]) == (
-        ["believe", "keep"],
-        ["dog", "cat"],
-        [False, True],
-    )
 
 
 def test_the_newest_decision_counts_and_content_under_an_old_name_is_another(tmp_path: Path):

@@ -16,12 +16,7 @@ from saln.data.transforms import Normalization
 from saln.errors import WeightsError
 from saln.features.backbone_weights import read_weights
 from saln.features.default_backbone import AUTOMATIC, default_backbone
-from saln.features.network_registry import (
-    NETWORKS,
-    BuiltNetwork,
-    NetworkRequest,
-    register_network,
-)
+from saln.features.network_registry import NETWORKS, BuiltNetwork, NetworkRequest, register_network
 from saln.messages import Placeholder, parameter
 
 

@@ -35,7 +35,7 @@ from saln.features.locks import ByteLocks, LocksNotKnownError
 from saln.features.manifest import Manifest, Skipped, read_manifest, shard_checksum
 from saln.features.store import DamagedStoreError, FeatureStore, read_seconds
 from saln.features.verification import STAMP, DamagedArrayError, find_damage, open_array
-from saln.files import flush, replacing
+from saln.files import flush, is_out_of_space, replacing
 from saln.messages import parameter
 
 logger = logging.getLogger(__name__)
@@ -46,8 +46,6 @@ _BESIDE = (".timing.json.new", ".manifest.json.new")
 # How long to wait before looking again what another process has finished.
 POLL_SECONDS = 0.05
 _MANIFEST_BYTE = 1 << 40  # the lock of the manifest, behind those of all shards
-# What a full disk, a full quota and a limit on a file's size are called.
-_FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR}
 # Byte locks exclude other processes only; inside one, the writers of a folder take turns.
 _TURNS: defaultdict[Path, threading.Lock] = defaultdict(threading.Lock)
@@ -78,7 +76,7 @@ def _cure(error: OSError) -> str:
     """What to do about a store that cannot be written."""
     kept = "rows that are done stay and are not computed again"
     other = f"another folder with {parameter('cache_dir')}"
-    if error.errno in _FULL:
+    if is_out_of_space(error):
         return f"Free some space, or give {other}; {kept}"
     if error.errno in _FORBIDDEN:
         return f"Give {other}, or make this one one that may be written to; {kept}"

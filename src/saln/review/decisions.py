@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from saln.errors import DataError, InputError
-from saln.files import write_bytes
+from saln.errors import InputError
+from saln.files import read_bytes, write_bytes
 from saln.messages import shown
 from saln.review.review_table import DECISION_COLUMNS, DECISIONS
 
@@ -38,7 +38,7 @@ class Decision:
 
     def refused(self, path: Path, what: str) -> InputError:
         """The error for a decision of a file."""
-        return _wrong(path, self.line, what)
+        return InputError(f"{path}, line {self.line}: {what}")
 
 
 @dataclass(frozen=True)
@@ -62,10 +62,6 @@ class DecisionFile:
             raise each.refused(self.path, f"no example has the id {shown(each.id)}; {hint}")
 
 
-def _wrong(path: Path, line: int, what: str) -> InputError:
-    return InputError(f"{path}, line {line}: {what}")
-
-
 def read_decisions(path: Path, *, below: float | None = None) -> DecisionFile:
     """Reads decisions.csv, or a labels.csv in whose column ``decision`` somebody has written.
 
@@ -86,19 +82,15 @@ def read_decisions(path: Path, *, below: float | None = None) -> DecisionFile:
             continue
         before = found.setdefault(each.id, each)
         if (before.decision, before.label) != (each.decision, each.label):
-            raise _wrong(
-                path,
-                line,
-                f"{shown(each.id)} has {_said(each)}, and {_said(before)} in line {before.line}; "
-                "leave one of them out",
+            raise InputError(
+                f"{path}, line {line}: {shown(each.id)} has {_said(each)}, and {_said(before)} in "
+                f"line {before.line}; leave one of them out"
             )
     if len(reviews) > 1:
         first, second = list(reviews)[:2]
-        raise _wrong(
-            path,
-            reviews[second],
-            f"the review is {shown(second)}, and {shown(first)} in line {reviews[first]}; apply "
-            "the decisions of one review at a time",
+        raise InputError(
+            f"{path}, line {reviews[second]}: the review is {shown(second)}, and {shown(first)} in "
+            f"line {reviews[first]}; apply the decisions of one review at a time"
         )
     return DecisionFile(path, tuple(found.values()), Path(*reviews) if reviews else None)
 
@@ -123,23 +115,22 @@ def _decision(path: Path, line: int, row: dict[str, str], below: float | None) -
                 return None
         except ValueError as error:
             what = f"probability {shown(probability)} is no number; give one from 0 to 1"
-            raise _wrong(path, line, what) from error
+            raise InputError(f"{path}, line {line}: {what}") from error
         decision, label, automatic = "believe", row["believed"], True
     if decision not in DECISIONS:
-        raise _wrong(
-            path,
-            line,
-            f"decision {shown(decision)} is not allowed; give one of {', '.join(DECISIONS)}, or "
-            "leave it empty",
+        raise InputError(
+            f"{path}, line {line}: decision {shown(decision)} is not allowed; give one of "
+            f"{', '.join(DECISIONS)}, or leave it empty"
         )
     if not row["id"]:
-        raise _wrong(path, line, "the id is missing; give that of an example")
+        raise InputError(f"{path}, line {line}: the id is missing; give that of an example")
     if decision == "believe":
         label = label or row.get("believed", "")
     label = {"keep": given, "drop": ""}.get(decision, label)
     if decision != "drop" and not label.strip():
         column = "given" if decision == "keep" else "label"
-        raise _wrong(path, line, f"{decision} needs a label; write it into the column {column}")
+        what = f"{decision} needs a label; write it into the column {column}"
+        raise InputError(f"{path}, line {line}: {what}")
     return Decision(row["id"], row.get("split", ""), given, decision, label, key, line, automatic)
 
 
@@ -156,27 +147,21 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
     try:
         for cells in reader:
             if any(cell.strip() for cell in cells[len(names) :]):
-                raise _wrong(
-                    path,
-                    line,
-                    f"there are {len(cells)} cells, and {len(names)} in the first line; quote a "
-                    f"cell that has {shown(separator)} in it",
+                raise InputError(
+                    f"{path}, line {line}: there are {len(cells)} cells, and {len(names)} in the "
+                    f"first line; quote a cell that has {shown(separator)} in it"
                 )
             if any(cell.strip() for cell in cells):
                 cells += [""] * (len(names) - len(cells))
                 yield line, dict(zip(names, cells, strict=False))
             line = reader.line_num + 1
     except csv.Error as error:
-        raise _wrong(path, line, f"this is no CSV ({error}); save the file again") from error
+        what = f"this is no CSV ({error}); save the file again"
+        raise InputError(f"{path}, line {line}: {what}") from error
 
 
 def _text(path: Path) -> str:
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise DataError(
-            f"{path} cannot be read ({error.strerror}); give the file that the page has saved"
-        ) from error
+    content = read_bytes(path, "give the file that the page has saved")
     if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
         return content.decode("utf-16", "replace")
     return content.decode("utf-8-sig", _NAMES)
@@ -197,13 +182,13 @@ def _header(path: Path, text: str) -> tuple[list[str], Any, str]:
             names.pop()
         double = next((name for name in names if name and names.count(name) > 1), None)
         if double is not None:
-            raise _wrong(path, reader.line_num, f"the column {double} is there twice; remove one")
+            what = f"the column {double} is there twice; remove one"
+            raise InputError(f"{path}, line {reader.line_num}: {what}")
         if {"id", "decision"} <= set(names):
             return names, reader, separator
-    raise _wrong(
-        path,
-        1,
-        f"the columns id and decision are missing; give a file with {', '.join(DECISION_COLUMNS)}",
+    raise InputError(
+        f"{path}, line 1: the columns id and decision are missing; give a file with "
+        f"{', '.join(DECISION_COLUMNS)}"
     )
 
 

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from saln.errors import InputError
 from saln.files import write_text
-from saln.messages import parameter
+from saln.messages import not_allowed
 from saln.review.item_sources import image_files
 from saln.review.outliers import OUTLYING
 from saln.review.review_items import ReviewItems
@@ -33,11 +33,11 @@ _FACTS = tuple(name for name in COLUMNS if name not in ("id", "key"))
 def check_export(kind: str) -> None:
     """Refuses what :func:`export` does not write, with an InputError."""
     if kind not in EXPORTS:
-        raise InputError(
-            f"{parameter('export', kind)} is not allowed; give {' or '.join(EXPORTS)}. For "
-            "FiftyOne and Hugging Face data sets there are saln.review.set_fiftyone_fields and "
-            "saln.review.add_columns"
+        others = "saln.review.set_fiftyone_fields and saln.review.add_columns"
+        allowed = (
+            f"{' or '.join(EXPORTS)}. For FiftyOne and Hugging Face data sets there are {others}"
         )
+        raise not_allowed("export", kind, allowed)
 
 
 def export(table: ReviewTable, items: ReviewItems, kind: str, path: Path) -> None:

@@ -22,19 +22,13 @@ from saln.data.items import check_map_style, read_item
 from saln.errors import DataError, InputError
 from saln.features.store import FeatureStore
 from saln.labels.given_labels import given_labels, labels_of
-from saln.messages import parameter, shown
+from saln.messages import not_allowed, shown
 from saln.review.judging import judge_items
 from saln.review.review_items import ReviewItems
 from saln.review.review_run import ImageSettings, ReviewSettings, review_items, run_review
 from saln.review.review_table import ReviewTable
 from saln.review.table_files import to_pandas
-from saln.review.table_items import (
-    ItemColumns,
-    TableItems,
-    Task,
-    class_names_of,
-    text_key,
-)
+from saln.review.table_items import ItemColumns, TableItems, Task, class_names_of, text_key
 from saln.review.table_reading import SEPARATOR, as_text
 from saln.review.task_tables import task_table
 
@@ -195,9 +189,7 @@ def label_texts(
     InputError for not one an example, another task, or what is no label of it.
     """
     if task not in ("multi-label", "regression"):
-        raise InputError(
-            f"{parameter('task', task)} is not allowed; give classes, multi-label or regression"
-        )
+        raise not_allowed("task", task, "classes, multi-label or regression")
     given = labels.tolist() if hasattr(labels, "tolist") else list(labels)
     if len(given) != count:
         raise InputError(f"{count} examples and {len(given)} labels; give one an example")

@@ -35,8 +35,8 @@ def judge_items(
     """Judges every label by all the others, and says what the same features show beside that.
 
     Features are float, (n, d), NaN where an example has none; ``problems`` say what is wrong with
-    the examples themselves; ``thumbnails``, uint8 (n, s, s), gray, are what near duplicates are
-    found by, and zeros where an image cannot be read. DataError where no example with features has a label.
+    the examples themselves; near duplicates are found by ``thumbnails``, gray, uint8 (n, s, s), 0
+    for unreadable images. DataError where no example with features has a label.
     """
     count = len(items)
     kept = np.flatnonzero(np.isfinite(features).all(axis=1))

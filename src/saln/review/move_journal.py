@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from saln.errors import DataError
-from saln.files import flush, unwritable, write_bytes
+from saln.files import flush, read_bytes, unwritable, write_bytes
 from saln.review.move_plan import HIDDEN, FileState, Move, MovePlan
 
 _FORMAT = 1
@@ -49,7 +49,7 @@ class MoveJournal:
         """Reads what was written, without a last line that was cut short; else DataError."""
         cure = "move the files back by hand, by what it says, and remove it"
         try:
-            lines = path.read_bytes().split(b"\n")[:-1]
+            lines = read_bytes(path, "make it so").split(b"\n")[:-1]
             first, *rest = [json.loads(line) for line in lines]
             if first["format"] != _FORMAT:
                 raise DataError(f"{path} is of a newer version of saln; undo it by that one")
@@ -61,8 +61,6 @@ class MoveJournal:
             journal = cls(path, moves, first["folders"])
             for line in rest:
                 journal._take(line)
-        except OSError as error:
-            raise DataError(f"{path} cannot be read ({error.strerror}); make it so") from error
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(f"{path} is damaged ({error}); {cure}") from error
         return journal

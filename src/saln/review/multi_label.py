@@ -56,13 +56,12 @@ def judge_label_sets(
     known: npt.ArrayLike | None = None,
     *,
     class_names: Sequence[str] | None = None,
-    seed: int = 0,
 ) -> LabelSetBeliefs:
     """How likely each of an example's labels is right, and each that it lacks wrong to lack.
 
     By features (n, d), all finite, which classes each example has, bool (n, C), and whose sets are
-    ``known``, bool (n,), all when None. The class names are for the message, the seed as of
-    :func:`saln.judge_labels`. InputError for not one row of classes a row of features, or no set.
+    ``known``, bool (n,), all when None. The class names are for the message. InputError for not one
+    row of classes a row of features, or no set.
     """
     rows = FeatureBlocks(features)
     sets = np.asarray(given, dtype=bool)
@@ -74,7 +73,7 @@ def judge_label_sets(
         )
     if not is_known.any():
         raise InputError("no example has labels; give some")
-    shared = _Shared(rows, is_known, seed)
+    shared = _Shared(rows, is_known)
     n, classes = sets.shape
     probabilities = np.empty((n, classes), dtype=np.float32)
     confidence, doubted = np.full(n, np.inf), np.full(n, -1)
@@ -122,8 +121,8 @@ def _message(unclear: list[str], classes: int) -> str:
 class _Shared:
     """What judging every class has in common."""
 
-    def __init__(self, rows: FeatureBlocks, known: npt.NDArray[np.bool_], seed: int) -> None:
-        self.rows, self.known, self.seed = rows, known, seed
+    def __init__(self, rows: FeatureBlocks, known: npt.NDArray[np.bool_]) -> None:
+        self.rows, self.known = rows, known
         sums = LabelSums.of(rows.d, 2)
         every = np.where(known, 0, -1)
         for part, block in rows.blocks():
@@ -151,7 +150,7 @@ class _Shared:
             products += transposed_product(signal[part], block)
         self.filter.signal(products, torch.from_numpy(counts).double())
         gatherer = _ClassGatherer(self, labels)
-        outcome = judged_outcome(gatherer, Clock(), self.seed)
+        outcome = judged_outcome(gatherer, Clock(), 0)
         columns = belief_columns(gatherer, outcome)
         applies = columns.shares[:, 1].astype(np.float64)
         right = np.where(self.known, columns.confidence, 1.0)

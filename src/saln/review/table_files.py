@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +45,10 @@ def write_csv(table: ReviewTable, path: Path) -> None:
     before it would make it another name. Import the columns as text where names are not trusted.
     DataError where it cannot be written; a file that was there stays as it was.
     """
-    order = worst_first(table)
-    columns = [_csv_column(table, name, order) for name in COLUMNS]
+    columns = [
+        column if isinstance(column, list) else [_digits(number) for number in column.tolist()]
+        for _, column in _columns(table, worst_first(table))
+    ]
     rows = zip(*columns, strict=True)
     lines = [",".join(map(_cell, row)) + "\n" for row in (COLUMNS, *rows)]
     write_bytes(path, "".join(lines).encode("utf-8", errors="surrogateescape"))
@@ -61,33 +63,25 @@ def write_parquet(table: ReviewTable, path: Path) -> None:
     with optional_import("select", "a Parquet table", instead="use the CSV file"):
         arrow = importlib.import_module("pyarrow")
         parquet = importlib.import_module("pyarrow.parquet")
-    order = worst_first(table)
-    columns: dict[str, Any] = {}
-    for name in COLUMNS:
-        if name in TEXTS:
-            columns[name] = _arrow_texts(arrow, list(map(utf8, _text(table, name, order))))
-        else:
-            columns[name] = _arrow_numbers(arrow, *_number(table, name, order))
-    written = arrow.table(columns)
+    columns = _columns(table, worst_first(table))
+    written = arrow.table({name: _as_arrow(arrow, column) for name, column in columns})
     write_with(path, lambda at: parquet.write_table(written, at, write_page_checksum=True))
 
 
-# By buffers: arrow.array() imports pandas, where it is installed, which takes as long as judging
-# some thousand labels.
-def _arrow_texts(arrow: Any, texts: Sequence[str]) -> Any:
-    encoded = [text.encode() for text in texts]
+def _as_arrow(arrow: Any, column: Any) -> Any:
+    # By buffers: arrow.array() imports pandas, where it is installed, which takes as long as
+    # judging some thousand labels.
+    if not isinstance(column, list):
+        there = np.packbits(~column.mask, bitorder="little")
+        kind = arrow.float64() if column.dtype.kind == "f" else arrow.int64()
+        buffers = [there, np.ascontiguousarray(column.data)]
+        return arrow.Array.from_buffers(kind, len(column), list(map(arrow.py_buffer, buffers)))
+    encoded = [text.encode("utf-8", "replace") for text in column]
     ends = np.cumsum([0, *map(len, encoded)])
     wide = ends[-1] >= 2**31  # more than the usual kind of texts holds
     kind, number = (arrow.large_string(), np.int64) if wide else (arrow.string(), np.int32)
-    buffers = (None, arrow.py_buffer(ends.astype(number)), arrow.py_buffer(b"".join(encoded)))
-    return arrow.Array.from_buffers(kind, len(texts), buffers)
-
-
-def _arrow_numbers(arrow: Any, values: npt.NDArray[Any], unknown: npt.NDArray[np.bool_]) -> Any:
-    known = arrow.py_buffer(np.packbits(~unknown, bitorder="little"))
-    kind = arrow.float64() if values.dtype.kind == "f" else arrow.int64()
-    buffers = (known, arrow.py_buffer(np.ascontiguousarray(values)))
-    return arrow.Array.from_buffers(kind, len(values), buffers)
+    texts = (None, arrow.py_buffer(ends.astype(number)), arrow.py_buffer(b"".join(encoded)))
+    return arrow.Array.from_buffers(kind, len(column), texts)
 
 
 def to_pandas(table: ReviewTable) -> Any:
@@ -100,21 +94,27 @@ def to_pandas(table: ReviewTable) -> Any:
         pandas = importlib.import_module("pandas")
     order = worst_first(table)
     columns: dict[str, Any] = {}
-    for name in COLUMNS:
-        if name in TEXTS:
-            columns[name] = list(map(utf8, _text(table, name, order)))
-        else:
-            values, unknown = _number(table, name, order)
-            columns[name] = values
-            if values.dtype.kind == "i":  # no NaN among whole numbers
-                columns[name] = pandas.array(values, dtype="Int64")
-                columns[name][unknown] = pandas.NA
+    for name, column in _columns(table, order):
+        if isinstance(column, list):
+            columns[name] = list(map(utf8, column))
+        elif column.dtype.kind == "f":
+            columns[name] = column.data
+        else:  # no NaN among whole numbers
+            columns[name] = pandas.array(column.data, dtype="Int64")
+            columns[name][column.mask] = pandas.NA
     return pandas.DataFrame(columns, index=pandas.Index(order, name="row"))
 
 
-def _text(table: ReviewTable, name: str, order: npt.NDArray[np.int64]) -> list[str]:
-    values: Sequence[str] = getattr(table, TEXTS[name])
-    return [values[row] for row in order.tolist()]
+def _columns(table: ReviewTable, order: npt.NDArray[np.int64]) -> Iterator[tuple[str, Any]]:
+    """Columns by their names: lists of texts, and numbers of which unknown ones are masked."""
+    for name in COLUMNS:
+        values = getattr(table, TEXTS.get(name, name))
+        if name in TEXTS:
+            yield name, [values[row] for row in order.tolist()]
+        else:
+            values = values[order]
+            unknown = np.isnan(values) if values.dtype.kind == "f" else values < 0
+            yield name, np.ma.array(values, mask=unknown)
 
 
 def utf8(text: str) -> str:
@@ -127,26 +127,10 @@ def known(value: float) -> float | None:
     return None if math.isnan(value) else value
 
 
-def _number(
-    table: ReviewTable, name: str, order: npt.NDArray[np.int64]
-) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
-    """A column of numbers, and which of them are unknown."""
-    values: npt.NDArray[Any] = getattr(table, name)[order]
-    return values, np.isnan(values) if values.dtype.kind == "f" else values < 0
-
-
-def _csv_column(table: ReviewTable, name: str, order: npt.NDArray[np.int64]) -> list[str]:
-    if name in TEXTS:
-        return _text(table, name, order)
-    values, unknown = _number(table, name, order)
-    return [
-        "" if missing else _digits(value)
-        for value, missing in zip(values.tolist(), unknown.tolist(), strict=True)
-    ]
-
-
-def _digits(value: float) -> str:
+def _digits(value: float | None) -> str:
     """Four significant digits; as many as it takes where those would cross the half or reach 1."""
+    if value is None:
+        return ""
     text = f"{value + 0.0:.4g}" if isinstance(value, float) else str(value)
     # Whoever counts the rows below 0.5 must count those that the command counted.
     crossed = (float(text) < 0.5, float(text) < 1) != (value < 0.5, value < 1)

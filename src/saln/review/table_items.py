@@ -19,13 +19,7 @@ from saln.errors import DataError, InputError
 from saln.files import file_checksum
 from saln.messages import Placeholder, parameter, shown
 from saln.review.review_items import ReviewItems
-from saln.review.table_reading import (
-    KINDS,
-    SEPARATOR,
-    HubTable,
-    TextTable,
-    open_table,
-)
+from saln.review.table_reading import KINDS, SEPARATOR, HubTable, TextTable, open_table
 
 Task = Literal["classes", "multi-label", "regression"]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from saln.data.hugging_face import holds_images
 from saln.errors import InputError
-from saln.messages import Placeholder, parameter
+from saln.messages import Placeholder, not_allowed, parameter
 from saln.review.table_items import (
     ItemColumns,
     TableItems,
@@ -56,10 +56,8 @@ class TableSettings:
         InputError for no such file, or settings that are for tables alone.
         """
         if not self.separator.strip():
-            raise InputError(
-                f"{parameter('separator', self.separator)} is not allowed; give a character such "
-                "as ; that stands between labels"
-            )
+            allowed = "a character such as ; that stands between labels"
+            raise not_allowed("separator", self.separator, allowed)
         if self.ids is not None and (dataset or self.features is None):
             needed = f"{parameter('features', Placeholder('FILE'))} too"
             raise InputError(
