@@ -7,6 +7,7 @@ of the processes that the environment speaks of, and writes what came of it as J
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
 import random
@@ -374,7 +375,12 @@ SAVED = {END, MIDDLE, LATER, MIDDLE_OF_SCHEDULE}
 
 
 def table(front, workers, ranks):
-    """The runs of a front end: a name, settings of the batches, and where to go on from."""
+    """The runs of a front end: a name, settings of the batches, and where to go on from.
+
+    All of Accelerate, which is the fastest. Of the others every pair of front end, workers, ranks
+    and what happens: all that can happen with two workers in one process and with none in two;
+    else a run that is left alone and one that goes on.
+    """
     persistent = workers == "2, persistent"
     resuming = front in RESUMING
     if (persistent and not resuming) or (ranks == 1 and front == OWN_SHARES):
@@ -383,10 +389,11 @@ def table(front, workers, ranks):
     if ranks > 1 and front in SHARING:
         return
     yield "resumed", {}, ("whole", MIDDLE)
-    if resuming and not (persistent and ranks > 1):
+    # What workers draw: of those that persist in one process, of the others in two.
+    if resuming and workers != "0" and persistent == (ranks == 1):
         yield "another seed", {"seed": SEED + 1}, None
         yield "the same again", {}, None
-    if persistent:
+    if persistent or (front != "Accelerate" and (workers == "0") == (ranks == 1)):
         return
     yield "schedule", {"ratio": "schedule"}, None
     if resuming or front == BY_HAND:
@@ -441,6 +448,10 @@ def main(folder):
                 make = streamed if front == "Accelerate, stream" else chosen
                 key = f"{front} | {workers} | {name}"
                 results[key] = run(function, make(**settings), place, resume=resume, **loading)
+                # Workers that persist, and only die after those of the next run were forked, are
+                # waited for: their pipes stay open in the others.
+                gc.collect()
+                gc.freeze()  # so that the next search is short
     (folder / f"{RANK}.json").write_text(json.dumps(results))
     sys.stdout.flush()
     os._exit(0)  # libraries leave groups and threads behind
