@@ -148,6 +148,20 @@ def test_an_image_size_that_does_not_fit_is_refused():
         build_network("vit_b_32", image_size=96, pretrained=False)
 
 
+def test_a_network_that_fails_without_a_word_is_refused_by_the_kind_of_error(monkeypatch):
+    monkeypatch.setattr(NETWORKS, "_entries", dict(NETWORKS._entries))
+
+    class Silent(nn.Module):
+        def forward(self, images):
+            raise RuntimeError
+
+    register_network("silent", "raises an error without a text")(
+        lambda request: BuiltNetwork(Silent(), head="")
+    )
+    with pytest.raises(InputError, match=r"silent cannot take images of 32 pixels \(RuntimeError"):
+        build_network("silent", image_size=32, pretrained=False)
+
+
 def test_names_are_checked():
     with pytest.raises(InputError, match="unknown network 'resnet19'"):
         build_network("resnet19", image_size=32, pretrained=False)

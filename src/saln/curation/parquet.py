@@ -52,11 +52,8 @@ class _Opened:
             if _written_names(metadata) not in (None, self.schema.names):
                 raise ValueError("its footer names other columns than were written")
         except BaseException:
-            self.close()
+            self.stream.close()
             raise
-
-    def close(self) -> None:
-        self.stream.close()
 
 
 def _written_names(metadata: Any) -> list[str] | None:
@@ -112,12 +109,6 @@ class RowGroups:
     def __len__(self) -> int:
         return self.starts[-1]
 
-    def close(self) -> None:
-        """Closes the file that is open."""
-        if self._open is not None:
-            self._open[1].close()
-        self._open = None
-
     def checksums(self) -> list[tuple[str, int, str]]:
         """Name, bytes and checksum of each file; reads them all once, or raises DataError."""
         found = []
@@ -146,7 +137,9 @@ class RowGroups:
 
     def _file(self, number: int) -> _Opened:
         if self._open is None or self._open[0] != number:
-            self.close()
+            if self._open is not None:
+                self._open[1].stream.close()
+            self._open = None
             file = self.files[number]
             if file.exists() and not file.is_file():
                 raise InputError(f"{file} is no regular file; give a Parquet file or a folder")

@@ -238,7 +238,7 @@ class _Inner:
         probes: int,
     ) -> None:
         root = mass.sqrt().unsqueeze(1)
-        self.scale = (1.0 / root).float()
+        self.scale: Tensor = (1.0 / root).float()
         self.product = graph.scaled_product(self.scale)
         weight = (graph.diagonal.unsqueeze(1) - shifts.unsqueeze(2)) / mass.unsqueeze(1)
         self.weight = weight.float()
@@ -298,8 +298,7 @@ class _Inner:
     def inverse_iterate(self) -> Tensor:
         """What inverse iteration makes of a random start beside the pairs found, (b, 1 or 0, n)."""
         # It leans to the lowest pair that is left, so its Ritz value gives the gap.
-        iterate: Tensor = self.scale * self.solution[:, -1:]
-        return iterate
+        return self.scale * self.solution[:, -1:]
 
     def directions(self, wanted: int) -> Tensor:
         """What to add to the basis: the corrections, and what a probe found below."""
@@ -308,8 +307,7 @@ class _Inner:
             rows = torch.where(self.negative, self.direction, rows)
         if not bool(self.negative[:, wanted:].any()):
             rows = rows[:, :wanted]
-        directions: Tensor = self.scale * rows
-        return directions
+        return self.scale * rows
 
 
 def _corner_start(graph: SimilarityGraph, count: int) -> Tensor:

@@ -140,21 +140,21 @@ class LabelFilter:
         if sums.count < 1:
             raise InputError("no example has a label; give at least one")
         self.count = sums.count
-        self.mean = sums.total / sums.count
+        self.mean: Tensor = sums.total / sums.count
         centered = sums.gram - sums.count * torch.outer(self.mean, self.mean)
         values, vectors = torch.linalg.eigh((centered + centered.T) / 2)
         values, vectors = values.flip(0), vectors.flip(1)
         # What is left of a direction in which nothing varies is the rounding of the sums.
         size = max(float(sums.gram.diagonal().sum()), 0.0)
         kept = values > len(values) * torch.finfo(torch.float64).eps * size
-        self.values = values[kept]
-        self.vectors = vectors[:, kept]
+        self.values: Tensor = values[kept]
+        self.vectors: Tensor = vectors[:, kept]
         self.signal(sums.products, sums.weights)
 
     def signal(self, products: Tensor, weights: Tensor) -> None:
         """Puts another signal of the same examples, summed as labels are, in their place."""
-        self.shares = weights / self.count
-        self.coefficients = self.vectors.T @ (products - torch.outer(self.mean, weights))
+        self.shares: Tensor = weights / self.count
+        self.coefficients: Tensor = self.vectors.T @ (products - torch.outer(self.mean, weights))
 
     @property
     def scale(self) -> float:
@@ -163,24 +163,20 @@ class LabelFilter:
 
     def project(self, rows: Tensor, width: int | None = None) -> Tensor:
         """``Z`` of some rows, its first columns, in the rows' own precision: (b, width)."""
-        found: Tensor = (rows - self.mean.to(rows)) @ self.vectors[:, :width].to(rows)
-        return found
+        return (rows - self.mean.to(rows)) @ self.vectors[:, :width].to(rows)
 
     def leverages(self, rows: Tensor, penalties: Sequence[float]) -> Tensor:
         """How much each row's own label weighs in its smoothed one: (b, penalties)."""
         gains = torch.stack([1.0 / (self.values + penalty) for penalty in penalties], dim=1)
-        own: Tensor = self.project(rows).square() @ gains.to(rows)
-        return own + 1.0 / self.count
+        return self.project(rows).square() @ gains.to(rows) + 1.0 / self.count
 
     def weights(self, penalty: float) -> Tensor:
         """What the features of a row weigh for each class: float64, (d, C)."""
-        found: Tensor = self.vectors @ (self.coefficients / (self.values + penalty)[:, None])
-        return found
+        return self.vectors @ (self.coefficients / (self.values + penalty)[:, None])
 
     def smoothed(self, rows: Tensor, weights: Tensor) -> Tensor:
         """What :meth:`weights` make of the labels at rows, their own labels included: (b, C)."""
-        found: Tensor = self.shares.to(rows) + (rows - self.mean.to(rows)) @ weights.to(rows)
-        return found
+        return self.shares.to(rows) + (rows - self.mean.to(rows)) @ weights.to(rows)
 
     def alone(self, smoothed: Tensor, leverages: Tensor, signal: Signal) -> Tensor:
         """What the other examples alone say of some: ``(P - h Y) / (1 - h)``, (b, C).
