@@ -70,7 +70,10 @@ def _describe_object(value: Any, depth: int) -> Any:
             held |= {
                 name: fact
                 for name, fact in vars(kind).items()
-                if not name.startswith("__") and name not in _FACTS and _is_value(fact)
+                if not name.startswith("__")
+                and name not in _FACTS
+                and not callable(fact)
+                and not hasattr(fact, "__get__")  # no method
             }
         slots = kind.__dict__.get("__slots__", ())  # not in __dict__, and one name may be bare
         for name in (slots,) if isinstance(slots, str) else slots:
@@ -86,11 +89,6 @@ def _describe_object(value: Any, depth: int) -> Any:
         return UNKNOWN  # an object of an extension, which keeps what it holds to itself
     settings = {name: describe(held[name], depth + 1) for name in sorted(held)}
     return {"class": _name(type(value)), **({"settings": settings} if settings else {})}
-
-
-def _is_value(fact: Any) -> bool:
-    """Whether what a class has is a setting, and no method."""
-    return not callable(fact) and not hasattr(fact, "__get__")
 
 
 def _name(thing: Any) -> str:

@@ -63,7 +63,7 @@ def approximate_neighbors(rows: UnitRows, k: int, seed: int = 0) -> Found:
         similarities = np.empty((rows.n, k), dtype=np.float32)
         indices = np.empty((rows.n, k), dtype=np.int64)
         for start, stop in blocks(rows.n, QUERIES):
-            found = _search(index, rows, torch.arange(start, stop), k)
+            found = search_index(index, rows, torch.arange(start, stop), k)
             similarities[start:stop], indices[start:stop] = found
         return Found(similarities, indices, _recall(index, rows, second, k), width)
 
@@ -94,10 +94,10 @@ def _threads(count: int) -> Iterator[None]:
         faiss.omp_set_num_threads(before)
 
 
-def _search(
+def search_index(
     index: Any, rows: UnitRows, which: Tensor, k: int
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
-    """The neighbors of some rows, without themselves: (q, k) products and indices."""
+    """The neighbors of some rows by FAISS, without themselves: (q, k) products and indices."""
     queries = np.ascontiguousarray(rows.take(which).numpy())
     products, others = index.search(queries, k + 1)
     # One is the row itself. Among rows that equal it it may be missing; then the last one goes.
@@ -117,6 +117,6 @@ def _recall(index: Any, rows: UnitRows, sample: Tensor, k: int) -> float:
 
     Not of those that are the same: of equal rows any is as good as another.
     """
-    found, _ = _search(index, rows, sample, k)
+    found, _ = search_index(index, rows, sample, k)
     exact = nearest_rows(rows, sample, k)[0].numpy()
     return float((found >= exact[:, -1:] - _ROUNDING).mean())

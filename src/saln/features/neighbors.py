@@ -24,12 +24,11 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from saln._extras import optional_import
 from saln.data.arguments import as_array, as_whole
 from saln.errors import DataError, InputError
-from saln.features.approximate_neighbors import approximate_neighbors
+from saln.features.approximate_neighbors import approximate_neighbors, search_index
 from saln.features.store import FeatureStore
 from saln.features.unit_rows import KEYS, QUERIES, UnitRows, blocks, nearest_rows
 from saln.files import file_checksum, read_json, remove, write_folder, write_json
@@ -74,17 +73,6 @@ def _faiss_index(rows: UnitRows) -> Any:
     for start, stop in blocks(rows.n, KEYS):
         index.add(np.ascontiguousarray(rows.take(slice(start, stop)).numpy()))
     return index
-
-
-def _propose_by_faiss(
-    index: Any, rows: UnitRows, start: int, stop: int, count: int
-) -> tuple[Tensor, Tensor]:
-    """As :func:`nearest_rows`, by a flat FAISS index over the unit rows."""
-    found = index.search(np.ascontiguousarray(rows.take(slice(start, stop)).numpy()), count + 1)
-    best, where = (torch.from_numpy(array) for array in found)
-    best[where == torch.arange(start, stop)[:, None]] = -torch.inf
-    best, order = torch.topk(best, count, dim=1)
-    return best, where.gather(1, order)
 
 
 def _rank(similarities: Array, indices: Array, k: int) -> tuple[Array, Array]:
@@ -163,11 +151,11 @@ def nearest_neighbors(features: Any, k: int = 20, *, engine: Engine = "auto") ->
     # A float32 product of unit rows is off by less than this, whatever the order of the sum.
     error = (rows.d + 8) * float(np.finfo(np.float32).eps)
     for start, stop in blocks(n, QUERIES):
+        which = torch.arange(start, stop)
         if index is None:
-            quick, proposed = nearest_rows(rows, torch.arange(start, stop), count)
+            quick, where = (part.numpy() for part in nearest_rows(rows, which, count))
         else:
-            quick, proposed = _propose_by_faiss(index, rows, start, stop, count)
-        where = proposed.numpy()
+            quick, where = search_index(index, rows, which, count)
         own = rows.exact(slice(start, stop))
         exact = np.empty(where.shape)
         # In pieces: the rows of all proposals at once would be QUERIES * count * d doubles.
@@ -179,7 +167,7 @@ def nearest_neighbors(features: Any, k: int = 20, *, engine: Engine = "auto") ->
         if count < n - 1:
             # What was not proposed is at most as near as the last proposal, plus the error: if that
             # is still farther than the k-th found, nothing nearer can be missing.
-            beaten = quick[:, -1].numpy().astype(np.float64) + error < near[:, -1]
+            beaten = quick[:, -1].astype(np.float64) + error < near[:, -1]
             doubtful = np.flatnonzero(~beaten)
             for low, high in blocks(len(doubtful), 64):
                 again = doubtful[low:high]

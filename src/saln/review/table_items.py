@@ -134,11 +134,16 @@ def read_table_items(
     names = class_names_of(labels, task, separator)
     place = {name: number for number, name in enumerate(names)} if task == "classes" else {}
     ids, remark = _ids(table.name, values, found, asked.id is not None)
+    splits = [""] * len(labels)
+    if found.split is not None:
+        splits = [
+            _SPLITS.get(split.strip().lower(), split.strip()) for split in values[found.split]
+        ]
     items = ReviewItems(
         dataset=dataset,
         class_names=names,
         ids=[str(row) for row in range(len(labels))] if ids is None else values[ids],
-        splits=_splits(values, found, len(labels)),
+        splits=splits,
         given=np.fromiter((place.get(label, -1) for label in labels), np.int64, len(labels)),
         **_content(values, found, folder, features),
     )
@@ -280,12 +285,6 @@ def _ids(
             )
         return None, f"ids: the rows' numbers, from 0, as column {column} has {what}"
     return column, ""
-
-
-def _splits(values: dict[str, list[str]], found: ItemColumns, count: int) -> Sequence[str]:
-    if found.split is None:
-        return [""] * count
-    return [_SPLITS.get(split.strip().lower(), split.strip()) for split in values[found.split]]
 
 
 def _content(
