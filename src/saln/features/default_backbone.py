@@ -42,7 +42,8 @@ class DefaultBackbone(NamedTuple):
 def default_backbone(on_gpu: bool | None = None) -> DefaultBackbone:
     """The best network whose weights are on this machine; nothing is downloaded or asked for.
 
-    For a GPU, or for cores; when not given, by whether there is one. MissingExtraError without.
+    It shall run on a GPU, or on cores; when not given, whichever is there. MissingExtraError where
+    no network is.
     """
     on_gpu = torch.cuda.is_available() if on_gpu is None else on_gpu
     for model in _ON_A_GPU if on_gpu else _ON_CORES:

@@ -76,7 +76,7 @@ class ImageSettings:
         object.__setattr__(self, name, value)  # frozen from here on
 
     def default_backbone(self) -> DefaultBackbone:
-        """The network that is taken where none is named, and why; MissingExtraError without."""
+        """The network that is taken where none is named, and why; else MissingExtraError."""
         return default_backbone(None if self.device == "auto" else self.device == "cuda")
 
     def network(self) -> Network:

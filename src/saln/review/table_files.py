@@ -58,7 +58,7 @@ def write_parquet(table: ReviewTable, path: Path) -> None:
     """Writes ``labels.parquet``: the columns and rows of :func:`write_csv`, unrounded.
 
     Unknown numbers are null. Parquet holds only UTF-8: other bytes of a file name become ``?``.
-    MissingExtraError without ``pyarrow``, DataError as there.
+    MissingExtraError without ``pyarrow``, DataError as :func:`write_csv`.
     """
     with optional_import("select", "a Parquet table", instead="use the CSV file"):
         arrow = importlib.import_module("pyarrow")

@@ -83,13 +83,13 @@ def _by_itself(
 ) -> tuple[Halves, int]:
     """As :func:`_together`; only new texts are read, each once."""
     held = _held(folder)
-    said = {key: text for key, text in zip(keys, texts, strict=True) if key not in held}
-    missing = list(said)
+    new = {key: text for key, text in zip(keys, texts, strict=True) if key not in held}
+    missing = list(new)
     meter = PartsMeter(len(missing), progress)
     for start in range(0, len(missing), PART_TEXTS):
         part = missing[start : start + PART_TEXTS]
         meter.begin(len(part))
-        rows = encoder.encode([said[key] for key in part], meter).astype(np.float16)
+        rows = encoder.encode([new[key] for key in part], meter).astype(np.float16)
         arrays = {"keys": np.array(part, dtype="S32"), "rows": rows}
         write_npz(_part(folder, part), arrays, compressed=False)
         held.update(zip(part, rows, strict=True))

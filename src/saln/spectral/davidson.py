@@ -79,7 +79,7 @@ def lowest_pairs(
 
     Never raises for want of convergence: the pairs say what is known about them. The graph is of b
     batches of n examples, n at least ``wanted + 2``; ``start``, float64 (b, p, n) with p > wanted,
-    takes the place of the low-degree corner's. At most so many inner steps are made a round.
+    takes the place of the low-degree corner's. Rounds and their inner steps are the most of each.
     """
     search = _Search(graph, wanted, _corner_start(graph, wanted + 1) if start is None else start)
     search.rayleigh_ritz()

@@ -181,9 +181,9 @@ class LabelFilter:
     def alone(self, smoothed: Tensor, leverages: Tensor, signal: Signal) -> Tensor:
         """What the other examples alone say of some: ``(P - h Y) / (1 - h)``, (b, C).
 
-        Of what is :meth:`smoothed`, (b, C), the leverages of one penalty, (b,), and the signal, CSR
-        (b, C), empty for what is not in the sums. Where the own label weighs all, the shares are
-        said.
+        From what is :meth:`smoothed`, (b, C), the leverages of one penalty, (b,), and the signal,
+        CSR (b, C), empty for what is not in the sums. Where the own label weighs all, it is the
+        shares of the classes.
         """
         labeled = torch.from_numpy(np.diff(signal.indptr) > 0)
         own = torch.from_numpy(signal.toarray()).to(smoothed)
