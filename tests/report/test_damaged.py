@@ -9,7 +9,6 @@ from helpers.experiments_rows import ROWS, about, typed, typed_costs
 
 from saln.errors import DataError, InputError
 from saln.experiments.config import Config
-from saln.experiments.finished_run import finish
 from saln.experiments.progress_file import Record
 from saln.experiments.rows import RunFacts
 from saln.experiments.run_folder import write_settings
@@ -28,7 +27,7 @@ def folder(tmp_path, monkeypatch):
     (tmp_path / "labels.json").write_text("{}")
     record.note("labels.json")
     (tmp_path / "labels.json").unlink()
-    finish(record, RunFacts.from_json(about()))
+    record.finish(RunFacts.from_json(about()))
     (tmp_path / "epochs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
     return tmp_path
 
@@ -99,10 +98,8 @@ def test_a_report_is_current_when_all_of_it_was_drawn(folder, monkeypatch):
         (folder / name).write_bytes(content)
         assert is_current(folder)
     before = (folder / "report.html").read_bytes()
-    finish(
-        Record(folder, {}, rows=typed(), costs=typed_costs()),
-        RunFacts.from_json(about(dataset="more")),
-    )
+    record = Record(folder, {}, rows=typed(), costs=typed_costs())
+    record.finish(RunFacts.from_json(about(dataset="more")))
     assert not is_current(folder)
     writes = [0]
 

@@ -40,7 +40,6 @@ from saln.errors import DataError, InputError
 from saln.experiments.arm_states import ArmStates
 from saln.experiments.config import Config
 from saln.experiments.environment import environment
-from saln.experiments.finished_run import finish
 from saln.experiments.json_record import json_lines
 from saln.experiments.progress_file import FORMAT_VERSION, Record
 from saln.experiments.rows import ArmCost, EpochRow, Key, RunFacts, Summary, row_of_line
@@ -236,7 +235,7 @@ class RunProgress(contextlib.AbstractContextManager["RunProgress"]):
     def finish_run(self, about: RunFacts) -> Summary:
         """Writes ``summary.json`` and gives it; nothing is left to go on from."""
         self.log.check()
-        return finish(self.record, about)
+        return self.record.finish(about)
 
 
 def _make_folders(folder: RunFolder) -> None:

@@ -1,24 +1,42 @@
 """``progress.json``: what of a run is done, with its rows, and the checksums of its files.
 
 ``epochs.jsonl``, ``trials.jsonl`` and ``summary.json`` are made of it, and made anew where they
-are damaged.
+are damaged: no reason to stop whoever reads a finished run.
 """
 
 from __future__ import annotations
 
+import contextlib
+import json
+import shlex
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import xxhash
 
 from saln.errors import DataError, InputError
 from saln.experiments.json_record import json_lines
-from saln.experiments.rows import ArmCost, EpochRow, Key, RunFacts
-from saln.experiments.run_folder import OLD_VERSION, RunFolder
+from saln.experiments.rows import ArmCost, EpochRow, Key, RunFacts, Summary, row_of_line
+from saln.experiments.run_folder import ANEW, OLD_VERSION, RunFolder
+from saln.experiments.summary import summarize
 from saln.experiments.trials import Trial
-from saln.files import CHECKSUM, file_checksum, read_json, signed, write_bytes, write_signed
+from saln.files import (
+    CHECKSUM,
+    file_checksum,
+    read_bytes,
+    read_json,
+    signed,
+    write_bytes,
+    write_signed,
+    write_text,
+)
 
 FORMAT_VERSION = 3
+# For a report: the run itself may be lost, but its rows need not.
+_UNCHECKED = "put the file back, or delete it to draw the report without checking the other files"
 
 
 @dataclass
@@ -82,6 +100,21 @@ class Record:
             saved["trials"] = [trial.to_json() for trial in self.trials]
         write_signed(RunFolder(self.path).progress, saved)
 
+    def summary(self, about: RunFacts) -> Summary:
+        """What ``summary.json`` says of these arms."""
+        return summarize(about, self.rows, self.costs, self.failures, self.trials)
+
+    def finish(self, about: RunFacts) -> Summary:
+        """Makes a run whose arms are all done a finished one; gives its summary."""
+        summary = self.summary(about)
+        text = _text(summary)
+        # First: from here on the summary can be made of it.
+        self.about = about
+        self.files["summary.json"] = xxhash.xxh3_128_hexdigest(text.encode())
+        self.write()
+        _conclude(self.path, text)
+        return summary
+
     def add_trial(self, trial: Trial) -> None:
         """Keeps a trial of tuning, durably."""
         self.trials.append(trial)
@@ -137,3 +170,76 @@ class Record:
         trials = [Trial.from_json(trial, f"trials[{i}]") for i, trial in tried]
         about = None if values["about"] is None else RunFacts.from_json(values["about"], "about")
         return replace(record, rows=rows, files=values["files"], trials=trials, about=about)
+
+
+class FinishedRun(NamedTuple):
+    """A finished run, read; ``record`` is None for a run that is older than the checksums."""
+
+    summary: Summary
+    rows: list[EpochRow]
+    record: Record | None
+
+    def is_whole(self, path: Path) -> bool:
+        """Whether rows and summary on the disk are what was written."""
+        if self.record is None:
+            return True  # nobody can tell
+        try:
+            lines = RunFolder(path).rows.read_bytes()
+            tried = RunFolder(path).trials.read_bytes() if self.record.trials else b""
+        except OSError:
+            return False
+        return (
+            lines == json_lines(self.rows)  # of the record, which has a checksum
+            and tried == json_lines(self.record.trials)
+            and RunFolder(path).summary.exists()
+            and not self.record.is_damaged("summary.json")
+            and not RunFolder(path).resume.exists()
+        )
+
+    def mend(self, path: Path) -> None:
+        """Writes rows and summary anew; nobody else may be at work on the run."""
+        if self.record is not None and not self.is_whole(path):
+            write_bytes(RunFolder(path).rows, json_lines(self.rows), durable=True)
+            self.record.write_trials()
+            _conclude(path, _text(self.summary))
+
+
+def _text(summary: Summary) -> str:
+    return json.dumps(summary.to_json(), indent=2) + "\n"
+
+
+def _conclude(path: Path, text: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        shutil.rmtree(RunFolder(path).resume)  # nothing is left to go on from
+    write_text(RunFolder(path).summary, text, durable=True)
+
+
+def read_finished(path: Path, cure: str = _UNCHECKED) -> FinishedRun | None:
+    """Reads a finished run; None where it is not. Nothing is written.
+
+    Rows and summary are made of what ``progress.json`` holds. Without it, or with that of an
+    earlier version, they are those on the disk, which nobody can check. ``cure`` says what to do
+    when ``progress.json`` is damaged.
+    """
+    record = Record.read(path, cure)
+    if record is None or record.is_old:
+        return _read_unchecked(path)
+    if record.about is None:  # arms or seeds are still to be trained
+        return None
+    if RunFolder(path).summary.exists() and not record.is_damaged("summary.json"):
+        summary = Summary.read(RunFolder(path).summary, ANEW)
+    else:
+        summary = record.summary(record.about)
+    return FinishedRun(summary, record.rows, record)
+
+
+def _read_unchecked(path: Path) -> FinishedRun | None:
+    if not RunFolder(path).summary.exists():
+        return None
+    cure = f"delete it, and 'saln compare --resume --out {shlex.quote(str(path))}' makes it anew"
+    summary = Summary.read(RunFolder(path).summary, f"{cure}, or {ANEW}")
+    source = RunFolder(path).rows
+    lines = enumerate(read_bytes(source, ANEW).splitlines(), start=1)
+    again = "remove the line, or run again"
+    rows = [row_of_line(line, source, number, again) for number, line in lines]
+    return FinishedRun(summary, rows, None)

@@ -17,10 +17,10 @@ from saln.experiments.comparison import Comparison, SharedBySeed
 from saln.experiments.config import Config
 from saln.experiments.environment import find_device
 from saln.experiments.event_log import EventLog
-from saln.experiments.finished_run import read_finished
 from saln.experiments.kept_examples import save_examples, save_label_sheet, save_sheets
 from saln.experiments.label_confidence import doubted_labels, listed_confidence
 from saln.experiments.progress import RunProgress
+from saln.experiments.progress_file import read_finished
 from saln.experiments.reference_model import Reference, cost_of
 from saln.experiments.reporter import Reporter
 from saln.experiments.rows import EpochRow, RunFacts, Summary

@@ -13,9 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from saln.errors import DataError, InputError
-from saln.experiments.finished_run import read_finished
 from saln.experiments.kept_examples import ArmChoices, SeedExamples, read_choices, read_examples
-from saln.experiments.progress_file import Record
+from saln.experiments.progress_file import Record, read_finished
 from saln.experiments.rows import EpochRow, Summary
 from saln.experiments.run_folder import ANEW, RunFolder, held, read_settings
 from saln.files import read_signed
