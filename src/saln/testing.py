@@ -87,17 +87,6 @@ def example_candidates(
     )
 
 
-def _take(candidates: Candidates, positions: Tensor) -> Candidates:
-    """The candidates at the positions, in that order."""
-    taken: dict[str, Any] = {}
-    for name, value in vars(candidates).items():
-        if isinstance(value, PairEmbeddings):
-            taken[name] = replace(value, image=value.image[positions], text=value.text[positions])
-        elif value is not None:
-            taken[name] = value[positions]
-    return Candidates(**taken)
-
-
 def _without(candidates: Candidates, names: set[str]) -> Candidates:
     changes: dict[str, Any] = dict.fromkeys(names)
     return replace(candidates, **changes)
@@ -134,7 +123,7 @@ def _batches(
         selector.begin_epoch(epoch)
         later: list[Tensor] = []
         for step in range(first[1] if epoch == first[0] else 0, 3):
-            candidates = _take(pool, order[step * size : (step + 1) * size])
+            candidates = pool.at(order[step * size : (step + 1) * size])
             generator = derive_generator(0, "select", epoch, step)
             selection = selector(candidates, 4, generator=generator)
             indices = candidates.indices[selection.positions]
@@ -298,14 +287,14 @@ class SelectorConformance:
     def test_ties(self) -> None:
         """All candidates the same but for their index."""
         # Indices stay distinct: they are what tells the candidates apart.
-        same = _take(self.candidates(12), torch.zeros(12, dtype=torch.int64))
+        same = self.candidates(12).at(torch.zeros(12, dtype=torch.int64))
         same = replace(same, indices=torch.arange(12))
         for k in (1, 5, 12):
             self._check_kept(same, k)
 
     def test_duplicate_rows(self) -> None:
         """Each candidate twice."""
-        twice = _take(self.candidates(6), torch.arange(12) % 6)
+        twice = self.candidates(6).at(torch.arange(12) % 6)
         twice = replace(twice, indices=torch.arange(12))
         for k in (1, 5, 8, 12):
             self._check_kept(twice, k)
@@ -341,7 +330,7 @@ class SelectorConformance:
     def test_leaves_its_input_alone(self) -> None:
         """No field is changed in place."""
         candidates = self.candidates()
-        before = _take(candidates, torch.arange(12))
+        before = candidates.at(torch.arange(12))
         self._choose(candidates, 5)
         for name in sorted({"indices", *self.make().requires}):
             for old, new in zip(before.tensors(name), candidates.tensors(name), strict=True):
@@ -395,7 +384,7 @@ class SelectorConformance:
         """
         candidates = self.candidates(10)
         order = torch.randperm(10, generator=derive_generator("permutation"))
-        permuted = _take(candidates, order)
+        permuted = candidates.at(order)
         if not self._draws():
             kept = {int(order[position]) for position in self._kept(permuted, 4)}
             direct = set(self._kept(candidates, 4))

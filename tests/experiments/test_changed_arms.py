@@ -15,6 +15,7 @@ from saln.errors import InputError
 from saln.experiments import compare
 from saln.experiments.arm import UNIFORM, keeps_all, read_arm
 from saln.experiments.config import Config, from_mapping, load_toml
+from saln.experiments.kept_examples import read_choices, read_examples
 from saln.training.changes import EMA, GCE, Relabel, Targets
 
 
@@ -86,6 +87,39 @@ def test_the_usual_targets_are_those_of_every_arm_that_names_none():
         Config(target_share=0.5).check()
     with pytest.raises(InputError, match=r"target_share=0\.0 is not allowed; give a number, ab"):
         Config(targets="beliefs", target_share=0.0).check()
+
+
+def test_every_arm_that_selects_has_quotas_by_class_on_request():
+    config = Config(methods="standard,uniform,jest,coherence,balanced-curriculum", balance=True)
+    standard, *selecting = config.arms
+    assert not standard.requires
+    assert all("believed" in arm.requires and arm.needs_teacher for arm in selecting)
+    assert config.arms[2].judge is None
+    assert config.arms[3].judge == "neighbors"  # its own, whoever says the classes
+    assert config.labels == tuple(arm.name for arm in config.arms)
+    assert from_mapping(json.loads(json.dumps(config.to_json())), "config.json").arms[1].balance
+    assert not any("believed" in arm.requires for arm in Config(methods="uniform,jest").arms)
+
+
+def test_a_run_with_quotas_keeps_as_many_of_each_class(tmp_path):
+    """Of ten classes ten are kept: one of each, but where a step has none of a class."""
+    missing = {}
+    for balance in (False, True):
+        config = small_run(
+            tmp_path / str(balance), methods=("uniform", "jest"), seeds=(0,), epochs=1,
+            batch_size=10, balance=balance,
+        )  # fmt: skip
+        compare(config, Quiet())
+        labels = read_examples(config.out, 0).labels
+        for arm in config.labels:
+            chosen = read_choices(config.out, arm, 0, len(labels)).shown
+            missing[balance, arm] = sum(
+                len(set(labels[step.indices]) - set(labels[step.indices][step.positions]))
+                for step in chosen
+            )
+            assert chosen
+    # The classes are the believed ones, which few labels differ from.
+    assert all(missing[True, arm] <= 1 < missing[False, arm] for arm in ("uniform", "jest"))
 
 
 METHODS = (

@@ -87,6 +87,7 @@ class Arm:
     changes: tuple[Change, ...] = ()  # Of training, in the order of their registry
     # What the run's settings change of every arm that names nothing of the kind: no part of it
     usual: tuple[Change, ...] = field(default=(), compare=False)
+    balance: bool = field(default=False, compare=False)  # Whether they part the believed classes
 
     def __str__(self) -> str:
         return self.label
@@ -154,6 +155,10 @@ class Arm:
 
     def selector(self, *, epochs: int) -> Selector:
         """A new selector for a run of ``epochs``: arms and seeds share none."""
+        made = self._made(epochs)
+        return made.by_class() if self.balance else made
+
+    def _made(self, epochs: int) -> Selector:
         # Such a class cannot be made without values, and so has no plan of its own to ask for.
         if any(each.default is REQUIRED for each in hyperparameters(self.kind)):
             return make_selector(self.kind, self.name, self.values)

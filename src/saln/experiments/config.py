@@ -100,6 +100,8 @@ class Config:
     """Targets of arms that name none; beliefs and features are soft, from saln.judge_labels."""
     target_share: Annotated[float | None, Bounds(above=0, high=1)] = None
     """The weight of --targets, 1 when not given; the given label has the rest."""
+    balance: bool = False
+    """Keep as many of each class, as features and labels say it, in every arm that selects."""
     tune: Annotated[int, Bounds(low=0, high=100)] = 0
     """Trials, on validation data, of each arm's learning rate and weight decay; 0 for none."""
     tune_search: Literal["grid", "optuna"] = "grid"
@@ -170,7 +172,8 @@ class Config:
             except InputError as error:
                 raise InputError(f"{parameter('methods')} {error}") from error
             named = any(change.says_targets for change in arm.changes)
-            arms.append(arm if named or not usual else dataclasses.replace(arm, usual=usual))
+            shared = {"usual": () if named else usual, "balance": self.balance}
+            arms.append(dataclasses.replace(arm, **shared))
         # Their files would be the same, too, where a disk knows no capital letters.
         labels = [arm.label.casefold() for arm in arms]
         if not arms or len(set(labels)) < len(labels):

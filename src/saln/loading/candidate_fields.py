@@ -156,7 +156,7 @@ class CandidateFields:
                 self._check_length(taught["believed"], "examples that the teacher knows")
             by_name |= taught
             # The beliefs of the teacher, where nothing else says how likely a label is right.
-            if label_confidence is None and requires & TAUGHT:
+            if label_confidence is None and requires & TAUGHT and judge_of(selector) == "labels":
                 label_confidence = taught.get("label_confidence")
         # What is given is checked even where it is not required; nothing is judged for nothing.
         if label_confidence is not None or "label_confidence" in requires:

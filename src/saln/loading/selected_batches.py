@@ -17,7 +17,7 @@ from saln.features.store import FeatureStore
 from saln.labels.teacher import FeatureTeacher
 from saln.loading.batch_choice import ChoiceBeforeLoading, Phase, no_phase
 from saln.loading.batch_iterator import BatchIterator
-from saln.loading.candidate_fields import as_indices
+from saln.loading.candidate_fields import as_indices, as_selector
 from saln.loading.epoch_setter import EpochSetter
 from saln.loading.filter_schedule import FilterSchedule
 from saln.loading.keyword_options import RankOptions, check_keywords
@@ -34,6 +34,8 @@ class SelectedBatchesOptions(RankOptions, total=False):
     teacher: FeatureTeacher | None
     """What :func:`saln.features_as_teacher` gave, for selectors that ask a teacher, by default made
     of features and labels where the selector does; and for :meth:`SelectedBatches.targets_of`."""
+    balance: bool
+    """Whether to keep as many of each believed class: :meth:`saln.Selector.by_class`."""
     dataset: MapStyle | None
     """What will be loaded; checked against the store that ``features`` is, or by its length."""
     ahead: int
@@ -121,6 +123,8 @@ class SelectedBatches(ChoiceBeforeLoading, Sampler[list[int]]):
         self.phase = options.get("phase", no_phase)
         known = {"features": features, "labels": labels, "label_confidence": label_confidence}
         known["teacher"] = options.get("teacher")
+        if options.get("balance"):
+            selector = as_selector(selector).by_class()
         super().__init__(selector, batch_size, filter_ratio, seed, options, known)
         self.length = len(self.fields)
         self.teacher = self.fields.teacher

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from fractions import Fraction
 from typing import Any
 
@@ -136,6 +136,17 @@ class Candidates:
 
     def __len__(self) -> int:
         return len(self.indices)
+
+    def at(self, positions: Tensor) -> Candidates:
+        """The candidates at some positions, int64 (m,), in that order."""
+        taken: dict[str, Any] = {}
+        for name, value in vars(self).items():
+            if isinstance(value, PairEmbeddings):
+                pairs = {"image": value.image[positions], "text": value.text[positions]}
+                taken[name] = replace(value, **pairs)
+            elif value is not None:
+                taken[name] = value[positions]
+        return Candidates(**taken)
 
     def _tensors(self, name: str) -> tuple[Tensor, ...]:
         value: Tensor | PairEmbeddings | None = getattr(self, name)

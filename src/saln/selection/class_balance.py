@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Callable, Set
 
 import torch
 from torch import Tensor
 
-from saln.selection.candidates import Candidates
+from saln.selection.candidates import Candidates, Selection
+
+# What :meth:`saln.Selector.choose` is.
+Choice = Callable[[Candidates, int, torch.Generator], Selection]
 
 
 def with_balance(requires: Set[str], balance: float | bool) -> frozenset[str]:
@@ -68,3 +71,33 @@ def balanced_top_k(
     left[parted] = False
     others = best_first[left[best_first]][: k - len(parted)]
     return torch.cat([parted, others])
+
+
+def class_quotas(believed: Tensor, k: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """How many of each believed class are kept where classes are parted equally.
+
+    Gives int64 (n,) numbers of the classes, from 0 in the order of the believed ones, and int64
+    (C,) quotas, ``k`` together; which classes give one more is drawn.
+    """
+    numbers, counts = torch.unique(believed.cpu(), return_inverse=True, return_counts=True)[1:]
+    even = balanced_top_k(torch.zeros(len(numbers)), numbers, k, generator)
+    return numbers, torch.bincount(numbers[even], minlength=len(counts))
+
+
+def choose_by_class(
+    choose: Choice, candidates: Candidates, k: int, generator: torch.Generator
+) -> Selection:
+    """Lets each believed class have its quota, chosen as if its candidates were all there are."""
+    numbers, quotas = class_quotas(candidates.need("believed"), k, generator)
+    inside = [(numbers == number).nonzero()[:, 0] for number in range(len(quotas))]
+    asked = [(rows, int(quota)) for rows, quota in zip(inside, quotas, strict=True) if quota]
+    parts = [choose(candidates.at(rows), quota, generator) for rows, quota in asked]
+    rows = [each for each, _ in asked]
+    positions = torch.cat([own[part.positions] for own, part in zip(rows, parts, strict=True)])
+    weights = [part.weights for part in parts if part.weights is not None]
+    scores = [part.scores for part in parts if part.scores is not None]
+    by_candidate = None
+    # Not where a class without a quota was not asked: what is not known is not 0.
+    if len(scores) == len(inside):
+        by_candidate = torch.cat(scores)[torch.argsort(torch.cat(rows))]
+    return Selection(positions, torch.cat(weights) if weights else None, by_candidate)

@@ -136,12 +136,11 @@ def judge_of(selector: Selector) -> Judge | None:
     """Who is to say how likely labels are right; None for a selector that does not ask."""
     if "label_confidence" not in selector.requires:
         return None
-    # Who asks the teacher has the teacher's judge, whose beliefs are there already.
-    if selector.requires & TAUGHT:
-        return "labels"
-    judge: Judge = getattr(selector, "judge", "neighbors")
+    # Who asks the teacher and names no judge has the teacher's, whose beliefs are there already.
+    usual: Judge = "labels" if selector.requires & TAUGHT else "neighbors"
+    judge: Judge = getattr(selector, "judge", usual)
     # Another's selector may call something else its judge.
-    return judge if judge in get_args(Judge) else "neighbors"
+    return judge if judge in get_args(Judge) else usual
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ ours or yours, must pass.
 from __future__ import annotations
 
 import abc
+import copy
 import hashlib
 import inspect
 from collections.abc import Callable, Mapping
@@ -22,6 +23,7 @@ from torch import Tensor
 from saln.data.arguments import as_whole, check_finite
 from saln.errors import InputError
 from saln.selection.candidates import CLASS_NUMBERS, Candidates, Selection
+from saln.selection.class_balance import choose_by_class
 
 # The fields that the features as a teacher give.
 TAUGHT = frozenset({"believed", "difficulty", "teacher_losses"})
@@ -82,6 +84,7 @@ class Selector(abc.ABC):
     # has its default, so that what was stored before it came still fits.
     _added: ClassVar[Mapping[str, Any]] = {}
     _watcher: Callable[[Candidates, Selection], None] | None = None
+    _parts_classes = False  # see by_class
 
     def __repr__(self) -> str:
         """The call that makes it, ``Name(one=1, other=2)``: all its hyperparameters.
@@ -95,7 +98,8 @@ class Selector(abc.ABC):
 
     def _stored(self) -> str:
         """``repr`` as states hold it, without what :attr:`_added` need not name."""
-        return self._call(lambda name: not self._is_unsaid(name)) if self._added else repr(self)
+        said = self._call(lambda name: not self._is_unsaid(name)) if self._added else repr(self)
+        return f"{said}, by class" if self._parts_classes else said
 
     def _call(self, is_named: Callable[[str], bool]) -> str:
         said = dict.fromkeys(parameters_of(type(self)), "?")
@@ -154,7 +158,10 @@ class Selector(abc.ABC):
             for value in candidates.tensors(name):
                 self._check_field(name, value)
         with torch.no_grad():  # nothing is learned here, whatever the outputs carry
-            selection = self.choose(candidates, k, generator)
+            if self._parts_classes:
+                selection = choose_by_class(self.choose, candidates, k, generator)
+            else:
+                selection = self.choose(candidates, k, generator)
         self._check_selection(selection, n, k)
         if self._watcher is not None:
             self._watcher(candidates, selection)
@@ -163,6 +170,24 @@ class Selector(abc.ABC):
     def watch(self, watcher: Callable[[Candidates, Selection], None]) -> None:
         """Has ``watcher`` called with every choice once it is checked, for records and reports."""
         object.__setattr__(self, "_watcher", watcher)  # many selectors are frozen
+
+    def by_class(self) -> Self:
+        """One that keeps as many of each believed class, and chooses inside of each as this does.
+
+        A class of which there are too few candidates gives all it has; which give one more than
+        others is drawn. A selector with a hyperparameter ``balance`` has its own way, which is
+        taken in full where none was asked for. It requires ``believed``, as
+        :func:`saln.features_as_teacher` gives it, and shares what it remembers with this one.
+        """
+        own = getattr(self, "balance", None)
+        if own or self._parts_classes:
+            return self
+        found = copy.copy(self)
+        name, value = ("_parts_classes", True) if own is None else ("balance", type(own)(1))
+        facts = {name: value, "requires": self.requires | {"believed"}, "is_joint": True}
+        for fact in facts.items():
+            object.__setattr__(found, *fact)  # many selectors are frozen
+        return found
 
     @abc.abstractmethod
     def choose(self, candidates: Candidates, k: int, generator: torch.Generator) -> Selection:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from saln.selection.candidates import Candidates, Selection
-from saln.selection.class_balance import balanced_top_k, with_balance
+from saln.selection.class_balance import class_quotas, with_balance
 from saln.selection.contract import Selector
 from saln.selection.hyperparameters import check_hyperparameters
 from saln.selection.sampling import around_one
@@ -98,10 +98,6 @@ class Herding(Selector):
         if not self.balance:
             positions, agreement = herding_positions(features, k)
             return Selection(positions, scores=agreement)
-        classes, counts = torch.unique(
-            candidates.need("believed").cpu(), return_inverse=True, return_counts=True
-        )[1:]
-        even = balanced_top_k(torch.zeros(len(features)), classes, k, generator)
-        quotas = torch.bincount(classes[even], minlength=len(counts))
+        classes, quotas = class_quotas(candidates.need("believed"), k, generator)
         positions, agreement = herding_positions(features, k, classes=classes, quotas=quotas)
         return Selection(positions, scores=agreement)
