@@ -155,24 +155,25 @@ class Arm:
 
     def selector(self, *, epochs: int) -> Selector:
         """A new selector for a run of ``epochs``: arms and seeds share none."""
-        made = self._made(epochs)
+        made = _planned(self, epochs)
         return made.by_class() if self.balance else made
 
-    def _made(self, epochs: int) -> Selector:
-        # Such a class cannot be made without values, and so has no plan of its own to ask for.
-        if any(each.default is REQUIRED for each in hyperparameters(self.kind)):
-            return make_selector(self.kind, self.name, self.values)
-        planned = self.kind.for_run(epochs=epochs)
-        if not self.values:
-            return planned
-        # What the selector plans by the length of the run holds where nothing else is said.
-        usual = kept_values(self.kind())
-        plan = {
-            name: value
-            for name, value in kept_values(planned).items()
-            if _label_of(value) != _label_of(usual[name])
-        }
-        return make_selector(self.kind, self.name, {**plan, **self.values})
+
+def _planned(arm: Arm, epochs: int) -> Selector:
+    # Such a class cannot be made without values, and so has no plan of its own to ask for.
+    if any(each.default is REQUIRED for each in hyperparameters(arm.kind)):
+        return make_selector(arm.kind, arm.name, arm.values)
+    planned = arm.kind.for_run(epochs=epochs)
+    if not arm.values:
+        return planned
+    # What the selector plans by the length of the run holds where nothing else is said.
+    usual = kept_values(arm.kind())
+    plan = {
+        name: value
+        for name, value in kept_values(planned).items()
+        if _label_of(value) != _label_of(usual[name])
+    }
+    return make_selector(arm.kind, arm.name, {**plan, **arm.values})
 
 
 STANDARD = Arm("standard", Uniform, keeps_all=True, is_baseline=True)

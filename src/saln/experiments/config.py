@@ -171,9 +171,9 @@ class Config:
                 arm = read_arm(method)
             except InputError as error:
                 raise InputError(f"{parameter('methods')} {error}") from error
-            named = any(change.says_targets for change in arm.changes)
-            shared = {"usual": () if named else usual, "balance": self.balance}
-            arms.append(dataclasses.replace(arm, **shared))
+            if not any(change.says_targets for change in arm.changes):
+                arm = dataclasses.replace(arm, usual=usual)
+            arms.append(dataclasses.replace(arm, balance=self.balance))
         # Their files would be the same, too, where a disk knows no capital letters.
         labels = [arm.label.casefold() for arm in arms]
         if not arms or len(set(labels)) < len(labels):
