@@ -39,8 +39,7 @@ from tuned_study import Cell, Job, Point, Row, Study, StudyArm, as_seeds, store,
 from saln.data.datasets import stratified_part
 from saln.data.torch_datasets import Batch
 from saln.experiments.environment import environment
-from saln.features import build_backbone, extract_features
-from saln.features.neighbors import NeighborTable, nearest_neighbors
+from saln.features import NeighborTable, build_backbone, extract_features, nearest_neighbors
 from saln.loading import LearnerSelected
 from saln.loading.epoch_batches import CandidateBatches, ScoredBatches
 from saln.loading.filter_schedule import FilterSchedule
