@@ -39,10 +39,10 @@ from tuned_study import Cell, Job, Point, Row, Study, StudyArm, as_seeds, store,
 from saln.data.datasets import stratified_part
 from saln.data.torch_datasets import Batch
 from saln.experiments.environment import environment
-from saln.features import NeighborTable, build_backbone, extract_features, nearest_neighbors
-from saln.loading import LearnerSelected
+from saln.features import build_backbone, extract_features, nearest_neighbors
+from saln.features.neighbors import NeighborTable
+from saln.loading import FilterSchedule, LearnerSelected
 from saln.loading.epoch_batches import CandidateBatches, ScoredBatches
-from saln.loading.filter_schedule import FilterSchedule
 from saln.training import Ledger, TrainSettings, train
 from saln.training.changes import objective_of
 from saln.training.losses import Objective
