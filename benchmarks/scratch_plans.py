@@ -34,9 +34,10 @@ from saln.features.neighbors import NeighborTable
 from saln.labels import FeatureTeacher, features_as_teacher
 from saln.loading import SelectedBatches
 from saln.loading.candidate_fields import as_selector
+from saln.selection import Selector
 from saln.selection.cleanlab_pruned import beliefs_by_cleanlab
 from saln.selection.coherence import judge_of
-from saln.selection.contract import TAUGHT, Selector
+from saln.selection.contract import TAUGHT
 from saln.selection.neighbor_beliefs import label_beliefs
 
 __all__ = [
