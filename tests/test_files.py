@@ -130,7 +130,7 @@ def test_what_is_written_is_what_is_read(tmp_path):
     values = {"name": "Müller\ud800", "numbers": [1, 2.5, None]}
     files.write_json(tmp_path / "deep" / "a.json", values, durable=True)
     assert files.read_json(tmp_path / "deep" / "a.json", "run again") == values
-    files.write_npz(tmp_path / "a.npz", {"rows": np.arange(5)}, durable=True)
+    files.write_npz(tmp_path / "a.npz", {"rows": np.arange(5)})
     found = files.read_npz(tmp_path / "a.npz", "run again")
     assert {name: array.tolist() for name, array in found.items()} == {"rows": [0, 1, 2, 3, 4]}
     files.write_text(tmp_path / "a.txt", "not\udcff UTF-8, but ä")

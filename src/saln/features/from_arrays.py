@@ -16,7 +16,7 @@ from saln.data.arguments import as_array, as_labels, as_path, as_whole
 from saln.errors import InputError
 from saln.features.manifest import Manifest
 from saln.features.store import FeatureStore
-from saln.features.store_writer import StoreWriter, finished_store
+from saln.features.store_writer import StoreWriter, claimed_shards, finished_store
 
 _HALF = np.finfo(np.float16)
 _INFINITY = np.float16(np.inf).view(np.uint16)
@@ -86,7 +86,7 @@ def write_store(
         return whole
     manifest = Manifest(name, identity, shard_rows, (None,) * len(shards), class_names=names)
     with StoreWriter(path, manifest) as writer:
-        for shard in itertools.chain.from_iterable(writer.claims()):
+        for shard in itertools.chain.from_iterable(claimed_shards(writer)):
             place = writer.manifest.shard(shard)  # a store begun has its own shard size
             part = slice(place.start, place.stop)
             # Read again rather than kept: all rows may be larger than memory.

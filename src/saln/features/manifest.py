@@ -5,9 +5,10 @@ It carries a checksum of itself, so that a changed byte in it is noticed as one 
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -96,6 +97,11 @@ class Manifest:
         """The rows of a shard."""
         start = number * self.shard_rows
         return range(start, min(start + self.shard_rows, self.rows))
+
+    def changed(self, sums: Mapping[int, str | None], skipped: Iterable[Skipped]) -> Manifest:
+        """With other checksums of some shards, and all that is skipped by now."""
+        checksums = tuple(sums.get(i, one) for i, one in enumerate(self.checksums))
+        return dataclasses.replace(self, checksums=checksums, skipped=tuple(skipped))
 
     def to_json(self) -> dict[str, Any]:
         """As on disk."""

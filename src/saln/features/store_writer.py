@@ -15,7 +15,6 @@ Any number of processes may write one store: each locks the shards that it compu
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import errno
 import json
 import logging
@@ -23,7 +22,7 @@ import os
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -139,6 +138,15 @@ def _allocate(path: Path, shape: tuple[int, ...], dtype: type) -> None:
         os.fsync(stream.fileno())
 
 
+def claimed_shards(writer: StoreWriter) -> Iterator[list[int]]:
+    """Gives shards that this process has to write, until all are written by one."""
+    while left := writer.left():
+        if claimed := writer.claim(left):
+            yield claimed
+        else:
+            time.sleep(POLL_SECONDS)  # another process writes them
+
+
 class StoreWriter:
     """Writes what a store still lacks; a context manager.
 
@@ -217,14 +225,7 @@ class StoreWriter:
         )  # fmt: skip
         gone = [self.manifest.shard(shard) for shard in shards]
         kept = (one for one in self.manifest.skipped if not any(one.row in rows for rows in gone))
-        self._record(dict.fromkeys(shards), kept)
-
-    def _record(self, sums: Mapping[int, str | None], skipped: Iterable[Skipped]) -> None:
-        """Writes down the checksums of some shards, and all that is skipped."""
-        checksums = tuple(sums.get(i, one) for i, one in enumerate(self.manifest.checksums))
-        self.manifest = dataclasses.replace(
-            self.manifest, checksums=checksums, skipped=tuple(skipped)
-        )
+        self.manifest = self.manifest.changed(dict.fromkeys(shards), kept)
         _replace(self.path / "manifest.json", self.manifest.to_json())
 
     def _adopt(self, found: Manifest | None) -> None:
@@ -280,14 +281,6 @@ class StoreWriter:
                 self._locks.unlock(shard)
         return [shard for shard in locked if shard in left]
 
-    def claims(self) -> Iterator[list[int]]:
-        """Gives shards that this process has to write, until all are written by one."""
-        while left := self.left():
-            if claimed := self.claim(left):
-                yield claimed
-            else:
-                time.sleep(POLL_SECONDS)  # another process writes them
-
     def write(
         self,
         shard: int,
@@ -324,4 +317,6 @@ class StoreWriter:
         taken = read_seconds(timing) if timing.exists() else {}
         taken[str(shard)] = round(seconds, 6)
         _replace(timing, {"seconds": taken})
-        self._record({shard: checksum}, sorted([*self.manifest.skipped, *skipped]))
+        every = sorted([*self.manifest.skipped, *skipped])
+        self.manifest = self.manifest.changed({shard: checksum}, every)
+        _replace(self.path / "manifest.json", self.manifest.to_json())

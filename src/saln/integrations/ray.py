@@ -38,7 +38,7 @@ from saln.features.extraction_job import ExtractionJob, joined, ready
 from saln.features.extraction_options import ExtractionOptions
 from saln.features.manifest import Skipped
 from saln.features.store import FeatureStore
-from saln.features.store_writer import StoreWriter
+from saln.features.store_writer import StoreWriter, claimed_shards
 from saln.messages import first_line, not_allowed, parameter
 
 # A shard whose actors keep dying is what kills them: an image too large for memory, say.
@@ -334,7 +334,7 @@ def _fill(
 ) -> None:
     meter = Meter(writer.manifest.rows, writer.manifest.rows_done, progress)
     meter.advance(0)
-    for claimed in writer.claims():
+    for claimed in claimed_shards(writer):
         plan = replace(plan, manifest=writer.manifest)  # a store begun has its own shard size
         for number, (features, labels, skipped, seconds) in pool.compute(claimed, plan):
             writer.write(number, features, labels, skipped, seconds / len(pool.actors))
