@@ -49,12 +49,12 @@ def equal_costs(run: ReportedRun) -> Table | None:
         for baseline in BASELINES
         if entry.versus(baseline) is not None
     ]
-    return Table.of(
+    return Table(
         "equal_costs",
         "Difference of test accuracy (points, 95% interval) at an equal cost",
         ("arm", "against", "equal epochs", "equal steps", "equal seconds"),
-        rows,
-    )
+        tuple(rows),
+    ).unless_empty()
 
 
 def time_to_standard(run: ReportedRun) -> Table | None:
@@ -72,12 +72,12 @@ def time_to_standard(run: ReportedRun) -> Table | None:
             saved = interval_text(gain.difference, gain.ci95, sign=True, comma=True)
         share = f"{100 * time.share_reached:.0f}"
         rows.append((arm, number_text(100 * time.target), share, seconds, saved))
-    return Table.of(
+    return Table(
         "time_to_standard",
         "Seconds to the test accuracy (%) that standard ends at; share of it reached (%)",
         ("arm", "accuracy", "share reached", "seconds", "seconds saved"),
-        rows,
-    )
+        tuple(rows),
+    ).unless_empty()
 
 
 def _break_evens(summary: Summary) -> Iterator[tuple[str, str, BreakEven]]:
@@ -99,13 +99,13 @@ def break_even(run: ReportedRun) -> Table | None:
         ]
         allowed = f"{100 * even.steps_share:.0f}"
         rows.append((arm, baseline, allowed, ", ".join(needed), even.verdict))
-    return Table.of(
+    return Table(
         "break_even",
         "Break-even: steps that an arm may make to cost no more (% of the other's), and "
         "steps that it needed to be as accurate (%, by seed)",
         ("arm", "against", "may make", "needed", "verdict"),
-        rows,
-    )
+        tuple(rows),
+    ).unless_empty()
 
 
 def one_off(run: ReportedRun) -> Table | None:
@@ -118,12 +118,12 @@ def one_off(run: ReportedRun) -> Table | None:
         memory = (NOTHING if peak is None else f"{peak / 2**20:,.0f}" for peak in peaks)
         counts = (once.features_forward, once.reference_forward, once.reference_backward)
         rows.append((arm, *memory, *(f"{count:,}" for count in counts)))
-    return Table.of(
+    return Table(
         "one_off",
         "Peak memory (MiB) and examples of the one-off work",
         ("arm", "process", "GPU", "features", "reference", "reference, with a gradient"),
-        rows,
-    )
+        tuple(rows),
+    ).unless_empty()
 
 
 def break_even_lines(summary: Summary) -> tuple[str, ...]:

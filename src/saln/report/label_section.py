@@ -114,19 +114,17 @@ def _confusions(doubts: LabelDoubts) -> Table | None:
     ]
     # Of equal shares the first class comes first, so that the page repeats.
     pairs.sort(key=lambda pair: (-pair[0], *pair[1:]))
-    return Table.of(
+    return Table(
         "label_confusions",
         "The likeliest wrong labels: the share (%) of a class that carries another class's label",
         ("class", "labeled as", "share"),
-        [(names[t], names[g], percent_text(s)) for s, t, g in pairs[:SHOWN_CONFUSIONS]],
-    )
+        tuple((names[t], names[g], percent_text(s)) for s, t, g in pairs[:SHOWN_CONFUSIONS]),
+    ).unless_empty()
 
 
 def _doubted(doubts: LabelDoubts) -> Table | None:
     labels, names = doubts.labels[:SHOWN_LABELS], doubts.classes
-    if not labels:
-        return None
-    known = labels[0].wrong is not None  # of all of them, or of none
+    known = any(label.wrong is not None for label in labels)  # of all of them, or of none
     columns = ("image", "training example", "label", "believed class", "label is right (%)")
     rows = (
         (
@@ -144,4 +142,4 @@ def _doubted(doubts: LabelDoubts) -> Table | None:
         f"The {len(labels)} training labels that are believed least",
         (*columns, "replaced on purpose") if known else columns,
         tuple(rows),
-    )
+    ).unless_empty()

@@ -71,7 +71,8 @@ def tuned_table(run: ReportedRun) -> Table | None:
         "accuracy after the last epoch won. Seconds and examples are of all trials and in no "
         "other table's total."
     )
-    return Table.of("tuned", "What was chosen for each arm", columns, rows, note)
+    table = Table("tuned", "What was chosen for each arm", columns, tuple(rows), note)
+    return table.unless_empty()
 
 
 def trials_table(run: ReportedRun) -> Table | None:
@@ -91,4 +92,4 @@ def trials_table(run: ReportedRun) -> Table | None:
         "arm", "trial", "learning rate", "weight decay", "validation accuracy (%)",
         "validation loss", "",
     )  # fmt: skip
-    return Table.of("trials", "What was tried", columns, rows)
+    return Table("trials", "What was tried", columns, tuple(rows)).unless_empty()

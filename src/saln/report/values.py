@@ -28,17 +28,9 @@ class Table(NamedTuple):
     rows: tuple[tuple[str, ...], ...]
     note: str = ""
 
-    @classmethod
-    def of(
-        cls,
-        name: str,
-        title: str,
-        columns: tuple[str, ...],
-        rows: Sequence[tuple[str, ...]],
-        note: str = "",
-    ) -> Table | None:
-        """A table of these rows; None without any."""
-        return cls(name, title, columns, tuple(rows), note) if rows else None
+    def unless_empty(self) -> Table | None:
+        """The table; None where it has no rows."""
+        return self if self.rows else None
 
 
 class IntervalCurve(NamedTuple):
