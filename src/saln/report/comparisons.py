@@ -14,23 +14,20 @@ from saln.report.values import Table
 
 def headline(summary: Summary) -> str:
     """The run in a sentence: who was better than the control, who was worse."""
-    arms: dict[str, list[str]] = {"better": [], "worse": [], "no difference shown": []}
+    arms: dict[str, list[str]] = {}
     for arm, entry in summary.finished.items():
         if entry.versus_uniform is not None and not keeps_all(arm):
             arms.setdefault(entry.versus_uniform.verdict, []).append(arm)
-    if not any(arms.values()):
+    if not arms:
         return "No selector was compared with a uniform choice in this run."
-    parts = [
-        f"{text}: {', '.join(arms[verdict])}."
-        for verdict, text in (
-            ("better", "Better than a uniform choice after as many epochs"),
-            ("worse", "Worse"),
-            ("no difference shown", "No difference shown"),
-        )
-        if arms[verdict]
-    ]
+    texts = {
+        "better": "Better than a uniform choice after as many epochs",
+        "worse": "Worse",
+        "no difference shown": "No difference shown",
+    }
+    parts = [f"{text}: {', '.join(arms[it])}." for it, text in texts.items() if it in arms]
     # What was hoped for and not shown is said first.
-    if not arms["better"]:
+    if "better" not in arms:
         parts.insert(0, "No selector was shown to beat a uniform choice.")
     return " ".join(parts)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Callable
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from saln.experiments.arm import BASELINES, STANDARD, UNIFORM
@@ -51,10 +51,12 @@ def user_seconds(entry: ArmSummary) -> float:
 
 def first_screen(summary: Summary, doubts: LabelDoubts | None) -> FirstScreen:
     """The first screen of a finished run; ``doubts`` is the content of its ``labels.json``."""
-    arm = leading_arm(summary)
+    arm, known = leading_arm(summary), summary.finished.items()
+    accuracy = {name: f"{percent_text(each.test_accuracy.mean)}%" for name, each in known}
+    time = {name: f"{number_text(user_seconds(each), comma=True)} s" for name, each in known}
     tiles = (
-        _arm_tile(summary, arm, "Test accuracy", _accuracy_text),
-        _arm_tile(summary, arm, "Training time", _time_text),
+        _arm_tile("Test accuracy", accuracy, arm),
+        _arm_tile("Training time", time, arm),
         _suspected(doubts),
     )
     return FirstScreen(
@@ -98,23 +100,10 @@ def _share_of_time(summary: Summary, arm: str, baseline: str) -> str:
     return f"{100 * ratio:.0f}% of" if ratio < 0.95 else f"{number_text(ratio)} times"
 
 
-def _accuracy_text(entry: ArmSummary) -> str:
-    return f"{percent_text(entry.test_accuracy.mean)}%"
-
-
-def _time_text(entry: ArmSummary) -> str:
-    return f"{number_text(user_seconds(entry), comma=True)} s"
-
-
-def _arm_tile(
-    summary: Summary, arm: str | None, title: str, text: Callable[[ArmSummary], str]
-) -> Tile:
+def _arm_tile(title: str, texts: Mapping[str, str], arm: str | None) -> Tile:
     """A value of the leading arm, and beside it those of the baselines that were run."""
-    known = summary.finished
-    beside = ", ".join(f"{label} {text(known[label])}" for label in BASELINES if label in known)
-    if arm is None:
-        return Tile(title, UNKNOWN, beside)
-    return Tile(f"{title} of {arm}", text(known[arm]), beside)
+    beside = ", ".join(f"{label} {texts[label]}" for label in BASELINES if label in texts)
+    return Tile(f"{title} of {arm}", texts[arm], beside) if arm else Tile(title, UNKNOWN, beside)
 
 
 def _suspected(doubts: LabelDoubts | None) -> Tile:
