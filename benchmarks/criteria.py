@@ -1,15 +1,14 @@
-"""Which criterion trains best, on clean and on wrong labels, at equal steps?
+"""What a criterion keeps and costs, and a quick look at how it trains, at equal steps.
 
     python benchmarks/criteria.py --probe --data-root ../data            a table of means
     python benchmarks/criteria.py --probe --data-root ../data --json     one JSON object a line
-    python benchmarks/criteria.py --scratch --data-root ../data --json
     python benchmarks/criteria.py --cost --data-root ../data --json
 
 ``--probe``: a linear layer on EfficientNet-Lite0's features, standardized; every step keeps
 64 of the candidates; SGD with momentum 0.9. ``standard`` goes through everything, so it takes
-1 / (1 - f) times the steps. ``--scratch``:
-ResNet-18 from random weights (``scratch_training.py``). ``--cost``: a training step's seconds with
-each criterion that chooses before loading, beside uniform's.
+1 / (1 - f) times the steps. All have one learning rate, which was chosen for none: which criterion
+is better, ``tuned_probe.py`` says. ``--cost``: a training step's seconds with each criterion that
+chooses before loading, beside uniform's.
 
 Rows go to ``--out`` as they come; a run that was stopped goes on from there.
 """
@@ -32,8 +31,6 @@ import torch
 from label_finders import beliefs_about
 from probe_data import NOISES, ProbeData, load_images, load_probe_data, noisy_labels
 from real_features import DATASETS, default_cache
-from scratch_training import load_scratch_data, train_from_scratch
-from spectral_variants import VARIANTS
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
@@ -51,10 +48,7 @@ REFERENCE_SHARE = 0.1
 DEFAULT_SELECTORS = "standard,uniform,saln,coherence,coherence-batch"
 COST_SELECTORS = "coherence,coherence-batch,saln,balanced-curriculum"
 DEFAULT_NOISES = "clean,symmetric:0.2,symmetric:0.4,pair-flips:0.2,pair-flips:0.4,weak-model"
-KEY = (
-    *("question", "dataset", "noise", "selector"),
-    *("filter_ratio", "seed", "asked_rate", "epochs"),
-)
+KEY = ("question", "dataset", "noise", "selector", "filter_ratio", "seed", "asked_rate")
 
 Row = dict[str, Any]
 
@@ -93,8 +87,8 @@ class Rows:
 
 
 def build(name: str) -> Selector:
-    """A selector, or a spectral variant, by name."""
-    return VARIANTS[name]() if name in VARIANTS else SELECTORS[name]()
+    """A selector by name."""
+    return SELECTORS[name]()
 
 
 class Probe:
@@ -262,26 +256,6 @@ def probe(args: argparse.Namespace, rows: Rows) -> None:
                         rows.add(run_probe(data, labels, name, key, held_out, rate_of_learning))
 
 
-def scratch(args: argparse.Namespace, rows: Rows) -> None:
-    """ResNet-18 from scratch on 10,240 CIFAR-10 images: every noise, seed and selector."""
-    loaded = load_scratch_data(args.data_root, args.cache)
-    for noise, rate in args.noises:
-        for seed in args.seeds:
-            labels = noisy_labels(loaded.features, noise, rate, seed)
-            about: Row = {
-                "dataset": "cifar10",
-                "noise": noise,
-                "noise_rate": float((labels != loaded.train.true_labels).mean()),
-                "asked_rate": rate,
-                "seed": seed,
-                "filter_ratio": 0.8,
-                "epochs": args.epochs,
-            }
-            for name in args.selectors:
-                if not rows.has(**about, selector=name):
-                    rows.add(train_from_scratch(loaded, labels, name, about, args.epochs))
-
-
 def endless(batches: EpochBatches) -> Iterator[Batch]:
     """Epoch after epoch."""
     for epoch in itertools.count(1):
@@ -395,39 +369,32 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     what = parser.add_mutually_exclusive_group(required=True)
-    for run in (probe, scratch, cost):
+    for run in (probe, cost):
         what.add_argument(f"--{run.__name__}", dest="run", action="store_const", const=run)
     parser.add_argument("--data-root", type=Path, required=True)
     parser.add_argument("--cache", type=Path, default=default_cache())
     parser.add_argument("--datasets", default=",".join(DATASETS))
     parser.add_argument(
-        "--selectors",
-        help=f"default {DEFAULT_SELECTORS}; of --scratch uniform,coherence; of --cost "
-        f"{COST_SELECTORS}",
+        "--selectors", help=f"default {DEFAULT_SELECTORS}; of --cost {COST_SELECTORS}"
     )
-    parser.add_argument(
-        "--noises", help=f"default {DEFAULT_NOISES}; of --scratch symmetric:0.4,clean"
-    )
+    parser.add_argument("--noises", default=DEFAULT_NOISES)
     parser.add_argument("--filter-ratios", default="0.8")
-    parser.add_argument("--seeds", help="default 0 to 4; of --scratch 0 to 2")
-    parser.add_argument("--epochs", type=int, default=40, help="of --scratch")
+    parser.add_argument("--seeds", default="0,1,2,3,4")
     parser.add_argument("--cost-steps", type=int, default=12, help="of --cost")
     parser.add_argument("--out", type=Path, help="append rows here; go on where it ends")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
     args = parser.parse_args()
-    from_scratch = args.run is scratch
     args.datasets = args.datasets.split(",")
-    usual = {scratch: "uniform,coherence", cost: COST_SELECTORS}.get(args.run, DEFAULT_SELECTORS)
+    usual = COST_SELECTORS if args.run is cost else DEFAULT_SELECTORS
     args.selectors = (args.selectors or usual).split(",")
     for name in args.selectors:
-        if name != "standard" and name not in SELECTORS and name not in VARIANTS:
-            allowed = ", ".join(("standard", *SELECTORS, *VARIANTS))
-            parser.error(f"unknown selector {name!r}; choose some of {allowed}")
-    noises = args.noises or ("symmetric:0.4,clean" if from_scratch else DEFAULT_NOISES)
-    args.noises = [_noise(text) for text in noises.split(",")]
+        if name != "standard" and name not in SELECTORS:
+            parser.error(
+                f"unknown selector {name!r}; choose some of {', '.join(('standard', *SELECTORS))}"
+            )
+    args.noises = [_noise(text) for text in args.noises.split(",")]
     args.filter_ratios = [float(text) for text in args.filter_ratios.split(",")]
-    seeds = args.seeds or ("0,1,2" if from_scratch else "0,1,2,3,4")
-    args.seeds = [int(text) for text in seeds.split(",")]
+    args.seeds = [int(text) for text in args.seeds.split(",")]
     rows = Rows(args.out, args.json)
     args.run(args, rows)
     if not args.json:

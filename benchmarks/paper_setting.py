@@ -1,17 +1,17 @@
-"""Every arm in the paper's setting, at every filter ratio, on right and on wrong labels.
+"""The paper's comparison as it was published: its arms beside a random choice, and no arm tuned.
 
     python benchmarks/paper_setting.py --dataset pets --data-root ../data --out runs/paper
     python benchmarks/study.py runs/paper/pets-* --rows results/paper-setting-pets.jsonl
 
 A pretrained network whose last layer is trained, 25 epochs, SGD with rate 0.001 and momentum
 0.9, the paper's augmentation. An augmented image depends on (seed, epoch, example) alone, and
-the layers below the last are frozen: so what they make of it is computed once, and every arm,
-filter ratio and label noise reads it. Each arm is charged, for every image that it reads, the
+the layers below the last are frozen: so what they make of it is computed once, and every arm and
+filter ratio reads it. Each arm is charged, for every image that it reads, the
 seconds that loading it and its pass through the frozen layers took; choosing, the last layer
 and everything else are timed as they happen. The accuracies are those of
 `saln compare --head-only`.
 
-Each condition becomes a run folder below ``--out``; with more ``--seeds`` than before, or after
+Each filter ratio becomes a run folder below ``--out``; with more ``--seeds`` than before, or after
 a kill, finished ones are kept. ``--cache`` holds what was computed.
 """
 
@@ -51,12 +51,10 @@ from saln.randomness import derive_seed
 from saln.training import Ledger, build_head
 from saln.training.learner_networks import FrozenBody
 
-__all__ = ["CONDITIONS", "StoredComparison", "main", "settings"]
+__all__ = ["RATIOS", "StoredComparison", "main", "settings"]
 
-NOISES = (0.4, 0.0)
 RATIOS = (0.8, 0.5, 0.9)
-CONDITIONS = [(noise, ratio) for noise in NOISES for ratio in RATIOS]
-METHODS = ("standard", "uniform", "saln", "jest", "coherence")
+METHODS = ("standard", "uniform", "saln", "jest")
 # Images that are made at once; their seconds are shared out equally.
 CHUNK = 16
 
@@ -265,11 +263,10 @@ class StoredComparison(Comparison):
         return batches
 
 
-def settings(args: argparse.Namespace, noise: float, ratio: float) -> Config:
-    """A condition's settings."""
+def settings(args: argparse.Namespace, ratio: float) -> Config:
+    """The settings at a filter ratio."""
     preset = {"pets": "offline-oxford-pet", "cifar10": "offline-cifar10"}[args.dataset]
-    labels = f"noise{100 * noise:.0f}" if noise else "clean"
-    out = args.out / f"{args.dataset}-{labels}-f{ratio:g}"
+    out = args.out / f"{args.dataset}-clean-f{ratio:g}"
     config = dataclasses.replace(
         load_preset(preset),
         data_root=args.data_root,
@@ -278,7 +275,7 @@ def settings(args: argparse.Namespace, noise: float, ratio: float) -> Config:
         reference_epochs=args.epochs,
         epochs=args.epochs,
         filter_ratio=ratio,
-        label_noise=noise,
+        label_noise=0.0,
         seeds=args.seeds,
         threads=args.threads,
         cache_dir=args.cache,
@@ -308,7 +305,7 @@ class _Lines:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run every condition, seed by seed."""
+    """Run every filter ratio, seed by seed."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--dataset", choices=("pets", "cifar10"), required=True)
     parser.add_argument("--data-root", type=Path, required=True)
@@ -322,10 +319,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     seeds = tuple(int(text) for text in args.seeds.split(","))
     reporter: Reporter = _Lines()
     parts: Any = functools.partial(StoredComparison, cache=args.cache)
-    for count in range(1, len(seeds) + 1):  # so that every condition has the same seeds soon
+    for count in range(1, len(seeds) + 1):  # so that every filter ratio has the same seeds soon
         args.seeds = seeds[:count]
-        for noise, ratio in CONDITIONS:
-            config = settings(args, noise, ratio)
+        for ratio in RATIOS:
+            config = settings(args, ratio)
             begun = read_settings(config.out).seeds if config.resume and config.out else ()
             if len(begun) > count and begun[:count] == args.seeds:
                 continue  # it has these, and goes on with its own further ones below

@@ -1,11 +1,8 @@
-"""The study: comparisons of real training, run one after the other and kept as rows.
+"""Finished runs of `saln compare` as rows.
 
-    python benchmarks/study.py --run pets --data-root ../data --label-noise 0.4 --out runs/noise
-    python benchmarks/study.py runs/noise runs/clean --rows results/study-pets.jsonl
+    python benchmarks/study.py runs/pets-* --rows results/paper-setting-pets.jsonl
 
-``--run`` calls `saln compare` with the settings below (flags go over them) and, where the folder
-holds a run, goes on with it; ``--seeds`` may then name more seeds. Without it, finished run
-folders become rows: a line with this command and the machine, then for every run a row ``run``
+Run folders become rows: a line with this command and the machine, then for every run a row ``run``
 (settings, environment, data), a row ``seed`` for each arm and seed, with its evaluated epochs as
 [epoch, steps, seconds, test accuracy], and a row ``arm`` with what the run's summary says of it.
 The seconds of an epoch are those of features, reference, loading, scoring, selecting and training
@@ -16,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,35 +24,16 @@ from saln.errors import InputError
 from saln.experiments.environment import environment
 from saln.files import write_text
 
-__all__ = ["RUNS", "compare_command", "main", "run_rows"]
+__all__ = ["main", "run_rows"]
 
 Row = dict[str, Any]
 
-# Given to `saln compare`; every other flag of this command goes after, and so over, them.
-_COMMON = ("--methods", "standard,uniform,saln,jest,coherence", "--seeds", "0,1,2")
-RUNS = {
-    "pets": ("--preset", "offline-oxford-pet", *_COMMON),
-    "cifar10": ("--preset", "offline-cifar10", *_COMMON),
-    "digits": (
-        *("--preset", "digits", *_COMMON, "--epochs", "12", "--learning-rate", "0.02"),
-        *("--schedule", "constant", "--label-noise", "0", "--evaluate-every", "1"),
-        *("--image-size", "16"),
-    ),
-}
 EPOCH_PHASES = ("load", "score", "select", "train")
 # What an arm's summary says that its seeds do not.
 COMPARED = (
     *("versus_uniform", "versus_standard", "at_equal_steps", "at_equal_seconds"),
     *("seconds_to_standard", "break_even"),
 )
-
-
-def compare_command(name: str, flags: Sequence[str], out: Path) -> list[str]:
-    """The call of `saln compare`: a new run, or the rest of the one in ``out``."""
-    start = [sys.executable, "-m", "saln", "compare"]
-    if (out / "config.json").exists():
-        return [*start, "--resume", *flags, "--out", str(out)]
-    return [*start, *RUNS[name], *flags, "--out", str(out)]
 
 
 def _anonymous(value: Any) -> Any:
@@ -157,20 +134,10 @@ def _seed_row(arm: str, seed: int, epochs: list[Row], cost: Row) -> Row:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a comparison, or turn finished ones into rows."""
+    """Turn finished runs into rows."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    about = (__doc__ or "").splitlines()[0]
-    if any(text.partition("=")[0] == "--run" for text in given):
-        # What this parser does not know is for `saln compare`.
-        parser = argparse.ArgumentParser(description=about, allow_abbrev=False)
-        parser.add_argument("--run", choices=tuple(RUNS), required=True)
-        parser.add_argument("--out", type=Path, required=True, help="the run's folder")
-        args, flags = parser.parse_known_args(given)
-        return subprocess.run(compare_command(args.run, flags, args.out), check=False).returncode
     parser = argparse.ArgumentParser(
-        description=about,
-        allow_abbrev=False,
-        epilog=f"--run {'|'.join(RUNS)} --out DIR [flags of saln compare]: train",
+        description=(__doc__ or "").splitlines()[0], allow_abbrev=False
     )
     parser.add_argument("folders", nargs="+", type=Path, help="finished runs to turn into rows")
     parser.add_argument("--rows", type=Path, required=True, help="the file of the rows")

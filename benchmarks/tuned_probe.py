@@ -27,8 +27,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from evidence_tables.probe import every_arm, rule
 from evidence_tables.tuned import FINAL
-from evidence_tables.tuned import study_table as probe_tables
 from numpy.typing import NDArray
 from probe_data import load_images, load_probe_data, noisy_labels
 from real_features import default_cache
@@ -388,7 +388,7 @@ def main() -> None:
         )
         store(args.rows, {"environment": environment(torch.device("cpu"))})
         train_all(study, args.rows, until)
-    print(probe_tables(stored(args.rows)))
+    print(every_arm(args.rows), rule(args.rows), sep="\n\n")
 
 
 if __name__ == "__main__":

@@ -15,9 +15,9 @@ from evidence_tables import (
     label_finding,
     label_review,
     methods,
+    probe,
     scale,
     speed,
-    study,
     tuned,
 )
 from evidence_tables.claims import eigenvector_svg
@@ -28,13 +28,13 @@ __all__ = ["PICTURES", "RESULTS", "TABLES"]
 TABLES: dict[str, Callable[[Path], str]] = {
     **criteria.TABLES,
     **speed.TABLES,
-    **study.TABLES,
     **scale.TABLES,
     **claims.TABLES,
     **methods.TABLES,
     **label_finding.TABLES,
     **label_review.TABLES,
     **tuned.TABLES,
+    **probe.TABLES,
 }
 
 # Pictures by their file, made of rows too; None while there are none.

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from evidence_tables.criteria import DATASETS
 from evidence_tables.rows import (
+    NONE_YET,
     NOTHING,
     Row,
     grouped,
@@ -18,7 +19,6 @@ from evidence_tables.rows import (
     points,
     read_rows,
 )
-from evidence_tables.study import NONE_YET, PAPER_SETTING, Run, condition, study_runs
 from saln.experiments import mean_interval, paired_difference
 from saln.experiments.statistics import Difference, Interval
 from saln.report.paper_claims import CLAIMS, UNREAD
@@ -26,6 +26,26 @@ from saln.report.paper_claims import CLAIMS, UNREAD
 __all__ = ["TABLES", "eigenvector_svg"]
 
 PRESETS = {"paper-oxford-pet": "Oxford-IIIT Pet", "paper-cifar10": "CIFAR-10"}
+RUNS_OF = {"oxford-pet": "Oxford-IIIT Pet", "hf:cifar10": "CIFAR-10"}
+
+# A run's row, and the seeds' rows by arm.
+Run = tuple[Row, dict[str, list[Row]]]
+
+
+def _runs(results: Path) -> list[Run]:
+    """Every stored run in the paper's setting."""
+    runs = []
+    for path in sorted(results.glob("paper-setting-*.jsonl")):
+        for group in grouped(read_rows(results, path.stem), "run").values():
+            (about,) = (row for row in group if row["kind"] == "run")
+            seeds = grouped((row for row in group if row["kind"] == "seed"), "arm")
+            runs.append((about, {arm: rows for (arm,), rows in seeds.items()}))
+    return runs
+
+
+def _name(about: Row) -> str:
+    """A run's data and filter ratio."""
+    return f"{RUNS_OF.get(about['dataset'], about['dataset'])}, f = {about['filter_ratio']:g}"
 
 
 def printed(_: Path) -> str:
@@ -98,18 +118,10 @@ def _beside(seeds: dict[str, list[Row]], arm: str, other: str) -> _Beside:
     return _Beside(len(times), paired_difference(*accuracies), mean_interval(times))
 
 
-def _runs(results: Path) -> list[Run]:
-    return study_runs(results, PAPER_SETTING) + study_runs(results)
-
-
-def _name(about: Row) -> str:
-    return f"{condition(about)}, {about['epochs']} epochs"
-
-
 def found(results: Path) -> str:
     """Our `saln` arm beside the arms that the paper compares it with, and the control."""
     lines = []
-    for about, seeds, _ in _runs(results):
+    for about, seeds in _runs(results):
         for other in ("standard", "jest", "uniform"):
             if "saln" not in seeds or other not in seeds:
                 continue
@@ -136,7 +148,7 @@ def _verdict(gain: Difference) -> str:
 def reading(results: Path) -> str:
     """Each of the three claims on each stored run at the paper's filter ratio, in words."""
     parts = []
-    for about, seeds, _ in _runs(results):
+    for about, seeds in _runs(results):
         if "saln" not in seeds or about["filter_ratio"] != 0.8:
             continue
         lines = [f"**{_name(about)}**", ""]

@@ -12,10 +12,7 @@ from evidence_tables.rows import (
     interval_text,
     markdown,
     paired,
-    percent,
     read_rows,
-    versus,
-    wrong_kept,
 )
 from saln.experiments import mean_interval, paired_difference
 
@@ -128,43 +125,6 @@ def finders_against_best(results: Path) -> str:
     return markdown(columns, lines, left=2) if lines else ""
 
 
-def judged_scratch(results: Path) -> str:
-    """From random weights, 40% of the labels wrong or none: by whom labels are judged.
-
-    Arms are compared with those of the same run alone, seed by seed.
-    """
-    lines = []
-    rows = read_rows(results, "judged-scratch")
-    # On right labels more seeds were added, on the same machine: they are one run.
-    rows = [{**row, "session": row["session"] if row["asked_rate"] else 0} for row in rows]
-    runs = grouped(rows, "session")
-    for number, run in enumerate(runs.values(), start=1):
-        arms = grouped(run, "selector")
-        for (name,), rows in sorted(arms.items(), key=lambda arm: -_mean(arm[1], "test_accuracy")):
-            pair = paired(rows, arms.get(("oracle",), []), "test_accuracy")
-            shares = [100 * own / best for own, best in zip(*pair, strict=True)]
-            against = paired(rows, arms.get(("uniform",), []), "test_accuracy")
-            lines.append(
-                [
-                    str(number),
-                    f"{100 * rows[0]['asked_rate']:.0f}",
-                    f"`{name}`",
-                    str(len(rows)),
-                    percent([row["test_accuracy"] for row in rows]),
-                    NOTHING if name == "uniform" else versus(against),
-                    interval_text(*mean_interval(shares))
-                    if shares and name != "oracle"
-                    else NOTHING,
-                    wrong_kept(rows, rows[0]["asked_rate"]),
-                ]
-            )
-    columns = (
-        *("run", "wrong labels (%)", "chosen by", "seeds", "test accuracy (%)"),
-        *("against uniform (points)", "of the oracle's (%)", "wrong labels kept (%)"),
-    )
-    return markdown(columns, lines, left=3) if lines else ""
-
-
 def judging_scale(results: Path) -> str:
     """What judging labels costs as the examples grow, without neighbors."""
     lines = []
@@ -212,5 +172,4 @@ TABLES = {
     "finders": finders,
     "text-finders": text_finders,
     "finders-against-best": finders_against_best,
-    "judged-scratch": judged_scratch,
 }

@@ -5,15 +5,14 @@ from __future__ import annotations
 import statistics
 from pathlib import Path
 
-from evidence_tables.criteria import DATASETS
-from evidence_tables.rows import NOTHING, Row, paired, read_rows, versus, wrong_kept
+from evidence_tables.probe import probe_cells
+from evidence_tables.rows import NONE_YET, NOTHING, percent, wrong_kept
 from evidence_tables.rows import markdown as table
+from evidence_tables.tuned import accuracies, less
 from saln.selection import SELECTORS
 
 __all__ = ["TABLES"]
 
-ROWS = "criteria-selectors"
-CONDITIONS = (("clean", 0.0), ("symmetric", 0.4))
 # What a field costs its user, beside the features that most criteria share.
 NEEDS = {
     "features": "features",
@@ -55,35 +54,6 @@ def _needs(name: str) -> str:
     return ", ".join(sorted(found)) or "nothing"
 
 
-def _rows(results: Path, dataset: str, noise: str, rate: float, name: str) -> list[Row]:
-    return [
-        row
-        for row in read_rows(results, ROWS)
-        if (row["dataset"], row["noise"], row["asked_rate"], row.get("selector"))
-        == (dataset, noise, rate, name)
-    ]
-
-
-def _gain(results: Path, dataset: str, noise: str, rate: float, name: str) -> str:
-    own, base = (_rows(results, dataset, noise, rate, arm) for arm in (name, "uniform"))
-    return NOTHING if name == "uniform" else versus(paired(own, base, "test_accuracy"))
-
-
-def _extra_milliseconds(results: Path, name: str) -> str:
-    """What a step of the probe takes beyond one with uniform, one-off work spread over it."""
-    extra = []
-    for dataset in DATASETS:
-        for noise, rate in CONDITIONS:
-            own, base = (_rows(results, dataset, noise, rate, arm) for arm in (name, "uniform"))
-            sessions = {row["session"] for row in base}
-            pair = paired([row for row in own if row["session"] in sessions], base, "seconds")
-            extra += [
-                1000 * (mine - other) / own[0]["steps"]
-                for mine, other in zip(pair.values, pair.baseline, strict=True)
-            ]
-    return f"{statistics.median(extra):.1f}" if extra else NOTHING
-
-
 def _link(name: str) -> str:
     return f"[`{name}`](methods.md#{name})"
 
@@ -104,42 +74,36 @@ def selectors(_: Path) -> str:
 
 
 def measured(results: Path) -> str:
-    """Every measured selector against uniform, and what it costs."""
+    """Every selector that the tuned probes have, against uniform, and what choosing costs."""
+    cells = probe_cells(results)
+    columns = [f"{data}, {labels}" for data, labels, _ in cells]
     lines = []
     for name in SELECTORS:
-        gains = [
-            _gain(results, dataset, *condition, name)
-            for dataset in DATASETS
-            for condition in CONDITIONS
-        ]
+        gains = [less(arms, name, "uniform") for _, _, arms in cells]
         if name != "uniform" and any(gain != NOTHING for gain in gains):
-            lines.append([_link(name), *gains, _extra_milliseconds(results, name)])
-    columns = (
-        *("selector", "pets, clean", "pets, 40% wrong", "CIFAR-10, clean"),
-        *("CIFAR-10, 40% wrong", "extra ms a step"),
-    )
-    return table(columns, lines)
+            found = [
+                row["choosing_ms_per_step"] for _, _, arms in cells for row in arms.get(name, [])
+            ]
+            lines.append([_link(name), *gains, f"{statistics.median(found):.1f}"])
+    return table(("selector", *columns, "choosing, ms a step"), lines) if lines else NONE_YET
 
 
 def _measured(results: Path, name: str) -> str:
-    lines = []
-    for dataset in DATASETS:
-        for noise, rate in CONDITIONS:
-            rows = _rows(results, dataset, noise, rate, name)
-            if rows:
-                lines.append(
-                    [
-                        DATASETS[dataset],
-                        f"{100 * rate:.0f}% wrong" if rate else "clean",
-                        f"{100 * statistics.fmean(row['test_accuracy'] for row in rows):.1f}",
-                        _gain(results, dataset, noise, rate, name),
-                        wrong_kept(rows, rate),
-                    ]
-                )
+    lines = [
+        [
+            data,
+            labels,
+            percent(accuracies(arms[name])),
+            less(arms, name, "uniform"),
+            wrong_kept(arms[name], arms[name][0]["asked_rate"]),
+        ]
+        for data, labels, arms in probe_cells(results)
+        if name in arms
+    ]
     if not lines:
         return "Not in the stored probes."
     columns = (
-        *("data", "labels", "test accuracy (%)"),
+        *("data", "wrong labels", "test accuracy (%)"),
         *("against uniform (points)", "wrong labels kept (%)"),
     )
     return table(columns, lines, left=2)
@@ -154,7 +118,7 @@ def methods(results: Path) -> str:
             "    options: {show_root_heading: false, show_root_toc_entry: false, members: false}"
         )
         parts += [f"## `{name}` {{: #{name} }}", f"::: {target}\n{options}"]
-        parts += ["Linear probes, five seeds:", _measured(results, name)]
+        parts += ["Tuned linear probes, five seeds:", _measured(results, name)]
     return "\n\n".join(parts)
 
 

@@ -12,6 +12,7 @@ from saln.experiments import mean_interval, paired_difference
 from saln.report.number_text import NOTHING, interval_text
 
 __all__ = [
+    "NONE_YET",
     "NOTHING",
     "RESULTS",
     "Row",
@@ -26,6 +27,7 @@ __all__ = [
     "wrong_kept",
 ]
 
+NONE_YET = "No rows of this study are stored yet."
 RESULTS = Path(__file__).resolve().parents[2] / "results"
 
 Row = dict[str, Any]

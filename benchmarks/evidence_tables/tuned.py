@@ -8,6 +8,7 @@ from pathlib import Path
 
 from evidence_tables.criteria import NOISES
 from evidence_tables.rows import (
+    NONE_YET,
     NOTHING,
     Row,
     grouped,
@@ -18,9 +19,21 @@ from evidence_tables.rows import (
     versus,
     wrong_kept,
 )
-from evidence_tables.study import NONE_YET
 
-__all__ = ["FINAL", "TABLES", "TUNING", "study_table"]
+__all__ = [
+    "FINAL",
+    "RULE",
+    "TABLES",
+    "TUNING",
+    "Arms",
+    "accuracies",
+    "best_robust",
+    "cells_of",
+    "control",
+    "less",
+    "mean_accuracy",
+    "study_table",
+]
 
 TUNING, FINAL = "tuning", "final"
 RULE = "balanced-curriculum+targets(beliefs=0.3,features=0.3)"
@@ -32,34 +45,35 @@ OBJECTIVE = ("beliefs", "features", "smoothing", "robust")
 Arms = dict[str, list[Row]]
 
 
-def _cells(rows: Sequence[Row]) -> dict[str, Arms]:
-    """Tested rows by kind of labels in words, and by arm."""
+def cells_of(rows: Sequence[Row]) -> dict[str, Arms]:
+    """Tested rows by kind of labels in words, the fewest wrong ones first, and by arm."""
     cells: dict[str, Arms] = {}
-    for (noise, asked, arm), found in grouped(
-        [row for row in rows if row["stage"] == FINAL], "noise", "asked_rate", "arm"
-    ).items():
+    kinds = list(NOISES)
+    tested = grouped([row for row in rows if row["stage"] == FINAL], "noise", "asked_rate", "arm")
+    for noise, asked, arm in sorted(tested, key=lambda key: (kinds.index(key[0]), key[1])):
         labels = f"{NOISES[noise]}, {100 * asked:.0f}%" if asked else NOISES[noise]
-        cells.setdefault(labels, {})[arm] = found
-    order = list(NOISES.values())
-    return dict(sorted(cells.items(), key=lambda cell: order.index(cell[0].partition(",")[0])))
+        cells.setdefault(labels, {})[arm] = tested[noise, asked, arm]
+    return cells
 
 
-def _accuracies(rows: Sequence[Row]) -> list[float]:
+def accuracies(rows: Sequence[Row]) -> list[float]:
+    """Of the test images, seed by seed."""
     return [row["test_accuracy"] for row in rows]
 
 
-def _mean(rows: Sequence[Row]) -> float:
-    return statistics.fmean(_accuracies(rows))
+def mean_accuracy(rows: Sequence[Row]) -> float:
+    """Over the seeds."""
+    return statistics.fmean(accuracies(rows))
 
 
-def _less(arms: Arms, arm: str, other: str | None) -> str:
+def less(arms: Arms, arm: str, other: str | None) -> str:
     """An arm less another, in points; a dash where either is not there."""
     if other is None or arm == other or arm not in arms or other not in arms:
         return NOTHING
     return versus(paired(arms[arm], arms[other], "test_accuracy"))
 
 
-def _control(arms: Arms, arm: str) -> str | None:
+def control(arms: Arms, arm: str) -> str | None:
     """The arm that chooses at random and trains on the same soft targets."""
     own = arms[arm][0]
     if not own["beliefs"] + own["features"]:
@@ -72,10 +86,10 @@ def _control(arms: Arms, arm: str) -> str | None:
     return next(alike, None)
 
 
-def _robust(arms: Arms) -> str | None:
+def best_robust(arms: Arms) -> str | None:
     """The robust loss that came out better in the test: in favor of the rival."""
     there = [name for name in ROBUST if name in arms]
-    return max(there, key=lambda name: _mean(arms[name])) if there else None
+    return max(there, key=lambda name: mean_accuracy(arms[name])) if there else None
 
 
 def study_table(rows: Sequence[Row]) -> str:
@@ -86,8 +100,8 @@ def study_table(rows: Sequence[Row]) -> str:
     """
     tried = grouped([row for row in rows if row["stage"] == TUNING], "noise", "asked_rate", "arm")
     lines = []
-    for labels, arms in _cells(rows).items():
-        for arm, own in sorted(arms.items(), key=lambda entry: -_mean(entry[1])):
+    for labels, arms in cells_of(rows).items():
+        for arm, own in sorted(arms.items(), key=lambda entry: -mean_accuracy(entry[1])):
             first = own[0]
             trials = tried.get((first["noise"], first["asked_rate"], arm), own)
             rates = [row["learning_rate"] for row in trials]
@@ -99,9 +113,9 @@ def study_table(rows: Sequence[Row]) -> str:
                     f"`{arm}`",
                     f"{first['steps']:,}",
                     f"{rate:g}{edge}",
-                    percent(_accuracies(own)),
-                    _less(arms, arm, "uniform"),
-                    _less(arms, arm, _control(arms, arm)),
+                    percent(accuracies(own)),
+                    less(arms, arm, "uniform"),
+                    less(arms, arm, control(arms, arm)),
                     wrong_kept(own, first["asked_rate"]),
                 ]
             )
@@ -125,12 +139,12 @@ def every_arm(results: Path) -> str:
 
 def short(results: Path) -> str:
     """Six arms, a column a kind of labels: for the README."""
-    cells = _cells(_rows(results))
+    cells = cells_of(_rows(results))
     if not cells:
         return NONE_YET
 
     def line(name: str, found: Sequence[list[Row] | None]) -> list[str]:
-        return [name, *(percent(_accuracies(of)) if of else NOTHING for of in found)]
+        return [name, *(percent(accuracies(of)) if of else NOTHING for of in found)]
 
     lines = [
         line(name, [arms.get(arm) for arms in cells.values()])
@@ -142,7 +156,7 @@ def short(results: Path) -> str:
             (f"a fifth, chosen by the rule (`{RULE}`)", RULE),
         )
     ]
-    robust = [arms.get(_robust(arms) or "") for arms in cells.values()]
+    robust = [arms.get(best_robust(arms) or "") for arms in cells.values()]
     lines.insert(2, line("the same with a robust loss or smoothed labels, the better", robust))
     return markdown(("trained on", *cells), lines)
 
@@ -150,9 +164,9 @@ def short(results: Path) -> str:
 def _rivals(arms: Arms) -> dict[str, str | None]:
     return {
         "`uniform`": "uniform",
-        "`uniform` with the same targets: what choosing gives": _control(arms, RULE),
+        "`uniform` with the same targets: what choosing gives": control(arms, RULE),
         "`uniform+targets`, which chooses nothing": "uniform+targets",
-        "`uniform` with a robust loss or smoothed labels, the better": _robust(arms),
+        "`uniform` with a robust loss or smoothed labels, the better": best_robust(arms),
         "`coherence`": "coherence",
         "`coherence(judge=labels,power=4)`": "coherence(judge=labels,power=4)",
         "`oracle`, a random choice of right labels": "oracle",
@@ -162,12 +176,12 @@ def _rivals(arms: Arms) -> dict[str, str | None]:
 
 def rule(results: Path) -> str:
     """The rule less each rival."""
-    cells = _cells(_rows(results))
+    cells = cells_of(_rows(results))
     if not cells:
         return NONE_YET
     rivals = {labels: _rivals(arms) for labels, arms in cells.items()}
     lines = [
-        [name, *(_less(arms, RULE, rivals[labels][name]) for labels, arms in cells.items())]
+        [name, *(less(arms, RULE, rivals[labels][name]) for labels, arms in cells.items())]
         for name in next(iter(rivals.values()))
     ]
     return markdown((f"`{RULE}` less", *cells), lines)
@@ -176,14 +190,14 @@ def rule(results: Path) -> str:
 def in_words(results: Path) -> str:
     """What the rule gives and what it does not, in sentences."""
     parts = []
-    for labels, arms in _cells(_rows(results)).items():
+    for labels, arms in cells_of(_rows(results)).items():
         if RULE not in arms:
             continue
         against = {
-            name: _less(arms, RULE, other)
+            name: less(arms, RULE, other)
             for name, other in (
                 ("uniform", "uniform"),
-                ("control", _control(arms, RULE)),
+                ("control", control(arms, RULE)),
                 ("oracle", "oracle"),
                 ("standard", "standard"),
             )
@@ -197,30 +211,6 @@ def in_words(results: Path) -> str:
             words += f"; {against['oracle']} against a random choice of right labels only"
         parts.append(f"{words}; {against['standard']} against `standard` at five times the steps.")
     return "\n".join(parts) or NONE_YET
-
-
-def fallen(results: Path) -> str:
-    """What was claimed of ``coherence`` in untuned probes, and what the tuned study gives."""
-    probe = [
-        row
-        for row in read_rows(results, "criteria-probe")
-        if (row["dataset"], row["noise"], row["asked_rate"]) == ("cifar10", "symmetric", 0.4)
-    ]
-    arms = {name: found for (name,), found in grouped(probe, "selector").items()}
-    lines = [
-        "- **Claimed**, from linear probes on CIFAR-10 with 40% of the labels replaced at random: "
-        f"`coherence` is {_less(arms, 'coherence', 'uniform')} points from `uniform`, and "
-        f"{_less(arms, 'coherence', 'standard')} from `standard` at five times the steps."
-    ]
-    for labels, found in _cells(_rows(results)).items():
-        lines.append(
-            f"- **From scratch and tuned, {labels}**: `coherence` is "
-            f"{_less(found, 'coherence', 'uniform')} points from `uniform` and "
-            f"{_less(found, 'coherence', 'standard')} from `standard`; `uniform+targets`, which "
-            f"chooses nothing, is {_less(found, 'uniform+targets', 'coherence')} from `coherence`; "
-            f"`{RULE}` is {_less(found, RULE, 'coherence')} from it."
-        )
-    return "\n".join(lines)
 
 
 def search(results: Path) -> str:
@@ -247,6 +237,5 @@ TABLES = {
     "tuned-short": short,
     "tuned-rule": rule,
     "tuned-words": in_words,
-    "tuned-fallen": fallen,
     "tuned-search": search,
 }

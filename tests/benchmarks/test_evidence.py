@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import re
 
 import evidence
-import numpy as np
 import pytest
 from evidence_tables import RESULTS, TABLES
-from scipy import stats
 
 DOCUMENTS = evidence.documents()
 
@@ -42,13 +39,13 @@ def test_a_changed_figure_is_put_right_again():
 )
 def test_figures_in_prose_are_found(prose):
     assert evidence.stray_figures(prose)
-    assert not evidence.stray_figures(f"<!-- rows: probe -->\n{prose}\n<!-- end -->")
+    assert not evidence.stray_figures(f"<!-- rows: cost -->\n{prose}\n<!-- end -->")
     assert not evidence.stray_figures(f"```\n{prose}\n```\n`{prose}` with a 95% interval, f = 0.8")
 
 
 def test_a_marker_without_its_end_and_an_unknown_name_are_refused():
     with pytest.raises(ValueError, match="needs one"):
-        evidence.rebuilt("<!-- rows: probe -->\n| 1 |")
+        evidence.rebuilt("<!-- rows: cost -->\n| 1 |")
     with pytest.raises(KeyError, match="no-such"):
         evidence.rebuilt("<!-- rows: no-such -->\n<!-- end -->")
 
@@ -61,35 +58,6 @@ def test_the_table_of_a_busy_machine(tmp_path):
     (tmp_path / "busy-machine.jsonl").write_text("\n".join(map(json.dumps, lines)))
     (line,) = TABLES["busy-machine"](tmp_path).splitlines()[2:]
     assert line == "| 2, sleeping | 219 | 104 | 47% |"
-
-
-def test_a_probe_line_is_the_mean_and_interval_of_its_rows():
-    rows = [
-        json.loads(line) for line in (RESULTS / "criteria-probe.jsonl").read_text().splitlines()
-    ]
-    by_arm = {
-        arm: [
-            100 * row["test_accuracy"]
-            for row in rows
-            if (row.get("dataset"), row.get("noise"), row.get("asked_rate"), row.get("selector"))
-            == ("cifar10", "symmetric", 0.4, arm)
-        ]
-        for arm in ("uniform", "coherence")
-    }
-
-    def shown(values, sign=""):
-        half = stats.t.interval(0.95, 4, np.mean(values), stats.sem(values))[1] - np.mean(values)
-        return f"{np.mean(values):{sign}.1f} ± {half:.1f}"
-
-    gains = np.subtract(by_arm["coherence"], by_arm["uniform"])
-    (line,) = (
-        line
-        for line in TABLES["probe"](RESULTS).splitlines()
-        if re.match(r"\| CIFAR-10 \| random, 40% \| `coherence` \|", line)
-    )
-    cells = [cell.strip() for cell in line.split("|")]
-    assert cells[5] == shown(by_arm["coherence"])
-    assert cells[6] == f"{shown(gains, '+')} (better)"
 
 
 def test_the_command_checks_and_writes_nothing(capsys, monkeypatch):

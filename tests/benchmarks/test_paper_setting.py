@@ -16,7 +16,7 @@ from paper_setting import StoredComparison, make
 
 from saln.experiments.run import compare
 
-ARMS = ("standard", "uniform", "saln", "jest", "coherence")
+ARMS = paper_setting.METHODS
 
 
 @pytest.fixture
@@ -73,21 +73,21 @@ def test_arms_are_charged_for_what_they_read(config, tmp_path, monkeypatch):
 
 
 def test_further_seeds_join_those_of_before(tmp_path, monkeypatch, capsys, config):
-    """Every condition, with the learner of the digits."""
+    """Every filter ratio, with the learner of the digits."""
 
-    def small(args, noise, ratio):
-        out = args.out / f"{noise:g}-{ratio:g}"
+    def small(args, ratio):
+        out = args.out / f"{ratio:g}"
         return dataclasses.replace(
-            config, methods=("uniform",), limit=150, epochs=1, batch_size=4, label_noise=noise,
+            config, methods=("uniform",), limit=150, epochs=1, batch_size=4,
             filter_ratio=ratio, seeds=args.seeds, out=out, resume=(out / "config.json").exists(),
         )  # fmt: skip
 
     monkeypatch.setattr(paper_setting, "settings", small)
-    monkeypatch.setattr(paper_setting, "CONDITIONS", [(0.4, 0.8), (0.0, 0.5)])
+    monkeypatch.setattr(paper_setting, "RATIOS", [0.8, 0.5])
     flags = ["--dataset", "pets", "--data-root", ".", "--cache", str(tmp_path / "outputs"),
              "--out", str(tmp_path)]  # fmt: skip
     assert paper_setting.main([*flags, "--seeds", "0,1"]) == 0
-    before = {name: rows_of(tmp_path / name) for name in ("0.4-0.8", "0-0.5")}
+    before = {name: rows_of(tmp_path / name) for name in ("0.8", "0.5")}
     assert paper_setting.main([*flags, "--seeds", "0,1,2"]) == 0
     for name, rows in before.items():
         assert rows_of(tmp_path / name)[: len(rows)] == rows

@@ -4,63 +4,39 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
-import types
 
 import numpy as np
 import pytest
 import study
 from evidence_tables import TABLES
 
-from saln.cli.compare_command import COMMAND
-
 FLAGS = (
+    *("--preset", "digits", "--methods", "standard,uniform,saln,jest", "--image-size", "16"),
     *("--seeds", "0,1", "--limit", "200", "--epochs", "3", "--batch-size", "8"),
+    *("--learning-rate", "0.02", "--schedule", "constant", "--evaluate-every", "1"),
     *("--label-noise", "0.4", "--reference-epochs", "2"),
 )
 
 
-@pytest.fixture(scope="module", autouse=True)
-def quick_starts(warm, tmp_path_factory):
-    """The command that the benchmark starts begins with everything imported."""
-    folder = tmp_path_factory.mktemp("started")
-
-    def start(command, *, check):
-        assert command[:3] == [sys.executable, "-m", "saln"]
-        ended = warm.run(command[3:], folder)
-        print(ended.stdout, ended.stderr)  # noqa: T201
-        return ended
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(study, "subprocess", types.SimpleNamespace(run=start))
-        yield
-
-
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
+def finished(warm, tmp_path_factory):
     folder = tmp_path_factory.mktemp("study") / "small"
     cache = ["--cache-dir", str(folder.parent / "cache")]
-    assert study.main(["--run", "digits", *FLAGS, *cache, "--out", str(folder)]) == 0
+    ended = warm.run(["compare", *FLAGS, *cache, "--out", str(folder)], folder.parent)
+    assert ended.returncode == 0, ended.stderr
     return folder
-
-
-def test_a_finished_run_is_left_alone(finished, capfd):
-    before = (finished / "summary.json").stat()
-    assert study.main(["--run", "digits", "--out", str(finished)]) == 0
-    assert "nothing to resume" in capfd.readouterr().out
-    assert (finished / "summary.json").stat() == before
 
 
 @pytest.fixture(scope="module")
 def rows(finished):
-    path = finished.parent / "study-digits.jsonl"
+    path = finished.parent / "paper-setting-digits.jsonl"
     assert study.main([str(finished), "--rows", str(path)]) == 0
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def test_there_is_a_row_for_every_run_arm_and_seed(rows, finished):
     assert rows[0]["environment"]["command"][1] == "benchmarks/study.py"
-    assert [row["kind"] for row in rows[1:]] == ["run", *["seed", "seed", "arm"] * 5]
+    assert [row["kind"] for row in rows[1:]] == ["run", *["seed", "seed", "arm"] * 4]
     assert str(finished.parent) not in json.dumps(rows)  # no folders of this machine
     summary = json.loads((finished / "summary.json").read_text())
     for arm, entry in summary["arms"].items():
@@ -70,7 +46,7 @@ def test_there_is_a_row_for_every_run_arm_and_seed(rows, finished):
 
 
 def test_the_time_to_an_accuracy_can_be_had_from_the_curves(rows):
-    for arm in ("uniform", "coherence"):
+    for arm in ("uniform", "saln"):
         (found,) = (row for row in rows if row.get("arm") == arm and row["kind"] == "arm")
         for seed, told in zip((0, 1), found["seconds_to_standard"]["per_seed"], strict=True):
             mine, other = (
@@ -92,17 +68,7 @@ def test_the_time_to_an_accuracy_can_be_had_from_the_curves(rows):
 
 
 def test_the_tables_are_made_of_whatever_is_stored(rows, finished, tmp_path):
-    assert "No rows" in TABLES["study"](tmp_path)
-    text = TABLES["study"](finished.parent)
-    assert "40% wrong labels, f = 0.8**: small-cnn at 16 px, 3 epochs" in text
-    (line,) = (line for line in text.splitlines() if line.startswith("| `coherence`"))
-    values = [
-        100 * row["test_accuracy"]
-        for row in rows
-        if row.get("arm") == "coherence" and row["kind"] == "seed"
-    ]
-    assert f"| {np.mean(values):.1f} ± " in line
-    assert "`uniform` reaches `standard`'s" in text
+    assert "No rows" in TABLES["paper-found"](tmp_path)
     spent, gained = (
         [
             [value(row) for row in rows if row.get("arm") == arm and row["kind"] == "seed"]
@@ -116,11 +82,7 @@ def test_the_tables_are_made_of_whatever_is_stored(rows, finished, tmp_path):
     assert f"at equal epochs: {times:.1f} times less" in reading
     assert f"({points:+.1f} ± " in reading
     assert "JEST takes" in reading
-    assert TABLES["paper-found"](finished.parent).count("digits, 40% wrong labels, f = 0.8") == 3
-    pets = [rows[0], {**rows[1], "dataset": "oxford-pet"}, *rows[2:]]
-    pets[1]["settings"] |= {"filter_ratio_end": 0.9, "full_first_epochs": 1}
-    (tmp_path / "study-pets.jsonl").write_text("\n".join(map(json.dumps, pets)))
-    assert "f = 0.8 to 0.9, 1 epochs with everything" in TABLES["study"](tmp_path)
+    assert TABLES["paper-found"](finished.parent).count("| digits, f = 0.8 |") == 3
 
 
 def test_an_unfinished_run_and_runs_of_one_name_are_refused(finished, tmp_path, capsys):
@@ -134,16 +96,3 @@ def test_an_unfinished_run_and_runs_of_one_name_are_refused(finished, tmp_path, 
     assert "no finished run" in error
     assert "must differ" in error
     assert not (tmp_path / "rows.jsonl").exists()
-
-
-@pytest.mark.parametrize("name", study.RUNS)
-def test_a_run_calls_compare_and_then_goes_on_with_it(name, tmp_path):
-    flags = ["--label-noise", "0.4", "--filter-ratio", "0.9", "--seeds", "0"]
-    command = study.compare_command(name, flags, tmp_path / "new")
-    assert command[1:4] == ["-m", "saln", "compare"]
-    config = COMMAND.read(command[4:])
-    assert (config.label_noise, config.filter_ratio, config.seeds) == (0.4, 0.9, (0,))
-    assert config.methods == ("standard", "uniform", "saln", "jest", "coherence")
-    (tmp_path / "config.json").write_text("{}")
-    rest = study.compare_command(name, flags, tmp_path)[4:]
-    assert rest == ["--resume", *flags, "--out", str(tmp_path)]

@@ -108,3 +108,48 @@ def test_the_search_names_the_best_mean_first():
     assert len(means) == 30
     assert means == sorted(means, reverse=True)
     assert f"`{RULE}`" in lines[2]
+
+
+def probe_rows(**wanted):
+    lines = (RESULTS / "tuned-probe.jsonl").read_text().splitlines()
+    rows = [found for found in map(json.loads, lines) if "stage" in found]
+    return [row for row in rows if all(row[name] == value for name, value in wanted.items())]
+
+
+def test_a_probe_is_tested_at_the_pair_that_validation_chose():
+    keys = ("dataset", "noise", "asked_rate", "filter_ratio", "arm")
+    tried = {}
+    for trial in probe_rows(stage="tuning"):
+        assert trial["seed"] == 100
+        pair = (trial["learning_rate"], trial["weight_decay"])
+        tried.setdefault(tuple(trial[key] for key in keys), {})[pair] = trial["validation_accuracy"]
+    finals = probe_rows(stage="final")
+    assert finals
+    for final in finals:
+        trials = tried[tuple(final[key] for key in keys)]
+        assert len(trials) == 24
+        assert (final["learning_rate"], final["weight_decay"]) == max(trials, key=trials.get)
+        assert final["seed"] in range(5)
+
+
+def test_a_probes_gain_is_paired_by_seed_and_an_edge_is_marked():
+    cell = {"stage": "final", "dataset": "cifar10", "noise": "pair-flips"}
+    rule, uniform = (
+        sorted(probe_rows(**cell, arm=arm, filter_ratio=0.8), key=lambda row: row["seed"])
+        for arm in (RULE, "uniform+targets")
+    )
+    gains = [
+        100 * (own["test_accuracy"] - other["test_accuracy"])
+        for own, other in zip(rule, uniform, strict=True)
+    ]
+    half = stats.t.interval(0.95, 4, 0, stats.sem(gains))[1]
+    (line,) = re.findall(r".*which chooses nothing \|.*", TABLES["tuned-probe-rule"](RESULTS))
+    assert line.split(" | ")[-1] == f"{np.mean(gains):+.1f} ± {half:.1f} (worse) |"
+    (uniform,) = {
+        (row["learning_rate"], row["weight_decay"])
+        for row in probe_rows(**cell, arm="uniform", filter_ratio=0.8)
+    }
+    assert uniform[1] == 0.3  # the largest that was tried
+    table = TABLES["tuned-probe"](RESULTS).partition("**CIFAR-10**")[2]
+    assert cells(table, "uniform")[4].endswith("*")
+    assert not cells(table, "uniform")[1].endswith("*")
