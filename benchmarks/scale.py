@@ -42,6 +42,7 @@ WIDTH, NEIGHBOR_WIDTH, CLASSES = 512, 256, 1000
 CANDIDATES, FILTER_RATIO = 320, 0.8
 CHOOSING = ("uniform", "saln", "coherence-batch", "k-center")
 PARTITION = 8_000  # rows of a part, when two stores take turns
+NAMING_SECONDS = 5.0  # how long batches are named for one measurement
 IMAGES = (400, 1600)
 
 
@@ -133,6 +134,7 @@ def measure_neighbors(arguments: list[str]) -> Row:
 
 def measure_batches(arguments: list[str]) -> Row:
     """What names the batches of a training loop, without any loading; some seconds of it."""
+    seconds = float(arguments[2])
     batches = saln.SelectedBatches(
         FeatureStore.open(arguments[0]),
         selector=SELECTORS[arguments[1]](),
@@ -141,11 +143,11 @@ def measure_batches(arguments: list[str]) -> Row:
         seed=0,
     )
     done, epoch, started = 0, 0, time.perf_counter()
-    while time.perf_counter() - started < 5:
+    while time.perf_counter() - started < seconds:
         batches.set_epoch(epoch)
         for _ in batches:
             done += batches.n_candidates
-            if time.perf_counter() - started > 5:
+            if time.perf_counter() - started > seconds:
                 break
         epoch += 1
     return {"seconds": time.perf_counter() - started, "candidates": done, "peak": _peak()}
@@ -217,7 +219,7 @@ def rows_of(sizes: tuple[int, ...], scratch: Path, report: Callable[[Row], None]
         stores[n] = scratch / f"store-{n}"
         make_store(stores[n], n, WIDTH)
         for name in CHOOSING:
-            found = measured("batches", stores[n], name)
+            found = measured("batches", stores[n], name, NAMING_SECONDS)
             speed = found["candidates"] / found["seconds"]
             report(
                 _row(

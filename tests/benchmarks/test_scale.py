@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import scale
 
 BENCHMARK = Path(scale.__file__)
@@ -27,6 +27,7 @@ def test_every_question_has_rows(warm, tmp_path, monkeypatch):
     (tmp_path / "started").mkdir()
     monkeypatch.setattr(scale, "measured", measured)
     monkeypatch.setattr(scale, "IMAGES", (20,))
+    monkeypatch.setattr(scale, "NAMING_SECONDS", 0.05)
     rows = []
     scale.rows_of((700,), tmp_path, rows.append)
     assert [row["question"] for row in rows] == [
@@ -54,14 +55,14 @@ def test_costs_are_compared_in_turns(tmp_path, monkeypatch):
     assert min(found["seconds"]) > 0
 
 
-def test_sizes_that_cannot_be_compared_are_refused():
-    done = subprocess.run(
-        [sys.executable, str(BENCHMARK), "--json", "--sizes", "100,200"],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 2
-    assert "--sizes must be" in done.stderr
-    assert not done.stdout
+def test_sizes_that_cannot_be_compared_are_refused(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["scale.py", "--json", "--sizes", "100,200"])
+    with pytest.raises(SystemExit) as stop:
+        scale.main()
+    assert stop.value.code == 2
+    printed = capsys.readouterr()
+    assert "--sizes must be" in printed.err
+    assert not printed.out
 
 
 def test_rows_of_the_stored_run():
