@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import runpy
 import subprocess
 import sys
 import sysconfig
@@ -76,10 +78,22 @@ def test_the_metadata_are_complete(wheel):
     assert found["Requires-Python"] == ">=3.11"
     assert found["Description-Content-Type"] == "text/markdown"
     assert found.get_payload().startswith("# SALN")
+    # The index has no other file of the repository: a relative link would lead nowhere.
+    assert not re.findall(r"\]\((?!https://)[^)]*\)", found.get_payload())
     classifiers = found.get_all("Classifier")
     assert "Typing :: Typed" in classifiers
     versions = {f"Programming Language :: Python :: 3.{minor}" for minor in range(11, 15)}
     assert versions <= set(classifiers)
+
+
+def test_links_of_the_readme_lead_into_the_repository_where_its_address_is_known():
+    portable = runpy.run_path(str(ROOT / "hatch_build.py"))["portable"]
+    text = "![A page](docs/a.png)\n\nSee [Start](docs/index.md), [paper](https://x.org/1)."
+    assert portable(text, "https://h/o/r") == (
+        "![A page](https://h/o/r/raw/main/docs/a.png)\n\n"
+        "See [Start](https://h/o/r/blob/main/docs/index.md), [paper](https://x.org/1)."
+    )
+    assert portable(text, None) == "\n\nSee Start (`docs/index.md`), [paper](https://x.org/1)."
 
 
 def save_tiles(folder):

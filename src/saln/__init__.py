@@ -1,4 +1,4 @@
-"""SALN: choose, from every batch of candidates, the few examples worth a gradient.
+"""SALN: find wrong labels, and train on the few examples of a batch worth a gradient.
 
 Data flows one way, and so do imports::
 
