@@ -38,7 +38,7 @@ def test_the_verdict_gives_points_interval_and_seconds():
     first = first_screen(compared(0.05, 0.15, "better"), None)
     # Means of the made-up costs without evaluation (10) and saving (1): 51 - 11 and 21 - 11.
     assert first.verdict == (
-        "saln is 10.0 points [5.0, 15.0] more accurate than uniform in 4.0 times its seconds."
+        "saln is 10.0 points [5.0, 15.0] more accurate than uniform, in 4.0 times its time."
     )
     accuracy, time, labels = first.tiles
     assert (accuracy.value, accuracy.detail) == ("60.0%", "uniform 50.0%")
@@ -56,7 +56,7 @@ def test_a_loss_is_said_with_the_ends_turned_round():
 
 def test_an_interval_with_zero_asks_for_more_seeds():
     first = first_screen(compared(-0.1, 0.3, "no difference shown"), None)
-    assert "not shown to differ from uniform in accuracy ([-10.0, +30.0] points)" in first.verdict
+    assert "not shown to differ in accuracy from uniform ([-10.0, +30.0] points)" in first.verdict
     # Half of the interval is twice the difference: four times the seeds.
     assert "2 seeds are too few: at this spread about 8 would" in first.seeds
 
@@ -84,9 +84,9 @@ def test_suspected_labels_say_how_many_are_wrong_only_where_that_is_known(wrong)
     tile = first_screen(summary_of(), doubts(wrong)).tiles[2]
     assert tile.value == "123"
     assert tile.detail.startswith("of 1,000; about 40.0% look wrong")
-    assert ("most doubted" in tile.detail) == (wrong is not None)
+    assert ("most doubtful" in tile.detail) == (wrong is not None)
     line = labels_line(doubts(wrong))
-    assert ("on purpose" in line) == ("of the 4 most doubted 4 are wrong" in line) == bool(wrong)
+    assert ("on purpose" in line) == ("4 of the 4 most doubtful are wrong" in line) == bool(wrong)
 
 
 def test_labels_of_which_nothing_is_known_have_no_number():

@@ -88,16 +88,18 @@ def _against(summary: Summary, arm: str, baseline: str, gain: Difference) -> str
     }.get(gain.verdict)
     if said is None:
         low, high = (number_text(100 * end, sign=True) for end in gain.ci95 or (0.0, 0.0))
-        said = f"not shown to differ from {baseline} in accuracy ([{low}, {high}] points)"
-    return f"{said} in {_share_of_time(summary, arm, baseline)} its seconds"
+        said = f"not shown to differ in accuracy from {baseline} ([{low}, {high}] points)"
+    return f"{said}, in {_time_beside(summary, arm, baseline, 'its')}"
 
 
-def _share_of_time(summary: Summary, arm: str, baseline: str) -> str:
+def _time_beside(summary: Summary, arm: str, baseline: str, whose: str) -> str:
     base = user_seconds(summary.finished[baseline])
     if base <= 0:
-        return f"{UNKNOWN} of"
+        return "an unknown time"
     ratio = user_seconds(summary.finished[arm]) / base
-    return f"{100 * ratio:.0f}% of" if ratio < 0.95 else f"{number_text(ratio)} times"
+    if 0.95 <= ratio < 1.05:
+        return "about the same time"
+    return f"{100 * ratio:.0f}% of {whose} time" if ratio < 1 else f"{ratio:.1f} times {whose} time"
 
 
 def _arm_tile(title: str, texts: Mapping[str, str], arm: str | None) -> Tile:
@@ -118,9 +120,9 @@ def _suspected(doubts: LabelDoubts | None) -> Tile:
 
 
 def _checked(doubts: LabelDoubts) -> str:
-    """Of the labels listed as most doubted, how many are wrong; nothing where nobody knows."""
+    """How many of the most doubtful labels are wrong; nothing if that is unknown."""
     known = doubts.known_wrong
-    return f"; of the {len(known):,} most doubted {sum(known):,} are wrong" if known else ""
+    return f"; {sum(known):,} of the {len(known):,} most doubtful are wrong" if known else ""
 
 
 def labels_line(doubts: LabelDoubts | None) -> str | None:
@@ -161,11 +163,11 @@ def _training_advice(summary: Summary, arm: str | None) -> str:
     if beats and standard is not None and standard.verdict == "worse":
         return f"Train with {arm} where time counts; on everything where accuracy alone counts."
     if beats and standard is not None:
-        share = _share_of_time(summary, arm, STANDARD.label)
-        return f"Train with {arm}: it beats a uniform choice, in {share} standard's time."
+        time = _time_beside(summary, arm, STANDARD.label, "standard's")
+        return f"Train with {arm}: it beats a uniform choice, in {time}."
     if beats:
         return f"Train with {arm}: it beats a uniform choice of as many examples."
-    return "Train on everything, or on a uniform choice if time is short: no selector pays here."
+    return "Train on everything, or on a uniform choice if time is short: no selector is better."
 
 
 def _seeds(summary: Summary, arm: str | None) -> str:
