@@ -1,4 +1,4 @@
-"""Accelerate on chosen digits: shared out once, saved and gone on with.
+"""Accelerate on chosen digits: batches shared among processes once, saved and resumed.
 
 python examples/accelerate_training.py
 torchrun --standalone --nproc-per-node 2 examples/accelerate_training.py
@@ -29,8 +29,9 @@ def main(epochs: int = 3) -> float:
     pixels = torch.from_numpy(source.pixels[train.rows]).float().flatten(1) / 255
     dataset = TensorDataset(pixels, torch.from_numpy(train.labels))
     batches = saln.SelectedBatches(
-        pixels.numpy(), selector=saln.SALN(), batch_size=32, filter_ratio=0.5, seed=0
-    )
+        pixels.numpy(), labels=train.labels, selector=saln.Coherence(), batch_size=32,
+        filter_ratio=0.5, seed=0,
+    )  # fmt: skip
     accelerator = Accelerator()
     with seeded_globally(0, "network"):
         network = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))

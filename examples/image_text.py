@@ -145,7 +145,7 @@ def zero_shot_accuracy(
 def train(
     pairs: Pairs, *, arm: str, loss: str, steps: int, seed: int, reference: TwoTowers | None
 ) -> tuple[TwoTowers, float]:
-    """Trains for so many steps; gives the model and the share of wrong captions it saw."""
+    """Trains for some steps; returns the model and the share of wrong captions among its pairs."""
     with seeded_globally(seed, "towers"):
         model = TwoTowers(pairs.images.shape[1], pairs.words.shape[1], loss)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=1e-2)
@@ -193,7 +193,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
     parser.add_argument("--noise", type=float, default=0.4, help="share of mixed-up captions")
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--limit", type=int, help="use so many images for training and testing")
+    parser.add_argument("--limit", type=int, help="the number of images for training and testing")
     default = Path(tempfile.gettempdir()) / "saln-example-features"
     parser.add_argument("--cache-dir", type=Path, default=default)
     options = parser.parse_args(arguments)

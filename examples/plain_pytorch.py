@@ -1,4 +1,4 @@
-"""A loop of your own on chosen digits: the sampler goes where a batch sampler goes.
+"""A training loop of your own on chosen digits: SelectedBatches is the loader's batch sampler.
 
 python examples/plain_pytorch.py
 """
@@ -16,7 +16,7 @@ from saln.training import seeded_globally
 
 
 def digits() -> tuple[TensorDataset, saln.SelectedBatches]:
-    """The embedded digits, and batches of them that ``saln`` chooses by their pixels."""
+    """The embedded digits, and batches of those whose label is probably right, by their pixels."""
     train = load_dataset("digits").train
     source = train.images
     if not isinstance(source, ArrayImages):
@@ -24,8 +24,9 @@ def digits() -> tuple[TensorDataset, saln.SelectedBatches]:
     pixels = torch.from_numpy(source.pixels[train.rows]).float().flatten(1) / 255
     dataset = TensorDataset(pixels, torch.from_numpy(train.labels))
     batches = saln.SelectedBatches(
-        pixels.numpy(), selector=saln.SALN(), batch_size=32, filter_ratio=0.5, seed=0
-    )
+        pixels.numpy(), labels=train.labels, selector=saln.Coherence(), batch_size=32,
+        filter_ratio=0.5, seed=0,
+    )  # fmt: skip
     return dataset, batches
 
 
@@ -44,7 +45,7 @@ def main(epochs: int = 3) -> float:
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-        state = batches.state_dict()  # belongs into the checkpoint
+        state = batches.state_dict()  # save it in your checkpoint
         batches.load_state_dict(state)
     print(f"last loss {loss.item():.3f}")
     return loss.item()

@@ -1,7 +1,7 @@
-"""Choose offline on a Ray cluster: here of two nodes on this machine.
+"""Chooses offline on a Ray cluster, here of two nodes on this machine.
 
-Needs the extra ``ray``: ``pip install 'saln[ray]'``. Against a cluster that is there, leave
-``Cluster`` out and give its address.
+Needs the extra ``ray``: ``pip install 'saln[ray]'``. To use an existing cluster, leave
+``Cluster`` out and pass its address.
 """
 
 from __future__ import annotations

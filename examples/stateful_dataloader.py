@@ -1,4 +1,4 @@
-"""torchdata's StatefulDataLoader on chosen digits: it counts what was trained on itself.
+"""torchdata's StatefulDataLoader on chosen digits: it saves and loads the position itself.
 
 python examples/stateful_dataloader.py
 """
@@ -15,7 +15,7 @@ from saln.data import ArrayImages, load_dataset
 
 
 def digits() -> tuple[TensorDataset, saln.SelectedBatches]:
-    """The embedded digits, and batches of them that ``saln`` chooses by their pixels."""
+    """The embedded digits, and batches of those whose label is probably right, by their pixels."""
     train = load_dataset("digits").train
     source = train.images
     if not isinstance(source, ArrayImages):
@@ -23,8 +23,9 @@ def digits() -> tuple[TensorDataset, saln.SelectedBatches]:
     pixels = torch.from_numpy(source.pixels[train.rows]).float().flatten(1) / 255
     dataset = TensorDataset(pixels, torch.from_numpy(train.labels))
     batches = saln.SelectedBatches(
-        pixels.numpy(), selector=saln.SALN(), batch_size=32, filter_ratio=0.5, seed=0
-    )
+        pixels.numpy(), labels=train.labels, selector=saln.Coherence(), batch_size=32,
+        filter_ratio=0.5, seed=0,
+    )  # fmt: skip
     return dataset, batches
 
 

@@ -1,4 +1,4 @@
-"""Training from a tar file of images that is read as a stream; only kept ones are decoded.
+"""Trains from a tar file of images that is read as a stream; only the kept images are decoded.
 
 python examples/stream_training.py
 """
@@ -24,8 +24,8 @@ from saln.data import ArrayImages, load_dataset
 from saln.training import seeded_globally
 
 
-def write_shard(path: Path) -> tuple[np.ndarray[Any, Any], list[str]]:
-    """Writes the embedded digits as KEY.png and KEY.cls; gives their features and keys."""
+def write_shard(path: Path) -> tuple[np.ndarray[Any, Any], list[str], np.ndarray[Any, Any]]:
+    """Writes the embedded digits as KEY.png and KEY.cls; gives their features, keys and labels."""
     train = load_dataset("digits").train
     source = train.images
     if not isinstance(source, ArrayImages):
@@ -40,7 +40,7 @@ def write_shard(path: Path) -> tuple[np.ndarray[Any, Any], list[str]]:
                 entry = tarfile.TarInfo(f"{key}.{kind}")
                 entry.size = len(content)
                 tar.addfile(entry, io.BytesIO(content))
-    return pixels.reshape(len(pixels), -1).astype(np.float32) / 255, keys
+    return pixels.reshape(len(pixels), -1).astype(np.float32) / 255, keys, train.labels
 
 
 class Shard:
@@ -84,12 +84,13 @@ def main(epochs: int = 5) -> float:
     loss, trained = torch.tensor(0.0), 0
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "digits.tar"
-        features, keys = write_shard(path)
+        features, keys, labels = write_shard(path)
         stream = saln.SelectedStream(
             Shard(path),
             features=features,
             keys=keys,
-            selector=saln.SALN(),
+            labels=labels,
+            selector=saln.Coherence(),
             batch_size=32,
             filter_ratio=0.5,
             seed=0,

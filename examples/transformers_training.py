@@ -1,4 +1,4 @@
-"""Hugging Face's Trainer on chosen digits; its checkpoints hold the position.
+"""Hugging Face's Trainer on chosen digits; its checkpoints contain the position.
 
 python examples/transformers_training.py
 """
@@ -20,7 +20,7 @@ from saln.training import seeded_globally
 
 
 def digits() -> tuple[TensorDataset, saln.SelectedBatches]:
-    """The embedded digits, and batches of them that ``saln`` chooses by their pixels."""
+    """The embedded digits, and batches of those whose label is probably right, by their pixels."""
     train = load_dataset("digits").train
     source = train.images
     if not isinstance(source, ArrayImages):
@@ -28,8 +28,9 @@ def digits() -> tuple[TensorDataset, saln.SelectedBatches]:
     pixels = torch.from_numpy(source.pixels[train.rows]).float().flatten(1) / 255
     dataset = TensorDataset(pixels, torch.from_numpy(train.labels))
     batches = saln.SelectedBatches(
-        pixels.numpy(), selector=saln.SALN(), batch_size=32, filter_ratio=0.5, seed=0
-    )
+        pixels.numpy(), labels=train.labels, selector=saln.Coherence(), batch_size=32,
+        filter_ratio=0.5, seed=0,
+    )  # fmt: skip
     return dataset, batches
 
 

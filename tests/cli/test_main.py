@@ -249,6 +249,7 @@ def one_line(status, err, expected=2):
     ("arguments", "message"),
     [
         (["train"], "unknown command 'train'; choose one of labels, compare, features, select"),
+        (["lables"], "select, report, list (did you mean labels?)"),
         (["compare", "--dataset", "mnist"], "--dataset mnist is not allowed; give one of digits"),
         (["compare", "--dataset", "../photos"], "(did you mean folder:../photos?)"),
         (["features", "--dataset", "a/b.csv"], "(did you mean hf:a/b.csv?)"),

@@ -5,6 +5,7 @@ Only light modules are imported here: each command imports its own when it is ru
 
 from __future__ import annotations
 
+import difflib
 import gc
 import importlib
 import os
@@ -55,7 +56,9 @@ _KEPT = {
 def load_command(name: str) -> Callable[[Sequence[str]], int]:
     """Imports a command: it takes its arguments and gives the exit status."""
     if name not in (*_COMMANDS, "apply"):
-        raise InputError(f"unknown command {name!r}; choose one of {', '.join(_COMMANDS)}")
+        near = difflib.get_close_matches(name, _COMMANDS, 1)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        raise InputError(f"unknown command {name!r}; choose one of {', '.join(_COMMANDS)}{hint}")
     collecting = gc.isenabled()
     gc.disable()  # of modules hardly anything is garbage
     try:
