@@ -10,17 +10,15 @@ from pathlib import Path
 import pytest
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-
-
-# Of those that need nothing but torch, one is started by a true interpreter.
-WARM = {"plain_pytorch", "stateful_dataloader", "stream_training"}
+# By a true interpreter: one that needs nothing but torch, and a driver of Ray.
+COLD = {"plain_pytorch", "ray_select"}
 
 
 @pytest.fixture
 def run(warm, tmp_path):
     def call(name):
         script = EXAMPLES / f"{name}.py"
-        if name in WARM:
+        if name not in COLD:
             done = warm.run([], tmp_path, script=script)
         else:
             done = subprocess.run(

@@ -35,12 +35,9 @@ CELLS = [
     for workers in (WORKERS if "Loader" in name else ["0"])
     for what in WHATS
 ]
+ALONE = [one for one in CELLS if one[1] == "0"]
 # Chosen by a teacher, and by how far the training is, which a worker's copy has to know.
-CURRICULA = [
-    (name, workers, what, "balanced-curriculum")
-    for name, workers, what in CELLS
-    if workers != "2" and what != "second resume"
-]
+CURRICULUM = "balanced-curriculum"
 REMEMBER = ("infobatch", "remembered-loss", "reducible")
 
 
@@ -58,19 +55,22 @@ def share(batches, rank, world_size):
 
 
 @pytest.mark.parametrize(
-    ("name", "workers", "what", "selector"), [*((*one, "uniform") for one in CELLS), *CURRICULA]
+    ("name", "workers", "what", "selector"),
+    [*((*one, "uniform") for one in CELLS), *((*one, CURRICULUM) for one in ALONE)],
 )
 def test_one_rank(name, workers, what, selector):
-    expected = wanted(name.startswith("stream"), what, selector)
+    """The curriculum with workers: on two ranks, below."""
+    expected = wanted(name.startswith("stream"), workers, what, selector)
     same(cell(name, workers, what, selector), expected)
 
 
 def test_two_ranks(warm, tmp_path):
     """Processes of their own, as torchrun starts them, whose loaders can fork.
 
-    One start of them serves all cells; their workers persist.
+    One start of them serves all cells; their workers persist, and are given the curriculum.
     """
-    cells = [(*one, "uniform") for one in CELLS if one[1] != "2"] + CURRICULA
+    cells = [(*one, "uniform") for one in ALONE]
+    cells += [(*one, CURRICULUM) for one in CELLS if one[1] != "2"]
     cells += [("own loop", "0", "epochs", name) for name in SELECTORS]
     cells += [("stream", "0", "resume", name) for name in REMEMBER]
     warm.call_together(cells_of_a_rank, [(rank, 2, tmp_path, cells) for rank in (0, 1)], tmp_path)
@@ -82,8 +82,7 @@ def test_two_ranks(warm, tmp_path):
         # Each told its own losses; each knows those of both.
         np.testing.assert_array_equal(given.pop(), told)
         for (name, *about), one in zip(cells, given, strict=True):
-            _, what, selector = about
-            expected = share(wanted(name.startswith("stream"), what, selector), rank, 2)
+            expected = share(wanted(name.startswith("stream"), *about), rank, 2)
             same((name, *about, one), (name, *about, expected))
 
 
