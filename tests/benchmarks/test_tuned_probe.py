@@ -88,7 +88,8 @@ def test_a_study_tunes_tests_and_resumes(inputs, tmp_path):
     rows = stored(path)
     # An arm that keeps everything is trained once for both filter ratios.
     assert len(rows) == (len(arms) + 1) * (len(grid) + 1)
-    steps = {(row["arm"], row["filter_ratio"]): row["steps"] for row in rows}
+    finals = [row for row in rows if row["stage"] == "final"]
+    steps = {(row["arm"], row["filter_ratio"]): row["steps"] for row in finals}
     assert steps["standard", 0.0] == 30
     assert {steps[arm, 0.5] for arm in arms[1:]} == {15}
     assert steps["uniform+gce", 0.8] == 6
