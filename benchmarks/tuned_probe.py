@@ -51,10 +51,7 @@ __all__ = ["Inputs", "ProbeStudy", "split", "train_all", "train_points"]
 
 MOMENTUM = 0.9
 # What a row is of.
-KEY = (
-    *("stage", "dataset", "noise", "asked_rate", "filter_ratio", "seed", "arm"),
-    *Point._fields,
-)
+KEY = ("stage", "dataset", "noise", "asked_rate", "filter_ratio", "seed", "arm", *Point._fields)
 EPOCHS = {"cifar10": 10, "pets": 30}
 RATES, DECAYS = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03), (0.0, 0.01, 0.1, 0.3)
 NOISES = (("symmetric", 0.4), ("pair-flips", 0.4), ("clean", 0.0), ("symmetric", 0.2))
