@@ -84,6 +84,7 @@ def example_candidates(
         believed=torch.randint(0, classes, (n,), generator=generator),
         difficulty=draw(n).abs(),
         teacher_losses=draw(n).abs(),
+        teacher_outputs=draw(n, classes),
     )
 
 

@@ -209,7 +209,7 @@ def test_features_that_tell_nothing_are_noted_and_no_label_is_listed():
 
 TAUGHT = (
     *("balanced-curriculum", "coherence(judge=labels)", "rho-loss(reference=features)"),
-    *("uniform+targets(beliefs=0.5)", "uniform"),
+    *("jest(reference=features)", "uniform+targets(beliefs=0.5)", "uniform"),
 )
 
 

@@ -11,6 +11,7 @@ CASES = {
     **SELECTORS,
     "jest in 3 chunks": lambda: JEST(chunks=3),
     "jest easy-reference": lambda: JEST(variant="easy-reference"),
+    "jest by the features": lambda: JEST(reference="features"),
     "jest hard-learner": lambda: JEST(variant="hard-learner"),
     "image-text jest": ImageTextJEST,
     "image-text jest softmax": lambda: ImageTextJEST(loss="softmax"),

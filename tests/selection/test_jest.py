@@ -304,3 +304,31 @@ def test_an_image_text_batch_of_one_pair():
     for loss in ("sigmoid", "softmax"):
         selection = ImageTextJEST(loss=loss)(candidates, 1, generator=derive_generator(0))
         assert selection.positions.tolist() == [0]
+
+
+def test_the_features_take_the_place_of_the_reference_model():
+    """The same draws as with a model that says what the teacher does."""
+    draw = derive_generator("teacher")
+    learner, teacher = torch.randn(2, 9, 3, generator=draw, dtype=torch.float64)
+    labels = torch.arange(9) % 3
+    known = {"indices": torch.arange(9), "labels": labels, "learner_outputs": learner}
+    by_features, by_model = JEST(chunks=2, reference="features"), JEST(chunks=2)
+    assert by_features.requires == {"labels", "learner_outputs", "teacher_outputs"}
+    found = by_features(
+        Candidates(**known, teacher_outputs=teacher), 4, generator=derive_generator(1)
+    )
+    expected = by_model(
+        Candidates(**known, reference_outputs=teacher), 4, generator=derive_generator(1)
+    )
+    assert found.positions.tolist() == expected.positions.tolist()
+    own = one_versus_rest(learner.numpy(), labels.numpy())
+    taken = one_versus_rest(teacher.numpy(), labels.numpy())
+    np.testing.assert_allclose(found.scores.numpy(), np.diagonal(own - taken), rtol=1e-9)
+    # What was stored before there was a choice still fits.
+    assert by_model._stored() == "JEST(chunks=2, variant='learnability')"
+    assert (
+        JEST(variant="hard-learner", reference="features").requires
+        == JEST(variant="hard-learner").requires
+    )
+    with pytest.raises(InputError, match="reference='features' is not allowed; give model"):
+        ImageTextJEST(reference="features")

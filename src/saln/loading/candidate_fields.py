@@ -155,6 +155,9 @@ class CandidateFields:
             if taught:
                 self._check_length(taught["believed"], "examples that the teacher knows")
             by_name |= taught
+            if "teacher_outputs" in requires and self.teacher is not None:  # large: N x C
+                likely = self.teacher.leave_one_out
+                by_name["teacher_outputs"] = likely.clamp_min(torch.finfo(likely.dtype).tiny).log()
             # The beliefs of the teacher, where nothing else says how likely a label is right.
             if label_confidence is None and requires & TAUGHT and judge_of(selector) == "labels":
                 label_confidence = taught.get("label_confidence")

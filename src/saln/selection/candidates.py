@@ -89,6 +89,7 @@ class Candidates:
         difficulty: floating, (n,): what the features as a teacher
             (:func:`saln.features_as_teacher`) lose on that class, at most 3.
         teacher_losses: floating, (n,): what they lose on the given label.
+        teacher_outputs: floating, (n, C): the log of what they say of each class.
         learner_embeddings: The learner's two embeddings of ``n`` pairs.
         reference_embeddings: The reference model's.
     """
@@ -104,6 +105,7 @@ class Candidates:
     believed: Tensor | None = None
     difficulty: Tensor | None = None
     teacher_losses: Tensor | None = None
+    teacher_outputs: Tensor | None = None
     learner_embeddings: PairEmbeddings | None = None
     reference_embeddings: PairEmbeddings | None = None
 

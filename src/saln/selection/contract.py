@@ -26,7 +26,7 @@ from saln.selection.candidates import CLASS_NUMBERS, Candidates, Selection
 from saln.selection.class_balance import choose_by_class
 
 # The fields that the features as a teacher give.
-TAUGHT = frozenset({"believed", "difficulty", "teacher_losses"})
+TAUGHT = frozenset({"believed", "difficulty", "teacher_losses", "teacher_outputs"})
 # The fields that are known of a candidate before its image is read.
 BEFORE_LOADING = frozenset({"features", "labels", "label_confidence"}) | TAUGHT
 

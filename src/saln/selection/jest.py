@@ -8,8 +8,9 @@ pairs. A batch is drawn in chunks, each given the ones before.
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -172,13 +173,16 @@ class JEST(Selector):
         variant: ``learnability``, learner's minus reference's losses; ``easy-reference``,
             minus the reference's (then the learner's are not required); ``hard-learner``,
             the learner's (then the reference's are not).
+        reference: Whose losses are taken off: a model's, or ``"features"``: those of the features
+            as a teacher (:func:`saln.features_as_teacher`), for which no model is trained.
 
     Raises:
-        InputError: ``chunks`` is below 1, or an unknown variant.
+        InputError: ``chunks`` is below 1, or an unknown variant or reference.
     """
 
     chunks: Annotated[int, Bounds(low=1)] = 16
     variant: Variant = "learnability"
+    reference: Literal["model", "features"] = field(default="model", kw_only=True)
 
     requires: ClassVar[frozenset[str]] = frozenset(
         {"labels", "learner_outputs", "reference_outputs"}
@@ -188,14 +192,18 @@ class JEST(Selector):
         "joint learnability (DeepMind's JEST); costs a forward pass of all candidates and a "
         "reference model"
     )
+    _added: ClassVar[Mapping[str, Any]] = {"reference": "model"}
 
     def __post_init__(self) -> None:
         check_hyperparameters(self)
         unread = {"easy-reference": "learner_", "hard-learner": "reference_"}.get(self.variant)
+        needed = type(self).requires
         if unread is not None:
             # Fewer than the class requires, so that nobody computes what is not read.
-            needed = (name for name in type(self).requires if not name.startswith(unread))
-            object.__setattr__(self, "requires", frozenset(needed))
+            needed = frozenset(name for name in needed if not name.startswith(unread))
+        if self.reference == "features" and "reference_outputs" in needed:
+            needed = needed - {"reference_outputs"} | {"teacher_outputs"}
+        object.__setattr__(self, "requires", needed)
 
     def choose(self, candidates: Candidates, k: int, generator: torch.Generator) -> Selection:
         """Draws by :func:`jest_positions` on the difference of the two loss matrices."""
@@ -210,8 +218,11 @@ class JEST(Selector):
 
     def _losses(self, candidates: Candidates, whose: str) -> Tensor:
         """The pairwise losses of the ``learner`` or the ``reference``."""
-        outputs = candidates.need(f"{whose}_outputs")
-        return one_versus_rest_losses(outputs, candidates.need("labels"))
+        if whose == "reference" and self.reference == "features":
+            whose = "teacher"
+        labels = candidates.need("labels")
+        outputs = candidates.need(f"{whose}_outputs").to(labels.device)
+        return one_versus_rest_losses(outputs, labels)
 
 
 @dataclass(frozen=True)
@@ -223,6 +234,7 @@ class ImageTextJEST(JEST):
     Args:
         chunks: As in :class:`JEST`.
         variant: As in :class:`JEST`.
+        reference: A model's alone, as features of classes say nothing of pairs.
         loss: ``sigmoid`` (SigLIP) or ``softmax`` (CLIP): the one that the models train with.
 
     Raises:
@@ -241,6 +253,8 @@ class ImageTextJEST(JEST):
         super().__post_init__()
         if self.loss not in ("sigmoid", "softmax"):
             raise not_allowed("loss", self.loss, "sigmoid or softmax")
+        if self.reference != "model":
+            raise not_allowed("reference", self.reference, "model")
 
     def _losses(self, candidates: Candidates, whose: str) -> Tensor:
         pairs = candidates.need_embeddings(f"{whose}_embeddings")
