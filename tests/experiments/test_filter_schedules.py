@@ -53,7 +53,7 @@ class Quiet:
 @pytest.fixture
 def config(tmp_path) -> Config:
     return digits_config(
-        limit=300, epochs=5, seeds=(0,), batch_size=8,
+        limit=150, epochs=5, seeds=(0,), batch_size=8, image_size=8,
         reference_epochs=1, filter_ratio=0.8, filter_ratio_end=0.5, full_first_epochs=1,
         full_last_epochs=1, out=tmp_path / "run", cache_dir=tmp_path / "cache",
     )  # fmt: skip
@@ -64,7 +64,7 @@ def rows_of(path):
     return [{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in lines]
 
 
-EXAMPLES = 243  # 300, less a tenth for validation, less a tenth of that for the reference
+EXAMPLES = 121  # 150, less a tenth for validation, less a tenth of that for the reference
 RATIOS = (0.0, 0.8, 0.65, 0.5, 0.0)
 
 
@@ -73,18 +73,18 @@ def test_every_arm_makes_the_steps_of_the_schedule(config):
     every = dataclasses.replace(config, methods=tuple(known_arms()), evaluate_every=5)
     reporter = Quiet()
     summary = compare(every, reporter).summary.to_json()
-    per_epoch = [30, 6, 10, 15, 30]
+    per_epoch = [15, 3, 5, 7, 15]
     assert [EXAMPLES // n for n in (8, 40, 23, 16, 8)] == per_epoch
     for arm in known_arms():
         rows = [row for row in rows_of(config.out) if row["arm"] == arm]
         done = [row["steps"] for row in rows]
-        plan = [30] * 5 if arm == "standard" else per_epoch
+        plan = [15] * 5 if arm == "standard" else per_epoch
         assert done == [sum(plan[: epoch + 1]) for epoch in range(5)]
         assert rows[-1]["examples_backward"] == 8 * done[-1]
         scored = rows[-1]["examples_forward"] - rows[-1]["examples_backward"]
         # Where nothing is dropped nothing is scored.
         needs = arm in ("jest", "rho-loss", "top-loss", "small-loss", "divbs")
-        assert scored == (6 * 40 + 10 * 23 + 15 * 16 if needs else 0)
+        assert scored == (3 * 40 + 5 * 23 + 7 * 16 if needs else 0)
     assert config.filter_schedule().steps(EXAMPLES, 8) == sum(per_epoch)
     assert reporter.advanced == reporter.total
     assert summary["filter_schedule"] == (
@@ -130,7 +130,7 @@ def test_epochs_that_are_not_evaluated(config, capsys):
     write_report(config.out)
     lines = (config.out / "figures" / "test_accuracy_over_steps.csv").read_text().splitlines()
     curve = [line.split(",")[1] for line in lines if line.startswith("uniform,")]
-    assert [float(x) for x in curve] == [39.0, 66.0, 99.0]  # of 270 examples: no reference
+    assert [float(x) for x in curve] == [19.0, 32.0, 48.0]  # of 135 examples: no reference
     print_summary(Summary.from_json(summary))
     assert "nan" not in capsys.readouterr().out
 

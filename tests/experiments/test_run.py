@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import multiprocessing
 
 import numpy as np
 import pytest
@@ -28,8 +29,8 @@ from saln.training.cost_ledger import ONCE, PHASES
 pytestmark = pytest.mark.usefixtures("quick_figures")
 
 SMALL = {
-    "limit": 400, "epochs": 2, "seeds": (0, 1), "batch_size": 8, "reference_epochs": 4,
-    "methods": ("standard", "uniform", "saln", "jest"),
+    "limit": 200, "epochs": 2, "seeds": (0, 1), "batch_size": 8, "reference_epochs": 4,
+    "methods": ("standard", "uniform", "saln", "jest"), "image_size": 8,
 }  # fmt: skip
 
 
@@ -107,7 +108,7 @@ def test_every_arm_counts_its_own_work(config):
     every = tuple(known_arms())
     outcome = compare(dataclasses.replace(config, methods=every, seeds=(0,)), Quiet())
     arms = outcome.summary.to_json()["arms"]
-    examples = 324  # 400, less a tenth for validation, less a tenth of that for the reference
+    examples = 162  # 200, less a tenth for validation, less a tenth of that for the reference
     standard, kept = 2 * (examples // 8), 2 * (examples // 40)
     assert arms["standard"]["steps"] == standard
     assert arms["standard"]["examples_backward"] == 8 * standard
@@ -125,12 +126,12 @@ def test_every_arm_counts_its_own_work(config):
         )
     assert arms["standard"]["one_off_examples"] == arms["uniform"]["one_off_examples"]
     assert set(arms["uniform"]["one_off_examples"].values()) == {0}
-    assert arms["saln"]["one_off_examples"]["features_forward"] == 360
-    # The reference: 36 examples, 4 steps of 8 an epoch, for 4 epochs.
+    assert arms["saln"]["one_off_examples"]["features_forward"] == 180
+    # The reference: 18 examples, 2 steps of 8 an epoch, for 4 epochs.
     assert arms["jest"]["one_off_examples"] == {
         "features_forward": 0,
-        "reference_forward": 4 * 32 + 324,
-        "reference_backward": 4 * 32,
+        "reference_forward": 4 * 16 + 162,
+        "reference_backward": 4 * 16,
     }
 
 
@@ -147,6 +148,7 @@ def test_workers_change_nothing(config, tmp_path):
     )
     compare(alone, Quiet())
     compare(dataclasses.replace(alone, out=tmp_path / "workers", workers=2), Quiet())
+    assert not multiprocessing.active_children()  # the workers of an arm end with it
     assert without_seconds(rows_of(config.out)) == without_seconds(rows_of(tmp_path / "workers"))
 
 
@@ -184,7 +186,7 @@ def test_arms_see_the_same_candidates_images_and_weights(config, monkeypatch):
     one_seed = dataclasses.replace(config, seeds=(0,))
     compare(one_seed, Quiet())
     shared = [orders for key, orders in seen.items() if key[3] == 40]
-    assert len(shared) == 16  # 2 epochs of 8 steps
+    assert len(shared) == 8  # 2 epochs of 4 steps
     assert all(len(orders) == 1 for orders in shared)  # one order for uniform, saln and jest
     reference, *arms = views
     assert len(arms) == len(config.methods)
@@ -207,8 +209,9 @@ def test_nothing_to_select_makes_uniform_train_like_standard(config):
 
 def test_training_learns(config):
     better = dataclasses.replace(
-        config, limit=None, epochs=6, seeds=(0,), methods=("standard",), batch_size=16
-    )
+        config, limit=None, epochs=6, seeds=(0,), methods=("standard",), batch_size=16,
+        evaluate_every=6, image_size=16,
+    )  # fmt: skip
     arm = compare(better, Quiet()).summary.to_json()["arms"]["standard"]
     assert arm["test_accuracy"]["mean"] > 0.9
     assert arm["test_loss"]["mean"] < 0.5
@@ -313,13 +316,15 @@ def test_features_are_made_once_for_all_seeds_and_runs(finished, tmp_path):
     assert seconds > 0
     assert summary["arms"]["saln"]["seconds"]["features"] == seconds
     features = np.load(stores[0] / "features.npy")
-    assert features.shape == (360, 3 * 16 * 16)
+    assert features.shape == (180, 3 * 8 * 8)
 
 
 def test_coherence_avoids_wrong_labels_and_pays_for_its_neighbors(config):
     watching = Quiet()
     methods = ("uniform", "coherence", "coherence-batch")
-    changed = dataclasses.replace(config, methods=methods, label_noise=0.4, limit=900)
+    changed = dataclasses.replace(
+        config, methods=methods, label_noise=0.4, limit=900, evaluate_every=2
+    )
     outcome = compare(changed, watching)
     arms = outcome.summary.to_json()["arms"]
     wrong = {
@@ -340,4 +345,4 @@ def test_coherence_judges_no_label_of_the_reference_part(config):
     changed = dataclasses.replace(config, methods=("jest", "coherence"), seeds=(0,), epochs=1)
     compare(changed, Quiet())
     (table,) = (config.cache_dir).glob("*/neighbours-20-*/manifest.json")
-    assert json.loads(table.read_text())["rows"] == 324  # 400, less validation and reference
+    assert json.loads(table.read_text())["rows"] == 162  # 200, less validation and reference

@@ -91,18 +91,21 @@ def _epochs(
                 run.average.update_parameters(run.learner)
         comparison.reporter.advance(run.loaded[epoch])
 
-    for result in train(
-        run.learner,
-        run.batches,
-        dataclasses.replace(settings, objective=run.objective),
-        ledger=run.ledger,
-        measure=lambda: comparison.measuring.measure(run.evaluated, measured, shared.body),
-        on_step=on_step,
-        state=state,
-        processes=comparison.processes,
-    ):
-        yield result
-        epoch = result.epoch
+    try:
+        for result in train(
+            run.learner,
+            run.batches,
+            dataclasses.replace(settings, objective=run.objective),
+            ledger=run.ledger,
+            measure=lambda: comparison.measuring.measure(run.evaluated, measured, shared.body),
+            on_step=on_step,
+            state=state,
+            processes=comparison.processes,
+        ):
+            yield result
+            epoch = result.epoch
+    finally:
+        run.batches.close()
 
 
 class ArmRun:

@@ -43,6 +43,9 @@ class EpochBatches:
         """Takes the losses, (m,), of examples that were just trained, before any weights."""
         self.batches.observe(indices, losses)
 
+    def close(self) -> None:
+        """Ends the workers: the garbage collector comes late, and waits 5 s for each."""
+
 
 def steps_of(batches: EpochBatches, epochs: int) -> list[int]:
     """How many batches each epoch has, from 1: a schedule gives each a number of its own."""
@@ -110,6 +113,10 @@ class LoadedBatches(EpochBatches):
             # Weights are the sampler's: loaders hand on what the data set gives, and no more.
             yield batch._replace(weights=self.batches.weights_of(batch.indices))
 
+    def close(self) -> None:
+        """Ends the workers."""
+        self.loader._iterator = None  # which torch keeps, with its workers, for another epoch
+
 
 class ScoredBatches(EpochBatches):
     """The batches, with loss weights, that the learner's scores leave of :class:`LoadedBatches`."""
@@ -121,6 +128,11 @@ class ScoredBatches(EpochBatches):
         for kept in self.selected:
             batch: Batch = kept.batch
             yield batch._replace(indices=kept.indices, weights=kept.weights)
+
+    def close(self) -> None:
+        """Ends the workers of the candidates' loader."""
+        if isinstance(self.selected.batches, EpochBatches):
+            self.selected.batches.close()
 
 
 def evaluation_batches(
