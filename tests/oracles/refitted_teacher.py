@@ -23,6 +23,7 @@ def refitted_teacher(rows, labels, classes, numbers, neighbors):
         for j, cosine in zip(*(part[i] for part in neighbors), strict=True):
             votes[i, labels[j]] += max(float(cosine), 0.0) ** 4
         votes[i] = (votes[i] / votes[i].sum() + 0.05 / classes) / 1.05
-    logits = t * scores + b * np.log(votes) + levels
+    linked = scores + 0.2 * np.log(np.maximum(scores, 0) + 0.1)
+    logits = t * linked + b * np.log(votes) + levels
     found = np.exp(logits - logits.max(axis=1, keepdims=True))
     return found / found.sum(axis=1, keepdims=True)

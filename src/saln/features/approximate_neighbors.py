@@ -29,7 +29,8 @@ RECALL = 0.97
 SAMPLE = 512
 # Links of a row, in each direction.
 LINKS = 32
-# Candidates that a search keeps on its way: doubled until enough is found, and never more.
+# Candidates that a search keeps on its way: half as many more until enough is found, and never
+# more than the last.
 NARROWEST, WIDEST = 16, 1024
 # What rounding may make of two equal float32 products.
 _ROUNDING = 1e-5
@@ -57,8 +58,8 @@ def approximate_neighbors(rows: UnitRows, k: int, seed: int = 0) -> Found:
     with _threads(torch.get_num_threads()):
         width = NARROWEST
         index.hnsw.efSearch = width
-        while width < WIDEST and _recall(index, rows, first, k) < RECALL:
-            width *= 2
+        while width + width // 2 <= WIDEST and _recall(index, rows, first, k) < RECALL:
+            width += width // 2
             index.hnsw.efSearch = width
         similarities = np.empty((rows.n, k), dtype=np.float32)
         indices = np.empty((rows.n, k), dtype=np.int64)

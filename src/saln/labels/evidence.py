@@ -25,8 +25,10 @@ NEIGHBORS = 50
 SHARPNESS = 4
 # Added to each class's share of the votes, over all classes: nothing is impossible.
 VOTE_SMOOTHING = 0.05
-# Directions of the largest variation in which neighbors are sought.
+# Directions of the largest variation in which neighbors are sought, and the power of their
+# eigenvalues that each is divided by: the largest would else decide alone who is near.
 SEARCH_WIDTH = 128
+EVENED = 0.25
 # Rows up to which the search is exact, and up to which there is one.
 EXACT_ROWS = 20_000
 NEIGHBOR_ROWS = 200_000
@@ -89,9 +91,11 @@ def find_neighbors(rows: FeatureBlocks, found: LabelFilter) -> tuple[NeighborTab
         none = np.empty((rows.n, 0))
         return NeighborTable(none.astype(np.int32), none.astype(np.float32), 0.0), []
     projected = np.empty((rows.n, width), dtype=np.float32)
+    evened = (found.values[0] / found.values[:width]) ** EVENED
     for part, block in rows.blocks():
         # Of length about 1: what is very small or large is no number in float32.
         scaled = found.project(block, width) / (found.scale / found.count) ** 0.5
+        scaled *= evened.to(scaled)
         projected[part] = scaled.float().numpy()
     engine: Any = "exact" if rows.n <= EXACT_ROWS else "approximate"
     table = nearest_neighbors(projected, min(NEIGHBORS, rows.n - 1), engine=engine)

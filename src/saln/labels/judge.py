@@ -220,7 +220,12 @@ def _choose_penalty(gatherer: Gatherer, seed: int) -> tuple[float, Tensor]:
             ):
                 best += step
     chosen = penalties[START if best is None else best]
-    return chosen, gatherer.leverages(np.arange(n), [chosen])[:, 0]
+    rest = np.setdiff1d(np.arange(n), sample)
+    # Those of the sample are there already.
+    found = leverages.new_empty(n)
+    found[sample] = leverages[:, penalties.index(chosen)]
+    found[rest] = gatherer.leverages(rest, [chosen])[:, 0].to(found)
+    return chosen, found
 
 
 def _rounds(

@@ -1,6 +1,6 @@
 """Evidence joined into probabilities, by the likelihood of the given labels.
 
-``Q_i(c)`` is in proportion to ``exp(t * filter_i(c) + b * log votes_i(c) + level(c))``. No
+``Q_i(c)`` is in proportion to ``exp(t * link(filter_i(c)) + b * log votes_i(c) + level(c))``. No
 example's own label has a part in its ``Q_i``, so ``sum_i log sum_c Q_i(c) T(c, y_i)`` is an honest
 measure of ``t``, ``b``, the levels and the filter's penalty.
 """
@@ -20,7 +20,10 @@ from saln.labels.evidence import Evidence
 from saln.labels.noise_model import Transition, learn_transition
 
 # Where t and b start.
-START = (12.0, 0.8)
+START = (8.0, 0.8)
+# What a score means: ``s + STEEPER * log(max(s, 0) + LEAST)``. Between almost nothing and a tenth
+# lies more than between two large scores.
+STEEPER, LEAST = 0.2, 0.1
 # More is not better: of a few dozen examples the likeliest joint has no votes, by luck.
 STEPS = 30
 # Of the labels' entropy, and of their agreement beyond chance, what features must explain.
@@ -59,7 +62,7 @@ class Joint:
 
     def logits(self, evidence: Evidence, part: slice = slice(None)) -> Tensor:
         """The logarithms of ``Q``, but for one number a row: float64 (b, m)."""
-        found = self.scores * torch.from_numpy(evidence.scores[part]).double()
+        found = self.scores * link(torch.from_numpy(evidence.scores[part]).double())
         if evidence.votes is not None:
             found += self.votes * torch.from_numpy(evidence.votes[part]).double()
         return found + self.levels[torch.from_numpy(evidence.classes[part].astype(np.int64))]
@@ -71,6 +74,11 @@ class Joint:
         beside = _left_out(evidence, sizes, part)
         found = torch.softmax(torch.cat([logits, beside[:, None]], dim=1), dim=1).numpy()
         return found[:, :-1], found[:, -1]
+
+
+def link(scores: Tensor) -> Tensor:
+    """The filter's scores as logits, but for their size."""
+    return scores + STEEPER * (scores.clamp_min(0.0) + LEAST).log()
 
 
 def _left_out(evidence: Evidence, sizes: Tensor, part: slice = slice(None)) -> Tensor:
@@ -85,7 +93,7 @@ def _left_out(evidence: Evidence, sizes: Tensor, part: slice = slice(None)) -> T
     if evidence.left == 0:
         return torch.full_like(typical, -torch.inf)
     moved = sizes[0] * spread
-    found = sizes[0] * typical + torch.minimum(moved.square() / 2, 3 * moved)
+    found = sizes[0] * link(typical) + torch.minimum(moved.square() / 2, 3 * moved)
     if evidence.votes is not None:
         found = found + sizes[1] * evidence.unvoted
     return found + math.log(evidence.left)
@@ -103,7 +111,7 @@ def fit(
         voices: What each example counts for: (b,).
         start: Where to begin.
     """
-    scores = torch.from_numpy(evidence.scores).double()
+    scores = link(torch.from_numpy(evidence.scores).double())
     votes = None if evidence.votes is None else torch.from_numpy(evidence.votes).double()
     classes = torch.from_numpy(evidence.classes.astype(np.int64))
     by_class = torch.from_numpy(likelihoods)
