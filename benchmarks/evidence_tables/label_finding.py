@@ -1,4 +1,4 @@
-"""Tables of `label_finders.py` and of what training gains by judged labels."""
+"""Tables of `label_finders.py`, and of what judging costs."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ WHEN = {
     "reducible": "as rho-loss, without a reference model and a scoring pass",
     "herding": "clean labels, few kept: the batch represents the candidates' mean",
     "divbs": "clean labels, few kept of many similar ones, and a cheap network",
-    "small-loss": "wrong labels and a cheap network",
+    "small-loss": "to compare with, where labels may be wrong",
     "cleanlab-pruned": "to compare with, where labels may be wrong",
     "coherence-batch": "the same, if the whole data set cannot be searched",
 }
