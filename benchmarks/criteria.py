@@ -266,7 +266,7 @@ def endless(batches: EpochBatches) -> Iterator[Batch]:
 def median_interval(values: list[float]) -> tuple[float, float]:
     """95% interval of the median, by the order of the values alone (sign test)."""
     ordered, n = sorted(values), len(values)
-    # At most so many of n fall on the wrong side of the median, in 97.5% of cases.
+    # The most of n that fall on the wrong side of the median, in 97.5% of cases.
     outside = next(k for k in range(n) if sum(math.comb(n, i) for i in range(k + 1)) > 0.025 * 2**n)
     return ordered[max(outside - 1, 0)], ordered[min(n - outside, n - 1)]
 

@@ -5,7 +5,7 @@
 
 Features are generated: a spectrum that falls as a power, classes, no negative numbers, as a
 network's pooled features have them; 512 wide for choosing, 256 for neighbors. Every
-measurement runs in a process of its own, whose peak memory is told. Whether the cost of
+measurement runs in a process of its own, whose peak memory is given. Whether the cost of
 choosing is flat is measured in turns, part by part, on a smaller and a larger store, since the
 machine may be busy.
 """

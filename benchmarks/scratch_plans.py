@@ -142,7 +142,7 @@ class Known:
         return beliefs_by_cleanlab(self.features, self.labels, self.classes)
 
     def confidence(self, selector: Selector) -> Any:
-        """What a selector is told of the labels; None where it asks nobody."""
+        """What a selector gets as label confidence; None where it needs none."""
         judge = judge_of(selector)
         if judge == "labels":
             return self.teacher.beliefs

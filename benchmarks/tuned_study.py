@@ -77,7 +77,7 @@ class StudyArm:
 
     @cached_property
     def arm(self) -> Arm:
-        """As the library reads it: for the oracle ``coherence``, which is told the true labels."""
+        """As the library reads it: for the oracle ``coherence``, which gets the true labels."""
         return read_arm("coherence" if self.text == ORACLE else self.text)
 
     @property

@@ -95,8 +95,8 @@ def best_robust(arms: Arms) -> str | None:
 def study_table(rows: Sequence[Row]) -> str:
     """Each arm at the learning rate that was chosen for it, the best first, beside two controls.
 
-    The controls are ``uniform``, and ``uniform`` with the arm's own targets, so that what
-    targets give and what choosing gives are told apart.
+    The controls are ``uniform``, and ``uniform`` with the arm's own targets, so that the
+    gain of targets and the gain of choosing are shown separately.
     """
     tried = grouped([row for row in rows if row["stage"] == TUNING], "noise", "asked_rate", "arm")
     lines = []

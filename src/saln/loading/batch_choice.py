@@ -51,7 +51,7 @@ class BatchChoice:
         if isinstance(self.selector, Curriculum) and self.selector.is_unplanned:
             name = type(self.selector).__name__
             warnings.warn(
-                f"{name} goes from easy to hard over the epochs of a run, but was not told how "
+                f"{name} goes from easy to hard over the epochs of a run, but does not know how "
                 f"many there are, so easy and hard are alike; give {name}(epochs=...) and count "
                 "epochs from 1, or strength=0 to do without the order",
                 UserWarning,
