@@ -72,9 +72,11 @@ def extract_seconds(
         return time.perf_counter() - started
 
 
-def measure(data_root: Path, n: int, workers: int, rounds: int, device: torch.device) -> Any:
+def measure(
+    dataset: str, data_root: Path, n: int, workers: int, rounds: int, device: torch.device
+) -> Any:
     """Both sides, in turn; gives the row."""
-    data = load_dataset("oxford-pet", data_root, validation_share=0.001)
+    data = load_dataset(dataset, data_root, validation_share=0.001)
     examples = data.train.part(np.arange(min(n, len(data.train))))
     network = build_backbone("efficientnet-lite0", image_size=IMAGE_SIZE)
     sides = [("bare", bare_seconds), ("saln", extract_seconds)]
@@ -87,8 +89,8 @@ def measure(data_root: Path, n: int, workers: int, rounds: int, device: torch.de
             took[name].append(side(examples, network, device, workers))
     speed = {name: len(examples) / statistics.median(values) for name, values in took.items()}
     return {
-        "question": f"extract_features against the bare forward loop, {len(examples)} pets at "
-        f"{IMAGE_SIZE} px, {workers} workers, {device.type}",
+        "question": f"extract_features against the bare forward loop, {len(examples)} of "
+        f"{dataset} at {IMAGE_SIZE} px, {workers} workers, {device.type}",
         "value": round(speed["saln"], 2),
         "unit": "images/s",
         "baseline": round(speed["bare"], 2),
@@ -101,6 +103,7 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data-root", type=Path, required=True, help="holds oxford-iiit-pet/")
+    parser.add_argument("--dataset", default="oxford-pet", help="digits needs no data")
     parser.add_argument("-n", type=int, default=1000, help="how many photos")
     parser.add_argument("--workers", default="0,2", help="loader processes, with commas between")
     parser.add_argument("--rounds", type=int, default=4)
@@ -108,7 +111,8 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
     args = parser.parse_args()
     for workers in map(int, args.workers.split(",")):
-        row = measure(args.data_root, args.n, workers, args.rounds, torch.device(args.device))
+        device = torch.device(args.device)
+        row = measure(args.dataset, args.data_root, args.n, workers, args.rounds, device)
         if args.json:
             print(json.dumps(row), flush=True)
         else:

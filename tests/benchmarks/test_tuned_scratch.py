@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-
 import numpy as np
 import pytest
 import torch
@@ -20,8 +18,8 @@ from gpu_lanes import (
     run_lanes,
     steps_per_second,
 )
-from PIL import Image
-from scratch_plans import Noise, Setup, make_plans, write_images
+from helpers.tiny_studies import tiny_setup
+from scratch_plans import Noise, make_plans
 from small_network import small_network
 from tuned_scratch import ScratchStudy, one_cycle, targets_of
 from tuned_study import Cell, Point, StudyArm, stored
@@ -116,24 +114,7 @@ def test_the_generalized_loss_is_its_papers():
 
 @pytest.fixture
 def setup(tmp_path):
-    """Classes that the images and the features tell apart."""
-    random = np.random.default_rng(0)
-    colors = random.integers(40, 216, (CLASSES, 3))
-    parts = {}
-    for name, n in (("train", N), ("validation", 50), ("test", 60)):
-        labels = np.arange(n) % CLASSES
-        codes = []
-        for label in labels:
-            pixels = colors[label] + random.integers(-40, 40, (32, 32, 3))
-            stream = io.BytesIO()
-            Image.fromarray(pixels.astype(np.uint8)).save(stream, "PNG")
-            codes.append(stream.getvalue())
-        parts[name] = (codes, labels)
-    write_images(tmp_path, parts)
-    centers = random.normal(size=(CLASSES, 16))
-    features = centers[parts["train"][1]] + 0.3 * random.normal(size=(N, 16))
-    np.savez(tmp_path / "features.npz", features=features.astype(np.float16))
-    return Setup(tmp_path)
+    return tiny_setup(tmp_path)
 
 
 def test_a_study_tunes_tests_and_resumes(setup, tmp_path):

@@ -1,0 +1,49 @@
+"""The script for a GPU, as a whole and tiny, on the CPU."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from helpers.tiny_studies import tiny_setup
+
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "gpu.py"
+
+
+def gpu(*arguments):
+    done = subprocess.run(
+        [sys.executable, SCRIPT, *map(str, arguments)], check=False, capture_output=True, text=True
+    )
+    return done.returncode, [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_every_part_runs_and_leaves_its_rows(tmp_path):
+    prepared = tmp_path / "prepared"
+    prepared.mkdir()
+    tiny_setup(prepared)
+    out = tmp_path / "out"
+    code, rows = gpu(out, "--device", "cpu", "--tiny", "--scratch", prepared)
+    said = {path.name: path.read_text() for path in out.glob("*.txt")}
+    assert [(row["part"], row["status"]) for row in rows] == [
+        (name, "done") for name in ("tests", "fiedler", "extraction", "scratch")
+    ], said
+    assert code == 0
+    assert [json.loads(line)["n"] for line in said["fiedler.txt"].splitlines()] == [64, 128]
+    assert json.loads(said["extraction.txt"])["unit"] == "images/s"
+    lines = (out / "scratch.jsonl").read_text().splitlines()
+    trained = [json.loads(line) for line in lines]
+    final = {row["arm"]: row["steps"] for row in trained if row.get("stage") == "final"}
+    assert final == {"uniform": 2, "saln": 2}
+    assert len((out / "parts.jsonl").read_text().splitlines()) == 4
+
+
+def test_a_part_without_its_data_is_left_out_and_one_without_time_is_stopped(tmp_path):
+    _, rows = gpu(tmp_path, "--device", "cpu", "--minutes", "0.01")
+    said = [row["status"] for row in rows]
+    assert all(status.startswith("stopped after") for status in said[:2])
+    assert said[2:] == [
+        "left out: give --data-root",
+        "left out: give --scratch, what tuned_scratch.py --prepare made",
+    ]
