@@ -145,8 +145,12 @@ def test_an_address_where_no_cluster_is(store, tmp_path, capsys):
     assert not (tmp_path / "kept.parquet").exists()
 
 
-def test_a_killed_driver_goes_on_with_the_same_bytes(store, local, tmp_path):
+def test_a_killed_driver_goes_on_with_the_same_bytes(cluster, store, local, tmp_path):
+    """Begun on the cluster, ended on one that the command starts for itself."""
     out = tmp_path / "kept.parquet"
-    found = killed_and_again(words(store, out, "--engine", "ray", "--ray-workers", "2"), out)
+    found = killed_and_again(
+        words(store, out, "--engine", "ray", "--ray-workers", "2"), out,
+        first=("--ray-address", cluster),
+    )  # fmt: skip
     assert found["computed"] < found["rows"] == 4_050
     assert out.read_bytes() == local

@@ -31,9 +31,6 @@ from saln.experiments.config import Config, from_mapping, load_toml
 from saln.experiments.run_folder import read_settings
 from saln.selection import SELECTORS, Selection, Selector
 
-# What figures look like is the business of tests/report/.
-pytestmark = pytest.mark.usefixtures("quick_figures")
-
 
 class Halves(Selector):
     summary = "for tests"

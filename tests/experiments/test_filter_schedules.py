@@ -23,9 +23,6 @@ from saln.loading.selected_batches import SelectedBatches
 from saln.report.page import write_report
 from saln.selection import Uniform, candidates_needed
 
-# What figures look like is the business of tests/report/.
-pytestmark = pytest.mark.usefixtures("quick_figures")
-
 
 class Quiet:
     def __init__(self, stop_after=None):

@@ -17,9 +17,6 @@ from same_rows import ARMS, contents
 
 from saln.cli import main
 
-# What figures look like is the business of tests/report/.
-pytestmark = pytest.mark.usefixtures("quick_figures")
-
 # Their choices hang on the features alone, not on a network whose sums differ between processors.
 EXACT = set(ARMS) - {"jest", "rho-loss", "top-loss", "infobatch"}
 

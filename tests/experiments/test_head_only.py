@@ -18,9 +18,6 @@ from saln.experiments.run import compare
 from saln.report.page import write_report
 from saln.training.learner_networks import build_head, build_learner
 
-# What figures look like is the business of tests/report/.
-pytestmark = pytest.mark.usefixtures("quick_figures")
-
 ARMS = ("standard", "uniform", "saln", "jest", "coherence")
 
 

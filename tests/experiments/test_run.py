@@ -25,9 +25,6 @@ from saln.selection import SALN, SELECTORS
 from saln.selection.contract import TAUGHT
 from saln.training.cost_ledger import ONCE, PHASES
 
-# What figures look like is the business of tests/report/.
-pytestmark = pytest.mark.usefixtures("quick_figures")
-
 SMALL = {
     "limit": 200, "epochs": 2, "seeds": (0, 1), "batch_size": 8, "reference_epochs": 4,
     "methods": ("standard", "uniform", "saln", "jest"), "image_size": 8,

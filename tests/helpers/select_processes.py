@@ -23,8 +23,8 @@ def words(store, out, *more):
     ]  # fmt: skip
 
 
-def killed_and_again(arguments, out, warm=None):
-    """Kills the command once some parts are there, and runs it again.
+def killed_and_again(arguments, out, warm=None, first=()):
+    """Kills the command once some parts are there, and runs it again without what came ``first``.
 
     ``warm`` starts it without the imports; None: by an interpreter, as Ray's drivers have to be.
     """
@@ -32,10 +32,10 @@ def killed_and_again(arguments, out, warm=None):
     command = [sys.executable, __file__, *arguments]
     options = {"env": {**os.environ, "PYTHONPATH": str(SOURCE), "OMP_NUM_THREADS": "1"}}
     if warm is not None:
-        running = warm.start(arguments, out.parent, script=Path(__file__))
+        running = warm.start([*arguments, *first], out.parent, script=Path(__file__))
     else:
         silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        running = subprocess.Popen(command, start_new_session=True, **silent, **options)
+        running = subprocess.Popen([*command, *first], start_new_session=True, **silent, **options)
     deadline = time.monotonic() + 300
     while len(list(parts.glob("part-*"))) < 3 and running.poll() is None:
         assert time.monotonic() < deadline

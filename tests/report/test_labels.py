@@ -12,6 +12,7 @@ from saln.errors import DataError
 from saln.report.label_section import label_section
 from saln.report.page import write_report
 
+pytestmark = pytest.mark.usefixtures("quick_figures")
 LABELS = {
     "seed": 7,
     "classes": ["cat", "dog", "<b>owl"],

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 from helpers.experiments_rows import ROWS, about, summary_of
+from helpers.quick_figures import not_drawn
 
 import saln.report
 from saln.errors import InputError
@@ -23,6 +24,13 @@ def folder(tmp_path, monkeypatch):
     (tmp_path / "summary.json").write_text(json.dumps(summary_of(about()).to_json()))
     (tmp_path / "epochs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
     return tmp_path
+
+
+@pytest.fixture
+def outlines():
+    """Without drawing: of what is drawn the first test speaks."""
+    with not_drawn():
+        yield
 
 
 def energy(run: ReportedRun) -> Figure:
@@ -52,7 +60,7 @@ def test_a_figure_from_outside_is_in_the_page_and_in_the_figures(folder):
     ]
 
 
-def test_a_table_joins_a_section_that_is_there(folder):
+def test_a_table_joins_a_section_that_is_there(folder, outlines):
     @saln.report.register(section="Tables")
     def prices(run):
         return Table("prices", "What it cost", ("arm", "euros"), (("saln", "3"),), "At night.")
@@ -69,7 +77,7 @@ def test_a_table_joins_a_section_that_is_there(folder):
     assert (folder / "tables" / "prices.csv").read_text() == "arm,euros\nsaln,3\n"
 
 
-def test_a_function_that_is_registered_twice_is_shown_once(folder):
+def test_a_function_that_is_registered_twice_is_shown_once(folder, outlines):
     register("Energy")(energy)
     assert register("Curves")(energy) is energy
     page = write_report(folder).read_text()
@@ -77,7 +85,9 @@ def test_a_function_that_is_registered_twice_is_shown_once(folder):
     assert "section-energy" not in page
 
 
-def test_a_package_adds_its_figure_and_a_broken_one_costs_nothing(folder, monkeypatch, caplog):
+def test_a_package_adds_its_figure_and_a_broken_one_costs_nothing(
+    folder, outlines, monkeypatch, caplog
+):
     points = [
         metadata.EntryPoint("energy", f"{__name__}:energy", "saln.report"),
         metadata.EntryPoint("gone", "no_such_module:figure", "saln.report"),
@@ -91,6 +101,7 @@ def test_a_package_adds_its_figure_and_a_broken_one_costs_nothing(folder, monkey
     assert "the part gone of the report (no_such_module:figure) cannot be used" in caplog.text
 
 
+@pytest.mark.usefixtures("outlines")
 @pytest.mark.parametrize(
     ("shown", "message"),
     [
