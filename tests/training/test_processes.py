@@ -38,7 +38,7 @@ def assert_alike(several, one, *, examples, rel=3e-3):
 
 
 DIGITS = (
-    *FLAGS, "--limit", "300", "--epochs", "2", "--reference-epochs", "2", "--batch-size", "8",
+    *FLAGS, "--limit", "200", "--epochs", "2", "--reference-epochs", "2", "--batch-size", "8",
     "--learning-rate", "0.005", "--seeds", "0", "--cache-dir", "cache",
 )  # fmt: skip
 
