@@ -12,6 +12,9 @@ And its price is of another order: joint entropies of ``k`` labels have ``C ** k
 and are sampled, which its authors do for ``k`` up to about 10 (here ``k`` is 32 or more),
 on top of tens of stochastic forward passes of every candidate in every step, and only for
 networks with dropout to sample by.
+
+Nor is PFB (arXiv 2506.23674). It drops the candidates whose features, those of the learner's
+first layers, are dense; how it estimates that density was not to be had beyond its abstract.
 """
 
 from __future__ import annotations
