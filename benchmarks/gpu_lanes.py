@@ -121,6 +121,7 @@ class Lane:
 
     Attributes:
         size: Height and width that the network sees.
+        half: Whether products are of bfloat16, by autocast; to be set before ``capture``.
     """
 
     def __init__(
@@ -150,6 +151,7 @@ class Lane:
         self.robust = torch.zeros((), device=device)
         self.at = torch.zeros(1, dtype=torch.int64, device=device)
         self.loss_sum = torch.zeros((), device=device)
+        self.half = False
         self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self.graph: torch.cuda.CUDAGraph | None = None
         self.steps_left = 0
@@ -211,9 +213,8 @@ class Lane:
     def _outputs(self, images: Tensor) -> Tensor:
         """Logits, float32, of uint8 images, (b, h, w, 3)."""
         planes = ((images.float() - self.mean) / self.deviation).permute(0, 3, 1, 2)
-        is_cuda = self.device.type == "cuda"
         # Each weight is used once a step: a cache of its casts would only outlive the capture.
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=is_cuda, cache_enabled=False):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half, cache_enabled=False):
             outputs: Tensor = self.network(planes)
         return outputs.float()
 

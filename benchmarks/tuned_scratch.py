@@ -209,6 +209,7 @@ def _make_lanes(study: ScratchStudy, train: Pictures, count: int) -> list[Lane]:
             small_network(classes, study.width, 0), train, kept=KEPT, most_steps=most,
             n_classes=classes, weight_decay=WEIGHT_DECAY, normalization=normalization,
         )  # fmt: skip
+        lane.half = True
         lane.capture()
         lanes.append(lane)
     return lanes

@@ -171,6 +171,7 @@ def _rivals(arms: Arms) -> dict[str, str | None]:
         "`coherence(judge=labels,power=4)`": "coherence(judge=labels,power=4)",
         "`oracle`, a random choice of right labels": "oracle",
         "`standard`, five times the steps": "standard",
+        "`standard+targets`": "standard+targets",
     }
 
 
