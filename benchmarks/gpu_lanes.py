@@ -214,7 +214,9 @@ class Lane:
         """Logits, float32, of uint8 images, (b, h, w, 3)."""
         planes = ((images.float() - self.mean) / self.deviation).permute(0, 3, 1, 2)
         # Each weight is used once a step: a cache of its casts would only outlive the capture.
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half, cache_enabled=False):
+        with torch.autocast(
+            self.device.type, torch.bfloat16, enabled=self.half, cache_enabled=False
+        ):
             outputs: Tensor = self.network(planes)
         return outputs.float()
 
