@@ -202,7 +202,7 @@ def test_targets_are_those_of_the_teacher_that_the_selector_made_necessary():
 @pytest.mark.parametrize("name", ["curriculum", "balanced-curriculum"])
 def test_an_order_over_a_run_of_unknown_length_says_so(name):
     teacher = saln.features_as_teacher(np.eye(3)[np.arange(60) % 3], np.arange(60) % 3)
-    with pytest.warns(UserWarning, match=r"not told how many .*; give \w+\(epochs=") as seen:
+    with pytest.warns(UserWarning, match=r"does not know how many .*; give \w+\(epochs=") as seen:
         batches = sampler(60, name, teacher=teacher)
     assert [Path(each.filename) for each in seen] == [Path(__file__)]
     for epoch in (1, 2):  # once, not in every epoch
