@@ -27,7 +27,7 @@ UNKNOWN = 2.0
 # evidence alone is asked, and the neighbors as much as all of it: likelihood trusts the filter
 # where it foretells the mistakes. It ranks the many labels that the noise of the clear examples
 # would not explain.
-UNSEEN = 0.02
+UNSEEN = 0.05
 # Classes that call for no more than this many times the usual caution are of the usual size.
 ALIKE = 1.5
 
