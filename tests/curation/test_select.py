@@ -165,7 +165,14 @@ def test_coherence_says_which_labels_it_distrusts(tmp_path, capsys):
     given[:20] = (given[:20] + 1) % 4  # these are wrong
     saln.write_store(tmp_path / "store", features, given)
     out = tmp_path / "kept.parquet"
-    flags = ["--selector", "coherence", "--filter-ratio", "0.5", "--candidates", "40"]
+    flags = [
+        "--selector",
+        "coherence(judge=neighbors)",
+        "--filter-ratio",
+        "0.5",
+        "--candidates",
+        "40",
+    ]
     code = main(["select", str(tmp_path / "store"), *flags, "--out", str(out), "--distrusted", "3"])
     assert code == 0
     said = capsys.readouterr().out
@@ -188,9 +195,10 @@ def test_coherence_says_which_labels_it_distrusts(tmp_path, capsys):
     rows = pa.table({"id": [f"i{i}" for i in range(ROWS)], "features": list(features.astype("f4")),
                      "label": given})  # fmt: skip
     pq.write_table(rows, tmp_path / "rows.parquet")
-    result = select(
-        tmp_path / "rows.parquet", tmp_path / "p.parquet", selector="coherence",
-        labels_column="label", id_column="id", filter_ratio=0.5,
+    result = saln.select(
+        tmp_path / "rows.parquet", out=tmp_path / "p.parquet",
+        selector="coherence(judge=neighbors)", candidates=40, filter_ratio=0.5,
+        labels_column="label", id_column="id",
     )  # fmt: skip
     assert result.doubted == 20
     assert {entry["id"] for entry in result.listed} == {f"i{i}" for i in range(20)}
@@ -219,7 +227,10 @@ def test_the_selector_says_who_judges_the_labels(tmp_path):
     assert found["labels"]["estimated_noise_rate"] == judged.noise_rate
     assert found["labels"]["transition"] == judged.transition.tolist()
     wrong = {entry["row"]: entry["confidence"] for entry in found["labels"]["labels"]}
-    assert wrong == {row: float(judged.confidence[row]) for row in range(20)}
+    doubted = [issue.example for issue in judged.issues(None)]
+    assert wrong == {row: float(judged.confidence[row]) for row in doubted}
+    assert len(doubted) > 15
+    assert set(doubted) <= set(range(20))
     for row, confidence in kept["labels"].items():
         assert confidence == float(judged.confidence[int(row)])
     assert kept["neighbors"] != kept["labels"]
@@ -233,7 +244,7 @@ def test_coherence_says_that_features_tell_nothing(tmp_path, capsys):
     flags = ["--selector", "coherence", "--filter-ratio", "0.5", "--candidates", "40"]
     assert main(["select", str(tmp_path / "store"), *flags, "--out", str(out)]) == 0
     said = capsys.readouterr().out
-    assert "chosen at random: the features tell nothing" in said
+    assert "chosen at random: these features predict the labels little better" in said
     assert "look wrong" not in said
     found = json.loads((tmp_path / "kept.labels.json").read_text())
     assert (found["estimated_noise_rate"], found["doubted"], found["labels"]) == (None, 0, [])

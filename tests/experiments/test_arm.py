@@ -187,7 +187,7 @@ def test_other_things_are_no_methods(methods):
     [
         ("jset", r"methods jset is not allowed; give one of standard.*\(did you mean jest\?\)"),
         ("jest:temperature=2", r"jest has no hyperparameter temperature; it has chunks \(a whole"),
-        ("coherence:x=2", r"coherence has no hyperparameter x; it has judge \(one of neighbors"),
+        ("coherence:x=2", r"coherence has no hyperparameter x; it has judge \(one of labels"),
         ("jest:chunks=0", "methods chunks=0 of jest is not allowed; give a whole number, at"),
         ("standard:x=1", "standard:x=1 is not allowed; it has no hyperparameters"),
         ("jest:chunks=4,variant=x", "variant=x is no selector; write a NAME"),

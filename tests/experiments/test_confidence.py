@@ -116,8 +116,7 @@ def test_an_arm_that_judges_no_labels_writes_none(config):
     assert not (config.out / "labels.json").exists()
 
 
-BOTH = ("coherence", "coherence(judge=labels, power=4)")
-JUDGED = "coherence(judge=labels,power=4.0)"
+NEAR, JUDGED = BOTH = ("coherence(judge=neighbors)", "coherence")
 
 
 def kept_examples(folder, arm, seed):
@@ -130,20 +129,20 @@ def test_arms_of_both_judges_are_trained_side_by_side(config, tmp_path):
     compare(alone, Quiet())
     both = dataclasses.replace(alone, methods=BOTH, out=tmp_path / "both")
     summary = compare(both, watching).summary.to_json()
-    assert list(summary["arms"]) == ["coherence", JUDGED]
-    # The neighbors' arm is what it is alone, and so is what is listed.
+    assert list(summary["arms"]) == [NEAR, JUDGED]
+    # The judged arm is what it is alone, and so is what is listed.
     assert labels_of(both) == labels_of(alone)
-    kept = {arm: kept_examples(both.out, arm, 3) for arm in ("coherence", JUDGED)}
-    assert kept["coherence"] == kept_examples(alone.out, "coherence", 3)
-    assert kept["coherence"] != kept[JUDGED]
+    kept = {arm: kept_examples(both.out, arm, 3) for arm in BOTH}
+    assert kept[JUDGED] == kept_examples(alone.out, JUDGED, 3)
+    assert kept[NEAR] != kept[JUDGED]
     rows = [json.loads(line) for line in (both.out / "epochs.jsonl").read_text().splitlines()]
     wrong = {row["arm"]: row["wrong_label_share_kept"] for row in rows}
-    assert wrong[JUDGED] < wrong["coherence"] < 0.1
+    assert wrong[JUDGED] < wrong[NEAR] < 0.1
     # Each pays for its own judge, who is asked once.
     assert sum("label coherence, seed 3" in note for note in watching.notes) == 1
     assert sum("judged labels, seed 3: about" in note for note in watching.notes) == 1
     seconds = FeatureStore.open(next(both.cache_dir.glob("*/manifest.json")).parent).seconds
-    paid = [summary["arms"][arm]["seconds"]["features"] for arm in ("coherence", JUDGED)]
+    paid = [summary["arms"][arm]["seconds"]["features"] for arm in BOTH]
     assert min(paid) > seconds
     assert paid[0] != paid[1]
 
@@ -178,7 +177,7 @@ def test_a_run_with_the_judged_arm_goes_on_to_the_same_rows(config, tmp_path, mo
         compare(stopped, Quiet())
     monkeypatch.undo()
     compare(dataclasses.replace(stopped, resume=True), Quiet())
-    for arm in ("coherence", JUDGED):
+    for arm in BOTH:
         assert kept_examples(stopped.out, arm, 3) == kept_examples(whole.out, arm, 3)
     assert labels_of(stopped) == labels_of(whole)
     told = [
@@ -241,6 +240,6 @@ def test_each_arm_pays_once_for_what_it_asks():
         seed=3, data=None, inputs=None, learner=None, body=None, reference=None,
         confidence=confidence, teacher=dataclasses.replace(teacher, seconds=4.0),
     )  # fmt: skip
-    methods = (*TAUGHT, "coherence", "coherence+targets(beliefs=0.5)")
+    methods = (*TAUGHT, NEAR, f"{NEAR}+targets(beliefs=0.5)")
     seconds = [shared.judging_seconds(read_arm(method)) for method in methods]
     assert seconds == [5.0, 5.0, 4.0, 4.0, 0.0, 2.0, 6.0]

@@ -13,12 +13,14 @@ from typing import Any
 
 import pytest
 from helpers.golden import FOLDER, run_all_arms
-from same_rows import ARMS, contents
+from same_rows import ARMS, as_before, contents
 
 from saln.cli import main
+from saln.files import write_signed
 
 # Their choices hang on the features alone, not on a network whose sums differ between processors.
-EXACT = set(ARMS) - {"jest", "rho-loss", "top-loss", "infobatch"}
+NAMES = as_before(list(ARMS))
+EXACT = set(NAMES) - {"jest", "rho-loss", "top-loss", "infobatch"}
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +52,7 @@ def test_the_summary_is_that_of_before(runs: tuple[dict[str, Any], dict[str, Any
     assert now == near(before)
 
 
-@pytest.mark.parametrize("arm", ARMS)
+@pytest.mark.parametrize("arm", NAMES)
 def test_choices_are_those_of_before(runs: tuple[dict[str, Any], dict[str, Any]], arm: str):
     before, now = (run["choices"] for run in runs)
     files = [name for name in before if name.startswith(f"{arm}-seed")]
@@ -66,8 +68,38 @@ def test_choices_are_those_of_before(runs: tuple[dict[str, Any], dict[str, Any]]
             assert kinds[0] == kinds[1]
 
 
+def strip(run: Path, arm: str) -> None:
+    """Takes an arm out of a run folder, as if it had been run without."""
+    for name in ("config.json", "progress.json"):
+        values = json.loads((run / name).read_text())
+        del values["checksum"]
+        for holder in (values, values.get("about", {})):
+            if "methods" in holder:
+                holder["methods"].remove(arm)
+        for key in {"costs", "rows"} & set(values):
+            values[key] = [row for row in values[key] if row["arm"] != arm]
+        for file in list(values.get("files", ())):
+            if arm in file or file in ("labels.json", "summary.json"):
+                del values["files"][file]
+                (run / file).unlink()
+        write_signed(run / name, values)
+    lines = (run / "epochs.jsonl").read_text().splitlines(keepends=True)
+    (run / "epochs.jsonl").write_text("".join(line for line in lines if arm not in line))
+
+
+def test_a_run_whose_coherence_asked_the_neighbors_is_not_mixed_with_another(tmp_path, capfd):
+    shutil.copytree(FOLDER / "run", tmp_path / "run")
+    before = contents(tmp_path / "run")
+    assert main(["compare", "--resume", "--out", str(tmp_path / "run"), "--seeds", "0,1"]) == 2
+    said = capfd.readouterr().err
+    assert "usual judge of labels was neighbors" in said
+    assert "is labels, to the power of 4" in said
+    assert contents(tmp_path / "run") == before
+
+
 def test_a_run_of_before_goes_on_and_its_store_is_used(tmp_path: Path, capfd):
     shutil.copytree(FOLDER / "run", tmp_path / "run")
+    strip(tmp_path / "run", "coherence")
     shutil.copytree(FOLDER / "features", tmp_path / "features")
     rows = (tmp_path / "run" / "epochs.jsonl").read_text()
     flags = ["--resume", "--out", str(tmp_path / "run"), "--cache-dir", str(tmp_path / "features")]

@@ -46,7 +46,7 @@ def test_nothing_is_made_that_no_arm_asks_for(tmp_path):
 
 def test_the_rows_are_those_of_the_training_examples(tmp_path):
     """Also where some examples are set aside for a reference model."""
-    data, inputs = inputs_of(tmp_path, "coherence,rho-loss")
+    data, inputs = inputs_of(tmp_path, "coherence(judge=neighbors),rho-loss")
     assert len(data.train) < len(data.train_and_reference)
     images = [data.train.images.load(int(row)) for row in data.train.rows]
     brightness = [np.asarray(image, dtype=np.float64).mean() for image in images]

@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from same_rows import FLAGS, contents
+from same_rows import ARMS, FLAGS, as_before, contents
 
 FOLDER = Path(__file__).parents[1] / "golden"
 
@@ -22,9 +22,9 @@ def run_all_arms(folder: Path) -> dict[str, Any]:
     from saln.cli import main
 
     flags = ("--cache-dir", str(folder / "features"), "--out", str(folder / "run"))
-    if main(["compare", *FLAGS, *flags]):
+    if main(["compare", *FLAGS, "--methods", ",".join(ARMS), *flags]):
         raise RuntimeError("the comparison failed")
-    return contents(folder / "run")
+    return as_before(contents(folder / "run"))
 
 
 if __name__ == "__main__":

@@ -217,17 +217,24 @@ def test_judge_and_power_change_nothing_where_they_are_the_defaults():
     candidates = Candidates(indices=torch.arange(200), label_confidence=confidence)
     law = confidence.double().log()
     expected = gumbel_top_k(law, 50, derive_generator(1))
-    for selector in (Coherence(), Coherence("labels"), Coherence(judge="neighbors", power=1)):
+    for selector in (Coherence("neighbors"), Coherence("labels", 1), Coherence(power=1)):
         found = selector(candidates, 50, generator=derive_generator(1)).positions
         assert torch.equal(found, expected)
-    # Records of a choice name the selector: those of before must stay those of the default.
-    assert repr(Coherence()) == "Coherence(judge='neighbors', power=1.0)"
-    # As positions saved before hold it.
-    assert described(Coherence()) == described(Coherence("neighbors", 1.0)) == "Coherence()"
+    sharp, fourth = (
+        each(candidates, 50, generator=derive_generator(1)).positions
+        for each in (Coherence(), Coherence("neighbors", 4))
+    )
+    assert torch.equal(sharp, fourth)
+    assert not torch.equal(sharp, expected)
+    assert repr(Coherence()) == "Coherence(judge='labels', power=None)"
+    # As positions and records of before hold it, when the neighbors were the default.
+    before = Coherence("neighbors")
+    assert described(before) == described(Coherence("neighbors", 1.0)) == "Coherence()"
     assert described(Coherence("labels", 4)) == "Coherence(judge='labels', power=4.0)"
-    assert describe(Coherence()) == {"class": "saln.selection.coherence.Coherence"}
-    assert repr(Coherence("labels", 4)) == "Coherence(judge='labels', power=4.0)"
-    assert describe(Coherence("labels")) != describe(Coherence()) != describe(Coherence(power=2))
+    assert described(Coherence("labels", 1)) == "Coherence(judge='labels')"
+    assert described(Coherence()) == "Coherence(judge='labels', power=None)"
+    assert describe(before) == {"class": "saln.selection.coherence.Coherence"}
+    assert describe(Coherence()) != describe(before) != describe(Coherence("neighbors", 2))
 
 
 def test_a_derived_class_of_before_has_the_default_judge():
@@ -241,16 +248,16 @@ def test_a_derived_class_of_before_has_the_default_judge():
             self.alpha = alpha
 
     for selector in (Derived(3), Calling(3)):
-        assert judge_of(selector) == "neighbors"
-        assert selector.power == 1
+        assert judge_of(selector) == "labels"
+        assert selector.sharpness == 4
         assert repr(selector) == f"{type(selector).__name__}(alpha=3)"
 
 
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"judge": "judge"}, "judge='judge' is not allowed; give one of neighbors, labels"),
-        ({"power": 0}, "power=0 is not allowed; give a number, above 0"),
+        ({"judge": "judge"}, "judge='judge' is not allowed; give one of labels, neighbors"),
+        ({"power": 0}, "power=0 is not allowed; give a number.*, above 0"),
         ({"power": float("inf")}, "power=inf is not allowed"),
         ({"power": "4x"}, "power='4x' is not allowed"),
     ],
@@ -307,7 +314,7 @@ def test_batches_of_a_store_avoid_its_wrong_labels(tmp_path):
     noisy = with_flips(labels, 0.4, 3)
     store = store_of(tmp_path / "store", features, noisy)
     batches = saln.SelectedBatches(
-        store, selector=saln.Coherence(), batch_size=10, filter_ratio=0.8, seed=0
+        store, selector=saln.Coherence("neighbors"), batch_size=10, filter_ratio=0.8, seed=0
     )
     assert not list((tmp_path / "store").glob("neigh*"))  # judged in memory
     assert np.array_equal(

@@ -219,7 +219,7 @@ def test_batches_of_an_array_and_its_labels_judge_by_themselves():
     kept = np.array([index for batch in batches(case.features, case.labels) for index in batch])
     assert (~case.right)[kept].mean() < 0.05
     assert not case.marked[kept].any()
-    with pytest.warns(UserWarning, match="chooses at random: the features tell nothing"):
+    with pytest.warns(UserWarning, match="chooses at random: these features predict"):
         batches(np.ones((60, 4), dtype=np.float32), np.arange(60) % 3)
 
 

@@ -28,7 +28,7 @@ LISTED = 1000
 
 
 def judge(
-    source: Source, files: CheckedFiles, kept: dict[str, Path], who: Judge = "neighbors"
+    source: Source, files: CheckedFiles, kept: dict[str, Path], who: Judge = "labels"
 ) -> tuple[Path, dict[str, Any]]:
     """Forms beliefs about all labels, or takes those that a run before has formed.
 

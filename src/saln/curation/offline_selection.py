@@ -260,7 +260,7 @@ def _work(
     facts: dict[str, Any] = {}
     files: dict[Path, Path] = {}
     if listing is not None:
-        who = judge_of(job.selector) or "neighbors"
+        who = judge_of(job.selector) or "labels"
         beliefs, labels = judge(job.source, workspace.files, kept, who)
         facts = {"noise_rate": labels["estimated_noise_rate"], "doubted": labels["doubted"]}
         facts["tells_nothing"] = labels.get("tells_nothing")

@@ -138,6 +138,12 @@ class Arm:
         return None if self.keeps_all else judge_of(self.selector(epochs=1))
 
     @property
+    def leaves_judging(self) -> bool:
+        """Whether a default decides who judges its labels, or how the judged are drawn."""
+        said = {"judge", "power"} <= set(self.values)
+        return self.judge == "labels" and not (said or self.requires & TAUGHT)
+
+    @property
     def needs_reference(self) -> bool:
         """Whether its selector asks a reference model."""
         return any(name.startswith("reference_") for name in self.requires)

@@ -98,8 +98,8 @@ def _beliefs(judge: Judge, source: Source, inputs: SharedInputs, data: DataSet) 
 
 
 def listed_confidence(found: Mapping[Judge, LabelConfidence]) -> LabelConfidence | None:
-    """The one that ``labels.json`` lists: the neighbors', where an arm asks them."""
-    return found.get("neighbors", found.get("labels"))
+    """The one that ``labels.json`` lists: of :func:`saln.judge_labels`, where an arm asks it."""
+    return found.get("labels", found.get("neighbors"))
 
 
 def doubted_labels(

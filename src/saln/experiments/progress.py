@@ -63,6 +63,10 @@ from saln.files import (
 from saln.messages import parameter
 
 # What a write that was killed leaves beside its file: today's names, and an earlier version's.
+# What says who judges labels where an arm leaves it to its default, and what runs had that do not
+# say it.
+JUDGING = "usual judge of labels"
+JUDGED_BEFORE = "neighbors"
 _HALF_WRITTEN = re.compile(r"\..+\.([0-9a-f]{16}|\d+)")
 
 
@@ -259,7 +263,7 @@ def _read_record(folder: RunFolder, facts: Mapping[str, Any]) -> Record:
             )
         return Record(folder.path, dict(facts))
     for name, now in facts.items():
-        before = record.facts.get(name)
+        before = record.facts.get(name, JUDGED_BEFORE if name == JUDGING else None)
         if before != now and name == "device":
             refuse_setting(record.path, name, str(before), str(now))
         if before != now:

@@ -19,7 +19,7 @@ from saln.experiments.environment import find_device
 from saln.experiments.event_log import EventLog
 from saln.experiments.kept_examples import save_examples, save_label_sheet, save_sheets
 from saln.experiments.label_confidence import doubted_labels, listed_confidence
-from saln.experiments.progress import RunProgress
+from saln.experiments.progress import JUDGING, RunProgress
 from saln.experiments.progress_file import read_finished
 from saln.experiments.reference_model import Reference, cost_of
 from saln.experiments.reporter import Reporter
@@ -30,6 +30,7 @@ from saln.experiments.train_arm import train_arm
 from saln.experiments.tuning import Tuning
 from saln.features.default_backbone import named_network
 from saln.messages import parameter
+from saln.selection.coherence import JUDGED_POWER
 from saln.threads import limited_threads
 from saln.training.processes import Processes
 
@@ -120,6 +121,8 @@ def _compare(comparison: Comparison, path: Path) -> ComparisonOutcome:
         "device": comparison.device.type,
         "number of processes": processes.world_size,
     }
+    if any(arm.leaves_judging for arm in config.arms):
+        facts[JUDGING] = f"labels, to the power of {JUDGED_POWER:g}"
     log = EventLog(path, config) if config.logs and processes.first else None
     with contextlib.ExitStack() as stack:
         if log is not None:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from saln.errors import InputError
 from saln.selection.candidates import Candidates, Selection
-from saln.selection.contract import TAUGHT, Selector
+from saln.selection.contract import Selector
 from saln.selection.hyperparameters import Bounds, check_hyperparameters
 from saln.selection.neighbor_beliefs import beliefs_by_neighbors
 from saln.selection.sampling import gumbel_top_k
@@ -24,6 +24,9 @@ from saln.selection.sampling import gumbel_top_k
 # Neighbors that vote among candidates, and the noise that their classes share.
 CANDIDATE_NEIGHBORS = 10
 CANDIDATE_SHARED_NOISE = 5.0
+
+# The power of what saln.judge_labels says, which knows the sure from the likely.
+JUDGED_POWER = 4.0
 
 # Who says how likely labels are right: the votes of neighbors, saln.judge_labels, or cleanlab,
 # which says 0 or 1.
@@ -88,38 +91,48 @@ class Coherence(Selector):
     """Keeps examples in proportion to the probability that their label is right.
 
     The probability comes with the candidates. Whoever feeds the selector has it formed for a
-    whole data set, once: by :func:`label_beliefs` from the neighbors of every example
-    (:func:`saln.features.neighbors.nearest_neighbors`), or by :func:`saln.judge_labels`.
+    whole data set, once: by :func:`saln.judge_labels`, or by :func:`label_beliefs` from the
+    neighbors of every example (:func:`saln.features.neighbors.nearest_neighbors`).
 
     Args:
-        judge: Who says it where it is not given: ``"neighbors"`` or ``"labels"``, which is
-            :func:`saln.judge_labels`.
+        judge: Who says it where it is not given: ``"labels"``, which is
+            :func:`saln.judge_labels`, or ``"neighbors"``.
         power: Examples are drawn in proportion to this power of it: above 1 the sure ones are
-            trusted more.
+            trusted more. None: 4 with the judge ``"labels"``, 1 with ``"neighbors"``.
 
     Raises:
         InputError: Another judge, or a power that is not above 0.
     """
 
     # Of the class, too, for classes derived from this one whose __init__ does not call this one.
-    judge: Judge = "neighbors"
-    power: float = 1.0
+    judge: Judge = "labels"
+    power: float | None = None
 
     requires: ClassVar[frozenset[str]] = frozenset({"label_confidence"})
     summary: ClassVar[str] = (
-        "in proportion to how likely the label is right, by its neighbors (ours); costs features "
-        "and one neighbor search before the first step"
+        "in proportion to how likely the label is right, by all the others (ours); costs features "
+        "and one judging of all labels before the first step"
     )
+    # Of before either could be named. A power that came with the judge was 1 then.
     _added: ClassVar[Mapping[str, Any]] = {"judge": "neighbors", "power": 1.0}
 
     def __init__(
         self,
-        judge: Literal["neighbors", "labels"] = "neighbors",
-        power: Annotated[float, Bounds(above=0)] = 1.0,
+        judge: Literal["labels", "neighbors"] = "labels",
+        power: Annotated[float | None, Bounds(above=0)] = None,
     ) -> None:
         self.judge = judge
         self.power = power
         check_hyperparameters(self, Coherence)
+
+    @property
+    def sharpness(self) -> float:
+        """The power that is taken."""
+        usual = JUDGED_POWER if self.judge == "labels" else 1.0
+        return usual if self.power is None else self.power
+
+    def _is_unsaid(self, name: str) -> bool:
+        return super()._is_unsaid(name) or (name == "power" and self.sharpness == 1.0)
 
     def choose(self, candidates: Candidates, k: int, generator: torch.Generator) -> Selection:
         """Draws by Gumbel-top-k.
@@ -127,7 +140,7 @@ class Coherence(Selector):
         Raises:
             InputError: A confidence below 0.
         """
-        logits = self.power * log_confidence(candidates)
+        logits = self.sharpness * log_confidence(candidates)
         confidence = candidates.need("label_confidence")
         return Selection(gumbel_top_k(logits, k, generator), scores=confidence.cpu())
 
@@ -136,11 +149,9 @@ def judge_of(selector: Selector) -> Judge | None:
     """Who is to say how likely labels are right; None for a selector that does not ask."""
     if "label_confidence" not in selector.requires:
         return None
-    # Who asks the teacher and names no judge has the teacher's, whose beliefs are there already.
-    usual: Judge = "labels" if selector.requires & TAUGHT else "neighbors"
-    judge: Judge = getattr(selector, "judge", usual)
+    judge: Judge = getattr(selector, "judge", "labels")
     # Another's selector may call something else its judge.
-    return judge if judge in get_args(Judge) else usual
+    return judge if judge in get_args(Judge) else "labels"
 
 
 @dataclass(frozen=True)
