@@ -85,7 +85,8 @@ def run_with(source: Path, folder: Path) -> dict[str, Any]:
     command += ["--cache-dir", str(folder / "features"), "--out", str(folder / "run")]
     environment = {**os.environ, "PYTHONPATH": str(source), "OMP_NUM_THREADS": "1"}
     subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL)
-    return as_before(contents(folder / "run"))
+    found: dict[str, Any] = as_before(contents(folder / "run"))
+    return found
 
 
 def differences(before: Any, now: Any, place: str = "") -> Iterator[str]:
