@@ -43,6 +43,7 @@ def small_run(folder: Path, **changes: Any) -> Config:
     settings = {
         "limit": 150, "epochs": 3, "seeds": (0, 1), "batch_size": 6, "reference_epochs": 1,
         "methods": ("uniform", "jest"), "out": folder / "run", "cache_dir": folder / "cache",
+        "image_size": 8,
     }  # fmt: skip
     return digits_config(**(settings | changes))
 
