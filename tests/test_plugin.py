@@ -96,14 +96,11 @@ def test_it_passes_the_conformance_kit(finished):
     assert finished[1].stdout.rstrip().endswith("### all passed")
 
 
-def test_without_the_package_its_run_is_drawn_and_not_gone_on_with(finished, tmp_path):
+def test_without_the_package_its_run_is_drawn_and_not_gone_on_with(finished, tmp_path, warm):
     folder, _ = finished
-    bare = run_python(tmp_path, f"""
-from helpers.quick_figures import not_drawn
-from saln.cli import main
-with not_drawn():
-    print(main(["report", {str(folder / "run")!r}]))
-print(main(["compare", "--resume", "--out", {str(folder / "run")!r}, "--seeds", "0,1"]))
-""", tmp_path)  # fmt: skip
-    assert bare.stdout.split()[-2:] == ["0", "2"], bare.stdout + bare.stderr
+    run = folder / "run"
+    drawn = warm.run(["report", run], tmp_path)
+    assert drawn.returncode == 0, drawn.stderr
+    bare = warm.run(["compare", "--resume", "--out", run, "--seeds", "0,1"], tmp_path)
+    assert bare.returncode == 2
     assert "--methods longest is not allowed; give one of standard" in bare.stderr

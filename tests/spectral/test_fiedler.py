@@ -46,7 +46,7 @@ def assert_valid(result: FiedlerResult, features: Array) -> None:
 
 
 @settings(
-    max_examples=1000, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True
+    max_examples=500, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True
 )
 @given(feature_sets())
 def test_the_set_is_the_oracles_wherever_the_oracle_is_stable(
@@ -70,9 +70,7 @@ def test_the_set_is_the_oracles_wherever_the_oracle_is_stable(
         assert positions(result, k) == expected
 
 
-@settings(
-    max_examples=150, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True
-)
+@settings(max_examples=75, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 @given(
     seed=st.integers(0, 2**32 - 1),
     n=st.integers(257, 420),
