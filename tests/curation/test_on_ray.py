@@ -145,12 +145,12 @@ def test_an_address_where_no_cluster_is(store, tmp_path, capsys):
     assert not (tmp_path / "kept.parquet").exists()
 
 
-def test_a_killed_driver_goes_on_with_the_same_bytes(cluster, store, local, tmp_path):
-    """Begun on the cluster, ended on one that the command starts for itself."""
+def test_a_killed_driver_goes_on_with_the_same_bytes(cluster, store, local, tmp_path, warm):
+    """It works on the cluster of an address, and goes on with one that it starts itself."""
     out = tmp_path / "kept.parquet"
     found = killed_and_again(
-        words(store, out, "--engine", "ray", "--ray-workers", "2"), out,
-        first=("--ray-address", cluster),
+        words(store, out, "--engine", "ray"), out, warm,
+        first=("--ray-address", cluster, "--ray-workers", "2"), again=("--ray-workers", "1"),
     )  # fmt: skip
     assert found["computed"] < found["rows"] == 4_050
     assert out.read_bytes() == local

@@ -9,12 +9,9 @@ import functools
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
-
-SOURCE = Path(__file__).parents[2] / "src"
 
 
 def words(store, out, *more):
@@ -23,19 +20,10 @@ def words(store, out, *more):
     ]  # fmt: skip
 
 
-def killed_and_again(arguments, out, warm=None, first=()):
-    """Kills the command once some parts are there, and runs it again without what came ``first``.
-
-    ``warm`` starts it without the imports; None: by an interpreter, as Ray's drivers have to be.
-    """
+def killed_and_again(arguments, out, warm, first=(), again=()):
+    """Kills the command once some parts are there, and runs it again, each with its own flags."""
     parts = out.with_name(f"{out.name}.parts")
-    command = [sys.executable, __file__, *arguments]
-    options = {"env": {**os.environ, "PYTHONPATH": str(SOURCE), "OMP_NUM_THREADS": "1"}}
-    if warm is not None:
-        running = warm.start([*arguments, *first], out.parent, script=Path(__file__))
-    else:
-        silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        running = subprocess.Popen([*command, *first], start_new_session=True, **silent, **options)
+    running = warm.start([*arguments, *first], out.parent, script=Path(__file__))
     deadline = time.monotonic() + 300
     while len(list(parts.glob("part-*"))) < 3 and running.poll() is None:
         assert time.monotonic() < deadline
@@ -44,17 +32,7 @@ def killed_and_again(arguments, out, warm=None, first=()):
     running.wait()
     assert not out.exists()
     assert len(list(parts.glob("part-*"))) >= 3
-    if warm is not None:
-        done = warm.run([*arguments, "--json"], out.parent, script=Path(__file__))
-    else:
-        done = subprocess.run(
-            [*command, "--json"],
-            capture_output=True,
-            text=True,
-            timeout=200,
-            check=False,
-            **options,
-        )
+    done = warm.run([*arguments, *again, "--json"], out.parent, script=Path(__file__))
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
