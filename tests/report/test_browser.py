@@ -102,7 +102,8 @@ def report(tmp_path_factory) -> Path:
 
     config = dataclasses.replace(
         Config(), dataset=f"hf:{folder / 'data'}", learner="small-cnn", backbone="pixels",
-        image_size=16, epochs=3, batch_size=4, seeds=(0, 1), label_noise=0.3, learning_rate=0.02,
+        image_size=16, epochs=3, batch_size=4, reference_epochs=2, seeds=(0, 1), label_noise=0.3,
+        learning_rate=0.02,
         methods=("standard", "uniform", "saln", "jest", "coherence"), out=folder / "run",
         cache_dir=folder / "cache", preset="digits",
     )  # fmt: skip
