@@ -11,7 +11,7 @@ import contextlib
 import functools
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field, replace
 from typing import Any, NoReturn
 
@@ -95,27 +95,19 @@ class Arm:
     @property
     def label(self) -> str:
         """What it is called in rows, files and the report, in every run; safe in a file's name."""
-        return _safe(self._written(_label_of, ","))
+        return _safe(_written(self, _label_of, ","))
 
     @property
     def text(self) -> str | None:
         """What makes it again, as in ``--methods``; None where no text does."""
         if not all(map(is_text, self.values.values())):
             return None
-        text = self._written(text_of, ", ")
+        text = _written(self, text_of, ", ")
         try:
             # Tried, not guessed: not every class is found again by its name.
             return text if read_arm(text) == self else None
         except InputError:  # such as a class inside of a function
             return None
-
-    def _written(self, text: Any, comma: str) -> str:
-        parts = []
-        named: tuple[Arm | Change, ...] = (self, *self.changes)
-        for each in named:
-            said = comma.join(f"{name}={text(value)}" for name, value in each.values.items())
-            parts.append(f"{each.name}({said})" if said else each.name)
-        return "+".join(parts)
 
     @property
     def summary(self) -> str:
@@ -163,6 +155,15 @@ class Arm:
         """A new selector for a run of ``epochs``: arms and seeds share none."""
         made = _planned(self, epochs)
         return made.by_class() if self.balance else made
+
+
+def _written(arm: Arm, text: Callable[[Any], str], comma: str) -> str:
+    parts = []
+    named: tuple[Arm | Change, ...] = (arm, *arm.changes)
+    for each in named:
+        said = comma.join(f"{name}={text(value)}" for name, value in each.values.items())
+        parts.append(f"{each.name}({said})" if said else each.name)
+    return "+".join(parts)
 
 
 def _planned(arm: Arm, epochs: int) -> Selector:
