@@ -60,11 +60,11 @@ CURRICULUM = "balanced-curriculum"
 # At every filter ratio; the others at 0.8 alone.
 MAIN = (
     *("standard", f"standard{SOFTER}", "uniform", f"uniform{SOFTER}", f"{CURRICULUM}{SOFTER}"),
-    *(CURRICULUM, "coherence"),
+    *(CURRICULUM, "coherence(judge=neighbors)"),
 )
 ARMS = (
     *MAIN,
-    *("uniform+targets", f"{CURRICULUM}+targets", "coherence(judge=labels,power=4)", ORACLE),
+    *("uniform+targets", f"{CURRICULUM}+targets", "coherence", ORACLE),
     *("standard+gce", "uniform+gce", "uniform+smoothing", "uniform+relabel", "standard+targets"),
 )
 # These take long: they come last, and but for the first with 40% of the labels random alone.

@@ -69,7 +69,7 @@ ARMS = (
     f"{CURRICULUM}(power=1)",
     f"{CURRICULUM}(power=1)+targets",
     "coherence",
-    "coherence(judge=labels,power=4)",
+    "coherence(judge=neighbors)",
     "coherence+targets",
     ORACLE,
 )

@@ -26,6 +26,7 @@ RATIO = 0.8
 POINT = ("learning_rate", "weight_decay")
 CELL = ("dataset", "noise", "asked_rate", "filter_ratio", "arm")
 STANDARD_RULE = RULE.replace("balanced-curriculum", "standard")
+NEIGHBORS = "coherence(judge=neighbors)"
 
 
 def _rows(results: Path, ratio: float) -> list[Row]:
@@ -110,6 +111,7 @@ def _rivals(arms: Arms) -> dict[str, str | None]:
         "`uniform` with a robust loss or smoothed labels, the better": best_robust(arms),
         "`uniform+relabel`": "uniform+relabel",
         "`coherence`": "coherence",
+        "`coherence(judge=neighbors)`": "coherence(judge=neighbors)",
         "`cleanlab-pruned`": "cleanlab-pruned",
         "`jest`": "jest",
         "`oracle`, a random choice of right labels": "oracle",
@@ -143,7 +145,7 @@ def ratios(results: Path) -> str:
     lines = []
     for ratio in (0.5, 0.9):
         for data, labels, arms in probe_cells(results, ratio):
-            others = ("uniform", control(arms, RULE), "coherence", "standard", STANDARD_RULE)
+            others = ("uniform", control(arms, RULE), NEIGHBORS, "standard", STANDARD_RULE)
             lines.append(
                 [
                     f"{ratio:g}",
@@ -156,7 +158,7 @@ def ratios(results: Path) -> str:
             )
     columns = (
         *("f", "data", "wrong labels", "`uniform` (%)", "the rule (%)", "less `uniform`"),
-        *("less `uniform` with its targets", "less `coherence`", "less `standard`"),
+        *("less `uniform` with its targets", f"less `{NEIGHBORS}`", "less `standard`"),
         "less `standard` with its targets",
     )
     return markdown(columns, lines, left=3) if lines else NONE_YET
@@ -167,9 +169,9 @@ def fallen(results: Path) -> str:
     lines = []
     for data, labels, arms in probe_cells(results):
         others = ("uniform", best_robust(arms), "standard", "uniform+targets")
-        lines.append([data, labels, *(less(arms, "coherence", other) for other in others)])
+        lines.append([data, labels, *(less(arms, NEIGHBORS, other) for other in others)])
     columns = (
-        *("data", "wrong labels", "`coherence` less `uniform`", "less the better robust loss"),
+        *("data", "wrong labels", f"`{NEIGHBORS}` less `uniform`", "less the better robust loss"),
         *("less `standard`, five times the steps", "less `uniform+targets`, which chooses nothing"),
     )
     return markdown(columns, lines, left=2) if lines else NONE_YET

@@ -168,7 +168,7 @@ def _rivals(arms: Arms) -> dict[str, str | None]:
         "`uniform+targets`, which chooses nothing": "uniform+targets",
         "`uniform` with a robust loss or smoothed labels, the better": best_robust(arms),
         "`coherence`": "coherence",
-        "`coherence(judge=labels,power=4)`": "coherence(judge=labels,power=4)",
+        "`coherence(judge=neighbors)`": "coherence(judge=neighbors)",
         "`oracle`, a random choice of right labels": "oracle",
         "`standard`, five times the steps": "standard",
         "`standard+targets`": "standard+targets",

@@ -70,7 +70,8 @@ def test_the_rates_are_those_that_validation_chose():
             for found in trials
             if (found["arm"], found["noise"]) == (final["arm"], final["noise"])
         }
-        assert len(tried) == 5
+        # Everything on soft targets was trained on a CPU, with two of the rates.
+        assert len(tried) == (2 if final["arm"] == "standard+targets" else 5)
         assert final["learning_rate"] == max(tried, key=tried.get)
 
 

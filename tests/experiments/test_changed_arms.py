@@ -95,7 +95,7 @@ def test_every_arm_that_selects_has_quotas_by_class_on_request():
     assert not standard.requires
     assert all("believed" in arm.requires and arm.needs_teacher for arm in selecting)
     assert config.arms[2].judge is None
-    assert config.arms[3].judge == "neighbors"  # its own, whoever says the classes
+    assert config.arms[3].judge == "labels"  # its own, whoever says the classes
     assert config.labels == tuple(arm.name for arm in config.arms)
     assert from_mapping(json.loads(json.dumps(config.to_json())), "config.json").arms[1].balance
     assert not any("believed" in arm.requires for arm in Config(methods="uniform,jest").arms)

@@ -339,7 +339,8 @@ def test_coherence_avoids_wrong_labels_and_pays_for_its_neighbors(config):
 
 
 def test_coherence_judges_no_label_of_the_reference_part(config):
-    changed = dataclasses.replace(config, methods=("jest", "coherence"), seeds=(0,), epochs=1)
+    methods = ("jest", "coherence(judge=neighbors)")
+    changed = dataclasses.replace(config, methods=methods, seeds=(0,), epochs=1)
     compare(changed, Quiet())
     (table,) = (config.cache_dir).glob("*/neighbours-20-*/manifest.json")
     assert json.loads(table.read_text())["rows"] == 162  # 200, less validation and reference

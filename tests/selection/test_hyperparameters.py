@@ -40,7 +40,7 @@ def by_name(kind):
 
 def test_a_dataclass_says_types_defaults_and_bounds():
     found = by_name(JEST)
-    assert list(found) == ["chunks", "variant"]
+    assert list(found) == ["chunks", "variant", "reference"]
     assert found["chunks"] == Hyperparameter("chunks", int, 16, Bounds(low=1))
     assert str(found["chunks"]) == "chunks (a whole number, at least 1; default 16)"
     assert found["variant"].allowed() == "one of learnability, easy-reference, hard-learner"
