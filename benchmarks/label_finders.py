@@ -8,7 +8,7 @@ EfficientNet-Lite0's features of all 50,000 training images of CIFAR-10 at 96 pi
 pets at 224. The rivals: ``cleanlab`` with a logistic regression, five folds, whose regularization
 is chosen by the likelihood of held-out given labels; ``simifeat-vote`` and ``simifeat-rank``, the
 two forms of that paper with 20 neighbors, the second with the true share of wrong labels of each
-class; ``coherence``: neighbors alone, with a noise model; ``filter``: ours without neighbors.
+class; ``neighbors``: their votes alone, with a noise model; ``filter``: ours without neighbors.
 No other finder knows anything about the noise. AUROC: how the wrong are ranked; F1: of those that
 are called wrong. Rows go to ``--out`` as they are made; a run that was stopped is resumed there.
 Seconds are measured in one process alone: several on one machine slow each other down.
@@ -143,7 +143,7 @@ def _ours(data: Features, labels: Labels, neighbors: bool) -> Findings:
     )  # fmt: skip
 
 
-def _coherence(data: Features, labels: Labels) -> Findings:
+def _neighbors(data: Features, labels: Labels) -> Findings:
     table = data.table
     started = time.perf_counter()
     beliefs = label_beliefs(
@@ -221,7 +221,7 @@ def _cleanlab(data: Features, labels: Labels) -> Findings:
 FINDERS: dict[str, Callable[[Features, Labels], Findings]] = {
     "ours": lambda data, labels: _ours(data, labels, True),
     "filter": lambda data, labels: _ours(data, labels, False),
-    "coherence": _coherence,
+    "neighbors": _neighbors,
     "simifeat-vote": _simifeat_vote,
     "simifeat-rank": _simifeat_rank,
     "cleanlab": _cleanlab,

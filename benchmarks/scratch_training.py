@@ -1,16 +1,15 @@
 """ResNet-18 from random weights on part of CIFAR-10, with labels that may be wrong.
 
-``python benchmarks/criteria.py --scratch`` drives it. It puts the library's own parts
-together as ``saln compare`` does, but looks at the test images once, after the last epoch:
-on a CPU a look after every epoch would cost several times the training.
+It puts the library's own parts together as ``saln compare`` does, but looks at the test images
+once, after the last epoch: on a CPU a look after every epoch would cost several times the training.
 
-    python benchmarks/scratch_training.py results/judged-scratch.jsonl      a table of the rows
-    python benchmarks/scratch_training.py rows.jsonl --train uniform,coherence,judged,oracle
+    python benchmarks/scratch_training.py rows.jsonl --train uniform,coherence,neighbors,oracle
                                           --device cuda --processes 6       trains, then the table
+    python benchmarks/scratch_training.py rows.jsonl                        the table alone
 
-``coherence`` chooses by the neighbors' votes, ``judged`` by ``saln.judge_labels`` in the same
-way, ``judged-4`` by the fourth power of what it says (or another power), and ``oracle`` among
-right labels alone, which takes true labels.
+``coherence`` chooses by the fourth power of what ``saln.judge_labels`` says, ``coherence-1`` by the
+first (or another power), ``neighbors`` by the neighbors' votes, and ``oracle`` among right labels
+alone, which takes true labels.
 """
 
 from __future__ import annotations
@@ -53,7 +52,7 @@ FILTER_RATIO = 0.8
 LEARNING_RATE = 0.05
 TEST_IMAGES = 5_000
 # Arms that choose by how likely a label is right, and which finder says so.
-FINDER_OF = {"coherence": "coherence", "judged": "ours"}
+FINDER_OF = {"neighbors": ("neighbors", 1), "coherence": ("ours", 4)}
 KEY = ("noise", "asked_rate", "seed", "epochs", "selector")
 
 Row = dict[str, Any]
@@ -123,8 +122,9 @@ def _confidence(
     judge, _, power = name.partition("-")
     if judge not in FINDER_OF or not (power or "1").isdigit():
         return None, 0.0
-    findings = FINDERS[FINDER_OF[judge]](loaded.features, labels)
-    return findings.quality ** int(power or 1), findings.seconds
+    finder, usual = FINDER_OF[judge]
+    findings = FINDERS[finder](loaded.features, labels)
+    return findings.quality ** int(power or usual), findings.seconds
 
 
 def train_from_scratch(
@@ -142,7 +142,7 @@ def train_from_scratch(
     Args:
         loaded: Images and features.
         labels: int64, (n,): the labels to train on.
-        name: ``standard``, which keeps all; ``judged``, ``oracle``; or a selector that
+        name: ``standard``, which keeps all; ``neighbors``, ``oracle``; or a selector that
             chooses before loading.
         about: What the row is about; its ``seed`` and ``filter_ratio`` count.
         epochs: Passes over the candidates.
@@ -156,7 +156,7 @@ def train_from_scratch(
     where = torch.device(device)
     confidence, once = _confidence(loaded, labels, name)
     if confidence is not None:
-        selector: Any = Coherence()
+        selector: Any = Coherence(power=1.0)
     else:
         selector = Uniform() if name == "standard" else SELECTORS[name]()
     learner, normalization = build_learner(

@@ -64,7 +64,7 @@ def finders(results: Path) -> str:
                 [
                     dataset,
                     labels,
-                    f"`{name}`" if name == "coherence" else name,
+                    name,
                     str(len(own)),
                     shown("auroc", 1, 4),
                     shown("f1", 1, 3),
@@ -111,7 +111,7 @@ def finders_against_best(results: Path) -> str:
             difference = paired_difference(*pair)
             text = interval_text(difference.difference, difference.ci95, digits, sign=True)
             verdict = difference.verdict
-            line += [f"`{best[0]}`" if best[0] == "coherence" else best[0]]
+            line += [best[0]]
             line += [f"{text} ({verdict})" if verdict in ("better", "worse") else text]
         lines.append(line)
     columns = (
