@@ -57,6 +57,11 @@ def is_whole(out: Path) -> bool:
     return True
 
 
+def rows_kept(cache: Path) -> int:
+    """Rows of features that a killed review has kept, which its store's manifest counts."""
+    return sum(json.loads(path.read_text())["rows_done"] for path in cache.rglob("manifest.json"))
+
+
 def trials(folder: Path, kills: int, seed: int) -> dict[str, object]:
     """Kills and looks, and at last lets it end."""
     feature_cache.SHARD_ROWS = 8
@@ -71,6 +76,13 @@ def trials(folder: Path, kills: int, seed: int) -> dict[str, object]:
         os.kill(number, signal.SIGKILL)
         early += os.WIFSIGNALED(os.waitpid(number, 0)[1])
         broken += not is_whole(out)
+    # Once more, as soon as the first features are kept, so that some are whatever was drawn.
+    number = child(photos, out, cache)
+    while rows_kept(cache) < 24 and os.waitpid(number, os.WNOHANG)[0] == 0:
+        time.sleep(0.001)
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(number, signal.SIGKILL)
+        os.waitpid(number, 0)
     _, status = os.waitpid(child(photos, out, cache), 0)
     same = (out / "labels.csv").read_bytes() == (folder / "alone" / "labels.csv").read_bytes()
     facts = json.loads((out / "review.json").read_text())
