@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN = .venv/bin
 # Processes of the tests, which use one thread each; a file's tests stay together. The files
 # are begun in the order of tests/conftest.py, the slowest first, not by their number of tests.
-WORKERS ?= 3
+WORKERS ?= 2
 INSTALL = $(BIN)/pip install --quiet --constraint constraints.txt
 # The tests start hundreds of processes: what one of them compiles is there for the next.
 unexport PYTHONDONTWRITEBYTECODE
