@@ -79,7 +79,7 @@ def as_before(value: Any) -> Any:
 def run_with(source: Path, folder: Path) -> dict[str, Any]:
     """Runs the comparison with the code below ``source`` and gives what it leaves."""
     arms = ",".join(ARMS)
-    if "judge" not in (source / "saln" / "selection" / "coherence.py").read_text():
+    if "judge: " not in (source / "saln" / "selection" / "coherence.py").read_text():
         arms = arms.replace(NEIGHBORS, "coherence")
     command = [sys.executable, "-m", "saln", "compare", *FLAGS, "--methods", arms]
     command += ["--cache-dir", str(folder / "features"), "--out", str(folder / "run")]
