@@ -394,13 +394,6 @@ def test_a_signal_leaves_valid_files(warm, tmp_path, number, status, said):
     while time.monotonic() < deadline and not (rows.exists() and rows.stat().st_size > 1000):
         time.sleep(0.02)
     os.killpg(process.pid, number)  # as Slurm does, and a terminal that is closed
-    # Once more, as a person would: Python drops what a signal raises inside of a __del__, as
-    # that of a loader's iterator at an epoch's end.
-    deadline = time.monotonic() + 30
-    while process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.02)
-    if process.poll() is None:
-        os.killpg(process.pid, number)
     assert process.wait() == status, (tmp_path / "process.err").read_text()[-3000:]
     err = (tmp_path / "process.err").read_text()
     assert "Traceback" not in err, err[err.index("Traceback") :]

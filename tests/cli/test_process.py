@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import warnings
 
 import pytest
@@ -232,3 +233,19 @@ def test_a_stop_that_python_loses_is_a_stop_all_the_same(monkeypatch, capsys):
     assert "RuntimeError" not in err
     replace_commands(monkeypatch, lambda arguments: 0)
     assert main(["list"]) == 0  # and the next command knows nothing of it
+
+
+def test_a_stop_inside_of_a_finalizer_comes_again(monkeypatch, capsys):
+    class Late:
+        def __del__(self):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.01)
+
+    def look(arguments):
+        Late()
+        time.sleep(5)  # what goes on where the signal is lost
+        return 0
+
+    replace_commands(monkeypatch, look)
+    assert main(["list"]) == 143
+    assert "saln: stopped by SIGTERM" in capsys.readouterr().err

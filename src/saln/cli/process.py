@@ -22,8 +22,8 @@ from typing import Any, TextIO, cast
 
 # What Slurm, Kubernetes and spot machines send first, what a closed terminal does, and Ctrl-C.
 _SIGNALS = ("SIGTERM", "SIGHUP", "SIGINT")
-# Those that came. Python loses what a handler raises in the middle of a fork or of a finalizer;
-# what fails after it, such as a loader whose process is gone, is no failure of its own.
+# Those that came. What fails after one, such as a loader whose process is gone, is no failure of
+# its own.
 received: list[int] = []
 # What our own texts have beside ASCII, for terminals that have no more.
 _PLAIN = str.maketrans({"–": "-", "±": "+-", "×": "x", "…": "...", "’": "'"})
@@ -61,6 +61,18 @@ def stopping_signals() -> Iterator[None]:
         sys.unraisablehook = hook
 
 
+def _send_again(number: int) -> None:
+    """Sends this process the signal once more, where Python lets what it raises through."""
+    threading.Timer(0.1, os.kill, (os.getpid(), number)).start()
+
+
+def _unraisable(dropped: sys.UnraisableHookArgs) -> None:
+    """Python drops what a handler raises in a finalizer, as that of a loader at an epoch's end."""
+    if isinstance(dropped.exc_value, Stopped):
+        _send_again(dropped.exc_value.number)
+    # Else it is something that was interrupted while it was made, as torch's loaders are.
+
+
 class _Fork:
     """Whether this process is being forked, and the signal that came meanwhile.
 
@@ -78,7 +90,7 @@ class _Fork:
         """In the parent; others' hooks may follow, so the signal comes again a little later."""
         self.under_way = False
         if self.came is not None:
-            threading.Timer(0.1, os.kill, (os.getpid(), self.came)).start()
+            _send_again(self.came)
             self.came = None
 
     def forget(self) -> None:
@@ -103,8 +115,7 @@ def _stop(owner: int, number: int, frame: types.FrameType | None) -> None:
     child = getattr(signal, "SIGCHLD", None)
     if child is not None and callable(signal.getsignal(child)):
         signal.signal(child, signal.SIG_DFL)
-    # What is interrupted while it is made, as torch's loaders are, fails when it is finalized.
-    sys.unraisablehook = lambda _: None
+    sys.unraisablehook = _unraisable
     if _fork.under_way:
         _fork.came = number
         return
