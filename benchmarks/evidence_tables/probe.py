@@ -10,6 +10,7 @@ from evidence_tables.rows import NONE_YET, NOTHING, Row, grouped, markdown, perc
 from evidence_tables.tuned import (
     FINAL,
     RULE,
+    STANDARD_RULE,
     TUNING,
     Arms,
     accuracies,
@@ -18,6 +19,7 @@ from evidence_tables.tuned import (
     control,
     less,
     mean_accuracy,
+    rule_table,
 )
 
 __all__ = ["TABLES", "probe_cells"]
@@ -25,7 +27,6 @@ __all__ = ["TABLES", "probe_cells"]
 RATIO = 0.8
 POINT = ("learning_rate", "weight_decay")
 CELL = ("dataset", "noise", "asked_rate", "filter_ratio", "arm")
-STANDARD_RULE = RULE.replace("balanced-curriculum", "standard")
 NEIGHBORS = "coherence(judge=neighbors)"
 
 
@@ -103,41 +104,9 @@ def every_arm(results: Path) -> str:
     return "\n\n".join(parts)
 
 
-def _rivals(arms: Arms) -> dict[str, str | None]:
-    return {
-        "`uniform`": "uniform",
-        "`uniform` with the same targets: what choosing gives": control(arms, RULE),
-        "`uniform+targets`, which chooses nothing": "uniform+targets",
-        "`uniform` with a robust loss or smoothed labels, the better": best_robust(arms),
-        "`uniform+relabel`": "uniform+relabel",
-        "`coherence`": "coherence",
-        "`coherence(judge=neighbors)`": "coherence(judge=neighbors)",
-        "`cleanlab-pruned`": "cleanlab-pruned",
-        "`jest`": "jest",
-        "`oracle`, a random choice of right labels": "oracle",
-        "`standard`, five times the steps": "standard",
-        "`standard` with the same targets": STANDARD_RULE,
-        "`standard+targets`": "standard+targets",
-        "`standard+gce`": "standard+gce",
-    }
-
-
 def rule(results: Path) -> str:
     """The rule less each rival: a column a cell."""
-    cells = probe_cells(results)
-    if not cells:
-        return NONE_YET
-    rivals = [_rivals(arms) for _, _, arms in cells]
-    lines = [
-        [
-            name,
-            *(less(arms, RULE, of[name]) for (_, _, arms), of in zip(cells, rivals, strict=True)),
-        ]
-        for name in rivals[0]
-    ]
-    lines = [line for line in lines if any(entry != NOTHING for entry in line[1:])]
-    columns = (f"`{RULE}` less", *(f"{data}, {labels}" for data, labels, _ in cells))
-    return markdown(columns, lines)
+    return rule_table({f"{data}, {labels}": arms for data, labels, arms in probe_cells(results)})
 
 
 def ratios(results: Path) -> str:

@@ -23,6 +23,7 @@ from evidence_tables.rows import (
 __all__ = [
     "FINAL",
     "RULE",
+    "STANDARD_RULE",
     "TABLES",
     "TUNING",
     "Arms",
@@ -32,11 +33,13 @@ __all__ = [
     "control",
     "less",
     "mean_accuracy",
+    "rule_table",
     "study_table",
 ]
 
 TUNING, FINAL = "tuning", "final"
 RULE = "balanced-curriculum+targets(beliefs=0.3,features=0.3)"
+STANDARD_RULE = RULE.replace("balanced-curriculum", "standard")
 ROBUST = ("uniform+gce", "uniform+smoothing")
 # What the loss of an arm looks at, beside its selector.
 OBJECTIVE = ("beliefs", "features", "smoothing", "robust")
@@ -167,25 +170,33 @@ def _rivals(arms: Arms) -> dict[str, str | None]:
         "`uniform` with the same targets: what choosing gives": control(arms, RULE),
         "`uniform+targets`, which chooses nothing": "uniform+targets",
         "`uniform` with a robust loss or smoothed labels, the better": best_robust(arms),
+        "`uniform+relabel`": "uniform+relabel",
         "`coherence`": "coherence",
         "`coherence(judge=neighbors)`": "coherence(judge=neighbors)",
+        "`cleanlab-pruned`": "cleanlab-pruned",
+        "`jest`": "jest",
         "`oracle`, a random choice of right labels": "oracle",
         "`standard`, five times the steps": "standard",
+        "`standard` with the same targets": STANDARD_RULE,
         "`standard+targets`": "standard+targets",
+        "`standard+gce`": "standard+gce",
     }
+
+
+def rule_table(cells: dict[str, Arms]) -> str:
+    """The rule less each rival that any cell has: a column a cell, by what it is called."""
+    rivals = {name: _rivals(arms) for name, arms in cells.items()}
+    lines = [
+        [rival, *(less(arms, RULE, rivals[name][rival]) for name, arms in cells.items())]
+        for rival in next(iter(rivals.values()), ())
+    ]
+    lines = [line for line in lines if any(entry != NOTHING for entry in line[1:])]
+    return markdown((f"`{RULE}` less", *cells), lines) if cells else NONE_YET
 
 
 def rule(results: Path) -> str:
     """The rule less each rival."""
-    cells = cells_of(_rows(results))
-    if not cells:
-        return NONE_YET
-    rivals = {labels: _rivals(arms) for labels, arms in cells.items()}
-    lines = [
-        [name, *(less(arms, RULE, rivals[labels][name]) for labels, arms in cells.items())]
-        for name in next(iter(rivals.values()))
-    ]
-    return markdown((f"`{RULE}` less", *cells), lines)
+    return rule_table(cells_of(_rows(results)))
 
 
 def in_words(results: Path) -> str:

@@ -88,7 +88,7 @@ def log_confidence(candidates: Candidates) -> Tensor:
 
 
 class Coherence(Selector):
-    """Keeps examples in proportion to the probability that their label is right.
+    """Keeps examples whose labels are likely right, drawn by a power of that probability.
 
     The probability comes with the candidates. Whoever feeds the selector has it formed for a
     whole data set, once: by :func:`saln.judge_labels`, or by :func:`label_beliefs` from the
@@ -113,7 +113,7 @@ class Coherence(Selector):
         "in proportion to how likely the label is right, by all the others (ours); costs features "
         "and one judging of all labels before the first step"
     )
-    # Of before either could be named. A power that came with the judge was 1 then.
+    # What states and labels without a word of them mean: those of when there was one judge.
     _added: ClassVar[Mapping[str, Any]] = {"judge": "neighbors", "power": 1.0}
 
     def __init__(
