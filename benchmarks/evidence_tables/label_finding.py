@@ -147,7 +147,7 @@ def judging_scale(results: Path) -> str:
 
 
 def judging_speed(results: Path) -> str:
-    """How long judging takes beside the beliefs of `coherence`, in a sentence."""
+    """How long judging takes beside the votes of exact neighbors, in a sentence."""
     rows = read_rows(results, "judging-speed")
     if not rows:
         return ""
@@ -159,10 +159,10 @@ def judging_speed(results: Path) -> str:
     often = "once" if ratio["rounds"] == 1 else f"{ratio['rounds']} times"
     return (
         f"Of {ratio['n']:,} examples with {ratio['width']:,} features, judged in turn with "
-        f"`coherence` and its exact neighbors on one thread, {often} each: "
+        f"the votes of exact neighbors on one thread, {often} each: "
         f"{used['judge_labels']:.0f} processor seconds against {used['coherence']:.0f}, "
         f"{ratio['ratio_of_processor_seconds']:.2f} of them "
-        f"({ratio['ratio_of_seconds']:.2f} by the clock of a busy machine)."
+        f"({ratio['ratio_of_seconds']:.2f} by the clock)."
     )
 
 
