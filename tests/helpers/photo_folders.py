@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import os
 from collections.abc import Iterable, Mapping
@@ -39,12 +40,19 @@ def write_tree(root: Path, files: Mapping[str, bytes]) -> None:
 
 
 def tree(root: Path) -> dict[str, bytes | str]:
-    """Every file, folder and link below a folder, hidden ones too; links to folders are entered."""
+    """Every file, folder and link below a folder and in what an apply has made beside it.
+
+    Hidden ones, too; links to folders are entered.
+    """
     found: dict[str, bytes | str] = {}
-    for folder, folders, files in os.walk(root, followlinks=True):
+    beside = root.parent / f".{root.name}.saln"
+    if beside.is_dir():
+        found[f"../{beside.name}"] = "folder"
+    walks = (os.walk(start, followlinks=True) for start in (root, beside))
+    for folder, folders, files in itertools.chain.from_iterable(walks):
         for name in (*folders, *files):
             path = Path(folder, name)
-            below = path.relative_to(root).as_posix()
+            below = os.path.relpath(path, root)
             if path.is_symlink():
                 found[below] = f"link to {path.readlink()}"
             else:

@@ -38,7 +38,7 @@ APPLIED = {
     "dog/1.jpg": b"one",
     "dog/1 (2).jpg": b"one",
     "dog/sub/deep/3.jpg": b"three",
-    ".saln/dropped/dog/5.jpg": b"five",
+    "../.photos.saln/dropped/dog/5.jpg": b"five",
 }
 
 
@@ -46,6 +46,10 @@ APPLIED = {
 def flushing_costs_nothing(monkeypatch) -> None:
     """What is killed needs no flush, only what loses its power; hundreds of them take seconds."""
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+
+
+def undo_folder(case: Case) -> Path:
+    return case.root.parent / f".{case.root.name}.saln"
 
 
 @pytest.fixture
@@ -61,7 +65,7 @@ def test_a_dry_run_says_what_would_be_done_and_does_nothing(case, capsys):
     for line in (
         "cat/1.jpg -> dog/1 (2).jpg",
         "cat/sub/deep/3.jpg -> dog/sub/deep/3.jpg",
-        "dog/5.jpg -> .saln/dropped/dog/5.jpg",
+        "dog/5.jpg -> ../.photos.saln/dropped/dog/5.jpg",
         f"saln labels apply {case.decisions} --yes",
     ):
         assert line in shown
@@ -72,7 +76,7 @@ def test_a_dry_run_says_what_would_be_done_and_does_nothing(case, capsys):
 
 def test_files_go_where_they_belong_and_come_back(case, capsys):
     assert case("--yes") == 0
-    assert f"{case.root / '.saln'} holds what an undo needs" in capsys.readouterr().out
+    assert f"{undo_folder(case)} holds what an undo needs" in capsys.readouterr().out
     assert files(case.root) == APPLIED
     known = remembered(case.out)
     assert known.of("dog/1 (2).jpg", key(b"one"), "dog").is_done
@@ -84,6 +88,25 @@ def test_files_go_where_they_belong_and_come_back(case, capsys):
     assert tree(case.root) == case.before
     assert case("--undo") == 0
     assert "nothing to undo" in capsys.readouterr().out
+    assert tree(case.root) == case.before
+
+
+def test_what_an_undo_needs_is_no_class_and_stands_inside_only_where_it_must(case, monkeypatch):
+    case("--yes")
+    assert sorted(path.name for path in case.root.iterdir()) == ["cat", "dog"]
+    case("--undo")
+    parent, may = case.root.parent, os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: path != parent and may(path, mode))
+    case("--yes")
+    inside = {name.replace("../.photos.saln", ".saln"): value for name, value in APPLIED.items()}
+    assert files(case.root) == inside
+    monkeypatch.undo()  # an earlier apply is inside: the next one joins it
+    second = [("cat/6.jpg", "", "cat", "drop", "")]
+    case.decisions = write_review(case.out, case.root, second, "second")
+    case("--yes")
+    assert files(case.root)[".saln/dropped/cat/6.jpg"] == b"six"
+    case("--undo")
+    case("--undo")
     assert tree(case.root) == case.before
 
 
@@ -195,7 +218,7 @@ def test_splits_keep_their_files_and_get_the_folders_they_lack(tmp_path):
     assert files(case.root) == {
         "train/dog/a.png": b"1", "train/dog/b.png": b"2", "val/cat/a.png": b"3",
         "val/cat/x/a.png": b"4", "test/train/a.png": b"5", "test/dog/z.png": b"6",
-        ".saln/dropped/train/train/t.png": b"7",
+        "../.photos.saln/dropped/train/train/t.png": b"7",
     }  # fmt: skip
     case("--undo")
     assert tree(case.root) == case.before
@@ -289,7 +312,7 @@ def test_a_file_that_appears_at_the_new_place_meanwhile_stays(case):
         "dog/1 (2).jpg": b"somebody's", "dog/1 (3).jpg": b"one",
         "cat/6.jpg": b"somebody's", "cat/6 (2).jpg": b"six", "dog/5.jpg": b"changed",
     }  # fmt: skip
-    del wanted[".saln/dropped/dog/5.jpg"]
+    del wanted["../.photos.saln/dropped/dog/5.jpg"]
     assert files(case.root) == wanted
     assert set(plan.skipped) == {"dog/5.jpg"}
     case("--undo")
@@ -388,11 +411,11 @@ def test_folders_that_cannot_be_changed_are_named_before_anything_is_moved(case,
 
 
 def test_only_one_process_changes_a_folder_at_a_time(case):
-    with locked(case.root / ".saln" / "lock", "never"):
+    with locked(undo_folder(case) / "lock", "never"):
         for flag in ("--yes", "--undo"):
             with pytest.raises(InputError, match="another process changes"):
                 case(flag)
-    (case.root / ".saln").rmdir()
+    undo_folder(case).rmdir()
     assert tree(case.root) == case.before
 
 
@@ -418,7 +441,7 @@ def test_what_cannot_be_applied_is_said_in_a_line(case, tmp_path):
 
 def test_a_damaged_journal_is_refused_and_a_line_that_was_cut_short_is_not_there(case):
     case("--yes")
-    (journal,) = (case.root / ".saln").glob("*.jsonl")
+    (journal,) = undo_folder(case).glob("*.jsonl")
     with journal.open("ab") as stream:
         stream.write(b'{"gone": 1')
     whole = journal.read_bytes()

@@ -35,7 +35,8 @@ def expected(photos: dict[str, bytes], decided: list[tuple[str, ...]]) -> dict[s
     for name, _, own, decision, label in decided:
         if decision == "keep" or label == own:
             continue
-        wanted = f".saln/dropped/{name}" if decision == "drop" else label + name[len(own) :]
+        moved = label + name[len(own) :]
+        wanted = f"../.photos.saln/dropped/{name}" if decision == "drop" else moved
         path, number = PurePosixPath(wanted), 1
         while str(path) in taken:
             number += 1
@@ -114,7 +115,7 @@ def test_files_move_between_file_systems_with_their_times(memory, elsewhere):
     assert moved.stat().st_dev == elsewhere.stat().st_dev
     assert files(case.root) == {
         "dog/1.jpg": b"1.jpg", "dog/1 (2).jpg": b"1.jpg", "dog/sub/3.jpg": b"3.jpg",
-        "dog/6.jpg": b"6.jpg", ".saln/dropped/dog/5.jpg": b"5.jpg",
+        "dog/6.jpg": b"6.jpg", "../.photos.saln/dropped/dog/5.jpg": b"5.jpg",
     }  # fmt: skip
     assert tree(case.root)["dog/link.jpg"] == f"link to {case.root / 'dog/6.jpg'}"
     assert case("--undo") == 0

@@ -16,7 +16,7 @@ from saln.files import read_json
 from saln.messages import not_allowed, parameter, shown
 from saln.review.apply_folder import apply_to_folder, folder_state, undo_in_folder
 from saln.review.decisions import REMEMBERED, DecisionFile, read_decisions, read_ids, remember
-from saln.review.move_plan import HIDDEN, MovePlan, plan_moves
+from saln.review.move_plan import HIDDEN, MovePlan, plan_moves, undo_folder
 
 # How many files of a kind are shown.
 _SHOWN = 10
@@ -77,8 +77,8 @@ def _apply(settings: ApplySettings) -> int:
     """Applies decisions about labels: files move to the folder of their class.
 
     Without --yes it only shows what would be done. No file is replaced or deleted: dropped files
-    go into the data set's hidden folder .saln, and --undo moves everything back. After a stop the
-    same command goes on.
+    go into the hidden folder .NAME.saln beside the data set, and --undo moves everything back.
+    After a stop the same command goes on.
 
     A table (CSV, JSON lines, Parquet, hf:) stays as it is; a corrected one is written beside it.
 
@@ -251,9 +251,12 @@ def _print_plan(settings: ApplySettings, plan: MovePlan, ended: int) -> None:
         _print("before", f"{_files(plan.done)} moved by an earlier apply")
     _print_end(settings, plan.skipped, "file", bool(plan.moves or ended), plan.kept > 0)
     if settings.yes and (plan.moves or ended):
-        hidden = plan.root / HIDDEN
-        text = f"{hidden} holds what an undo needs, and what was dropped. Programs that take hidden"
-        _print("note", f"{text} folders for classes (torchvision does) need it moved away")
+        folder = undo_folder(plan.root)
+        text = f"{(plan.root / folder).resolve()} holds what an undo needs, and what was dropped"
+        if folder == HIDDEN:
+            text += ". Programs that take hidden folders for classes (torchvision does) need it"
+            text += " moved away"
+        _print("note", text)
 
 
 def _print_end(

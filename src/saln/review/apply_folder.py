@@ -12,7 +12,7 @@ from saln.files import locked
 from saln.review.decisions import DecisionFile
 from saln.review.file_mover import FileMover, Undone
 from saln.review.move_journal import MoveJournal
-from saln.review.move_plan import HIDDEN, Move, MovePlan, check_writable, plan_moves
+from saln.review.move_plan import Move, MovePlan, check_writable, plan_moves, undo_folder
 
 
 @dataclass(frozen=True)
@@ -43,15 +43,16 @@ def _alone(root: Path) -> Iterator[None]:
         raise DataError(f"{root} no longer exists; put it back, or run saln labels again")
     check_writable(root)  # which the message about a lock would say less plainly
     refusal = f"another process changes {root} at this moment; wait until it has ended"
+    folder = root / undo_folder(root)
     try:
-        with locked(root / HIDDEN / "lock", refusal):
+        with locked(folder / "lock", refusal):
             # What a process has left that was killed while it wrote a plan down.
-            for path in (root / HIDDEN).glob(".apply-*"):
+            for path in folder.glob(".apply-*"):
                 path.unlink()
             yield
     finally:
         with contextlib.suppress(OSError):  # there is something to undo
-            (root / HIDDEN).rmdir()
+            folder.rmdir()
 
 
 def apply_to_folder(
@@ -94,7 +95,7 @@ def undo_in_folder(root: Path) -> Undone | None:
 
     Errors are those of :func:`apply_to_folder`.
     """
-    if not (root / HIDDEN).is_dir() and root.is_dir():
+    if not (root / undo_folder(root)).is_dir() and root.is_dir():
         return None
     with _alone(root):
         journals = MoveJournal.all_of(root)

@@ -55,9 +55,9 @@ class FileMover:
         with self._explained():
             for folder in self.journal.folders:
                 (self.root / folder).mkdir(exist_ok=True)
-            # The hidden folder is as new as these: what is dropped must be found after a power cut.
+            # The journal's is as new as these: what is dropped must be found after a power cut.
             parents = ((self.root / folder).parent for folder in self.journal.folders)
-            _flush_all((self.root, *parents))
+            _flush_all((self.root, self.journal.path.parent.parent, *parents))
             self._in_parts(numbers, backward=False)
             self.journal.add({"done": True})
         return len(self.journal.moves) - len(self.journal.gone)

@@ -11,7 +11,7 @@ from typing import Any
 
 from saln.errors import DataError
 from saln.files import flush, read_bytes, unwritable, write_bytes
-from saln.review.move_plan import HIDDEN, FileState, Move, MovePlan
+from saln.review.move_plan import FileState, Move, MovePlan, undo_folder
 
 _FORMAT = 1
 
@@ -36,7 +36,7 @@ class MoveJournal:
     def begin(cls, plan: MovePlan) -> MoveJournal:
         """Writes a plan down, durably; DataError where it cannot be, and nothing is there."""
         before = list(_numbers(plan.root))
-        path = plan.root / HIDDEN / f"apply-{max(before, default=0) + 1:04}.jsonl"
+        path = plan.root / undo_folder(plan.root) / f"apply-{max(before, default=0) + 1:04}.jsonl"
         lines: list[Any] = [{"format": _FORMAT, "folders": plan.folders}]
         lines += [dataclasses.asdict(move) for move in plan.moves]
         # Escaped to ASCII, names that are no UTF-8 come back as they were.
@@ -69,7 +69,8 @@ class MoveJournal:
     def all_of(cls, root: Path) -> list[MoveJournal]:
         """Those of a folder that nobody has undone to the end, the oldest first."""
         numbers = sorted(_numbers(root))
-        return [cls.read(root / HIDDEN / f"apply-{number:04}.jsonl") for number in numbers]
+        folder = root / undo_folder(root)
+        return [cls.read(folder / f"apply-{number:04}.jsonl") for number in numbers]
 
     def _take(self, line: dict[str, Any]) -> None:
         match line:
@@ -108,7 +109,7 @@ class MoveJournal:
 
 
 def _numbers(root: Path) -> Iterator[int]:
-    for path in (root / HIDDEN).glob("apply-*.jsonl"):
+    for path in (root / undo_folder(root)).glob("apply-*.jsonl"):
         number = path.stem.removeprefix("apply-")
         if number.isdecimal():
             yield int(number)

@@ -15,9 +15,8 @@ from saln.messages import shown
 from saln.review.class_folders import ClassFolders, normal
 from saln.review.decisions import Decision, DecisionFile
 
-# The hidden folder inside a data set that holds dropped files and what is needed to undo.
+# Ends the name of the folder that holds dropped files and what is needed to undo.
 HIDDEN = ".saln"
-DROPPED = f"{HIDDEN}/dropped"
 # Before the text of a symbolic link, where a checksum stands for other files.
 LINK = "link "
 _LONGEST = 255  # bytes of a name, of the usual file systems
@@ -46,7 +45,7 @@ class Move:
     @property
     def is_drop(self) -> bool:
         """Whether the file leaves the data set."""
-        return self.target.startswith(DROPPED + "/")
+        return self.target.partition("/")[0] in ("..", HIDDEN)
 
     @property
     def is_renamed(self) -> bool:
@@ -66,6 +65,19 @@ class MovePlan:
     missing: set[str] = field(default_factory=set)  # Those of them that have no file
     kept: int = 0  # How many examples stay where they are, as decided
     done: int = 0  # How many were moved before by the same decision
+
+
+def undo_folder(root: Path) -> str:
+    """Where dropped files and what an undo needs are, as a path from the root.
+
+    Beside the data set: inside of it torchvision would take the folder for a class. Where nothing
+    can be made beside it, or an apply has left one inside, it is there.
+    """
+    real = Path(os.path.realpath(root))
+    beside = f".{real.name}{HIDDEN}"
+    there = (real.parent / beside).is_dir() or os.access(real.parent, os.W_OK | os.X_OK)
+    inside = not real.name or (real / HIDDEN).is_dir() or not there
+    return HIDDEN if inside else f"../{beside}"
 
 
 def file_state(path: Path) -> FileState:
@@ -105,7 +117,7 @@ def plan_moves(
     """Plans what makes a folder be as was decided.
 
     A file goes into the folder of its new class in the same split, below the same sub-folders; a
-    name that is taken there gets a number. What is dropped goes into a hidden folder of the root.
+    name that is taken there gets a number. What is dropped goes into :func:`undo_folder`.
     Classes of ``class_names`` may have no folder yet; ``moved_before`` is what earlier applies have
     moved and nobody has undone, by id.
 
@@ -123,6 +135,7 @@ class _Planner:
         self.classes = ClassFolders(root, class_names)
         self.plan_ = MovePlan(root)
         self.taken: set[str] = set()
+        self.undo_folder = undo_folder(root)
 
     def plan(self) -> MovePlan:
         """See :func:`plan_moves`."""
@@ -161,7 +174,7 @@ class _Planner:
             return "its content has changed since the review"
         below = source.relative_to(self.root)
         if decision.decision == "drop":
-            wanted = self.root / DROPPED / below
+            wanted = self.root / self.undo_folder / "dropped" / below
         else:
             base = self.root.joinpath(*below.parts[:depth])
             try:
@@ -224,7 +237,7 @@ class _Planner:
             self.taken.add(str(folder))
             missing.append(folder.relative_to(self.root).as_posix())
             folder = folder.parent
-        self.plan_.folders += [path for path in reversed(missing) if path != HIDDEN]
+        self.plan_.folders += [path for path in reversed(missing) if path != self.undo_folder]
 
     def _keep_linked_files(self) -> None:
         """Leaves files in place that links in the folder lead to: those would lead nowhere."""
