@@ -1,12 +1,14 @@
-"""Everything that a study from scratch needs but a GPU: images, features, what to train on.
+"""Everything that a study of whole networks needs but a GPU: images, features, what to train on.
 
-``python benchmarks/tuned_scratch.py FOLDER --prepare`` fills a folder with the first two, so that
+``python benchmarks/tuned_scratch.py FOLDER --prepare`` fills a folder with the first four, so that
 it can be taken to another machine; the rest is made before the training, by several processes:
 
-    images.npz                the images as they are coded, and their true labels
-    features.npz              EfficientNet-Lite0's, of the training images
-    beliefs-NOISE.npz         for each kind of noise and seed: labels, what features say of them
-    plans-EPOCHS-NOISE.npz    for each selector: which examples each step trains on
+    setting.json                 which setting it is
+    images.npz                   the images as they are coded, or decoded, and their true labels
+    features.npz                 EfficientNet-Lite0's, of the training images
+    start.npz                    a pretrained network's weights, where one is fine-tuned
+    beliefs-NOISE.npz            for each kind of noise and seed: labels, what features say of them
+    plans-EPOCHS-RATIO-NOISE.npz    for each selector: which examples each step trains on
 
 The plans are what :class:`saln.SelectedBatches` names, epoch by epoch: these selectors choose
 before loading and ask the network nothing, so when they are asked changes nothing.
@@ -15,7 +17,10 @@ before loading and ask the network nothing, so when they are asked changes nothi
 from __future__ import annotations
 
 import io
+import json
+import os
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -26,9 +31,8 @@ import torch
 from label_finders import Features
 from numpy.typing import NDArray
 from PIL import Image
-from probe_data import load_images, load_probe_data, noisy_labels
+from probe_data import noisy_labels
 
-from saln.data.datasets import stratified_part
 from saln.experiments.arm import read_arm
 from saln.features.neighbors import NeighborTable
 from saln.labels import FeatureTeacher, features_as_teacher
@@ -48,18 +52,17 @@ __all__ = [
     "Plan",
     "Setup",
     "make_plans",
-    "prepare",
+    "write_arrays",
     "write_images",
 ]
 
 KEPT = 64
 FILTER_RATIO = 0.8
-TEST_IMAGES = 5_000
-VALIDATION_IMAGES = 2_500
 # Selectors that are none: all examples in random order, and only those whose label is right.
 ALL, ORACLE = "all", "oracle"
 
 Labels = NDArray[np.int64]
+Selectors = Mapping[float, Sequence[str]]
 
 
 class Noise(NamedTuple):
@@ -73,6 +76,11 @@ class Noise(NamedTuple):
     def name(self) -> str:
         """For files."""
         return f"{self.kind}-{self.rate:g}-{self.seed}"
+
+    @property
+    def labels(self) -> str:
+        """For files of labels alone: clean ones are the same whatever the seed."""
+        return self.name if self.rate or self.kind == "weak-model" else self.kind
 
 
 class Part(NamedTuple):
@@ -157,29 +165,55 @@ class Setup:
 
     folder: Path
 
-    def images(self) -> dict[str, Part]:
-        """``train``, ``validation`` (for choosing learning rates) and ``test``; all disjoint."""
+    def setting(self) -> str:
+        """Its name; a folder without a word of it is of the first setting there was."""
+        path = self.folder / "setting.json"
+        if not path.exists():
+            return "cifar10"
+        return str(json.loads(path.read_text(encoding="utf-8"))["setting"])
+
+    def images(self, pixels: int) -> dict[str, Part]:
+        """``train``, ``validation`` (for choosing learning rates) and ``test``; all disjoint.
+
+        Stored ones of another height and width are resized.
+        """
         with np.load(self.folder / "images.npz") as held:
-            return {name: _decoded(held, name) for name in ("train", "validation", "test")}
+            parts = ("train", "validation", "test")
+            return {name: _decoded(held, name, pixels) for name in parts}
+
+    def true_labels(self) -> Labels:
+        """Of the training images."""
+        with np.load(self.folder / "images.npz") as held:
+            found: Labels = held["train-labels"].astype(np.int64)
+        return found
 
     def beliefs(self, noise: Noise) -> Beliefs:
         """Of one kind of noise."""
-        with np.load(self.folder / f"beliefs-{noise.name}.npz") as held:
+        with np.load(self.folder / f"beliefs-{noise.labels}.npz") as held:
             own, others = (held[name].astype(np.float32) for name in ("posterior", "others"))
             return Beliefs(held["labels"].astype(np.int64), own, others, float(held["seconds"]))
 
-    def plan(self, noise: Noise, selector: str, epochs: int) -> Plan:
+    def plan(self, noise: Noise, selector: str, epochs: int, filter_ratio: float) -> Plan:
         """Of one selector, which may choose otherwise in a training of other epochs."""
-        with np.load(self.folder / f"plans-{epochs}-{noise.name}.npz") as held:
+        with np.load(self.plans(noise, epochs, filter_ratio)) as held:
             seconds = float(held[f"{selector} seconds"])
             return Plan(held[selector].astype(np.int64), seconds)
 
+    def plans(self, noise: Noise, epochs: int, filter_ratio: float) -> Path:
+        """The file of one kind of noise and filter ratio."""
+        return self.folder / f"plans-{epochs}-{filter_ratio:g}-{noise.name}.npz"
 
-def _decoded(held: Any, name: str) -> Part:
+
+def _decoded(held: Any, name: str, pixels: int) -> Part:
+    labels = held[f"{name}-labels"].astype(np.int64)
+    if f"{name}-images" in held:
+        return Part(held[f"{name}-images"], labels)
     ends = np.cumsum(held[f"{name}-sizes"])
     codes = np.split(held[f"{name}-bytes"], ends[:-1])
-    images = [np.asarray(Image.open(io.BytesIO(code.tobytes())).convert("RGB")) for code in codes]
-    return Part(np.stack(images), held[f"{name}-labels"].astype(np.int64))
+    images = (Image.open(io.BytesIO(code.tobytes())).convert("RGB") for code in codes)
+    size = (pixels, pixels)
+    same = [image if image.size == size else image.resize(size) for image in images]
+    return Part(np.stack([np.asarray(image) for image in same]), labels)
 
 
 def write_images(folder: Path, parts: dict[str, tuple[list[bytes], Labels]]) -> None:
@@ -192,79 +226,68 @@ def write_images(folder: Path, parts: dict[str, tuple[list[bytes], Labels]]) -> 
     np.savez(folder / "images.npz", **arrays)  # type: ignore[arg-type]
 
 
-def prepare(folder: Path, data_root: Path, cache: Path) -> None:
-    """Writes images and features for a study of 10,240 images of CIFAR-10."""
-    folder.mkdir(parents=True, exist_ok=True)
-    write_images(folder, _cifar10(data_root))
-    features = load_probe_data(data_root, "cifar10", cache).train
-    np.savez_compressed(folder / "features.npz", features=features.astype(np.float16))
+def write_arrays(path: Path, arrays: dict[str, Any]) -> None:
+    """Writes beside and renames: another process may want to read the same file now."""
+    beside = path.with_name(f"{path.stem}.{os.getpid()}.part.npz")
+    np.savez_compressed(beside, **arrays)
+    beside.replace(path)
 
 
-def make_plans(folder: Path, noise: Noise, selectors: list[str], epochs: int) -> Noise:
-    """Writes beliefs and plans of one kind of noise; what is there is not made again."""
-    plans = folder / f"plans-{epochs}-{noise.name}.npz"
-    beliefs = folder / f"beliefs-{noise.name}.npz"
-    held: dict[str, Any] = {}
-    if plans.exists():
-        with np.load(plans) as before:
-            held = dict(before)
-    missing = [name for name in selectors if name not in held]
+def make_plans(folder: Path, noise: Noise, epochs: int, selectors: Selectors) -> Noise:
+    """Writes beliefs and plans of one kind of noise; what is there is not made again.
+
+    Args:
+        folder: The prepared one.
+        noise: Which labels.
+        epochs: Passes over the candidates.
+        selectors: For each filter ratio, which ones.
+    """
+    setup = Setup(folder)
+    beliefs = folder / f"beliefs-{noise.labels}.npz"
+    held: dict[float, dict[str, Any]] = {}
+    for ratio in selectors:
+        path = setup.plans(noise, epochs, ratio)
+        held[ratio] = {}
+        if path.exists():
+            with np.load(path) as before:
+                held[ratio] = dict(before)
+    missing = [
+        (ratio, name)
+        for ratio, names in selectors.items()
+        for name in names
+        if name not in held[ratio]
+    ]
     if missing or not beliefs.exists():
         torch.set_num_threads(1)  # there is a process a core
-        known = _known(folder, noise)
+        known = _known(setup, noise)
         if not beliefs.exists():
             _write_beliefs(beliefs, known)
-        for name in missing:
-            plan = make_plan(name, noise.seed, epochs, known)
-            held[name] = plan.rows.astype(np.uint16 if len(known.labels) < 2**16 else np.int32)
-            held[f"{name} seconds"] = plan.seconds
-        np.savez(plans, **held)
+        for ratio, name in missing:
+            plan = make_plan(name, noise.seed, epochs, known, ratio)
+            kind = np.uint16 if len(known.labels) < 2**16 else np.int32
+            held[ratio] |= {name: plan.rows.astype(kind), f"{name} seconds": plan.seconds}
+        for ratio in dict(missing):
+            write_arrays(setup.plans(noise, epochs, ratio), held[ratio])
     return noise
 
 
-def _known(folder: Path, noise: Noise) -> Known:
-    with np.load(folder / "images.npz") as held:
-        true = held["train-labels"].astype(np.int64)
-    with np.load(folder / "features.npz") as held:
+def _known(setup: Setup, noise: Noise) -> Known:
+    true = setup.true_labels()
+    with np.load(setup.folder / "features.npz") as held:
         features = held["features"].astype(np.float32)
     labels = noisy_labels(Features(features, true, int(true.max()) + 1), *noise)
     return Known(features, true, labels)
 
 
-def _cifar10(data_root: Path) -> dict[str, tuple[list[bytes], Labels]]:
-    """The part that the other benchmarks train and test on, and other test images besides."""
-    import pyarrow.parquet as pq
-
-    data, train = load_images(data_root, "cifar10")
-    random = np.random.Generator(np.random.PCG64(0))
-    tested = stratified_part(data.test.labels, TEST_IMAGES, random)
-    others = np.setdiff1d(np.arange(len(data.test)), tested)
-    validated = others[stratified_part(data.test.labels[others], VALIDATION_IMAGES, random)]
-    parts = {}
-    for name, examples, split in (
-        ("train", train, "train"),
-        ("validation", data.test.part(validated), "test"),
-        ("test", data.test.part(tested), "test"),
-    ):
-        path = next((data_root / "cifar10" / "data").glob(f"{split}-*.parquet"))
-        codes = pq.read_table(path).column(0).combine_chunks().field("bytes")
-        rows = [codes[int(row)].as_py() for row in examples.rows]
-        first = np.asarray(Image.open(io.BytesIO(rows[0])))
-        if not np.array_equal(first, np.asarray(examples[0][0])):
-            raise ValueError(f"{path} is in another order than its examples")
-        parts[name] = (rows, examples.labels)
-    return parts
-
-
 def _write_beliefs(path: Path, known: Known) -> None:
-    if path.exists():
-        return
     teacher = known.teacher
-    np.savez_compressed(
-        path, labels=known.labels.astype(np.uint8), seconds=teacher.seconds,
-        posterior=teacher.posterior.numpy().astype(np.float16),
-        others=teacher.leave_one_out.numpy().astype(np.float16),
-    )  # fmt: skip
+    beliefs = {
+        "labels": known.labels.astype(np.uint8),
+        "seconds": teacher.seconds,
+        "posterior": teacher.posterior.numpy().astype(np.float16),
+        "others": teacher.leave_one_out.numpy().astype(np.float16),
+    }
+    write_arrays(path, beliefs)
 
 
 def make_plan(

@@ -1,32 +1,35 @@
-"""A small residual network from scratch on CIFAR-10: every arm at its own best learning rate.
+"""Whole networks, every arm at its own best learning rate: from scratch, or fine-tuned.
 
-    python benchmarks/tuned_scratch.py FOLDER --prepare                   once, where the data are
+    python benchmarks/tuned_scratch.py FOLDER --prepare --setting NAME    once, where the data are
     python benchmarks/tuned_scratch.py FOLDER --rows rows.jsonl --device cuda --processes 15
     python benchmarks/tuned_scratch.py FOLDER --rows rows.jsonl --table   the table alone
 
-10,240 images, filter ratio 0.8, 64 kept of 320 candidates, one-cycle, Nesterov, weight decay, flips
-and shifts by up to 4 pixels. An arm is a selector, what the loss compares the output with, and a
-loss. For every arm and kind of noise the learning rate with the best accuracy on 2,500 validation
-images is chosen on seeds of its own; then it is trained with the other seeds and tested once, on
-5,000 other images. ``standard`` trains on all examples, five times the steps; with a fifth of the
-epochs it would be ``uniform``. A row is written as its run ends; a study that was stopped goes
-on where it was.
+The settings: ``cifar10``, 10,240 images, and ``cifar10-all``, 50,000, a small residual network from
+scratch; ``pets-64``, the same network on pets at 64 px; ``pets-fine-tune``, all layers of
+EfficientNet-Lite0 from its ImageNet weights, at 96 px. 64 are kept a step, of 320 candidates at the
+usual filter ratio of 0.8; one-cycle, Nesterov, weight decay, flips and shifts by up to an eighth of
+an image. An arm is a selector, what the loss compares the output with, and a loss. For every arm
+and kind of noise the learning rate with the best accuracy on validation images is chosen on seeds
+of its own; then it is trained with the other seeds and tested once, on other images. ``standard``
+trains on all examples, five times the steps; with a fifth of the epochs it would be ``uniform``. A
+row is written as its run ends; a study that was stopped goes on where it was.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import multiprocessing
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
-from evidence_tables.tuned import FINAL, TUNING, study_table
+from evidence_tables.tuned import FINAL, RULE, TUNING, study_table
 from gpu_lanes import (
     SHIFT,
     Lane,
@@ -34,11 +37,23 @@ from gpu_lanes import (
     Training,
     augmentation_codes,
     run_lanes,
+    shift_unit,
     steps_per_second,
 )
-from scratch_plans import KEPT, ORACLE, Beliefs, Noise, Setup, make_plans, prepare
-from small_network import small_network
-from torch import Tensor
+from scratch_plans import (
+    FILTER_RATIO,
+    KEPT,
+    ORACLE,
+    Beliefs,
+    Noise,
+    Plan,
+    Selectors,
+    Setup,
+    make_plans,
+)
+from study_networks import LITE0, pretrained_lite0, small_network
+from study_settings import SETTINGS, Setting, prepare
+from torch import Tensor, nn
 from torch.nn.functional import one_hot
 from tuned_study import Cell, Job, Point, Row, Study, StudyArm, as_noises, as_seeds, store, stored
 
@@ -49,7 +64,7 @@ from saln.selection import candidates_needed
 __all__ = ["ARMS", "ScratchStudy", "targets_of", "train_all"]
 
 WEIGHT_DECAY = 5e-4
-RATES = (0.02, 0.05, 0.1, 0.2, 0.4)
+PACED_STEPS = 96
 TESTED = ("test_accuracy", "test_loss")
 NOISES = (("clean", 0.0), ("symmetric", 0.4), ("pair-flips", 0.4))
 CURRICULUM = "balanced-curriculum"
@@ -73,6 +88,13 @@ ARMS = (
     "coherence+targets",
     ORACLE,
 )
+# The frozen rule beside its rivals, where none of its hyperparameters was chosen.
+CHOOSING = (
+    *("uniform", RULE, f"uniform{SOFTER}", "coherence", CURRICULUM, "uniform+targets"),
+    *("uniform+gce", ORACLE),
+)
+EVERYTHING = ("standard", f"standard{SOFTER}")
+SHORT = ("uniform", f"uniform{SOFTER}", RULE, "coherence")
 # Tried on seeds of their own, to see what a hyperparameter does; never in a table of results.
 SEARCH = tuple(
     f"{CURRICULUM}{values}+targets{shares}"
@@ -85,6 +107,14 @@ SEARCH = tuple(
         *("(beliefs=0.5,features=0.5)", "(beliefs=1,features=0)"),
     )
 )
+LISTS = {
+    "all": ARMS,
+    "search": SEARCH,
+    "confirmation": (*CHOOSING, *EVERYTHING),
+    "choosing": CHOOSING,
+    "everything": EVERYTHING,
+    "short": SHORT,
+}
 
 
 def targets_of(arm: StudyArm, known: Beliefs) -> Tensor:
@@ -108,17 +138,19 @@ def one_cycle(steps: int, highest: float) -> Tensor:
 
 
 class ScratchStudy(Study):
-    """A study of networks from scratch.
+    """A study of whole networks.
 
     Args:
         setup: The prepared folder.
-        width: Of the network.
-        epochs: Passes over the candidates, at most those that were planned.
-        until: When no more runs are begun, by ``time.perf_counter``.
+        width: Of the small network.
+        epochs: Passes over the candidates.
+        until: When the last run must have ended, by ``time.perf_counter``.
         **about: Of every study.
 
     Attributes:
         planned: Labels whose plans are there; others are not trained on yet.
+        pace: Steps a second of one lane, as far as it is known.
+        finished: Runs that ended here.
     """
 
     def __init__(
@@ -126,30 +158,52 @@ class ScratchStudy(Study):
     ) -> None:
         super().__init__(**about)
         self.setup, self.width, self.epochs, self.until = setup, width, epochs, until
-        self.true_labels = setup.images()["train"].labels
+        self.setting: Setting = SETTINGS[setup.setting()]
+        self.true_labels = setup.true_labels()
+        self.classes = int(self.true_labels.max()) + 1
         self.planned: set[Noise] = set()
+        self.pace = float("inf")
+        self.finished: list[Job] = []
         self._begun: set[Job] = set()
         self._fruitless = (-1, -1)
 
     def next(self) -> Job | None:
-        """The next run, which counts as begun."""
+        """The next run that can end in time, which counts as begun."""
         state = (len(self.rows), len(self.planned))
         # Nothing new can be begun before a run ends or another plan is there.
-        if time.perf_counter() > self.until or state == self._fruitless:
+        left = self.until - time.perf_counter()
+        if left < 0 or state == self._fruitless:
             return None
-        jobs = [job for job in self.jobs() if job not in self._begun and job.noise in self.planned]
+        jobs = [
+            job
+            for job in self.jobs()
+            if job not in self._begun
+            and job.noise in self.planned
+            and self.steps(job.cell) <= left * self.pace
+        ]
         if not jobs:
             self._fruitless = state
             return None
         # What is long would else be trained alone at the end; what decides goes before the rest.
-        first = min(jobs, key=lambda job: (bool(job.cell.filter_ratio), job.stage == FINAL))
+        first = min(
+            jobs,
+            key=lambda job: (
+                self.wanted[job.arm, job.cell],
+                bool(job.cell.filter_ratio),
+                job.stage == FINAL,
+            ),
+        )
         self._begun.add(first)
         return first
+
+    def steps(self, cell: Cell) -> int:
+        """Of a run."""
+        return self.epochs * (len(self.true_labels) // candidates_needed(KEPT, cell.filter_ratio))
 
     def training(self, job: Job) -> Training:
         """A run, as a lane wants it."""
         arm = self.arms[job.arm]
-        rows = torch.from_numpy(self.setup.plan(job.noise, arm.selector, self.epochs).rows)
+        rows = torch.from_numpy(self._plan(job).rows)
         # By epoch and example: all arms of a seed see an example changed in the same way.
         per_epoch = len(rows) // self.epochs
         beliefs = _beliefs(self.setup, job.noise)
@@ -162,17 +216,19 @@ class ScratchStudy(Study):
         return Training(
             rows, torch.cat(codes), targets_of(arm, beliefs),
             one_cycle(len(rows), job.point.learning_rate), arm.about()["robust"],
-            _start(beliefs.posterior.shape[1], self.width, job.seed),
+            self._start(job.seed),
         )  # fmt: skip
 
     def row(self, job: Job, found: list[float], seconds: float) -> Row:
         """What is written of a run that has ended."""
-        plan = self.setup.plan(job.noise, self.arms[job.arm].selector, self.epochs)
+        plan = self._plan(job)
         wrong = _beliefs(self.setup, job.noise).labels != self.true_labels
         tested = {} if job.stage == TUNING else dict(zip(TESTED, found[3:], strict=True))
         return {
             **self.about(job),
             "train_images": len(wrong),
+            "network": self.setting.network,
+            "pixels": self.setting.pixels,
             "noise_rate": float(wrong.mean()),
             "epochs": self.epochs,
             "steps": len(plan.rows),
@@ -185,43 +241,56 @@ class ScratchStudy(Study):
             "seconds": round(seconds, 2),
         }
 
+    def network(self, seed: int) -> nn.Module:
+        """With its first weights."""
+        if self.setting.network == LITE0:
+            start = self.setup.folder / "start.npz"
+            return pretrained_lite0(self.classes, self.setting.pixels, start, seed)
+        return small_network(self.classes, self.width, seed)
+
+    def _plan(self, job: Job) -> Plan:
+        selector = self.arms[job.arm].selector
+        return self.setup.plan(job.noise, selector, self.epochs, job.cell.filter_ratio)
+
+    @functools.cache  # noqa: B019, a process has one study
+    def _start(self, seed: int) -> dict[str, Tensor]:
+        return self.network(seed).state_dict()
+
 
 @lru_cache(maxsize=64)
 def _beliefs(setup: Setup, noise: Noise) -> Beliefs:
     return setup.beliefs(noise)
 
 
-@lru_cache(maxsize=64)
-def _start(classes: int, width: int, seed: int) -> dict[str, Tensor]:
-    return small_network(classes, width, seed).state_dict()
-
-
 def _make_lanes(study: ScratchStudy, train: Pictures, count: int) -> list[Lane]:
-    """Lanes for the longest run that is to come, captured."""
-    values = train.images.float().flatten(0, 2)
-    normalization = (values.mean(dim=0), values.std(dim=0))
-    ratio = min(cell.filter_ratio for _, cell in study.wanted)
-    most = study.epochs * (len(train.images) // candidates_needed(KEPT, ratio))
-    classes = int(train.labels.max()) + 1
+    """Lanes, captured for every loss of the study."""
+    if study.setting.normalization is None:
+        values = train.images.flatten(0, 2).float()
+        normalization = (values.mean(dim=0), values.std(dim=0))
+    else:
+        mean, deviation = study.setting.normalization
+        normalization = (torch.full((3,), mean), torch.full((3,), deviation))
+    robust = sorted({arm.about()["robust"] for arm in study.arms.values()})
     lanes = []
     for _ in range(count):
         lane = Lane(
-            small_network(classes, study.width, 0), train, kept=KEPT, most_steps=most,
-            n_classes=classes, weight_decay=WEIGHT_DECAY, normalization=normalization,
+            study.network(0), train, size=study.setting.pixels, kept=KEPT,
+            n_classes=study.classes, weight_decay=WEIGHT_DECAY, normalization=normalization,
+            half=True,
         )  # fmt: skip
-        lane.half = True
-        lane.capture()
+        lane.capture(robust)
         lanes.append(lane)
     return lanes
 
 
-def _fastest(lanes: list[Lane]) -> list[Lane]:
+def _fastest(lanes: list[Lane], run: Training) -> tuple[list[Lane], dict[int, float]]:
     """As many of the lanes as take the most steps a second: too many get in each other's way."""
+    steps_per_second(lanes[:1], run)
     counts = [2**power for power in range(len(lanes).bit_length())]
-    speeds = {count: steps_per_second(lanes[:count]) for count in counts}
+    speeds = {count: round(steps_per_second(lanes[:count], run), 1) for count in counts}
     for count, speed in speeds.items():
         print(f"{count} lanes: {speed:.0f} steps per second", flush=True)
-    return lanes[: max(speeds, key=lambda count: speeds[count])]
+    return lanes[: max(speeds, key=lambda count: speeds[count])], speeds
 
 
 @contextlib.contextmanager
@@ -230,26 +299,36 @@ def planning(study: ScratchStudy, processes: int) -> Iterator[Callable[[], bool]
 
     Gives a function that notes which are there, and says whether some are still to come.
     """
-    selectors = list(dict.fromkeys(arm.selector for arm in study.arms.values()))
+    wanted: dict[Noise, dict[float, list[str]]] = {}
     noises = dict.fromkeys((cell.noise, cell.rate) for _, cell in study.wanted)
-    wanted = [
-        Noise(*noise, seed) for seed in (*study.tuning_seeds, *study.seeds) for noise in noises
-    ]
-    asked = partial(make_plans, study.setup.folder, selectors=selectors, epochs=study.epochs)
+    for noise in noises:
+        selectors: dict[float, list[str]] = {}
+        for arm, cell in study.wanted:
+            if (cell.noise, cell.rate) == noise:
+                selectors.setdefault(cell.filter_ratio, []).append(study.arms[arm].selector)
+        own = {ratio: list(dict.fromkeys(names)) for ratio, names in selectors.items()}
+        wanted |= {Noise(*noise, seed): own for seed in (*study.tuning_seeds, *study.seeds)}
+
+    def asked(noise: Noise) -> tuple[Path, Noise, int, Selectors]:
+        return study.setup.folder, noise, study.epochs, wanted[noise]
+
     if not processes:
-        study.planned.update(map(asked, wanted))
+        study.planned.update(make_plans(*asked(noise)) for noise in wanted)
         yield lambda: False
         return
     # A process that forks after CUDA was used cannot use it.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes, mp_context=context) as pool:
-        futures = [pool.submit(asked, noise) for noise in wanted]
+        futures = [pool.submit(make_plans, *asked(noise)) for noise in wanted]
 
         def is_planning() -> bool:
             study.planned.update(future.result() for future in futures if future.done())
             return len(study.planned) < len(wanted)
 
-        yield is_planning
+        try:
+            yield is_planning
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def train_all(
@@ -271,6 +350,7 @@ def train_all(
     def end(job: Job, found: list[float], seconds: float) -> None:
         row = study.row(job, found, seconds)
         study.add(row)
+        study.finished.append(job)
         store(path, row)
         rate = job.point.learning_rate
         what = f"{job.stage} {job.arm} {job.noise.name} {rate:g}: {100 * found[1]:.1f}"
@@ -280,58 +360,114 @@ def train_all(
         parts = {
             name: Pictures.of(
                 torch.from_numpy(part.images), torch.from_numpy(part.labels), device,
-                SHIFT if name == "train" else 0,
+                SHIFT * shift_unit(study.setting.pixels) if name == "train" else 0,
             )
-            for name, part in study.setup.images().items()
+            for name, part in study.setup.images(study.setting.pixels).items()
         }  # fmt: skip
         pool = _make_lanes(study, parts["train"], lanes)
-        pool = _fastest(pool) if device.type == "cuda" else pool
+        speeds = {}
+        if device.type == "cuda":
+            pool, speeds = _fastest(pool, _any_run(study))
+            study.pace = speeds[len(pool)] / len(pool)
         print(f"{len(pool)} lanes after {time.perf_counter() - started:.1f} s", flush=True)
-        while is_planning():
+        while is_planning() and time.perf_counter() < study.until:
             run_lanes(pool, begin, end)
             time.sleep(0.05)
         run_lanes(pool, begin, end)
+    if speeds:
+        own = {"dataset": study.setup.setting(), "steps_per_second": speeds}
+        store(path, {**own, "step_ms": _alone(study, pool[0])})
+
+
+def _any_run(study: ScratchStudy) -> Training:
+    """To measure the pace with, before there are plans."""
+    count, steps = len(study.true_labels), PACED_STEPS
+    rows = torch.randint(count, (steps, KEPT))
+    aims = torch.full((count, study.classes), 1 / study.classes)
+    rates = torch.full((steps,), 1e-3)
+    return Training(rows, torch.zeros_like(rows), aims, rates, 0.0, study.network(0).state_dict())
+
+
+def _alone(study: ScratchStudy, lane: Lane) -> dict[str, list[float]]:
+    """Milliseconds of a step of one lane alone, of a random choice and of the rule, in turns."""
+    known = [
+        next((job for job in study.finished if job.arm == arm), None) for arm in ("uniform", RULE)
+    ]
+    runs = {job.arm: study.training(job) for job in known if job is not None}
+    found: dict[str, list[float]] = {arm: [] for arm in runs}
+    for _ in range(3):
+        for arm, run in runs.items():
+            found[arm].append(round(1000 / steps_per_second([lane], run), 4))
+    return found
 
 
 def _numbers(text: str) -> list[float]:
     return [float(part) for part in text.split(",")]
 
 
-def main() -> None:
-    """Prepares or trains, and prints the table."""
+def _cells(args: argparse.Namespace, name: str) -> dict[Cell, Sequence[str]]:
+    def arms(text: str) -> Sequence[str]:
+        return LISTS.get(text) or text.split(";")
+
+    if not args.cells:
+        wanted = arms(args.arms)
+        return {Cell(name, *noise, args.filter_ratio): wanted for noise in as_noises(args.noises)}
+    parts = (one.split(":") for one in args.cells.split(","))
+    return {
+        Cell(name, kind, float(rate), float(ratio)): arms(wanted)
+        for kind, rate, ratio, wanted in parts
+    }
+
+
+def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--rows", type=Path, default=Path("tuned-scratch.jsonl"))
     parser.add_argument("--prepare", action="store_true")
+    parser.add_argument("--setting", choices=SETTINGS, default="cifar10", help="to prepare")
     parser.add_argument("--table", action="store_true", help="train nothing")
-    parser.add_argument("--search", action="store_true", help="the arms of the search")
-    parser.add_argument("--arms", help="with semicolons between; all by default")
+    parser.add_argument("--plan", action="store_true", help="make plans, train nothing")
+    parser.add_argument("--arms", default="all", help=f"{', '.join(LISTS)}, or texts, ';' between")
     parser.add_argument("--noises", default=",".join(f"{kind}:{rate:g}" for kind, rate in NOISES))
-    parser.add_argument("--rates", type=_numbers, default=list(RATES))
+    parser.add_argument("--filter-ratio", type=float, default=FILTER_RATIO)
+    parser.add_argument("--cells", help="in their order: KIND:RATE:FILTER-RATIO:ARMS, ',' between")
+    parser.add_argument("--rates", type=_numbers, help="those of the setting by default")
     parser.add_argument("--tuning-seeds", type=as_seeds, default=[100])
     parser.add_argument("--seeds", type=as_seeds, default=[0, 1, 2, 3, 4])
-    parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument("--epochs", type=int, help="those of the setting by default")
     parser.add_argument("--width", type=int, default=32)
     parser.add_argument("--lanes", type=int, default=16, help="at most")
     parser.add_argument("--processes", type=int, default=0, help="make plans beside the training")
-    parser.add_argument("--minutes", type=float, default=float("inf"))
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="all must have ended")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--data-root", type=Path, default=Path("../data"))
     parser.add_argument("--cache", type=Path, default=Path("features"))
-    args = parser.parse_args()
-    arms = args.arms.split(";") if args.arms else SEARCH if args.search else ARMS
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Prepares or trains, and prints the table."""
+    args = _arguments()
+    until = time.perf_counter() + 60 * args.minutes
     if args.prepare:
-        prepare(args.folder, args.data_root, args.cache)
+        prepare(args.folder, args.setting, args.data_root, args.cache)
         return
     if not args.table:
-        device = torch.device(args.device)
-        until = time.perf_counter() + 60 * args.minutes
+        device, setup = torch.device(args.device), Setup(args.folder)
+        setting = SETTINGS[setup.setting()]
+        rates, beyond = args.rates or setting.rates, () if args.rates else setting.beyond
         study = ScratchStudy(
-            Setup(args.folder), args.width, args.epochs, until,
-            cells={Cell("cifar10", *noise): arms for noise in as_noises(args.noises)},
-            grid=[Point(rate, WEIGHT_DECAY) for rate in args.rates],
+            setup, args.width, args.epochs or setting.epochs, until,
+            cells=_cells(args, setup.setting()),
+            grid=[Point(rate, WEIGHT_DECAY) for rate in rates],
+            beyond=[Point(rate, WEIGHT_DECAY) for rate in beyond],
             tuning_seeds=args.tuning_seeds, seeds=args.seeds, rows=stored(args.rows),
         )  # fmt: skip
+        if args.plan:
+            with planning(study, args.processes) as is_planning:
+                while is_planning():
+                    time.sleep(0.1)
+            return
         store(args.rows, {"environment": environment(device)})
         train_all(study, args.rows, device, args.lanes, args.processes)
     print(study_table(stored(args.rows)))

@@ -121,6 +121,7 @@ class Study:
         tuning_seeds: That the points are chosen on.
         seeds: Of the results.
         rows: Those there are.
+        beyond: A point below the grid, or above, that an arm tries whose best is next to it.
     """
 
     def __init__(
@@ -130,16 +131,20 @@ class Study:
         tuning_seeds: Sequence[int],
         seeds: Sequence[int],
         rows: Sequence[Row],
+        beyond: Sequence[Point] = (),
     ) -> None:
         self.arms = {text: StudyArm(text) for texts in cells.values() for text in texts}
         # An arm that keeps everything is the same at every filter ratio, and trained once.
-        self.wanted = dict.fromkeys(
-            (text, cell._replace(filter_ratio=0.0) if self.arms[text].arm.keeps_all else cell)
-            for cell, texts in cells.items()
-            for text in texts
-            if cell.rate or not self.arms[text].is_oracle
-        )
+        # Each with the number of the cell that asked for it first.
+        self.wanted: dict[tuple[str, Cell], int] = {}
+        for number, (cell, texts) in enumerate(cells.items()):
+            for text in texts:
+                if cell.rate or not self.arms[text].is_oracle:
+                    whole = self.arms[text].arm.keeps_all
+                    own = cell._replace(filter_ratio=0.0) if whole else cell
+                    self.wanted.setdefault((text, own), number)
         self.grid, self.tuning_seeds, self.seeds = grid, tuning_seeds, seeds
+        self.beyond = beyond
         self.rows: list[Row] = []
         self._found: dict[tuple[str, str, Cell], dict[tuple[Point, int], float]] = {}
         for row in rows:
@@ -158,20 +163,40 @@ class Study:
     def best(self, arm: str, cell: Cell) -> Point | None:
         """The point with the best mean validation accuracy; None while trials miss."""
         tried = self._found.get((TUNING, arm, cell), {})
-        if any((point, seed) not in tried for point in self.grid for seed in self.tuning_seeds):
+        points = self.points(arm, cell)
+        if any((point, seed) not in tried for point in points for seed in self.tuning_seeds):
             return None
         # The first of several that are as good.
         return max(
-            self.grid,
+            points,
             key=lambda point: float(np.mean([tried[point, seed] for seed in self.tuning_seeds])),
         )
+
+    def points(self, arm: str, cell: Cell) -> list[Point]:
+        """What an arm tries: the grid, and what lies beyond its best where that is at the edge."""
+        tried = self._found.get((TUNING, arm, cell), {})
+        means = {
+            point: float(np.mean([tried[point, seed] for seed in self.tuning_seeds]))
+            for point in self.grid
+            if all((point, seed) in tried for seed in self.tuning_seeds)
+        }
+        points = list(self.grid)
+        if self.beyond and len(means) == len(points):
+            best = max(points, key=lambda point: means[point])
+            lowest, highest = min(points), max(points)
+            points += [
+                point
+                for point in self.beyond
+                if (best == lowest and point < lowest) or (best == highest and point > highest)
+            ]
+        return points
 
     def jobs(self) -> list[Job]:
         """What can be trained next, in the order of the cells: nothing that is done."""
         jobs = []
         for arm, cell in self.wanted:
-            best = self.best(arm, cell)
-            trials = [(TUNING, seed, point) for seed in self.tuning_seeds for point in self.grid]
+            best, points = self.best(arm, cell), self.points(arm, cell)
+            trials = [(TUNING, seed, point) for seed in self.tuning_seeds for point in points]
             tests = [] if best is None else [(FINAL, seed, best) for seed in self.seeds]
             for stage, seed, point in (*trials, *tests):
                 if (point, seed) not in self._found.get((stage, arm, cell), {}):

@@ -19,6 +19,7 @@ from evidence_tables import (
     scale,
     speed,
     tuned,
+    tuned_confirmation,
 )
 from evidence_tables.claims import eigenvector_svg
 from evidence_tables.rows import RESULTS
@@ -34,6 +35,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     **label_finding.TABLES,
     **label_review.TABLES,
     **tuned.TABLES,
+    **tuned_confirmation.TABLES,
     **probe.TABLES,
 }
 

@@ -14,13 +14,13 @@ from gpu_lanes import (
     Pictures,
     Training,
     crop,
-    losses_of,
+    loss_and_slope,
     run_lanes,
     steps_per_second,
 )
 from helpers.tiny_studies import tiny_setup
 from scratch_plans import Noise, make_plans
-from small_network import small_network
+from study_networks import small_network
 from tuned_scratch import ScratchStudy, one_cycle, targets_of
 from tuned_study import Cell, Point, StudyArm, stored
 
@@ -44,12 +44,12 @@ def test_a_lane_trains_as_torchs_sgd_does():
     start = small_network(CLASSES, 4, 3).state_dict()
     mean, deviation = torch.full((3,), 120.0), torch.full((3,), 60.0)
     lane = Lane(
-        small_network(CLASSES, 4, 1), train, kept=8, most_steps=9, n_classes=CLASSES,
+        small_network(CLASSES, 4, 1), train, size=32, kept=8, n_classes=CLASSES,
         weight_decay=0.01, normalization=(mean, deviation),
     )  # fmt: skip
     lane.capture()
-    assert steps_per_second([lane]) > 0
     run = Training(rows, codes, targets, rates, 0.0, start)
+    assert steps_per_second([lane], run) > 0
     todo = [("first", run, [train_part()]), ("again", run, [train_part()])]
     found = {}
     run_lanes(
@@ -74,8 +74,9 @@ def test_a_lane_trains_as_torchs_sgd_does():
         losses.append(loss.item())
     assert found["first"][0] == pytest.approx(np.mean(losses), rel=1e-4)
     assert found["again"] == found["first"]  # a lane keeps nothing of the run before
-    for name, value in network.state_dict().items():
-        torch.testing.assert_close(lane.network.state_dict()[name], value, rtol=1e-3, atol=1e-4)
+    for name, value in lane.network.state_dict().items():
+        expected = network.state_dict()[name]
+        torch.testing.assert_close(value, expected, rtol=1e-3, atol=1e-4)
     network.eval()
     part = train_part()
     with torch.no_grad():
@@ -103,13 +104,23 @@ def test_crops_are_shifted_and_flipped():
     np.testing.assert_array_equal(found, np.stack(expected))
 
 
-def test_the_generalized_loss_is_its_papers():
+def test_the_generalized_loss_is_its_papers_and_slopes_are_autograds():
     outputs = torch.randn(5, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     targets = torch.eye(4, dtype=torch.float64)[[0, 3, 1, 1, 2]]
-    q = torch.tensor(0.7, dtype=torch.float64)
     p = torch.softmax(outputs, dim=1)[torch.arange(5), [0, 3, 1, 1, 2]]
-    torch.testing.assert_close(losses_of(outputs, targets, q), (1 - p**0.7) / 0.7)
-    torch.testing.assert_close(losses_of(outputs, targets, 0 * q), -p.log())
+    torch.testing.assert_close(
+        loss_and_slope(outputs, targets, 0.7)[0], ((1 - p**0.7) / 0.7).mean()
+    )
+    soft = 0.6 * targets + 0.1
+    for q in (0.7, 0.0):
+        leaf = outputs.clone().requires_grad_()
+        share = (soft * leaf.softmax(dim=1)).sum(dim=1)
+        usual = torch.nn.functional.cross_entropy(leaf, soft)
+        expected = ((1 - share**q) / q).mean() if q else usual
+        expected.backward()
+        loss, slope = loss_and_slope(outputs, soft, q)
+        torch.testing.assert_close(loss, expected.detach())
+        torch.testing.assert_close(slope, leaf.grad)
 
 
 @pytest.fixture
@@ -167,7 +178,7 @@ def test_a_study_tunes_tests_and_resumes(setup, tmp_path):
 
 
 def test_targets_are_mixed_and_sum_to_one(setup):
-    noise = make_plans(setup.folder, Noise("symmetric", 0.4, 0), ["uniform"], 1)
+    noise = make_plans(setup.folder, Noise("symmetric", 0.4, 0), 1, {0.8: ["uniform"]})
     known = setup.beliefs(noise)
     given = np.eye(CLASSES)[known.labels]
     mixed = targets_of(StudyArm("uniform+targets(beliefs=0.5,features=0.3)"), known).numpy()
@@ -181,7 +192,7 @@ def test_targets_are_mixed_and_sum_to_one(setup):
 def test_plans_are_what_the_library_chooses(setup):
     import saln
 
-    noise = make_plans(setup.folder, Noise("symmetric", 0.4, 3), ["coherence"], 2)
+    noise = make_plans(setup.folder, Noise("symmetric", 0.4, 3), 2, {0.8: ["coherence"]})
     with np.load(setup.folder / "features.npz") as held:
         features = held["features"].astype(np.float32)
     batches = saln.SelectedBatches(
@@ -192,4 +203,4 @@ def test_plans_are_what_the_library_chooses(setup):
     for epoch in (1, 2):
         batches.set_epoch(epoch)
         expected += list(batches)
-    np.testing.assert_array_equal(setup.plan(noise, "coherence", 2).rows, np.array(expected))
+    np.testing.assert_array_equal(setup.plan(noise, "coherence", 2, 0.8).rows, np.array(expected))
