@@ -2,6 +2,7 @@
 
     python benchmarks/gpu.py OUT --data-root ../data --scratch FOLDER    on a machine with a GPU
     python benchmarks/gpu.py OUT --device cpu --tiny                     to see that it works
+    python benchmarks/gpu.py OUT --parts tests,fiedler --minutes 1       some of the parts
 
 The tests that need CUDA, the table of Fiedler vectors, extraction against a bare loop, and
 networks from scratch on CIFAR-10, each a script of its own, one after the other. OUT gets what each
@@ -48,12 +49,16 @@ def parts_of(args: argparse.Namespace) -> list[Part]:
     pets = some if args.tiny else []
     no_data = "" if args.tiny or args.data_root else "give --data-root"
     no_folder = "" if args.scratch else "give --scratch, what tuned_scratch.py --prepare made"
-    return [
+    parts = [
         Part("tests", ["-m", "pytest", "-q", "-k", "cuda or GPU", *TESTS], 0.2),
         Part("fiedler", ["fiedler.py", "--json", "--no-peers", *sizes, *device], 0.2),
         Part("extraction", ["extraction.py", "--json", *data, *pets, *device], 0.2, no_data),
         Part("scratch", ["tuned_scratch.py", *scratch, *device], 1.0, no_folder),
     ]
+    chosen = [part for part in parts if part.name in args.parts.split(",")]
+    # What is left out leaves its share to the others.
+    whole = min(sum(part.share for part in chosen), 1.0)
+    return [part._replace(share=part.share / whole) for part in chosen]
 
 
 def run(part: Part, out: Path, seconds: float) -> dict[str, object]:
@@ -89,6 +94,7 @@ def main() -> int:
     parser.add_argument("--data-root", type=Path, help="holds oxford-iiit-pet/")
     parser.add_argument("--scratch", type=Path, help="a prepared folder")
     parser.add_argument("--device", default="cuda")
+    parser.add_argument("--parts", default="tests,fiedler,extraction,scratch")
     parser.add_argument("--minutes", type=float, default=9.5)
     parser.add_argument("--tiny", action="store_true")
     args = parser.parse_args()

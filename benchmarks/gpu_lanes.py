@@ -259,6 +259,7 @@ class Lane:
         """
         if self.stream is None:
             return
+        torch.cuda.synchronize(self.device)  # what was made above lies in another stream
         for q in robust:
             with torch.cuda.stream(self.stream):
                 for _ in range(WARM_UP):

@@ -56,7 +56,7 @@ SETTINGS = {
     "cifar10-all": Setting("cifar10-all", "small-resnet", 32, 10, RATES, BEYOND),
     "pets-64": Setting("pets", "small-resnet", 64, 100, RATES, BEYOND),
     "pets-fine-tune": Setting(
-        "pets", LITE0, 96, 10, (0.003, 0.01, 0.03, 0.1), (0.001, 0.3), (127.0, 128.0)
+        "pets", LITE0, 96, 20, (0.003, 0.01, 0.03, 0.1), (0.001, 0.3), (127.0, 128.0)
     ),
 }
 

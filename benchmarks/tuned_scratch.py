@@ -113,6 +113,7 @@ LISTS = {
     "confirmation": (*CHOOSING, *EVERYTHING),
     "choosing": CHOOSING,
     "everything": EVERYTHING,
+    "everything-soft": (f"standard{SOFTER}", "standard+targets"),
     "short": SHORT,
 }
 
@@ -412,7 +413,7 @@ def _cells(args: argparse.Namespace, name: str) -> dict[Cell, Sequence[str]]:
     if not args.cells:
         wanted = arms(args.arms)
         return {Cell(name, *noise, args.filter_ratio): wanted for noise in as_noises(args.noises)}
-    parts = (one.split(":") for one in args.cells.split(","))
+    parts = (one.split(":") for one in args.cells)
     return {
         Cell(name, kind, float(rate), float(ratio)): arms(wanted)
         for kind, rate, ratio, wanted in parts
@@ -430,7 +431,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--arms", default="all", help=f"{', '.join(LISTS)}, or texts, ';' between")
     parser.add_argument("--noises", default=",".join(f"{kind}:{rate:g}" for kind, rate in NOISES))
     parser.add_argument("--filter-ratio", type=float, default=FILTER_RATIO)
-    parser.add_argument("--cells", help="in their order: KIND:RATE:FILTER-RATIO:ARMS, ',' between")
+    parser.add_argument("--cells", nargs="+", help="KIND:RATE:FILTER-RATIO:ARMS, in their order")
     parser.add_argument("--rates", type=_numbers, help="those of the setting by default")
     parser.add_argument("--tuning-seeds", type=as_seeds, default=[100])
     parser.add_argument("--seeds", type=as_seeds, default=[0, 1, 2, 3, 4])

@@ -47,3 +47,9 @@ def test_a_part_without_its_data_is_left_out_and_one_without_time_is_stopped(tmp
         "left out: give --data-root",
         "left out: give --scratch, what tuned_scratch.py --prepare made",
     ]
+
+
+def test_some_of_the_parts_have_all_the_time(tmp_path):
+    code, rows = gpu(tmp_path, "--device", "cpu", "--tiny", "--parts", "fiedler")
+    assert [(row["part"], row["status"]) for row in rows] == [("fiedler", "done")]
+    assert code == 0

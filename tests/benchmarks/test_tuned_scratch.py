@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -20,7 +22,7 @@ from gpu_lanes import (
 )
 from helpers.tiny_studies import tiny_setup
 from scratch_plans import Noise, make_plans
-from study_networks import small_network
+from study_networks import pretrained_lite0, small_network, write_pretrained
 from tuned_scratch import ScratchStudy, one_cycle, targets_of
 from tuned_study import Cell, Point, StudyArm, stored
 
@@ -204,3 +206,90 @@ def test_plans_are_what_the_library_chooses(setup):
         batches.set_epoch(epoch)
         expected += list(batches)
     np.testing.assert_array_equal(setup.plan(noise, "coherence", 2, 0.8).rows, np.array(expected))
+
+
+def test_a_lane_in_half_precision_trains_as_autocast_does():
+    train, _ = pictures(40, 0, SHIFT)
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randint(40, (3, 16), generator=generator)
+    targets = torch.rand(40, CLASSES, generator=generator).softmax(dim=1)
+    start = small_network(CLASSES, 4, 3).state_dict()
+    mean, deviation = torch.full((3,), 120.0), torch.full((3,), 60.0)
+    lane = Lane(
+        small_network(CLASSES, 4, 1), train, size=32, kept=16, n_classes=CLASSES,
+        weight_decay=0.01, normalization=(mean, deviation), half=True,
+    )  # fmt: skip
+    lane.load(Training(rows, 40 * torch.ones_like(rows), targets, one_cycle(3, 0.1), 0.0, start))
+    lane.advance()
+    network = small_network(CLASSES, 4, 3).train()
+    optimizer = torch.optim.SGD(
+        network.parameters(), lr=0.1, momentum=0.9, weight_decay=0.01, nesterov=True
+    )
+    for step, rate in enumerate(one_cycle(3, 0.1)):
+        images = crop(train.images, rows[step], 0 * rows[step] + 40, 32).float()
+        with torch.autocast("cpu", torch.bfloat16):
+            outputs = network(((images - mean) / deviation).permute(0, 3, 1, 2)).float()
+        loss = torch.nn.functional.cross_entropy(outputs, targets[rows[step]])
+        optimizer.param_groups[0]["lr"] = float(rate)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    for name, value in lane.network.state_dict().items():
+        torch.testing.assert_close(value, network.state_dict()[name], rtol=0.02, atol=0.01)
+
+
+def test_shifts_are_of_an_eighth_of_a_larger_image():
+    images = torch.arange(64 * 64 * 3).reshape(1, 64, 64, 3).remainder(251).to(torch.uint8)
+    padded = Pictures.of(images, torch.tensor([0]), torch.device("cpu"), 8).images
+    unchanged = crop(padded, torch.tensor([0]), torch.tensor([4 * 9 + 4]), 64)
+    torch.testing.assert_close(unchanged, images)
+    left = crop(padded, torch.tensor([0]), torch.tensor([4 * 9 + 5]), 64)
+    torch.testing.assert_close(left[:, :, :-2], images[:, :, 2:])
+
+
+def test_the_pretrained_network_is_the_librarys_backbone(tmp_path):
+    from saln.features import build_backbone
+
+    write_pretrained(tmp_path / "start.npz")
+    first, again, other = (
+        pretrained_lite0(37, 64, tmp_path / "start.npz", seed).eval() for seed in (0, 0, 1)
+    )
+    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        features = build_backbone("efficientnet-lite0", image_size=64).body.eval()(images)
+        expected = first._fc(features)
+        torch.testing.assert_close(first(images), expected, rtol=0.01, atol=0.01)
+        torch.testing.assert_close(first(images), again(images))
+    assert not torch.equal(first._fc.weight, other._fc.weight)
+
+
+def test_cells_are_trained_in_their_order_at_their_filter_ratios(setup, tmp_path):
+    """A rate at the edge asks for the one beyond; what cannot end in time is not begun."""
+    path = tmp_path / "rows.jsonl"
+    study = ScratchStudy(
+        setup, 4, 1,
+        cells={Cell("cifar10", "clean", 0.0, f): ("standard", "uniform") for f in (0.5, 0.9)},
+        grid=[Point(rate, 5e-4) for rate in (1e-6, 1e-5)], beyond=[Point(0.05, 5e-4)],
+        tuning_seeds=[100], seeds=[0], rows=[],
+    )  # fmt: skip
+    tuned_scratch.train_all(study, path, torch.device("cpu"), 1, 0)
+    rows = stored(path)
+    assert [row["filter_ratio"] for row in rows if row["stage"] == "final"] == [0.0, 0.5, 0.9]
+    assert {row["filter_ratio"]: row["steps"] for row in rows} == {0.0: 10, 0.5: 5, 0.9: 1}
+    for ratio in (0.0, 0.5, 0.9):
+        tried = {
+            row["learning_rate"]: row["validation_accuracy"]
+            for row in rows
+            if (row["stage"], row["filter_ratio"]) == ("tuning", ratio)
+        }
+        at_edge = tried[1e-5] > tried[1e-6]
+        assert set(tried) == ({1e-6, 1e-5, 0.05} if at_edge else {1e-6, 1e-5})
+    slow = ScratchStudy(
+        setup, 4, 1, time.perf_counter() + 100,
+        cells={Cell("cifar10", "clean", 0.0, f): ("standard", "uniform") for f in (0.5, 0.9)},
+        grid=[Point(0.01, 5e-4)], tuning_seeds=[100], seeds=[0], rows=[],
+    )  # fmt: skip
+    slow.planned.add(Noise("clean", 0.0, 100))
+    slow.pace = 0.07  # of the ten, five and one steps that are asked for, only those of two fit
+    found = [slow.next(), slow.next(), slow.next()]
+    assert [job and job.cell.filter_ratio for job in found] == [0.5, 0.9, None]
