@@ -40,7 +40,7 @@ from torch import Tensor
 
 from saln.errors import InputError
 from saln.randomness import derive_generator
-from saln.selection.candidates import CLASS_NUMBERS, Candidates, PairEmbeddings, Selection
+from saln.selection.candidates import WHOLE_NUMBERS, Candidates, PairEmbeddings, Selection
 from saln.selection.contract import Selector, parameters_of
 
 __all__ = ["SelectorConformance", "check_selector", "example_candidates"]
@@ -85,6 +85,7 @@ def example_candidates(
         difficulty=draw(n).abs(),
         teacher_losses=draw(n).abs(),
         teacher_outputs=draw(n, classes),
+        neighbors=torch.randint(100, 100 + n, (n, 5), generator=generator),
     )
 
 
@@ -231,7 +232,7 @@ class SelectorConformance:
         )
 
     def _floating(self) -> list[str]:
-        return sorted(self.make().requires - CLASS_NUMBERS)
+        return sorted(self.make().requires - WHOLE_NUMBERS)
 
     def test_describes_itself(self) -> None:
         """A summary of one line, and only requirements that candidates can meet."""

@@ -244,5 +244,5 @@ def test_names_of_files_that_are_not_utf_8_are_taken(tmp_path):
 @pytest.mark.parametrize("selector", ["curriculum", "herding(balance=true)"])
 def test_what_only_a_teacher_says_is_not_asked_offline(tmp_path, selector):
     rows = np.random.default_rng(0).normal(size=(40, 4)).astype(np.float32)
-    with pytest.raises(InputError, match="which a teacher says in training alone; choose"):
+    with pytest.raises(InputError, match="which is known in training alone; choose"):
         select(rows, tmp_path / "kept.parquet", selector)

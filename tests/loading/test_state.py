@@ -33,6 +33,7 @@ SELECTORS = {
     "balanced-curriculum": lambda: BalancedCurriculum(epochs=EPOCHS),
     "remembered-loss": lambda: RememberedLoss(beta=1.0, pool=0.5, balance=0.5),
     "reducible": lambda: Reducible(balance=0.5),
+    "reducible, smoothed": lambda: Reducible(smoothing=0.5),
     "herding": lambda: Herding(balance=True),
 }
 LABELS = np.arange(90) % 3

@@ -19,6 +19,7 @@ CASES = {
     "balanced curriculum, in part": lambda: SELECTORS["balanced-curriculum"](balance=0.5, epochs=3),
     "remembered-loss by chance": lambda: SELECTORS["remembered-loss"](1.0, pool=0.7, balance=0.5),
     "reducible, balanced": lambda: SELECTORS["reducible"](balance=1.0),
+    "reducible, smoothed": lambda: SELECTORS["reducible"](smoothing=0.5),
     "divbs greedy": lambda: SELECTORS["divbs"](greedy=True),
     "herding, balanced": lambda: SELECTORS["herding"](balance=True),
     "rho-loss by the features": lambda: SELECTORS["rho-loss"](reference="features"),
@@ -26,7 +27,8 @@ CASES = {
 }
 NEVER_DRAW = {
     *("saln", "rho-loss", "top-loss", "k-center", "facility-location", "remembered-loss"),
-    *("reducible", "herding", "small-loss", "rho-loss by the features", "divbs greedy"),
+    *("reducible", "reducible, smoothed", "herding", "small-loss", "rho-loss by the features"),
+    "divbs greedy",
 }
 
 

@@ -78,7 +78,7 @@ def test_two_processes_train_what_one_does(warm, tmp_path):
 def test_two_processes_change_training_as_one_does(warm, tmp_path):
     """Averaged weights, targets of a teacher and a robust loss; losses remembered and taught."""
     methods = (
-        "uniform+ema(decay=0.5),uniform+targets(features=0.5),coherence+gce(q=0.7),reducible,"
+        "uniform+ema(decay=0.5),uniform+targets(features=0.5),coherence+gce(q=0.7),reducible(smoothing=0.5),"
         "balanced-curriculum+targets(beliefs=0.7,features=0.3)+ema(decay=0.5)"
     )
     # In the second epoch reducible chooses by what it was told in the first.

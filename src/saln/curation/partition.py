@@ -144,10 +144,10 @@ class PartitionJob:
                 f"{name} needs a network in training, and offline there is none; choose a selector "
                 "that needs features and labels alone ('saln list' says which)"
             )
-        taught = ", ".join(sorted(self.selector.requires & TAUGHT))
+        taught = ", ".join(sorted(self.selector.requires & (TAUGHT | {"neighbors"})))
         if taught:
             raise InputError(
-                f"{name} requires {taught}, which a teacher says in training alone; choose a "
+                f"{name} requires {taught}, which is known in training alone; choose a "
                 "selector that needs features and labels alone ('saln list' says which)"
             )
         if self.candidates > len(self.source):

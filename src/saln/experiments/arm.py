@@ -149,7 +149,8 @@ class Arm:
     @property
     def needs_features(self) -> bool:
         """Whether anything that it requires is made of the backbone's features."""
-        return self.needs_teacher or bool(self.requires & {"features", "label_confidence"})
+        made_of_them = {"features", "label_confidence", "neighbors"}
+        return self.needs_teacher or bool(self.requires & made_of_them)
 
     def selector(self, *, epochs: int) -> Selector:
         """A new selector for a run of ``epochs``: arms and seeds share none."""

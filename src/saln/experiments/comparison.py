@@ -62,9 +62,11 @@ class SharedBySeed:
         return None if arm.judge is None else self.confidence.get(arm.judge)
 
     def judging_seconds(self, arm: Arm) -> float:
-        """What judging labels and teaching took, as far as the arm uses it: as if it were alone."""
-        confidence = self.confidence_of(arm)
+        """What judging, teaching and neighbors took, as far as the arm uses them by itself."""
+        confidence, neighbors = self.confidence_of(arm), self.inputs.neighbors
         seconds = 0.0 if confidence is None else confidence.seconds
+        if neighbors is not None and "neighbors" in arm.requires:
+            seconds += neighbors.seconds
         if self.teacher is None or not arm.needs_teacher:
             return seconds
         # Its beliefs are those of the teacher.
@@ -242,6 +244,7 @@ class Comparison:
                 labels=shared.data.train.labels,
                 label_confidence=None if confidence is None else confidence.values,
                 teacher=shared.teacher if arm.needs_teacher else None,
+                neighbors=shared.inputs.neighbors,
                 filter_ratio=0.0 if arm.keeps_all else self.filter_schedule,
                 ahead=0,  # every second of choosing counts, none is hidden behind training
                 **options,

@@ -57,7 +57,7 @@ class SharedInputs:
 
     data: DataSet  # Without label noise
     features: StoredRows | None = None  # The training examples' rows, where an arm chooses by them
-    # Of the training examples, where an arm has its labels judged by them
+    # Of the training examples, where an arm has its labels judged by them, or asks for them
     neighbors: NeighborTable | None = None
     seconds: float = 0.0  # What the features took when they were made
 
@@ -158,7 +158,7 @@ def make_inputs(
     # The store holds the pool in order; the arms see the part that trains no reference model.
     rows = np.searchsorted(pool.rows, data.train.rows)
     neighbors = None
-    if any(arm.judge == "neighbors" for arm in config.arms):
+    if any(arm.judge == "neighbors" or "neighbors" in arm.requires for arm in config.arms):
         # Among the examples that the arms see: the reference model's part must not vote.
         neighbors = neighbor_table(store, NEIGHBORS, rows=rows if len(rows) < len(pool) else None)
     return SharedInputs(data, StoredRows(store, rows), neighbors, store.seconds)

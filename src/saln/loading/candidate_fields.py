@@ -14,6 +14,7 @@ from torch import Tensor
 
 from saln.data.arguments import as_array, as_labels, as_whole, check_finite
 from saln.errors import InputError
+from saln.features.neighbors import NeighborTable, nearest_neighbors, neighbor_table
 from saln.features.store import FeatureStore
 from saln.labels.beliefs import LabelBeliefs
 from saln.labels.judge import judge_labels
@@ -24,7 +25,7 @@ from saln.selection.candidates import Candidates
 from saln.selection.cleanlab_pruned import beliefs_by_cleanlab
 from saln.selection.coherence import judge_of
 from saln.selection.contract import BEFORE_LOADING, TAUGHT, Selector
-from saln.selection.neighbor_beliefs import NeighborBeliefs, store_beliefs
+from saln.selection.neighbor_beliefs import NEIGHBORS, NeighborBeliefs, store_beliefs
 from saln.selection.registry import SELECTORS, read_selector
 
 
@@ -98,6 +99,8 @@ class CandidateFields:
         teacher: What :func:`saln.features_as_teacher` gave, for selectors that require
             ``believed``, ``difficulty`` or ``teacher_losses``; made here where features and labels
             are given. Its beliefs say how likely each label is right, where nothing else does.
+        neighbors: What :func:`saln.features.nearest_neighbors` gave, for selectors that require
+            them; sought here where features are given.
         selector: Reads them; ``owner`` asks, for messages.
         requires: What to hold; by default all that the selector requires of them.
 
@@ -120,6 +123,7 @@ class CandidateFields:
         label_confidence: Any = None,
         *,
         teacher: FeatureTeacher | None = None,
+        neighbors: NeighborTable | None = None,
         selector: Selector,
         owner: str,
         requires: Collection[str] | None = None,
@@ -170,6 +174,10 @@ class CandidateFields:
             if confidence is not None:
                 self._check_length(confidence, "label_confidence")
             by_name["label_confidence"] = confidence
+        if "neighbors" in requires:
+            by_name["neighbors"] = _neighbors(neighbors, rows)
+            if by_name["neighbors"] is not None:
+                self._check_length(by_name["neighbors"], "rows of neighbors")
         self.rows: dict[str, MmapRows] = {}
         for name in sorted(requires):
             values = by_name.get(name)
@@ -181,7 +189,7 @@ class CandidateFields:
                 )
             self.rows[name] = MmapRows(values)
             # Rows of a store are finite, but for those that it names as skipped.
-            if store is None or name != "features":
+            if name != "neighbors" and (store is None or name != "features"):
                 _check_finite(name, self.rows[name])
         believed = by_name.get("believed") if requires & TAUGHT else None
         self.skipped, self.readable = _left_out(store, believed, self._length)
@@ -306,10 +314,31 @@ def _confidence(
         return _believed(judge_labels(features, labels))
     if value == "cleanlab":
         return _believed(beliefs_by_cleanlab(features, labels, int(np.max(labels, initial=0)) + 1))
-    # The search for neighbors takes floating rows alone; these are few, as they were no file.
-    if isinstance(features, np.ndarray) and features.dtype.kind != "f":
-        features = features.astype(np.float32)
-    return _believed(store_beliefs(features, labels, keep=False))
+    return _believed(store_beliefs(_floating(features), labels, keep=False))
+
+
+def _floating(features: Any) -> Any:
+    """Rows as the search for neighbors takes them; others are few, as they were no file."""
+    whole = isinstance(features, np.ndarray) and features.dtype.kind != "f"
+    return features.astype(np.float32) if whole else features
+
+
+def _neighbors(table: Any, features: Any) -> npt.NDArray[np.int32] | None:
+    """Of every example, (N, m); of those that a store skipped none are asked for."""
+    if table is not None and not isinstance(table, NeighborTable):
+        what = "what saln.features.nearest_neighbors gave, or None"
+        raise not_allowed("neighbors", type(table).__name__, what)
+    if table is None and features is None:
+        return None
+    if table is None and isinstance(features, FeatureStore):
+        readable = features.readable
+        table = neighbor_table(features, NEIGHBORS, rows=readable, keep=False)
+        if readable is not None:  # the table counts these alone
+            found = np.zeros((len(features), table.indices.shape[1]), dtype=np.int32)
+            found[readable] = readable[table.indices]
+            return found
+    table = nearest_neighbors(_floating(features), NEIGHBORS) if table is None else table
+    return table.indices
 
 
 def _believed(beliefs: LabelBeliefs | NeighborBeliefs) -> npt.NDArray[np.float64]:

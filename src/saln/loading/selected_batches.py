@@ -13,6 +13,7 @@ from torch.utils.data import Sampler
 from saln.data.arguments import as_whole
 from saln.data.items import MapStyle
 from saln.errors import InputError
+from saln.features.neighbors import NeighborTable
 from saln.features.store import FeatureStore
 from saln.labels.teacher import FeatureTeacher
 from saln.loading.batch_choice import ChoiceBeforeLoading, Phase, no_phase
@@ -34,6 +35,9 @@ class SelectedBatchesOptions(RankOptions, total=False):
     teacher: FeatureTeacher | None
     """What :func:`saln.features_as_teacher` gave, for selectors that ask a teacher, by default made
     of features and labels where the selector does; and for :meth:`SelectedBatches.targets_of`."""
+    neighbors: NeighborTable | None
+    """What :func:`saln.features.nearest_neighbors` gave, for selectors that ask the neighbors; by
+    default they are sought by the features."""
     balance: bool
     """Whether to keep as many of each believed class: :meth:`saln.Selector.by_class`."""
     dataset: MapStyle | None
@@ -122,7 +126,7 @@ class SelectedBatches(ChoiceBeforeLoading, Sampler[list[int]]):
         self.ahead = as_whole(options.get("ahead", 2), "ahead", 0)
         self.phase = options.get("phase", no_phase)
         known = {"features": features, "labels": labels, "label_confidence": label_confidence}
-        known["teacher"] = options.get("teacher")
+        known |= {name: options.get(name) for name in ("teacher", "neighbors")}
         if options.get("balance"):
             selector = as_selector(selector).by_class()
         super().__init__(selector, batch_size, filter_ratio, seed, options, known)

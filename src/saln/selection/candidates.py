@@ -17,8 +17,9 @@ from saln.errors import InputError
 
 # Types that int64 holds without loss; bool is a mask, which no index is.
 _WHOLE = frozenset({torch.int8, torch.int16, torch.int32, torch.uint8, torch.uint16, torch.uint32})
-# Fields that hold class numbers; all others are floating.
+# Fields that hold class numbers; these and positions are whole, all others are floating.
 CLASS_NUMBERS = frozenset({"labels", "believed"})
+WHOLE_NUMBERS = CLASS_NUMBERS | {"neighbors"}
 
 
 def _as_tensor(values: Any, name: str) -> Tensor:
@@ -90,6 +91,8 @@ class Candidates:
             (:func:`saln.features_as_teacher`) lose on that class, at most 3.
         teacher_losses: floating, (n,): what they lose on the given label.
         teacher_outputs: floating, (n, C): the log of what they say of each class.
+        neighbors: int64, (n, m): the nearest other examples by the features, nearest first:
+            positions in the data set.
         learner_embeddings: The learner's two embeddings of ``n`` pairs.
         reference_embeddings: The reference model's.
     """
@@ -106,6 +109,7 @@ class Candidates:
     difficulty: Tensor | None = None
     teacher_losses: Tensor | None = None
     teacher_outputs: Tensor | None = None
+    neighbors: Tensor | None = None
     learner_embeddings: PairEmbeddings | None = None
     reference_embeddings: PairEmbeddings | None = None
 
@@ -120,8 +124,10 @@ class Candidates:
             if labels is not None and (labels.dtype != torch.int64 or labels.ndim != 1):
                 numbers, _ = as_labels(labels, tuple(self.indices.shape))
                 object.__setattr__(self, name, torch.from_numpy(numbers).to(labels.device))
-        if self.indices.dtype in _WHOLE:
-            object.__setattr__(self, "indices", self.indices.long())
+        for name in ("indices", "neighbors"):
+            positions = getattr(self, name)
+            if positions is not None and positions.dtype in _WHOLE:
+                object.__setattr__(self, name, positions.long())
         if self.indices.ndim != 1 or self.indices.dtype != torch.int64:
             raise InputError(
                 f"candidates' indices are {self.indices.dtype} {tuple(self.indices.shape)}, "

@@ -22,13 +22,13 @@ from torch import Tensor
 
 from saln.data.arguments import as_whole, check_finite
 from saln.errors import InputError
-from saln.selection.candidates import CLASS_NUMBERS, Candidates, Selection
+from saln.selection.candidates import CLASS_NUMBERS, WHOLE_NUMBERS, Candidates, Selection
 from saln.selection.class_balance import choose_by_class
 
 # The fields that the features as a teacher give.
 TAUGHT = frozenset({"believed", "difficulty", "teacher_losses", "teacher_outputs"})
 # The fields that are known of a candidate before its image is read.
-BEFORE_LOADING = frozenset({"features", "labels", "label_confidence"}) | TAUGHT
+BEFORE_LOADING = frozenset({"features", "labels", "label_confidence", "neighbors"}) | TAUGHT
 
 # Fields of one number an example; the others are rows.
 _FLAT = CLASS_NUMBERS | {
@@ -237,15 +237,15 @@ class Selector(abc.ABC):
                 f"{who} needs {name} of shape {expected}, not {tuple(value.shape)}; "
                 f"give one {'number' if name in _FLAT else 'row'} an example"
             )
-        if name in CLASS_NUMBERS:
+        if name in WHOLE_NUMBERS:
             if value.dtype != torch.int64:
                 raise InputError(f"{who} needs int64 {name}, not {value.dtype}; call .long()")
             if bool((value < 0).any()):
-                row = int((value < 0).nonzero()[0])
-                what = "label" if name == "labels" else "believed class"
+                place = (value < 0).nonzero()[0].tolist()
+                what = {"labels": "label", "believed": "believed class"}.get(name, "neighbor")
                 raise InputError(
-                    f"the {what} of candidate {row} is {int(value[row])}; give 0 or more, and "
-                    "leave out what has no class"
+                    f"the {what} of candidate {place[0]} is {int(value[tuple(place)])}; give 0 or "
+                    f"more, and leave out what has no {what.rpartition(' ')[2]}"
                 )
             return
         if not value.is_floating_point():

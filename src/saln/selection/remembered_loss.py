@@ -16,18 +16,24 @@ from saln.selection.epoch_memory import EpochMemory
 from saln.selection.hyperparameters import Bounds, check_hyperparameters
 from saln.selection.sampling import gumbel_keys
 
+_DATES = "dates_"  # What the names of the dates begin with in a state
+
 
 class LossMemory:
-    """The last loss of every example, from the next epoch on."""
+    """The last loss of every example, from the next epoch on; how old it is, where ``dated``."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, dated: bool = False) -> None:
         # NaN, not 0: what was never trained is not easy.
         self._losses = EpochMemory(unknown=math.nan)
+        # The epoch that a loss is of: before all others where there is none.
+        self._dates = EpochMemory(unknown=-math.inf) if dated else None
         self._highest = 1.0
 
     def begin_epoch(self, epoch: int) -> None:
         """Takes over the losses of the epoch before."""
         self._losses.begin_epoch(epoch)
+        if self._dates is not None:
+            self._dates.begin_epoch(epoch)
         self._find_highest()
 
     def _find_highest(self) -> None:
@@ -37,19 +43,35 @@ class LossMemory:
     def put(self, indices: Tensor, losses: Tensor) -> None:
         """Remembers losses; those that are not finite count as unknown."""
         losses = losses.detach().float().cpu()
-        self._losses.put(indices.cpu(), losses.where(torch.isfinite(losses), math.nan))
+        finite = torch.isfinite(losses)
+        self._losses.put(indices.cpu(), losses.where(finite, math.nan))
+        if self._dates is not None:
+            now = torch.full_like(losses, self._dates.epoch or 0)
+            self._dates.put(indices.cpu(), now.where(finite, -math.inf))
+
+    def ages(self, indices: Tensor) -> Tensor:
+        """float32, of any shape: epochs since a loss was the last; infinity for none."""
+        if self._dates is None:
+            raise TypeError("only a dated memory knows how old its losses are")
+        dates = self._dates.get(indices.cpu().flatten()).view(indices.shape)
+        return ((self._dates.epoch or 0) - 1 - dates).clamp_min(0)
 
     def get(self, indices: Tensor) -> Tensor:
-        """float32, (m,); what was never trained has the highest that is known, or 1."""
-        found = self._losses.get(indices.cpu())
+        """float32, of any shape; what was never trained has the highest that is known, or 1."""
+        found = self._losses.get(indices.cpu().flatten()).view(indices.shape)
         return found.where(~found.isnan(), self._highest)
 
     def state_dict(self) -> dict[str, Any]:
-        """The losses."""
-        return self._losses.state_dict()
+        """The losses, and their dates."""
+        dates = {} if self._dates is None else self._dates.state_dict()
+        return self._losses.state_dict() | {_DATES + name: dates[name] for name in dates}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Takes the losses back."""
+        """Takes them back."""
+        if self._dates is not None:
+            dates = [name for name in state if name.startswith(_DATES)]
+            self._dates.load_state_dict({name.removeprefix(_DATES): state[name] for name in dates})
+            state = {name: state[name] for name in state if name not in dates}
         self._losses.load_state_dict(state)
         self._find_highest()
 
