@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from saln.data.datasets import DataSet, Examples
 from saln.data.torch_datasets import EvaluationView, TrainingView, inference_batch_size
 from saln.data.transforms import EvaluationTransform, Normalization
-from saln.errors import TrainingError
+from saln.errors import InputError, TrainingError
 from saln.experiments.arm import Arm
 from saln.experiments.config import Config
 from saln.experiments.evaluation import Measuring
@@ -27,10 +28,17 @@ from saln.loading.epoch_batches import CandidateBatches, EpochBatches, LoadedBat
 from saln.loading.learner_selected import LearnerSelected
 from saln.loading.network_outputs import scoring
 from saln.loading.selected_batches import SelectedBatches
+from saln.messages import parameter
 from saln.randomness import seeded_globally
 from saln.selection.coherence import Judge
 from saln.training.cost_ledger import Ledger
-from saln.training.learner_networks import FrozenBody, build_head, build_learner
+from saln.training.learner_networks import (
+    FrozenBody,
+    build_head,
+    build_learner,
+    check_compiler,
+    compile_learner,
+)
 from saln.training.loop import TrainSettings, cast_to
 from saln.training.processes import Processes
 
@@ -95,6 +103,13 @@ class Comparison:
         self.data = load_data(config)
         self.image_size = config.image_size or self.data.default_image_size
         self.filter_schedule = config.filter_schedule()
+        if config.compile:
+            if processes.world_size > 1:
+                raise InputError(
+                    f"{parameter('compile')} works with one process, and there are "
+                    f"{processes.world_size}; leave it out"
+                )
+            check_compiler(device)
         # Fails here, before the run folder is made, when weights or size do not fit.
         self.first_learner, self.normalization, self.first_body = self._build_learner(
             config.seeds[0]
@@ -123,6 +138,14 @@ class Comparison:
         head, body = build_head(config.learner, classes, **options)
         return head, body.network.normalization, body.to(self.device)
 
+    def fresh(self, learner: nn.Module) -> nn.Module:
+        """A copy of a learner on the device, compiled where that is asked for."""
+        return self.compiled(copy.deepcopy(learner).to(self.device))
+
+    def compiled(self, learner: nn.Module) -> nn.Module:
+        """The same network, compiled in place where that is asked for."""
+        return compile_learner(learner) if self.config.compile else learner
+
     def same(self, value: T) -> T:
         """What the first process has, in all of them."""
         return self.processes.same(value, self.device)
@@ -130,7 +153,7 @@ class Comparison:
     def warm_up(self) -> None:
         """One pass of every batch shape, so that the first arm does not pay for the kernels."""
         # A copy: these steps must not move the weights that the arms begin with.
-        learner = copy.deepcopy(self.first_learner).to(self.device)
+        learner, started = self.fresh(self.first_learner), time.perf_counter()
         body, size = self.first_body, self.image_size
         labels = torch.zeros(self.config.batch_size, dtype=torch.int64, device=self.device)
         images = torch.zeros(self.config.batch_size, 3, size, size, device=self.device)
@@ -142,8 +165,14 @@ class Comparison:
                 outputs = learner(images)
             torch.nn.functional.cross_entropy(outputs.float(), labels).backward()
             torch.optim.SGD(learner.parameters(), lr=0.1).step()
-            with scoring(learner):
-                learner(images[: inference_batch_size(self.device)])
+            with scoring(learner), cast_to(self.device, self.config.autocast):
+                part = images[: inference_batch_size(self.device)]
+                learner(part)
+                if self.config.compile:  # code for any number of images, made at the second one
+                    learner(part[:-1])
+        if self.config.compile:
+            spent = time.perf_counter() - started
+            self.reporter.note(f"compiling took {spent:.1f} s, which is in no arm's seconds")
 
     def settings(self, seed: int, arm: Arm | None = None) -> TrainSettings:
         """How an arm trains with a seed; without one, the reference model."""
@@ -195,7 +224,7 @@ class Comparison:
         ):
             try:
                 reference = train_reference(
-                    copy.deepcopy(learner).to(self.device),
+                    self.fresh(learner),
                     self.training_view(data.reference, seed),
                     self.evaluation_view(data.train),
                     self.settings(seed),

@@ -114,6 +114,8 @@ class Config:
     """What the learner's passes compute in; bf16 (autocast) is faster on GPUs and new CPUs."""
     channels_last: bool = False
     """Keep images and weights with channels last in memory; convolutions are often faster."""
+    compile: bool = False
+    """Run the learner's passes through torch.compile; they may be faster, the start is slower."""
     label_noise: Annotated[float, SHARE] = 0.0
     """The share of training labels that are replaced by wrong ones, in [0, 1)."""
     seeds: tuple[int, ...] = (0, 1, 2)
@@ -208,6 +210,11 @@ class Config:
             hint = parameter("out", Placeholder("DIR"))
             raise InputError(
                 f"{parameter('resume')} needs the folder of the run to go on with; give {hint}"
+            )
+        if self.compile and self.head_only:
+            raise InputError(
+                f"{parameter('compile')} is for a whole network, and {parameter('head_only')} "
+                "trains one layer; leave one of them out"
             )
         if self.target_share is not None and self.targets == "given":
             hint = parameter("targets", Placeholder("beliefs"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
@@ -117,11 +116,13 @@ class ArmRun:
         self.comparison, self.arm, self.shared = comparison, arm, shared
         self.ledger = Ledger(comparison.device)
         with self.ledger.phase("load"):
-            learner = copy.deepcopy(shared.learner).to(comparison.device)
+            learner = comparison.fresh(shared.learner)
             self.learner = synchronize(learner, comparison.processes)
             self.batches = comparison.batches(arm, shared, self.learner, self.ledger)
             self.objective = objective_of(arm.all_changes, shared.teacher)
             self.average = averaged_by(arm.all_changes, self.learner)
+            if self.average is not None:  # a copy, which the compiled code has to be told of
+                comparison.compiled(self.average.module)
         # Of every epoch: its steps, the candidates of a step, and the images loaded for one.
         config, k = comparison.config, comparison.config.batch_size
         epochs, ratio = range(1, config.epochs + 1), comparison.filter_schedule.ratio

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +14,7 @@ from saln.data.torch_datasets import inference_batch_size
 from saln.data.transforms import Normalization
 from saln.errors import InputError
 from saln.features.backbones import Network, build_network
-from saln.messages import parameter
+from saln.messages import first_line, parameter
 from saln.randomness import seeded_globally
 
 
@@ -93,6 +95,39 @@ def build_head(
         name, image_size=image_size, pretrained=pretrained, weights=weights, seed=seed
     )
     return _new_head(network, n_classes, seed), FrozenBody(network)
+
+
+# Of torch.compile; another one in tests, which writes no code.
+BACKEND = "inductor"
+
+
+def compile_learner(learner: nn.Module) -> nn.Module:
+    """Has torch.compile make the passes of a network, in place: the names of weights stay.
+
+    A copy of the network is not compiled, but once it is, it takes the code that is there.
+    """
+    call: Callable[..., Tensor] = learner._call_impl
+
+    # As nn.Module.compile, but in a frame of ours: torch.compile looks into none of torch's own,
+    # such as nn.Sequential's, and would make code for each part by itself.
+    def passes(images: Tensor) -> Tensor:
+        return call(images)
+
+    compiled: Any = torch.compile(passes, backend=BACKEND)
+    learner._compiled_call_impl = compiled
+    return learner
+
+
+def check_compiler(device: torch.device) -> None:
+    """Tries torch.compile on next to nothing; raises InputError where that fails."""
+    try:
+        torch.compile(lambda values: 2 * values + 1, backend=BACKEND)(torch.ones(2, device=device))
+    except Exception as error:  # torch has no one class for all that may lack
+        compiler = "a C++ compiler, such as g++" if device.type == "cpu" else "Triton"
+        raise InputError(
+            f"{parameter('compile')}: torch.compile does not work here ({first_line(error)}); "
+            f"install {compiler}, or leave {parameter('compile')} out"
+        ) from error
 
 
 class FrozenBody:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -161,7 +162,9 @@ class _Steps:
     def take(self, batch: Batch, where: str) -> Tensor:
         """One step; the examples' losses before it, unweighted; TrainingError if not finite."""
         images, labels = batch.images.to(self.device), batch.labels.to(self.device)
-        with SharedDraws(self.processes, len(images)), cast_to(self.device, self.autocast):
+        alone = self.processes.world_size == 1
+        draws = nullcontext() if alone else SharedDraws(self.processes, len(images))
+        with draws, cast_to(self.device, self.autocast):
             outputs = self.learner(images)
         if self.autocast is not None:
             outputs = outputs.float()  # sums of exponentials need more digits
