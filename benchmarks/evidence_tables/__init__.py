@@ -12,6 +12,7 @@ from pathlib import Path
 from evidence_tables import (
     claims,
     criteria,
+    fast,
     label_finding,
     label_review,
     methods,
@@ -37,6 +38,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     **tuned.TABLES,
     **tuned_confirmation.TABLES,
     **probe.TABLES,
+    **fast.TABLES,
 }
 
 # Pictures by their file, made of rows too; None while there are none.
