@@ -56,9 +56,10 @@ def parts_of(args: argparse.Namespace) -> list[Part]:
         Part("scratch", ["tuned_scratch.py", *scratch, *device], 1.0, no_folder),
     ]
     chosen = [part for part in parts if part.name in args.parts.split(",")]
-    # What is left out leaves its share to the others.
+    # What is left out leaves its share to the others, and the last has all that is left.
     whole = min(sum(part.share for part in chosen), 1.0)
-    return [part._replace(share=part.share / whole) for part in chosen]
+    shares = [part.share / whole for part in chosen[:-1]] + [1.0]
+    return [part._replace(share=own) for part, own in zip(chosen, shares, strict=True)]
 
 
 def run(part: Part, out: Path, seconds: float) -> dict[str, object]:

@@ -13,6 +13,7 @@ cast together, and the slope of the loss is written out.
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -235,15 +236,15 @@ class Lane:
         self.loss_sum = torch.zeros((), device=device)
         self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self.graphs: dict[float, torch.cuda.CUDAGraph] = {}
-        self.targets = torch.empty(0)
         self.run: Training | None = None
         self.taken = self.steps_left = 0
 
     def load(self, run: Training) -> None:
         """Begins a run."""
         with torch.cuda.stream(self.stream), torch.no_grad():
-            sent = (part.to(self.device) for part in (run.rows, run.codes, run.targets, run.rates))
-            self.run = Training(*sent, run.robust, {})
+            parts = ("rows", "codes", "targets", "rates")
+            sent = {name: getattr(run, name).to(self.device) for name in parts}
+            self.run = dataclasses.replace(run, **sent)
             state = self.network.state_dict()
             for name, value in state.items():
                 value.copy_(run.start[name])

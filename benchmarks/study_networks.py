@@ -33,7 +33,7 @@ def write_pretrained(path: Path) -> None:
     held = torch.load(ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
     weights = {name: value.numpy() for name, value in held.items() if not name.startswith("_fc")}
     halves = {name: v.astype(np.float16) if v.ndim > 1 else v for name, v in weights.items()}
-    np.savez(path, **halves)  # type: ignore[arg-type]
+    np.savez(path, **halves)
 
 
 def pretrained_lite0(n_classes: int, pixels: int, path: Path, seed: int) -> nn.Module:
@@ -48,6 +48,12 @@ def pretrained_lite0(n_classes: int, pixels: int, path: Path, seed: int) -> nn.M
             LITE0, image_size=pixels, num_classes=n_classes, batch_norm_momentum=0.9,
             dropout_rate=0.0, drop_connect_rate=0.0,
         )  # fmt: skip
+    for module in network.modules():
+        pad = getattr(module, "static_padding", None)
+        # A convolution pads on both sides by itself, without a copy of its inputs.
+        if isinstance(pad, nn.ZeroPad2d) and len(set(pad.padding)) == 1:
+            assert isinstance(module, nn.Conv2d)
+            module.padding, module.static_padding = pad.padding[:2], nn.Identity()
     with np.load(path) as held:
         state = {name: torch.from_numpy(held[name]).float() for name in held.files}
     own: dict[str, Tensor] = network.state_dict()

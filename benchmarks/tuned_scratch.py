@@ -43,7 +43,6 @@ from gpu_lanes import (
 from scratch_plans import (
     FILTER_RATIO,
     KEPT,
-    ORACLE,
     Beliefs,
     Noise,
     Plan,
@@ -55,67 +54,19 @@ from study_networks import LITE0, pretrained_lite0, small_network
 from study_settings import SETTINGS, Setting, prepare
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
+from tuned_arms import ARM_LISTS
 from tuned_study import Cell, Job, Point, Row, Study, StudyArm, as_noises, as_seeds, store, stored
 
 from saln.experiments.environment import environment
 from saln.randomness import derive_generator
 from saln.selection import candidates_needed
 
-__all__ = ["ARMS", "ScratchStudy", "targets_of", "train_all"]
+__all__ = ["ScratchStudy", "targets_of", "train_all"]
 
 WEIGHT_DECAY = 5e-4
 PACED_STEPS = 96
 TESTED = ("test_accuracy", "test_loss")
 NOISES = (("clean", 0.0), ("symmetric", 0.4), ("pair-flips", 0.4))
-CURRICULUM = "balanced-curriculum"
-
-# The smaller shares of soft targets; without a word of shares they are 0.7 and 0.3.
-SOFTER = "+targets(beliefs=0.3,features=0.3)"
-ARMS = (
-    "standard",
-    "standard+targets",
-    "uniform",
-    "uniform+gce",
-    "uniform+smoothing",
-    "uniform+targets",
-    f"uniform{SOFTER}",
-    CURRICULUM,
-    f"{CURRICULUM}{SOFTER}",
-    f"{CURRICULUM}(power=1)",
-    f"{CURRICULUM}(power=1)+targets",
-    "coherence",
-    "coherence(judge=neighbors)",
-    "coherence+targets",
-    ORACLE,
-)
-# The frozen rule beside its rivals, where none of its hyperparameters was chosen.
-CHOOSING = (
-    *("uniform", RULE, f"uniform{SOFTER}", "coherence", CURRICULUM, "uniform+targets"),
-    *("uniform+gce", ORACLE),
-)
-EVERYTHING = ("standard", f"standard{SOFTER}")
-SHORT = ("uniform", f"uniform{SOFTER}", RULE, "coherence")
-# Tried on seeds of their own, to see what a hyperparameter does; never in a table of results.
-SEARCH = tuple(
-    f"{CURRICULUM}{values}+targets{shares}"
-    for values in (
-        *("(power=1)", "(power=1,strength=2)", "(power=1,strength=0.5)", "(power=2)", ""),
-        "(power=1,pace=2)",
-    )
-    for shares in (
-        *("", "(beliefs=0.5,features=0.3)", "(beliefs=0.3,features=0.3)"),
-        *("(beliefs=0.5,features=0.5)", "(beliefs=1,features=0)"),
-    )
-)
-LISTS = {
-    "all": ARMS,
-    "search": SEARCH,
-    "confirmation": (*CHOOSING, *EVERYTHING),
-    "choosing": CHOOSING,
-    "everything": EVERYTHING,
-    "everything-soft": (f"standard{SOFTER}", "standard+targets"),
-    "short": SHORT,
-}
 
 
 def targets_of(arm: StudyArm, known: Beliefs) -> Tensor:
@@ -366,7 +317,7 @@ def train_all(
             for name, part in study.setup.images(study.setting.pixels).items()
         }  # fmt: skip
         pool = _make_lanes(study, parts["train"], lanes)
-        speeds = {}
+        speeds: dict[int, float] = {}
         if device.type == "cuda":
             pool, speeds = _fastest(pool, _any_run(study))
             study.pace = speeds[len(pool)] / len(pool)
@@ -408,16 +359,19 @@ def _numbers(text: str) -> list[float]:
 
 def _cells(args: argparse.Namespace, name: str) -> dict[Cell, Sequence[str]]:
     def arms(text: str) -> Sequence[str]:
-        return LISTS.get(text) or text.split(";")
+        return ARM_LISTS.get(text) or text.split(";")
 
     if not args.cells:
         wanted = arms(args.arms)
         return {Cell(name, *noise, args.filter_ratio): wanted for noise in as_noises(args.noises)}
-    parts = (one.split(":") for one in args.cells)
-    return {
-        Cell(name, kind, float(rate), float(ratio)): arms(wanted)
-        for kind, rate, ratio, wanted in parts
-    }
+    found = {}
+    for one in args.cells:
+        kind, rate, ratio, wanted = one.split(":")
+        cell = Cell(name, kind, float(rate), float(ratio))
+        if cell in found:
+            raise SystemExit(f"{one}: a cell twice; arms that keep everything may have 0")
+        found[cell] = arms(wanted)
+    return found
 
 
 def _arguments() -> argparse.Namespace:
@@ -428,7 +382,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--setting", choices=SETTINGS, default="cifar10", help="to prepare")
     parser.add_argument("--table", action="store_true", help="train nothing")
     parser.add_argument("--plan", action="store_true", help="make plans, train nothing")
-    parser.add_argument("--arms", default="all", help=f"{', '.join(LISTS)}, or texts, ';' between")
+    parser.add_argument(
+        "--arms", default="all", help=f"{', '.join(ARM_LISTS)}, or texts, ';' between"
+    )
     parser.add_argument("--noises", default=",".join(f"{kind}:{rate:g}" for kind, rate in NOISES))
     parser.add_argument("--filter-ratio", type=float, default=FILTER_RATIO)
     parser.add_argument("--cells", nargs="+", help="KIND:RATE:FILTER-RATIO:ARMS, in their order")
