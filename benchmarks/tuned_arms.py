@@ -5,7 +5,7 @@ from __future__ import annotations
 from evidence_tables.tuned import RULE
 from scratch_plans import ORACLE
 
-__all__ = ["ARM_LISTS"]
+__all__ = ["ARM_LISTS", "SOFTER"]
 
 CURRICULUM = "balanced-curriculum"
 

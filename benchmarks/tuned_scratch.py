@@ -54,14 +54,14 @@ from study_networks import LITE0, pretrained_lite0, small_network
 from study_settings import SETTINGS, Setting, prepare
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
-from tuned_arms import ARM_LISTS
+from tuned_arms import ARM_LISTS, SOFTER
 from tuned_study import Cell, Job, Point, Row, Study, StudyArm, as_noises, as_seeds, store, stored
 
 from saln.experiments.environment import environment
 from saln.randomness import derive_generator
 from saln.selection import candidates_needed
 
-__all__ = ["ScratchStudy", "targets_of", "train_all"]
+__all__ = ["SOFTER", "ScratchStudy", "targets_of", "train_all"]
 
 WEIGHT_DECAY = 5e-4
 PACED_STEPS = 96
