@@ -272,6 +272,7 @@ def settings(args: argparse.Namespace, ratio: float) -> Config:
         data_root=args.data_root,
         methods=METHODS,
         head_only=True,
+        evaluate_every=1,
         reference_epochs=args.epochs,
         epochs=args.epochs,
         filter_ratio=ratio,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from evidence_tables.rows import NOTHING, Row, markdown, read_rows
 
-__all__ = ["TABLES"]
+__all__ = ["TABLES", "bottlenecks_table"]
 
 BEYOND = 10_000_000
 
@@ -109,7 +109,64 @@ def scale_bytes(results: Path) -> str:
     return markdown(("for a million examples", "costs", "note"), lines)
 
 
+# What the operations that take the most time of a step are, for readers.
+_OPERATIONS = {
+    "aten::convolution_backward": "convolutions, backward",
+    "aten::mkldnn_convolution": "convolutions, forward",
+    "aten::native_batch_norm_backward": "batch normalization, backward",
+    "aten::native_batch_norm": "batch normalization, forward",
+}
+_LIMITS = {
+    "load": "reading images", "score": "scoring candidates", "train": "training steps",
+    "evaluate": "measuring",
+}  # fmt: skip
+
+
+def bottlenecks_table(rows: list[Row]) -> str:
+    """For each preset: the shares of its run by phase, and what limits it."""
+    lines = []
+    for row in rows:
+        run, cost = row["run"], row["seconds"]
+        whole = sum(run.values())
+        operation, share = next(iter(row["operations"].items()))
+        limit = max(run, key=lambda phase: run[phase])
+        why = f": {_OPERATIONS.get(operation, f'`{operation}`')} ({share:.0%} of a step)"
+        lines.append([
+            f"`{row['preset']}`", f"{row['learner']}, {row['image_size']} px",
+            _LIMITS[limit] + (why if limit == "train" else ""),
+            *(f"{run[phase] / whole:.0%}" for phase in _LIMITS),
+            f"{run['load'] / whole * cost['decode'] / cost['load']:.1%}",
+            _minutes(whole),
+        ])  # fmt: skip
+    columns = ("preset", "network", "what limits it", "reading", "scoring", "training", "measuring",
+               "decoding alone", "all arms, one seed, one core")  # fmt: skip
+    return markdown(columns, lines, left=3)
+
+
+def bottlenecks(results: Path) -> str:
+    """Where the time of each preset goes."""
+    return bottlenecks_table(read_rows(results, "bottlenecks"))
+
+
+def compiled(results: Path) -> str:
+    """Steps with and without torch.compile."""
+    rows = [row for row in read_rows(results, "bottlenecks") if "compiled" in row]
+    lines = [
+        [
+            f"{row['learner']}, {row['image_size']} px, {row['batch_size']} images",
+            f"{1000 * row['compiled']['plain_step']:.0f}",
+            f"{1000 * row['compiled']['step']:.0f}",
+            f"{row['compiled']['start']:.0f}",
+        ]
+        for row in rows
+    ]
+    columns = ("a training step on one core", "plain (ms)", "compiled (ms)", "the first step (s)")
+    return markdown(columns, lines)
+
+
 TABLES = {
+    "bottlenecks": bottlenecks,
+    "compiled": compiled,
     "scale": scale,
     "scale-flat": scale_flat,
     "scale-approximate": approximate_search,
