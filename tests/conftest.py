@@ -117,6 +117,15 @@ def quick_figures() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="module")
+def same_judgments() -> Iterator[None]:
+    """For the tests of a file: the same labels are judged once; see there."""
+    from helpers.same_judgments import learned_once
+
+    with learned_once():
+        yield
+
+
 @pytest.fixture
 def image_folder(tmp_path: Path) -> Path:
     """Two classes of 30 small pictures each, as files: noise around red or blue."""

@@ -13,7 +13,7 @@ from saln.cli import main
 from saln.experiments.run import compare
 
 # What figures look like is the business of tests/report/.
-pytestmark = pytest.mark.usefixtures("quick_figures")
+pytestmark = pytest.mark.usefixtures("quick_figures", "same_judgments")
 
 # One of each kind; the others are made and read in the same way.
 DRAWN = ("report.html", "figures/seconds.svg", "tables/accuracy.csv")
@@ -22,7 +22,7 @@ LEFT_OUT = ("checkpoints/", "choices/", "labels.json")
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory):
+def folders(tmp_path_factory, same_judgments):
     """A run that was stopped in its third arm, and the same run finished, with its report."""
     place = tmp_path_factory.mktemp("runs")
     config = small_run(

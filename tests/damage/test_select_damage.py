@@ -26,6 +26,8 @@ from saln.curation.checked_files import CheckedFiles
 from saln.curation.partition import PartitionJob
 from saln.curation.workspace import Workspace
 
+pytestmark = pytest.mark.usefixtures("same_judgments")
+
 ROWS, WIDTH, SIZE = 230, 6, 40
 CURES = (
     "write it again", "write the file again", "give ", "remove", "choose among",
@@ -79,7 +81,7 @@ def small_partitions(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
+def whole(tmp_path_factory, same_judgments):
     """The input, undamaged, and what is made of it: name -> bytes."""
     folder = tmp_path_factory.mktemp("whole")
     with pytest.MonkeyPatch.context() as patch:

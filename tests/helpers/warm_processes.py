@@ -10,6 +10,7 @@ what would hang on the seed of Python's hashes, which all that are forked share.
 from __future__ import annotations
 
 import atexit
+import gc
 import importlib
 import json
 import os
@@ -26,12 +27,22 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
+from PIL import Image
+
 TESTS = Path(__file__).parents[1]
 SOURCE, BENCHMARKS = TESTS.parent / "src", TESTS.parent / "benchmarks"
 IMPORTED = (
     "helpers.quick_figures", "helpers.rank_processes", "saln.cli.compare_command",
     "saln.cli.features_command", "saln.cli.select_command", "saln.experiments.run",
     "saln.training.loop", "saln.curation.offline_selection", "pyarrow.parquet",
+)  # fmt: skip
+# What a command imports as it goes on: a second of each. Those that fork loaders go without,
+# because a process is forked the faster the less it holds.
+BY_COMMANDS = (
+    "saln.cli.display", "saln.data.dataset_loaders", "saln.data.hugging_face",
+    "saln.features.library_networks", "saln.features.network_builders",
+    "saln.features.transformers_networks", "sklearn.datasets", "torch.profiler",
+    "torch.utils.serialization.config",
 )  # fmt: skip
 
 
@@ -169,6 +180,16 @@ class Ended:
         self.stderr = (folder / f"{name}.err").read_text()
 
 
+def import_all(names: Sequence[str]) -> None:
+    if sys.modules.keys() >= set(names):
+        return
+    for name in names:
+        importlib.import_module(name)
+    Image.init()  # imports what reads its formats
+    gc.collect()
+    gc.freeze()  # no search for garbage in a process makes it copy what it shares
+
+
 def serve(stream: IO[str]) -> None:
     """Answers a line of JSON with one: a process's number, or its status (null: at work)."""
     statuses: dict[int, int] = {}
@@ -183,6 +204,8 @@ def serve(stream: IO[str]) -> None:
                     statuses[pid] = os.waitstatus_to_exitcode(status)
             answer = statuses.get(pid)
         else:
+            if request["script"] is None and not request["call"]:
+                import_all(BY_COMMANDS)
             answer = os.fork()
             if answer == 0:
                 stream.close()
@@ -236,7 +259,6 @@ def called(job: dict[str, Any]) -> int:
 
 
 if __name__ == "__main__":
-    for module in IMPORTED:
-        importlib.import_module(module)
+    import_all(IMPORTED)
     with socket.socket(fileno=int(sys.argv[1])) as own, own.makefile("rw") as lines:
         serve(lines)
