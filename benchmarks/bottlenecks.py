@@ -27,8 +27,9 @@ import torch
 from evidence_tables.scale import bottlenecks_table
 from torch.profiler import ProfilerActivity, profile
 
+from saln.experiments import Config, load_preset
 from saln.experiments.comparison import Comparison
-from saln.experiments.config import Config, load_preset, preset_names
+from saln.experiments.config import preset_names
 from saln.experiments.environment import environment
 from saln.experiments.evaluation import KEPT_BYTES, TRAIN_LIMIT
 from saln.loading.network_outputs import scoring

@@ -338,7 +338,8 @@ def _neighbors(table: Any, features: Any) -> npt.NDArray[np.int32] | None:
             found[readable] = readable[table.indices]
             return found
     table = nearest_neighbors(_floating(features), NEIGHBORS) if table is None else table
-    return table.indices
+    given: npt.NDArray[np.int32] = table.indices
+    return given
 
 
 def _believed(beliefs: LabelBeliefs | NeighborBeliefs) -> npt.NDArray[np.float64]:
