@@ -45,6 +45,7 @@ WHEN = {
     "divbs": "clean labels, few kept of many similar ones, and a cheap network",
     "small-loss": "to compare with, where labels may be wrong",
     "cleanlab-pruned": "to compare with, where labels may be wrong",
+    "feature-density": "to compare with: rare examples, where labels are right",
     "coherence-batch": "the same, if the whole data set cannot be searched",
 }
 

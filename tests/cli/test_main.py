@@ -171,7 +171,7 @@ def test_list_names_everything(run):
                  "uniform", "saln", "jest", "rho-loss", "top-loss", "infobatch", "k-center",
                  "facility-location", "rs2", "coherence", "coherence-batch",
                  "balanced-curriculum", "curriculum", "remembered-loss", "reducible", "herding",
-                 "small-loss", "cleanlab-pruned", "divbs",
+                 "small-loss", "cleanlab-pruned", "divbs", "feature-density",
                  "paper-oxford-pet", "offline-cifar10"):  # fmt: skip
         assert re.search(rf"(^|\s){re.escape(name)}[\s,]", out), name
 

@@ -66,6 +66,7 @@ def test_what_an_arm_requires_hangs_on_its_hyperparameters():
     assert {name for name, arm in known_arms().items() if arm.needs_features} == {
         "saln", "k-center", "facility-location", "coherence", "coherence-batch",
         "balanced-curriculum", "curriculum", "reducible", "herding", "cleanlab-pruned", "divbs",
+        "feature-density",
     }  # fmt: skip
 
 

@@ -21,6 +21,9 @@ CASES = {
     "reducible, balanced": lambda: SELECTORS["reducible"](balance=1.0),
     "reducible, smoothed": lambda: SELECTORS["reducible"](smoothing=0.5),
     "divbs greedy": lambda: SELECTORS["divbs"](greedy=True),
+    # As it is by default, chance decides among few candidates or none, as their features have it.
+    "feature-density": lambda: SELECTORS["feature-density"](randomness=1.0),
+    "feature-density alone": lambda: SELECTORS["feature-density"](randomness=0.0),
     "herding, balanced": lambda: SELECTORS["herding"](balance=True),
     "rho-loss by the features": lambda: SELECTORS["rho-loss"](reference="features"),
     "infobatch at its end": lambda: InfoBatch(0.9, epochs=2, full_from=0.5),
@@ -28,7 +31,7 @@ CASES = {
 NEVER_DRAW = {
     *("saln", "rho-loss", "top-loss", "k-center", "facility-location", "remembered-loss"),
     *("reducible", "reducible, smoothed", "herding", "small-loss", "rho-loss by the features"),
-    "divbs greedy",
+    *("divbs greedy", "feature-density alone"),
 }
 
 

@@ -34,6 +34,7 @@ from saln.selection.contract import Selector
 from saln.selection.curriculum import Curriculum
 from saln.selection.divbs import DivBS
 from saln.selection.facility_location import FacilityLocation
+from saln.selection.feature_density import FeatureDensity
 from saln.selection.herding import Herding
 from saln.selection.hyperparameters import hyperparameters, make_selector, read_values
 from saln.selection.infobatch import InfoBatch
@@ -70,6 +71,7 @@ SELECTORS: dict[str, type[Selector]] = {
     "small-loss": SmallLoss,
     "cleanlab-pruned": CleanlabPruned,
     "divbs": DivBS,
+    "feature-density": FeatureDensity,
 }
 
 
