@@ -20,7 +20,7 @@ from saln.experiments.label_confidence import LabelConfidence, doubted_labels, j
 from saln.experiments.run import compare
 from saln.experiments.run_folder import RunFolder
 from saln.experiments.shared_inputs import SharedInputs
-from saln.features.neighbors import nearest_neighbors
+from saln.features.neighbors import NeighborTable, nearest_neighbors
 from saln.features.store import FeatureStore
 from saln.report.label_section import label_section
 
@@ -236,10 +236,11 @@ def test_each_arm_pays_once_for_what_it_asks():
         "neighbors": LabelConfidence(None, 2.0),
         "labels": LabelConfidence(None, 5.0, "labels"),
     }
+    inputs = SharedInputs(None, neighbors=NeighborTable(None, None, 0.5))
     shared = SharedBySeed(
-        seed=3, data=None, inputs=None, learner=None, body=None, reference=None,
+        seed=3, data=None, inputs=inputs, learner=None, body=None, reference=None,
         confidence=confidence, teacher=dataclasses.replace(teacher, seconds=4.0),
     )  # fmt: skip
-    methods = (*TAUGHT, NEAR, f"{NEAR}+targets(beliefs=0.5)")
+    methods = (*TAUGHT, NEAR, f"{NEAR}+targets(beliefs=0.5)", "reducible(smoothing=0.5)")
     seconds = [shared.judging_seconds(read_arm(method)) for method in methods]
-    assert seconds == [5.0, 5.0, 4.0, 4.0, 4.0, 0.0, 2.0, 6.0]
+    assert seconds == [5.0, 5.0, 4.0, 4.0, 4.0, 0.0, 2.0, 6.0, 4.5]

@@ -71,10 +71,10 @@ class SharedBySeed:
 
     def judging_seconds(self, arm: Arm) -> float:
         """What judging, teaching and neighbors took, as far as the arm uses them by itself."""
-        confidence, neighbors = self.confidence_of(arm), self.inputs.neighbors
+        confidence = self.confidence_of(arm)
         seconds = 0.0 if confidence is None else confidence.seconds
-        if neighbors is not None and "neighbors" in arm.requires:
-            seconds += neighbors.seconds
+        if "neighbors" in arm.requires and self.inputs.neighbors is not None:
+            seconds += self.inputs.neighbors.seconds
         if self.teacher is None or not arm.needs_teacher:
             return seconds
         # Its beliefs are those of the teacher.
@@ -168,7 +168,8 @@ class Comparison:
             with scoring(learner), cast_to(self.device, self.config.autocast):
                 part = images[: inference_batch_size(self.device)]
                 learner(part)
-                if self.config.compile:  # code for any number of images, made at the second one
+                # Code for any number of images is made when a second number comes.
+                if self.config.compile and len(part) > 1:
                     learner(part[:-1])
         if self.config.compile:
             spent = time.perf_counter() - started
