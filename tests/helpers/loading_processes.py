@@ -321,21 +321,26 @@ def wanted(stream, workers, what, selector="uniform"):
 WHATS = ("epochs", "resume", "second resume", "epoch end", "schedule")
 
 
+def cells_alone(cells):
+    """What each cell gives in a process that holds little, whose workers are quickly forked."""
+    torch.set_num_threads(1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", message="'set_vital' is deprecated")
+        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        return [cell(*one) for one in cells]
+
+
 def cells_of_a_rank(rank, world_size, folder, cells):
     """Writes what a rank gives in each cell, without being told which rank it is."""
-    torch.set_num_threads(1)
     torch.distributed.init_process_group(
         "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=world_size
     )
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            warnings.filterwarnings("ignore", message="'set_vital' is deprecated")
-            warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-            given = [cell(*one) for one in cells]
-            run = Own("infobatch")
-            run.epoch(0)
-            given.append(run.chosen.selector.state_dict()["next"].tolist())
+        given = cells_alone(cells)
+        run = Own("infobatch")
+        run.epoch(0)
+        given.append(run.chosen.selector.state_dict()["next"].tolist())
         Path(folder, f"rank-{rank}").write_bytes(pickle.dumps(given))
     finally:
         torch.distributed.destroy_process_group()

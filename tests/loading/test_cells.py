@@ -21,7 +21,7 @@ from helpers.loading_processes import (
     Own,
     Stream,
     StreamLoader,
-    cell,
+    cells_alone,
     cells_of_a_rank,
     resumed,
     wanted,
@@ -54,14 +54,20 @@ def share(batches, rank, world_size):
     return type(batches)(share(one, rank, world_size) for one in batches)
 
 
-@pytest.mark.parametrize(
-    ("name", "workers", "what", "selector"),
-    [*((*one, "uniform") for one in CELLS), *((*one, CURRICULUM) for one in ALONE)],
-)
-def test_one_rank(name, workers, what, selector):
-    """The curriculum with workers: on two ranks, below."""
+IN_ONE = [*((*one, "uniform") for one in CELLS), *((*one, CURRICULUM) for one in ALONE)]
+
+
+@pytest.fixture(scope="module")
+def in_one(warm, tmp_path_factory):
+    """What each cell gives in one process; the curriculum with workers: on two ranks, below."""
+    folder = tmp_path_factory.mktemp("alone")
+    return dict(zip(IN_ONE, warm.call_together(cells_alone, [(IN_ONE,)], folder)[0], strict=True))
+
+
+@pytest.mark.parametrize(("name", "workers", "what", "selector"), IN_ONE)
+def test_one_rank(in_one, name, workers, what, selector):
     expected = wanted(name.startswith("stream"), workers, what, selector)
-    same(cell(name, workers, what, selector), expected)
+    same(in_one[name, workers, what, selector], expected)
 
 
 def test_two_ranks(warm, tmp_path):
