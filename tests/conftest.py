@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -30,6 +30,10 @@ SLOWEST = (
 )  # fmt: skip
 
 
+# Given to one process, one after the other: they share a cluster.
+ON_RAY = {"tests/curation/test_on_ray.py", "tests/integrations/test_ray.py"}
+
+
 def find_data_root() -> Path | None:
     """The folder with the real images: $SALN_DATA_ROOT, or ../shared/data beside the checkout."""
     given = os.environ.get("SALN_DATA_ROOT")
@@ -41,6 +45,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The slowest files first; all others, and the tests of each, stay in their order."""
     places = {ROOT / "tests" / name: place for place, name in enumerate(SLOWEST)}
     items.sort(key=lambda item: places.get(item.path, len(SLOWEST)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """In several processes: the tests of a file together, and those that share a cluster."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class Together(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = super()._split_scope(nodeid)
+            return "Ray" if file in ON_RAY else file
+
+    return Together(config, log) if config.option.dist == "loadfile" else None
 
 
 def pytest_collection() -> None:
@@ -106,6 +123,30 @@ def warm() -> Iterator[WarmServer]:
     server = WarmServer()
     yield server
     server.close()
+
+
+@pytest.fixture(scope="session")
+def ray_address() -> Iterator[str]:
+    """Of the cluster that all tests on Ray share."""
+    pytest.importorskip("ray")
+    from helpers import ray_cluster
+
+    yield ray_cluster.address()
+    ray_cluster.stop()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(
+    item: pytest.Item, nextitem: pytest.Item | None
+) -> Generator[None, None, None]:
+    """No cluster is left beside tests that are not on it."""
+    yield
+    if str(item.path.relative_to(ROOT)) in ON_RAY and (
+        nextitem is None or str(nextitem.path.relative_to(ROOT)) not in ON_RAY
+    ):
+        from helpers import ray_cluster
+
+        ray_cluster.stop()
 
 
 @pytest.fixture(scope="module")

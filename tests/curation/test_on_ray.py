@@ -36,15 +36,9 @@ def local(store):
 
 
 @pytest.fixture(scope="module")
-def cluster():
-    from ray.cluster_utils import Cluster
-
-    node = {"num_cpus": 1, "object_store_memory": 100 * 2**20, "include_dashboard": False}
-    nodes = Cluster(initialize_head=True, head_node_args=node)
-    nodes.add_node(num_cpus=1, object_store_memory=100 * 2**20)
-    with connected(nodes.address, None):
-        yield nodes.address
-    nodes.shutdown()
+def cluster(ray_address):
+    with connected(ray_address, None):
+        yield ray_address
 
 
 @pytest.mark.parametrize("workers", [1, 2])

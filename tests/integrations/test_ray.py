@@ -25,16 +25,10 @@ OPTIONS = {"shard_rows": 16, "batch_size": 8, "name": "digits"}
 
 
 @pytest.fixture(scope="module", autouse=True)
-def cluster():
+def cluster(ray_address):
     """Two nodes of one core each."""
-    from ray.cluster_utils import Cluster
-
-    node = {"num_cpus": 1, "object_store_memory": 100 * 2**20, "include_dashboard": False}
-    nodes = Cluster(initialize_head=True, head_node_args=node)
-    nodes.add_node(num_cpus=1, object_store_memory=100 * 2**20)
-    with on_ray.connected(nodes.address, None):
+    with on_ray.connected(ray_address, None):
         yield
-    nodes.shutdown()
 
 
 @pytest.fixture(scope="module")
