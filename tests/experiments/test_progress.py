@@ -34,7 +34,7 @@ from saln.selection.candidates import Selection
 from saln.training.cost_ledger import PHASES
 
 SMALL = (
-    "--limit", "150", "--epochs", "6", "--seeds", "0,1", "--batch-size", "6",
+    "--limit", "90", "--epochs", "6", "--seeds", "0,1", "--batch-size", "6",
     "--reference-epochs", "3", "--methods", "jest,saln",
 )  # fmt: skip
 

@@ -26,7 +26,7 @@ from saln.selection.contract import TAUGHT
 from saln.training.cost_ledger import ONCE, PHASES
 
 SMALL = {
-    "limit": 200, "epochs": 2, "seeds": (0, 1), "batch_size": 8, "reference_epochs": 4,
+    "limit": 120, "epochs": 2, "seeds": (0, 1), "batch_size": 8, "reference_epochs": 4,
     "methods": ("standard", "uniform", "saln", "jest"), "image_size": 8,
 }  # fmt: skip
 
@@ -105,7 +105,7 @@ def test_every_arm_counts_its_own_work(config):
     every = tuple(known_arms())
     outcome = compare(dataclasses.replace(config, methods=every, seeds=(0,)), Quiet())
     arms = outcome.summary.to_json()["arms"]
-    examples = 162  # 200, less a tenth for validation, less a tenth of that for the reference
+    examples = 97  # 120, less a tenth for validation, less a tenth of that for the reference
     standard, kept = 2 * (examples // 8), 2 * (examples // 40)
     assert arms["standard"]["steps"] == standard
     assert arms["standard"]["examples_backward"] == 8 * standard
@@ -123,12 +123,12 @@ def test_every_arm_counts_its_own_work(config):
         )
     assert arms["standard"]["one_off_examples"] == arms["uniform"]["one_off_examples"]
     assert set(arms["uniform"]["one_off_examples"].values()) == {0}
-    assert arms["saln"]["one_off_examples"]["features_forward"] == 180
-    # The reference: 18 examples, 2 steps of 8 an epoch, for 4 epochs.
+    assert arms["saln"]["one_off_examples"]["features_forward"] == 108
+    # The reference: 11 examples, a step of 8 an epoch, for 4 epochs.
     assert arms["jest"]["one_off_examples"] == {
         "features_forward": 0,
-        "reference_forward": 4 * 16 + 162,
-        "reference_backward": 4 * 16,
+        "reference_forward": 4 * 8 + 97,
+        "reference_backward": 4 * 8,
     }
 
 
@@ -183,7 +183,7 @@ def test_arms_see_the_same_candidates_images_and_weights(config, monkeypatch):
     one_seed = dataclasses.replace(config, seeds=(0,))
     compare(one_seed, Quiet())
     shared = [orders for key, orders in seen.items() if key[3] == 40]
-    assert len(shared) == 8  # 2 epochs of 4 steps
+    assert len(shared) == 4  # 2 epochs of 2 steps
     assert all(len(orders) == 1 for orders in shared)  # one order for uniform, saln and jest
     reference, *arms = views
     assert len(arms) == len(config.methods)
@@ -313,7 +313,7 @@ def test_features_are_made_once_for_all_seeds_and_runs(finished, tmp_path):
     assert seconds > 0
     assert summary["arms"]["saln"]["seconds"]["features"] == seconds
     features = np.load(stores[0] / "features.npy")
-    assert features.shape == (180, 3 * 8 * 8)
+    assert features.shape == (108, 3 * 8 * 8)
 
 
 def test_coherence_avoids_wrong_labels_and_pays_for_its_neighbors(config):
@@ -343,4 +343,4 @@ def test_coherence_judges_no_label_of_the_reference_part(config):
     changed = dataclasses.replace(config, methods=methods, seeds=(0,), epochs=1)
     compare(changed, Quiet())
     (table,) = (config.cache_dir).glob("*/neighbours-20-*/manifest.json")
-    assert json.loads(table.read_text())["rows"] == 162  # 200, less validation and reference
+    assert json.loads(table.read_text())["rows"] == 97  # 120, less validation and reference

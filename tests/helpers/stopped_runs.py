@@ -41,7 +41,7 @@ class Quiet:
 def small_run(folder: Path, **changes: Any) -> Config:
     """Two arms, two seeds, three epochs; the run in ``run``, its features in ``cache``."""
     settings = {
-        "limit": 150, "epochs": 3, "seeds": (0, 1), "batch_size": 6, "reference_epochs": 1,
+        "limit": 90, "epochs": 3, "seeds": (0, 1), "batch_size": 6, "reference_epochs": 1,
         "methods": ("uniform", "jest"), "out": folder / "run", "cache_dir": folder / "cache",
         "image_size": 8,
     }  # fmt: skip

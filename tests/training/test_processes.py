@@ -38,7 +38,7 @@ def assert_alike(several, one, *, examples, rel=3e-3):
 
 
 DIGITS = (
-    *FLAGS, "--limit", "200", "--epochs", "2", "--reference-epochs", "2", "--batch-size", "8",
+    *FLAGS, "--limit", "120", "--epochs", "2", "--reference-epochs", "2", "--batch-size", "8",
     "--learning-rate", "0.005", "--seeds", "0", "--cache-dir", "cache",
 )  # fmt: skip
 
@@ -114,7 +114,7 @@ def test_two_processes_fine_tune_pets_as_one_does(warm, tmp_path, data_root):
     """
     pytest.importorskip("efficientnet_lite_pytorch")
     flags = (
-        "--preset", "offline-oxford-pet", "--data-root", data_root, "--limit", "80",
+        "--preset", "offline-oxford-pet", "--data-root", data_root, "--limit", "52",
         "--epochs", "1", "--image-size", "64", "--feature-size", "64", "--batch-size", "8",
         "--methods", "saln,jest", "--seeds", "0", "--reference-epochs", "1",
         "--learning-rate", "1e-5", "--cache-dir", "cache",
