@@ -42,7 +42,7 @@ def main() -> None:
         partition_rows=2_000,
         **shared,
     )
-    cluster.shutdown()  # type: ignore[no-untyped-call]
+    cluster.shutdown()
     saln.select(folder / "store", out=folder / "local.parquet", partition_rows=2_000, **shared)
 
     same = (folder / "ray.parquet").read_bytes() == (folder / "local.parquet").read_bytes()

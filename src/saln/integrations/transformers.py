@@ -175,7 +175,7 @@ class SelectedTrainerMixin:
         """
         folder = resume_from_checkpoint
         if folder is True:
-            folder = get_last_checkpoint(self.args.output_dir)  # type: ignore[no-untyped-call]
+            folder = get_last_checkpoint(self.args.output_dir)
         if folder:
             path = Path(str(folder)) / _STATE_FILE
             if not path.exists():
