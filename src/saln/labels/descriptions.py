@@ -14,7 +14,7 @@ import scipy.sparse
 import torch
 
 from saln.labels.beliefs import LabelBeliefs
-from saln.labels.evidence import Evidence, Gatherer
+from saln.labels.evidence import Evidence, Gatherer, Signal
 from saln.labels.feature_blocks import FeatureBlocks
 from saln.labels.given_labels import GivenLabels
 from saln.labels.likelihood_fit import BLOCK_ROWS, Judged, judge, pooled
@@ -28,6 +28,13 @@ UNKNOWN = 2.0
 # where it foretells the mistakes. It ranks the many labels that the noise of the clear examples
 # would not explain.
 UNSEEN = 0.05
+# Mistakes that the features foretell are likeliest under a filter that fits them; votes then have
+# little weight. For the part of HEARD, their least weight otherwise, that is missing, the evidence
+# is averaged over the neighbors, where such mistakes cancel. UNSEEN grows by MORE at most, which it
+# reaches where the part SILENCED is missing.
+HEARD = 0.7
+SILENCED = 0.3
+MORE = 0.2
 # Classes that call for no more than this many times the usual caution are of the usual size.
 ALIKE = 1.5
 
@@ -162,6 +169,9 @@ def belief_columns(gatherer: Gatherer, outcome: Outcome) -> BeliefColumns:
     counts = np.bincount(labels[labels >= 0], minlength=gatherer.classes).astype(np.float64)
     doubt = float((judged.transition.wrong() * (counts / counts.sum())).sum())
     caution = _caution(_others(gatherer, counts), labels >= 0)
+    silenced = _silenced(gatherer, outcome)
+    unseen = UNSEEN + MORE * min(silenced / SILENCED, 1.0)
+    echo = _echo(gatherer, outcome) if silenced > 0 else None
     for start in range(0, n, BLOCK_ROWS):
         part = slice(start, min(start + BLOCK_ROWS, n))
         shares, _ = judge(judged.joint, judged.transition, evidence, labels, part)
@@ -171,7 +181,9 @@ def belief_columns(gatherer: Gatherer, outcome: Outcome) -> BeliefColumns:
             shares = np.where(known[:, None], _cautious(shares, own, caution[part], doubt), shares)
             right += float(shares[own].sum())
             alone = pooled(judged.joint, evidence, part)
-            mixed = (1.0 - UNSEEN) * shares + UNSEEN * alone
+            if echo is not None:
+                alone += silenced * (echo[part] - alone)
+            mixed = (1.0 - unseen) * shares + unseen * alone
             shares = np.where(known[:, None], mixed, shares)
         else:
             # Nothing can be said: what has a label is believed, what has none is any class.
@@ -181,6 +193,24 @@ def belief_columns(gatherer: Gatherer, outcome: Outcome) -> BeliefColumns:
         best = shares.argmax(axis=1)
         likeliest[part] = evidence.classes[part][np.arange(len(shares)), best]
     return BeliefColumns(beliefs, confidence, likeliest, 1.0 - right / counts.sum())
+
+
+def _silenced(gatherer: Gatherer, outcome: Outcome) -> float:
+    """The part of their usual weight that likelihood takes from the neighbors: 0 to 1."""
+    if gatherer.table is None or not outcome.informative:
+        return 0.0
+    return max(0.0, 1.0 - outcome.judged.joint.votes / HEARD)
+
+
+def _echo(gatherer: Gatherer, outcome: Outcome) -> npt.NDArray[np.float32]:
+    """The neighbors' votes if each voted by its own evidence: (n, m)."""
+    evidence, joint = outcome.evidence, outcome.judged.joint
+    found = np.empty(evidence.scores.shape, dtype=np.float32)
+    for start in range(0, len(found), BLOCK_ROWS):
+        part = slice(start, start + BLOCK_ROWS)
+        known = (gatherer.labels[part] >= 0)[:, None]
+        found[part] = joint.probabilities(evidence, part)[0] * known
+    return gatherer.votes_by(Signal(evidence.classes, found), evidence.classes)
 
 
 def _caution(others: Floats, known: npt.NDArray[np.bool_]) -> Floats:

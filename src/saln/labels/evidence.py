@@ -227,7 +227,7 @@ class Gatherer:
                     block[part], smoothed[part], signal[part], penalty
                 )
                 alone[part] += self._missed(signal, part, together=True).to(alone)
-            voted = None if self.table is None else self._votes(which, self.table)
+            voted = None if self.table is None else self._votes(which, self.table, self.signal)
             if not all_classes:
                 chosen = self._likeliest(alone, voted, self.labels[which])
                 classes[at] = chosen.numpy()
@@ -255,14 +255,23 @@ class Gatherer:
         left = (self.filter.count - labeled).clamp_min(1.0)
         return (own - labeled * self.filter.shares) / left
 
-    def _votes(self, which: Places, table: NeighborTable) -> Tensor:
+    def votes_by(self, signal: Signal, classes: npt.NDArray[np.integer[Any]]) -> Singles:
+        """The shares of the neighbors' votes by a signal, for some classes of each: (n, m)."""
+        found = np.empty(classes.shape, dtype=np.float32)
+        for start in range(0, len(classes) if self.table is not None else 0, self.size):
+            which = np.arange(start, min(start + self.size, len(classes)))
+            voted = self._votes(which, self.table, signal).numpy()
+            found[which] = np.take_along_axis(voted, classes[which].astype(np.int64), axis=1)
+        return found
+
+    def _votes(self, which: Places, table: NeighborTable, signal: Signal) -> Tensor:
         """The shares of the neighbors' votes, smoothed: (b, C)."""
         near = np.asarray(table.indices[which]).astype(np.int64)
         weight = np.maximum(np.asarray(table.similarities[which]), 0.0) ** SHARPNESS
         # Of their own group none has a voice.
         weight = weight * self.weight[near] * (self.group[near] != self.group[which][:, None])
-        shares = torch.from_numpy(self.signal.shares[near] * weight[:, :, None])
-        columns = torch.from_numpy(self.signal.classes[near].astype(np.int64))
+        shares = torch.from_numpy(signal.shares[near] * weight[:, :, None])
+        columns = torch.from_numpy(signal.classes[near].astype(np.int64))
         found = torch.zeros(len(which), self.classes)
         found.scatter_add_(1, columns.flatten(1), shares.float().flatten(1))
         total = found.sum(dim=1, keepdim=True)
