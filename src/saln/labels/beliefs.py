@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +14,10 @@ import torch
 from torch import Tensor
 
 from saln.errors import InputError
+from saln.messages import not_allowed
+
+# Odds beyond this are as good as certain: log-odds stay finite.
+CERTAIN = 1e-15
 
 Places = npt.NDArray[np.int64]
 
@@ -174,6 +179,51 @@ class LabelBeliefs:
         """
         return self.again(features, labels)
 
+    def with_noise_rate(self, noise_rate: float) -> LabelBeliefs:
+        """The same beliefs where the share of wrong labels is known, by an audit for example.
+
+        The odds of all labels are multiplied by one number, so that this share of the labels is
+        more likely wrong than right. The order of the labels, and ``transition``, stay. Where the
+        features tell nothing, there is nothing to multiply, and no label is doubted.
+
+        Args:
+            noise_rate: The share, in [0, 1).
+
+        Raises:
+            InputError: Another number.
+        """
+        check_noise_rate(noise_rate)
+        if not self.informative:
+            return self
+        held = np.diff(self.probabilities.indptr) > 0  # each of these rows holds as many classes
+        columns = self.probabilities.indices.reshape(int(held.sum()), -1)
+        shares = self.probabilities.data.reshape(columns.shape).copy()
+        given, confidence = self.given[held], self.confidence.numpy().copy()
+        labeled = np.flatnonzero(given >= 0)
+        right = confidence[held][labeled]
+        odds = torch.logit(torch.from_numpy(right), eps=CERTAIN).numpy()
+        moved = torch.sigmoid(torch.from_numpy(odds - np.quantile(odds, noise_rate))).numpy()
+        # What the label loses goes to the other classes in proportion.
+        scale = (1.0 - moved) / (1.0 - right).clip(CERTAIN)
+        own = columns[labeled] == given[labeled][:, None]
+        shares[labeled] = np.where(own, moved[:, None], shares[labeled] * scale[:, None])
+        confidence[np.flatnonzero(held)[labeled]] = moved
+        believed = self.believed.numpy().copy()
+        likeliest = shares.argmax(axis=1)[:, None]
+        believed[held] = self.classes[np.take_along_axis(columns, likeliest, axis=1)[:, 0]]
+        return replace(
+            self,
+            confidence=torch.from_numpy(confidence),
+            believed=torch.from_numpy(believed),
+            probabilities=scipy.sparse.csr_array(
+                (shares.ravel(), self.probabilities.indices, self.probabilities.indptr),
+                shape=self.probabilities.shape,
+            ),
+            noise_rate=noise_rate,
+            noise_interval=(noise_rate, noise_rate),
+            again=functools.partial(_again_with, self.again, noise_rate),
+        )
+
     def _other(self, row: int) -> int:
         """The place of the likeliest class that is not the label."""
         held = self.probabilities[[row]]
@@ -189,3 +239,15 @@ class LabelBeliefs:
             for group in self.groups
             for row in group
         }
+
+
+def check_noise_rate(noise_rate: float) -> None:
+    """Refuses what is no share of wrong labels."""
+    if not 0 <= noise_rate < 1:
+        raise not_allowed("noise_rate", noise_rate, "a share in [0, 1)")
+
+
+def _again_with(
+    again: Callable[[Any, Any], LabelBeliefs], noise_rate: float, features: Any, labels: Any
+) -> LabelBeliefs:
+    return again(features, labels).with_noise_rate(noise_rate)

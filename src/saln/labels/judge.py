@@ -23,7 +23,7 @@ from torch import Tensor
 
 from saln.data.arguments import as_array
 from saln.errors import InputError
-from saln.labels.beliefs import LabelBeliefs
+from saln.labels.beliefs import LabelBeliefs, check_noise_rate
 from saln.labels.descriptions import Clock, Outcome, Task, describe, kept_rows
 from saln.labels.evidence import (
     NEIGHBOR_ROWS,
@@ -85,6 +85,7 @@ def judge_labels(
     class_names: Sequence[str] | None = None,
     neighbors: bool | None = None,
     sums: LabelSums | None = None,
+    noise_rate: float | None = None,
     seed: int = 0,
 ) -> LabelBeliefs:
     """How likely each label is right, by all the others.
@@ -107,15 +108,22 @@ def judge_labels(
             proportional to the rows.
         sums: What :func:`label_sums` gave for all parts of these rows, merged; made here when
             None. Their classes must be all that occur: 0 to C - 1.
+        noise_rate: The share of wrong labels in [0, 1), where it is known, by an audit for
+            example: that share is then called wrong, see
+            :meth:`LabelBeliefs.with_noise_rate`. Estimated when None.
         seed: Decides the sample that numbers are chosen with, above 20,000 rows.
 
     Returns:
         The beliefs.
 
     Raises:
-        InputError: Features or labels that are none, or not finite; no label at all.
+        InputError: Features or labels that are none, or not finite; no label at all; another
+            number as ``noise_rate``.
     """
-    return _judge(_task(features, labels, class_names, neighbors, seed), sums)[0]
+    if noise_rate is not None:
+        check_noise_rate(noise_rate)
+    beliefs = _judge(_task(features, labels, class_names, neighbors, seed), sums)[0]
+    return beliefs if noise_rate is None else beliefs.with_noise_rate(noise_rate)
 
 
 def judge_with_evidence(
