@@ -10,6 +10,7 @@ import torch
 from helpers import label_cases
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.metrics import f1_score, roc_auc_score
 
 import saln
 from saln.errors import InputError
@@ -272,6 +273,69 @@ def test_without_neighbors_the_filter_judges_alone():
     assert found.neighbors.shape == (240, 0)
     assert (found.suspicious.numpy() == ~right).mean() > 0.97
     assert found.evidence(0).neighbors == ()
+
+
+def by_image(n=1500, classes=6, d=48, seed=0):
+    """Clusters, and labels that a linear model of 40 of them and a third of the features gives."""
+    random = np.random.default_rng(seed)
+    truth = random.integers(0, classes, n)
+    rows = random.normal(size=(classes, d))[truth] + 1.5 * random.normal(size=(n, d))
+    part = np.c_[rows[:, : d // 3], np.ones(n)]
+    labels = (part @ np.linalg.pinv(part[:40]) @ np.eye(classes)[truth[:40]]).argmax(axis=1)
+    return rows, labels, labels == truth
+
+
+def test_mistakes_that_follow_the_features_are_ranked_by_the_neighbors_evidence(monkeypatch):
+    rows, labels, right = by_image()
+    found = numbers(saln.judge_labels(rows, labels))
+    monkeypatch.setattr("saln.labels.descriptions.USUAL_WEIGHT", 1e-9)  # no weight is missing then
+    likelihood_alone = numbers(saln.judge_labels(rows, labels))
+    assert roc_auc_score(right, found) > roc_auc_score(right, likelihood_alone) + 0.02
+    rows, labels, _ = example(600)  # nothing is missing: nothing changes
+    unchanged = numbers(saln.judge_labels(rows, labels))
+    monkeypatch.undo()
+    np.testing.assert_array_equal(numbers(saln.judge_labels(rows, labels)), unchanged)
+
+
+def test_a_share_of_wrong_labels_that_is_known_is_called_wrong():
+    rows, labels, right = by_image()
+    found = saln.judge_labels(rows, labels)
+    share = float((~right).mean())
+    known = saln.judge_labels(rows, labels, noise_rate=share)
+    assert (known.noise_rate, known.noise_interval) == (share, (share, share))
+    assert abs(int(known.suspicious.sum()) - int((~right).sum())) <= 1
+    assert f1_score(~right, known.suspicious) > f1_score(~right, found.suspicious) + 0.3
+    # The same order, by odds that all have the same factor.
+    odds = torch.logit(known.confidence) - torch.logit(found.confidence)
+    torch.testing.assert_close(odds, odds.median().expand_as(odds), atol=1e-6, rtol=0)
+    shares = known.probabilities.toarray()
+    np.testing.assert_allclose(shares.sum(axis=1), 1.0, atol=1e-5)
+    np.testing.assert_allclose(shares[np.arange(len(labels)), labels], numbers(known), atol=1e-6)
+    np.testing.assert_array_equal(known.believed.numpy(), shares.argmax(axis=1))
+    others = found.probabilities.toarray()
+    for part in (shares, others):
+        part[np.arange(len(labels)), labels] = 0.0
+    expected = others / others.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(shares / shares.sum(axis=1, keepdims=True), expected, atol=1e-4)
+    assert len(found.with_noise_rate(0.0).issues(None)) == 0
+
+
+def test_a_known_share_stays_known_and_says_nothing_of_unknown_and_soft_labels():
+    rows, labels, _ = example(300)
+    partly = np.where(np.arange(300) < 20, -1, labels)
+    known = saln.judge_labels(rows, partly, noise_rate=0.25)
+    assert int(known.suspicious.sum()) == 70
+    assert torch.isnan(known.confidence[:20]).all()
+    before = saln.judge_labels(rows, partly)
+    same = known.probabilities[:20] != before.probabilities[:20]
+    assert same.nnz == 0
+    more = known.update(rows[:40], labels[:40])
+    assert int(more.suspicious.sum()) == 80
+    noise = np.random.default_rng(0).normal(size=rows.shape)
+    assert not saln.judge_labels(noise, labels, noise_rate=0.25).suspicious.any()
+    for share in (-0.1, 1.0, math.nan):
+        with pytest.raises(InputError, match=r"noise_rate=.* a share in \[0, 1\)"):
+            saln.judge_labels(rows, labels, noise_rate=share)
 
 
 def test_what_cannot_be_judged_is_refused():

@@ -55,6 +55,24 @@ def test_a_folder_goes_in_and_its_wrong_labels_come_out(run, photos, tmp_path):
     assert facts["dataset"] == f"folder:{photos}"
 
 
+def test_a_known_share_of_wrong_labels_decides_how_many_are_listed(run, photos, tmp_path):
+    status, out, err = run("labels", "photos", *SMALL, "--noise-rate", "0.2")
+    assert status == 0, err
+    listed_wrong = wrong(listed(tmp_path / "labels-photos"))
+    assert len(listed_wrong) == 18
+    assert set(listed_wrong[:6]) == moved(photos)  # the order is that of the estimate
+    assert "18 of 90 labels look wrong; given: 20.0% of all" in out
+    page = (tmp_path / "labels-photos" / "labels.html").read_text()
+    assert "18 of 90 labels look wrong; about 20.0% are said to be." in page
+    for flags, said in (
+        (("--noise-rate", "1.5"), "--noise-rate 1.5 is not allowed; give a share in [0, 1)"),
+        (("--noise-rate", "0.2", "--task", "regression"), "give classes with --noise-rate"),
+    ):
+        status, _, err = run("labels", "photos", *SMALL, *flags)
+        assert status == 2
+        assert said in err
+
+
 def test_other_tools_get_files_of_their_own(run, photos, tmp_path):
     status, out, err = run("labels", "photos", *SMALL, "--export", "cleanlab,label-studio")
     assert status == 0, err

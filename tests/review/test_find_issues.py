@@ -62,6 +62,7 @@ def test_features_with_labels(cloud, kind):
         assert issue.id == str(row)
     assert (issues.probability.iloc[:3] < 0.5).all()  # the worst come first
     assert len(issues) == 240
+    assert len(suspects(saln.find_label_issues(rows, given, noise_rate=0.1))) == 24
 
 
 def test_unknown_labels_are_judged_and_no_suspects(cloud):
@@ -112,6 +113,7 @@ def test_a_file_that_cannot_be_read_is_listed(folder):
         (("folder", [1, 2]), {}, "has its own"),
         ((np.zeros((4, 2)), [0, 1]), {}, "4 rows"),
         ((np.zeros((2, 2)), [0, 1]), {"workers": 2}, "features already"),
+        ((np.zeros((2, 2)), [0, 1]), {"task": "regression", "noise_rate": 0.2}, "give classes"),
         ((np.zeros((2, 2)), [0, 1]), {"ids": ["a", "a"]}, "give each its own"),
         ((np.zeros(4), [0, 1, 0, 1]), {}, r"give \(n, d\)"),
         ((object(),), {}, "not a map-style data set"),

@@ -28,13 +28,12 @@ UNKNOWN = 2.0
 # where it foretells the mistakes. It ranks the many labels that the noise of the clear examples
 # would not explain.
 UNSEEN = 0.05
-# Mistakes that the features foretell are likeliest under a filter that fits them; votes then have
-# little weight. For the part of HEARD, their least weight otherwise, that is missing, the evidence
-# is averaged over the neighbors, where such mistakes cancel. UNSEEN grows by MORE at most, which it
-# reaches where the part SILENCED is missing.
-HEARD = 0.7
-SILENCED = 0.3
-MORE = 0.2
+# Mistakes that the features foretell are likeliest under a filter that fits them; votes then weigh
+# less than usual. As far as weight is missing, the evidence is averaged over the neighbors, where
+# such mistakes cancel; and UNSEEN grows, by MORE_UNSEEN where MOST_MISSING or more is missing.
+USUAL_WEIGHT = 0.7
+MOST_MISSING = 0.3
+MORE_UNSEEN = 0.2
 # Classes that call for no more than this many times the usual caution are of the usual size.
 ALIKE = 1.5
 
@@ -169,9 +168,9 @@ def belief_columns(gatherer: Gatherer, outcome: Outcome) -> BeliefColumns:
     counts = np.bincount(labels[labels >= 0], minlength=gatherer.classes).astype(np.float64)
     doubt = float((judged.transition.wrong() * (counts / counts.sum())).sum())
     caution = _caution(_others(gatherer, counts), labels >= 0)
-    silenced = _silenced(gatherer, outcome)
-    unseen = UNSEEN + MORE * min(silenced / SILENCED, 1.0)
-    echo = _echo(gatherer, outcome) if silenced > 0 else None
+    missing = _missing_weight(gatherer, outcome)
+    unseen = UNSEEN + MORE_UNSEEN * min(missing / MOST_MISSING, 1.0)
+    averaged = _averaged_evidence(gatherer, outcome) if missing > 0 else None
     for start in range(0, n, BLOCK_ROWS):
         part = slice(start, min(start + BLOCK_ROWS, n))
         shares, _ = judge(judged.joint, judged.transition, evidence, labels, part)
@@ -181,8 +180,8 @@ def belief_columns(gatherer: Gatherer, outcome: Outcome) -> BeliefColumns:
             shares = np.where(known[:, None], _cautious(shares, own, caution[part], doubt), shares)
             right += float(shares[own].sum())
             alone = pooled(judged.joint, evidence, part)
-            if echo is not None:
-                alone += silenced * (echo[part] - alone)
+            if averaged is not None:
+                alone += missing * (averaged[part] - alone)
             mixed = (1.0 - unseen) * shares + unseen * alone
             shares = np.where(known[:, None], mixed, shares)
         else:
@@ -195,14 +194,14 @@ def belief_columns(gatherer: Gatherer, outcome: Outcome) -> BeliefColumns:
     return BeliefColumns(beliefs, confidence, likeliest, 1.0 - right / counts.sum())
 
 
-def _silenced(gatherer: Gatherer, outcome: Outcome) -> float:
+def _missing_weight(gatherer: Gatherer, outcome: Outcome) -> float:
     """The part of their usual weight that likelihood takes from the neighbors: 0 to 1."""
     if gatherer.table is None or not outcome.informative:
         return 0.0
-    return max(0.0, 1.0 - outcome.judged.joint.votes / HEARD)
+    return max(0.0, 1.0 - outcome.judged.joint.votes / USUAL_WEIGHT)
 
 
-def _echo(gatherer: Gatherer, outcome: Outcome) -> npt.NDArray[np.float32]:
+def _averaged_evidence(gatherer: Gatherer, outcome: Outcome) -> npt.NDArray[np.float32]:
     """The neighbors' votes if each voted by its own evidence: (n, m)."""
     evidence, joint = outcome.evidence, outcome.judged.joint
     found = np.empty(evidence.scores.shape, dtype=np.float32)

@@ -256,9 +256,11 @@ class Gatherer:
         return (own - labeled * self.filter.shares) / left
 
     def votes_by(self, signal: Signal, classes: npt.NDArray[np.integer[Any]]) -> Singles:
-        """The shares of the neighbors' votes by a signal, for some classes of each: (n, m)."""
-        found = np.empty(classes.shape, dtype=np.float32)
-        for start in range(0, len(classes) if self.table is not None else 0, self.size):
+        """The shares of the neighbors' votes by a signal, of some classes: (n, m); else 0."""
+        found = np.zeros(classes.shape, dtype=np.float32)
+        if self.table is None:
+            return found
+        for start in range(0, len(classes), self.size):
             which = np.arange(start, min(start + self.size, len(classes)))
             voted = self._votes(which, self.table, signal).numpy()
             found[which] = np.take_along_axis(voted, classes[which].astype(np.int64), axis=1)

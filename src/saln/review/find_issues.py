@@ -22,7 +22,7 @@ from saln.data.items import check_map_style, read_item
 from saln.errors import DataError, InputError
 from saln.features.store import FeatureStore
 from saln.labels.given_labels import given_labels, labels_of
-from saln.messages import not_allowed, shown
+from saln.messages import not_allowed, parameter, shown
 from saln.review.judging import judge_items
 from saln.review.review_items import ReviewItems
 from saln.review.review_run import ImageSettings, ReviewSettings, review_items, run_review
@@ -56,6 +56,8 @@ class IssueOptions(TypedDict, total=False):
     """Stop at an image that cannot be read; else it is listed, and the others are judged."""
     cache_dir: Path | None
     """Where features are kept."""
+    noise_rate: float | None
+    """The share of wrong labels, where it is known; of features and texts, too."""
     text_column: str | None
     """Of a table by its path, or hf:, the column of texts; found by its name when not given."""
     image_column: str | None
@@ -142,6 +144,9 @@ def _labeled_table(
 ) -> ReviewTable:
     """Of features or texts, with labels beside them."""
     task, texts = options.pop("task", "classes"), texts_of(dataset)
+    noise_rate = options.pop("noise_rate", None)
+    if noise_rate is not None and task != "classes":
+        raise not_allowed("task", task, f"classes with {parameter('noise_rate')}")
     if options and texts is None:
         raise InputError(
             f"{', '.join(options)}: for images, and these are features already; leave it out"
@@ -167,8 +172,11 @@ def _labeled_table(
         items = _items(name, names, np.full(count, -1), ids, **kept)
         read = TableItems(items, written, ItemColumns(), task, SEPARATOR, ())
     if rows is None:
-        return review_items(items, None, ImageSettings(**options), read=read).table
-    return judge_items(items, rows) if read is None else task_table(read, rows)
+        settings = ImageSettings(**options, noise_rate=noise_rate)
+        return review_items(items, None, settings, read=read).table
+    if read is not None:
+        return task_table(read, rows)
+    return judge_items(items, rows, noise_rate=noise_rate)
 
 
 def texts_of(values: Any) -> list[str] | None:

@@ -31,12 +31,14 @@ def judge_items(
     *,
     problems: Sequence[str] | None = None,
     thumbnails: npt.NDArray[np.uint8] | None = None,
+    noise_rate: float | None = None,
 ) -> ReviewTable:
     """Judges every label by all the others, and says what the same features show beside that.
 
     Features are float, (n, d), NaN where an example has none; ``problems`` say what is wrong with
     the examples themselves; near duplicates are found by ``thumbnails``, gray, uint8 (n, s, s), 0
-    for unreadable images. DataError where no example with features has a label.
+    for unreadable images; ``noise_rate`` is the share of wrong labels where that is known.
+    DataError where no example with features has a label.
     """
     count = len(items)
     kept = np.flatnonzero(np.isfinite(features).all(axis=1))
@@ -46,7 +48,9 @@ def judge_items(
             f"nothing in {items.dataset} can be judged: no example that can be read has a label "
             f"({reason}); give another data set"
         )
-    beliefs = judge_labels(features[kept], items.given[kept], class_names=items.class_names)
+    beliefs = judge_labels(
+        features[kept], items.given[kept], class_names=items.class_names, noise_rate=noise_rate
+    )
     names = np.array([*items.class_names, ""], dtype=object)  # the last for -1: none
     probability, margin = np.full(count, np.nan), np.full(count, np.nan)
     probability[kept] = beliefs.confidence.numpy()

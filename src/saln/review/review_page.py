@@ -70,9 +70,10 @@ def headline(table: ReviewTable) -> str:
         left = " that is undecided" if decided else ""
         text = f"None of {total:,} labels{left} looks wrong" if total else "No label was judged"
     if not math.isnan(table.noise_rate):
-        between = "" if math.isnan(sum(table.noise_interval)) else " ({:.1%} to {:.1%})"
-        estimated = f"{table.noise_rate:.1%}{between.format(*table.noise_interval)}"
-        text += f"; about {estimated} are estimated to be"
+        low, high = table.noise_interval
+        between = "" if math.isnan(low + high) or low == high else f" ({low:.1%} to {high:.1%})"
+        who = "said" if low == high else "estimated"  # only a share that was given is certain
+        text += f"; about {table.noise_rate:.1%}{between} are {who} to be"
     waiting = sum(table.label[row] != table.given[row] for row in decided)
     if waiting:
         text += f"; {waiting:,} decision{'s are' if waiting > 1 else ' is'} not applied yet"

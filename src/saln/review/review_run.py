@@ -17,8 +17,9 @@ from saln.features.default_backbone import DefaultBackbone, default_backbone
 from saln.features.network_registry import NETWORKS
 from saln.features.text_encoders import TEXT_ENCODERS
 from saln.files import check_new_path
+from saln.labels.beliefs import check_noise_rate
 from saln.labels.descriptions import Clock
-from saln.messages import Placeholder, parameter
+from saln.messages import Placeholder, not_allowed, parameter
 from saln.review.decisions import remembered
 from saln.review.feature_cache import FeatureRows
 from saln.review.item_features import FeatureMaker, Titled, item_features
@@ -51,9 +52,13 @@ class ImageSettings:
     """Stop at an image that cannot be read, instead of listing it and going on."""
     cache_dir: Path | None = None
     """Where features are kept, by what the images hold; the user's cache when not given."""
+    noise_rate: float | None = None
+    """The share of wrong labels, where it is known: that share is called wrong."""
 
     def __post_init__(self) -> None:
         """Checks what needs neither images nor weights, before either is opened."""
+        if self.noise_rate is not None:
+            check_noise_rate(self.noise_rate)
         of_texts = self.backbone in TEXT_ENCODERS  # or of images, as hf: is both
         checked = DatasetExtraction(
             backbone="pixels" if self.backbone is None or of_texts else self.backbone,
@@ -109,6 +114,8 @@ class ReviewSettings(ImageSettings, TableSettings):
                 f"a review needs {parameter('dataset')}; give a folder of images, a table, or "
                 f"{parameter('features')} and {parameter('ids')}"
             )
+        if self.noise_rate is not None and self.task != "classes":
+            raise not_allowed("task", self.task, f"classes with {parameter('noise_rate')}")
         table = self.table_dataset(self.dataset)
         self._set("dataset", absolute_spec(self.dataset) if table is None else table)
         self._set("ids", None)  # it is the data set now
@@ -189,7 +196,11 @@ def review_items(
     clock.lap("features")
     if read is None or read.task == "classes":
         table = judge_items(
-            items, rows.features, problems=rows.problems, thumbnails=rows.thumbnails
+            items,
+            rows.features,
+            problems=rows.problems,
+            thumbnails=rows.thumbnails,
+            noise_rate=settings.noise_rate,
         )
     else:
         table = task_table(read, rows.features, rows.problems, rows.thumbnails)

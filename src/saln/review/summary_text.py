@@ -61,7 +61,10 @@ def _wrong(table: ReviewTable) -> str:
         line += f", {decided:,} {'was' if decided == 1 else 'were'} decided before"
     low, high = table.noise_interval
     if not np.isnan(table.noise_rate):
-        line += f"; estimated: {table.noise_rate:.1%} of all ({low:.1%} to {high:.1%})"
+        between = f" ({low:.1%} to {high:.1%})"
+        known = low == high  # nothing but a share that was given is certain
+        line += f"; {'given' if known else 'estimated'}: {table.noise_rate:.1%} of all"
+        line += "" if known else between
     return line + (f"; {table.message}" if table.message else "")
 
 
