@@ -25,8 +25,13 @@ NOISES = {
     "pair-flips": "next class",
     "weak-model": "by image",
 }
-# Ours without neighbors is no rival of ours.
-OWN = ("ours", "filter")
+# Ours in other forms is no rival of ours.
+OWN = ("ours", "ours-rate-given", "filter")
+# Who is given how many labels are wrong, and how exactly.
+GIVEN = {
+    "ours-rate-given": "ours (rate given)",
+    "simifeat-rank": "simifeat-rank (rate of each class given)",
+}
 
 Cell = tuple[str, str, dict[tuple[str, ...], list[Row]]]
 
@@ -64,7 +69,7 @@ def finders(results: Path) -> str:
                 [
                     dataset,
                     labels,
-                    name,
+                    GIVEN.get(name, name),
                     str(len(own)),
                     shown("auroc", 1, 4),
                     shown("f1", 1, 3),
@@ -125,6 +130,23 @@ def finders_against_best(results: Path) -> str:
     return markdown(columns, lines, left=2) if lines else ""
 
 
+def finders_given_rate(results: Path) -> str:
+    """F1 where the share of wrong labels is known: ours less SimiFeat's rank, seed by seed."""
+    lines = []
+    for dataset, labels, by_finder in _cells(results):
+        own, rival = by_finder.get(("ours-rate-given",)), by_finder.get(("simifeat-rank",))
+        if own is None or rival is None or own[0]["f1"] is None:
+            continue
+        difference = paired_difference(*paired(own, rival, "f1"))
+        text = interval_text(difference.difference, difference.ci95, 3, sign=True)
+        verdict = difference.verdict
+        text += f" ({verdict})" if verdict in ("better", "worse") else ""
+        means = (f"{_mean(rows, 'f1'):.3f}" for rows in (own, rival))
+        lines.append([dataset, labels, *means, text])
+    columns = ("data", "wrong labels (%)", "F1 of ours", "F1 of simifeat-rank", "difference")
+    return markdown(columns, lines, left=2) if lines else ""
+
+
 def judging_scale(results: Path) -> str:
     """What judging labels costs as the examples grow, without neighbors."""
     lines = []
@@ -172,4 +194,5 @@ TABLES = {
     "finders": finders,
     "text-finders": text_finders,
     "finders-against-best": finders_against_best,
+    "finders-given-rate": finders_given_rate,
 }

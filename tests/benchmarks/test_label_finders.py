@@ -40,6 +40,10 @@ def test_a_row_counts_what_a_finder_says():
     assert row["called_wrong"] == row["noise_rate"] == 0.1
     assert row["auroc"] > 0.95
     assert row["f1"] > 0.8
+    # Ours is given that of all classes together.
+    given = finder_row(data, labels, {"seed": 0}, "ours-rate-given")
+    assert given["called_wrong"] == given["estimated_noise_rate"] == 0.1
+    assert given["auroc"] == pytest.approx(finder_row(data, labels, {}, "ours")["auroc"], abs=1e-9)
     clean = finder_row(data, truth, {}, "simifeat-vote")
     assert (clean["auroc"], clean["f1"]) == (None, None)
 
