@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from sklearn.metrics import f1_score, roc_auc_score
 import saln
 from saln.errors import InputError
 from saln.labels.feature_blocks import FeatureBlocks
+from saln.labels.judge import judge_with_evidence
 from saln.spectral.label_filter import LabelSums
 
 
@@ -254,6 +256,19 @@ def test_many_classes_keep_the_likeliest_and_agree_with_all(monkeypatch):
     assert found.probabilities.nnz == 600 * 12
     assert np.abs(numbers(found) - expected).mean() < 0.02
     assert ((numbers(found) < 0.5) == ~right).mean() > 0.97
+
+
+def test_a_level_that_all_classes_share_says_nothing(monkeypatch):
+    rows, labels, _ = example(300, classes=30, d=24)
+    monkeypatch.setattr("saln.labels.evidence.ALL_CLASSES", 20)
+    monkeypatch.setattr("saln.labels.evidence.KEPT_CLASSES", 12)
+    _, outcome, _ = judge_with_evidence(rows, labels, seed=0)
+    joint = outcome.judged.joint
+    shifted = replace(joint, levels=joint.levels + 3.0)
+    for expected, found in zip(
+        joint.probabilities(outcome.evidence), shifted.probabilities(outcome.evidence), strict=True
+    ):
+        np.testing.assert_allclose(found, expected, atol=1e-12)
 
 
 def test_blocks_and_samples_change_little(monkeypatch):

@@ -71,7 +71,7 @@ class Joint:
         """``Q``: of the classes that are held, (b, m), and of all others together, (b,)."""
         logits = self.logits(evidence, part)
         sizes = torch.tensor([self.scores, self.votes], dtype=torch.float64)
-        beside = _left_out(evidence, sizes, part)
+        beside = _left_out(evidence, sizes, self.levels, part)
         found = torch.softmax(torch.cat([logits, beside[:, None]], dim=1), dim=1).numpy()
         return found[:, :-1], found[:, -1]
 
@@ -81,11 +81,14 @@ def link(scores: Tensor) -> Tensor:
     return scores + STEEPER * (scores.clamp_min(0.0) + LEAST).log()
 
 
-def _left_out(evidence: Evidence, sizes: Tensor, part: slice = slice(None)) -> Tensor:
+def _left_out(
+    evidence: Evidence, sizes: Tensor, levels: Tensor, part: slice = slice(None)
+) -> Tensor:
     """The logit of all classes together that an example does not hold: (b,).
 
     As if their scores were normal: the mean of ``exp(t s)`` is ``exp(t mean + t^2 spread^2 / 2)``,
-    and is no more than at three spreads above the mean.
+    and is no more than at three spreads above the mean. Their level is that of all classes: else
+    large levels would favor those that are held, of which the given label is always one.
     """
     typical, spread = (
         torch.from_numpy(values[part]).double() for values in (evidence.typical, evidence.spread)
@@ -96,7 +99,8 @@ def _left_out(evidence: Evidence, sizes: Tensor, part: slice = slice(None)) -> T
     found = sizes[0] * link(typical) + torch.minimum(moved.square() / 2, 3 * moved)
     if evidence.votes is not None:
         found = found + sizes[1] * evidence.unvoted
-    return found + math.log(evidence.left)
+    level = levels.logsumexp(dim=0) - math.log(len(levels))
+    return found + level + math.log(evidence.left)
 
 
 def fit(
@@ -129,7 +133,7 @@ def fit(
         logits = sizes[0].exp() * scores + levels[classes]
         if votes is not None:
             logits = logits + sizes[1].exp() * votes
-        beside = _left_out(evidence, sizes.exp())[:, None]
+        beside = _left_out(evidence, sizes.exp(), levels)[:, None]
         joined = torch.softmax(torch.cat([logits, beside], dim=1), dim=1)
         found = ((joined[:, :-1] * by_class).sum(dim=1) + joined[:, -1] * other).clamp_min(1e-300)
         # Classes of few examples, and evidence that says nothing, stay where they are.
