@@ -89,7 +89,7 @@ def list_rows(args: argparse.Namespace, dataset: str) -> Iterator[dict[str, Any]
     data = load_features(args.data_root, dataset, args.cache, limit=args.limit)
     for rate in map(float, args.rates.split(",")):
         labels = noisy_labels(data, "symmetric", rate, args.seed)
-        for finder in ("ours", "cleanlab"):
+        for finder in args.finders.split(","):
             about = {"dataset": dataset, "rate": rate, "seed": args.seed, "finder": finder}
             yield about | review_row(data, FINDERS[finder](data, labels), labels)
 
@@ -102,6 +102,7 @@ def main() -> None:
     parser.add_argument("--datasets", default="pets,cifar10")
     parser.add_argument("--backbone", default="efficientnet-lite2", help="for --command")
     parser.add_argument("--rates", default="0.1,0.4")
+    parser.add_argument("--finders", default="ours,cleanlab")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--limit", type=int, help="only the first rows of each, to try a run")
     parser.add_argument("--command", action="store_true")
