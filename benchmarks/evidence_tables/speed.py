@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from evidence_tables.rows import NOTHING, markdown, read_rows
@@ -13,10 +14,10 @@ def _seconds(value: float | None) -> str:
     return NOTHING if value is None else f"{1000 * value:,.1f}"
 
 
-def fiedler(results: Path) -> str:
+def fiedler(results: Path, rows: str = "fiedler") -> str:
     """The eigenvector of n candidates, ours beside the paper's listing and SciPy's solver."""
     lines = []
-    for row in read_rows(results, "fiedler"):
+    for row in read_rows(results, rows):
         if "n" not in row:
             continue
         peer = (row.get("peers") or {}).get("scipy_eigsh") or {}
@@ -52,10 +53,10 @@ def choosing_share(results: Path) -> str:
     return ""
 
 
-def loading(results: Path) -> str:
+def loading(results: Path, rows: str = "loading") -> str:
     """Loading with a choice beside loading without."""
     lines = []
-    for row in read_rows(results, "loading"):
+    for row in read_rows(results, rows):
         if "question" not in row:
             continue
         digits = 0 if row["unit"] in ("files", "candidates/s") else 2
@@ -70,4 +71,10 @@ def loading(results: Path) -> str:
     return markdown(("question", "measured", "baseline", "ratio"), lines)
 
 
-TABLES = {"fiedler": fiedler, "choosing-share": choosing_share, "loading": loading}
+TABLES = {
+    "fiedler": fiedler,
+    "fiedler-gpu": partial(fiedler, rows="gpu"),
+    "choosing-share": choosing_share,
+    "loading": loading,
+    "extraction-gpu": partial(loading, rows="gpu"),
+}
