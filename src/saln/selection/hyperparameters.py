@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import dataclasses
+import functools
 import inspect
 import math
 import re
@@ -112,6 +113,7 @@ class Hyperparameter:
         return self.convert(value)
 
 
+@functools.cache  # a millisecond otherwise, of every selector that is made
 def hyperparameters(kind: type[Any]) -> tuple[Hyperparameter, ...]:
     """Those of a kind of selector: a dataclass's fields, or the parameters of ``__init__``.
 
