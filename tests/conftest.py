@@ -105,6 +105,14 @@ def signals_are_heard() -> None:
             signal.signal(number, handler)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_waiting_for_disks() -> Iterator[None]:
+    """What a killed process has written the system still has; only a loss of power takes it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def no_global_randomness() -> Iterator[None]:
     """No test, and so no code under test, may move torch's or NumPy's global generators."""
