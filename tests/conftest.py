@@ -22,11 +22,13 @@ ROOT = Path(__file__).resolve().parents[1]
 # Begun first, so that none is the last that one process works on while the other has nothing.
 SLOWEST = (
     "integrations/test_cells.py", "integrations/test_ray.py", "curation/test_on_ray.py",
-    "training/test_processes.py", "integrations/test_examples.py", "experiments/test_progress.py",
-    "experiments/test_run.py", "damage/test_select_damage.py", "experiments/test_golden.py",
-    "experiments/test_filter_schedules.py", "cli/test_main.py", "spectral/test_fiedler.py",
-    "report/test_register.py", "damage/test_run_damage.py", "report/test_browser.py",
-    "test_plugin.py", "test_wheel.py", "review/test_killed_reviews.py", "benchmarks/test_scale.py",
+    "loading/test_cells.py", "integrations/test_examples.py", "training/test_processes.py",
+    "benchmarks/test_gpu.py", "damage/test_select_damage.py", "report/test_browser.py",
+    "cli/test_main.py", "test_wheel.py", "experiments/test_run.py", "test_plugin.py",
+    "damage/test_run_damage.py", "spectral/test_fiedler.py", "experiments/test_confidence.py",
+    "examples/test_quickstart.py", "experiments/test_progress.py", "review/test_page.py",
+    "experiments/test_golden.py", "selection/test_conformance.py", "labels/test_judging.py",
+    "review/test_killed_reviews.py", "benchmarks/test_scale.py",
 )  # fmt: skip
 
 
