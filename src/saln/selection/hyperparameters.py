@@ -113,13 +113,17 @@ class Hyperparameter:
         return self.convert(value)
 
 
-@functools.cache  # a millisecond otherwise, of every selector that is made
 def hyperparameters(kind: type[Any]) -> tuple[Hyperparameter, ...]:
     """Those of a kind of selector: a dataclass's fields, or the parameters of ``__init__``.
 
     Types and bounds are read from the annotations; where there is none, the type is that of a
     default that is a number, text or a truth value. A dataclass of settings is read alike.
     """
+    return _hyperparameters(kind)  # type: ignore[arg-type]  # a class can be a key
+
+
+@functools.cache  # a millisecond otherwise, of every selector that is made
+def _hyperparameters(kind: type[Any]) -> tuple[Hyperparameter, ...]:
     try:
         # A dataclass's own annotations know the modules of the classes that they come from.
         source = kind if dataclasses.is_dataclass(kind) else kind.__init__
