@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -71,7 +72,7 @@ def loading(results: Path, rows: str = "loading") -> str:
     return markdown(("question", "measured", "baseline", "ratio"), lines)
 
 
-TABLES = {
+TABLES: dict[str, Callable[[Path], str]] = {
     "fiedler": fiedler,
     "fiedler-gpu": partial(fiedler, rows="gpu"),
     "choosing-share": choosing_share,
