@@ -35,6 +35,16 @@ sys.exit(main.main([sys.argv[1]]))
 """
 
 
+@pytest.fixture(autouse=True)
+def no_handlers():
+    """Another test's library, as Ray, may have left some of its own, which a command would keep."""
+    numbers = (signal.SIGTERM, signal.SIGHUP)
+    others = [signal.signal(number, signal.SIG_DFL) for number in numbers]
+    yield
+    for number, handler in zip(numbers, others, strict=True):
+        signal.signal(number, handler)
+
+
 def replace_commands(monkeypatch, command):
     """Lets ``saln list`` and any other command be a function of the arguments."""
     module = importlib.import_module("saln.cli.main")  # the package has its function by that name
@@ -77,11 +87,8 @@ def test_what_is_to_be_ignored_is_ignored():
     assert (status, said) == (143, "\nsaln: stopped by SIGTERM\n")
 
 
-def test_signals_streams_and_warnings_are_given_back(monkeypatch, request):
+def test_signals_streams_and_warnings_are_given_back(monkeypatch):
     numbers = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
-    # Another test's library may have left a handler of its own, which the command would keep.
-    others = [signal.signal(number, signal.SIG_DFL) for number in numbers[:2]]
-    request.addfinalizer(lambda: [*map(signal.signal, numbers, others)])
     before = [signal.getsignal(number) for number in numbers]
     streams, show = (sys.stdout, sys.stderr), warnings.showwarning
     inside = []
