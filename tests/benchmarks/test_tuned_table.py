@@ -64,7 +64,9 @@ def test_the_rates_are_those_that_validation_chose():
     trials = [found for found in rows if found["stage"] == "tuning"]
     assert {found["seed"] for found in trials} == {100}
     for final in (found for found in rows if found["stage"] == "final"):
-        assert final["seed"] in range(5)
+        # Five more for these two, whose difference was as large as its interval.
+        more = final["noise"] == "symmetric" and final["arm"] in ("standard", RULE)
+        assert final["seed"] in range(10 if more else 5)
         tried = {
             found["learning_rate"]: found["validation_accuracy"]
             for found in trials
@@ -130,7 +132,9 @@ def test_a_probe_is_tested_at_the_pair_that_validation_chose():
         trials = tried[tuple(final[key] for key in keys)]
         assert len(trials) == 24
         assert (final["learning_rate"], final["weight_decay"]) == max(trials, key=trials.get)
-        assert final["seed"] in range(5)
+        # Five more for these two, whose difference was as large as its interval.
+        more = final["noise"] == "symmetric" and final["arm"] in ("standard", RULE)
+        assert final["seed"] in range(10 if more else 5)
 
 
 def test_a_probes_gain_is_paired_by_seed_and_an_edge_is_marked():
