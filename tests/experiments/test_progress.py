@@ -163,7 +163,7 @@ def test_seconds_before_the_stop_stay_counted(config):
     state = torch.load(config.out / "resume" / "jest-seed0.pt")
     reference = torch.load(config.out / "resume" / "reference-0.pt")
     spent = state["ledger"]["total"]
-    time.sleep(0.3)  # nobody trains: this counts nowhere
+    time.sleep(1)  # nobody trains: this counts nowhere
     summary = compare(again(config), Quiet()).summary.to_json()
     jest = json.loads((config.out / "progress.json").read_text())["costs"][1]
     assert (jest["arm"], jest["seed"]) == ("jest", 0)
@@ -172,7 +172,8 @@ def test_seconds_before_the_stop_stay_counted(config):
     rows = [row for row in lines if (row["arm"], row["seed"]) == ("jest", 0)]
     parts = sum(row["seconds"][name] for row in rows for name in PHASES)
     assert sum(rows[0]["seconds"].values()) < spent
-    assert jest["total"] == pytest.approx(parts + jest["reference"] + jest["save"], rel=0.05)
+    # Between the phases a busy machine may do something else for a moment.
+    assert -0.01 < jest["total"] - (parts + jest["reference"] + jest["save"]) < 0.9
     assert summary["arms"]["jest"]["seconds"]["total"] >= spent / 2
 
 
