@@ -10,6 +10,7 @@ from torch import Tensor
 from saln.selection.candidates import Candidates, Selection
 from saln.selection.contract import Selector
 from saln.selection.hyperparameters import Bounds, check_hyperparameters
+from saln.selection.sampling import top_k
 
 _BLOCK = 1024  # Rows whose distances to all others are held at once
 
@@ -78,5 +79,4 @@ class FeatureDensity(Selector):
         drawn = torch.rand(len(logs), generator=generator, dtype=torch.float64)
         # In logarithms, of the largest density: far from all others it is too small for a float.
         scores = -torch.logaddexp(logs - logs.max(), (self.randomness * drawn).log())
-        positions = torch.argsort(scores, descending=True, stable=True)[:k]
-        return Selection(positions, scores=scores)
+        return Selection(top_k(scores, k), scores=scores)
