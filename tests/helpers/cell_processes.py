@@ -448,6 +448,10 @@ def main(folder):
                 make = streamed if front == "Accelerate, stream" else chosen
                 key = f"{front} | {workers} | {name}"
                 results[key] = run(function, make(**settings), place, resume=resume, **loading)
+                if "failed" in results[key] and WORLD_SIZE:
+                    sys.stderr.write(f"{key}: {results[key]['failed']}")
+                    sys.stderr.flush()
+                    os._exit(1)  # the ranks no longer do the same
                 # Workers that persist, and only die after those of the next run were forked, are
                 # waited for: their pipes stay open in the others.
                 gc.collect()

@@ -10,11 +10,14 @@ what would hang on the seed of Python's hashes, which all that are forked share.
 from __future__ import annotations
 
 import atexit
+import contextlib
+import faulthandler
 import gc
 import importlib
 import json
 import os
 import pickle
+import random
 import runpy
 import signal
 import socket
@@ -49,8 +52,9 @@ BY_COMMANDS = (
 class WarmProcess:
     """One that was started; as much of ``subprocess.Popen`` as the tests need."""
 
-    def __init__(self, server: WarmServer, pid: int, name: str) -> None:
+    def __init__(self, server: WarmServer, pid: int, name: str, folder: Path) -> None:
         self.server, self.pid, self.name = server, pid, name
+        self.said = folder / f"{name}.err"
         self.returncode: int | None = None
 
     def poll(self) -> int | None:
@@ -60,15 +64,23 @@ class WarmProcess:
         return self.returncode
 
     def wait(self, seconds: float = 240) -> int:
-        """Its status when it has ended; one that does not end is ended."""
+        """Its status when it has ended; one that does not end says where it is, and is ended."""
         deadline = time.monotonic() + seconds
         while self.poll() is None:
             if time.monotonic() > deadline:
+                where = self.where()
                 self.kill()
-                raise TimeoutError(f"{self.name} did not end within {seconds} s")
+                raise TimeoutError(f"{self.name} did not end within {seconds} s\n{where}")
             time.sleep(0.01)
         assert self.returncode is not None
         return self.returncode
+
+    def where(self) -> str:
+        """What it said last: where each thread of it and of its loaders' workers is."""
+        with contextlib.suppress(ProcessLookupError):  # all have ended
+            os.killpg(self.pid, signal.SIGUSR1)
+        time.sleep(1)
+        return f"{self.name}: {self.said.read_text()[-20_000:]}"
 
     def send_signal(self, number: int) -> None:
         if self.poll() is None:
@@ -125,7 +137,7 @@ class WarmServer:
             "script": None if script is None else str(script), "call": call,
             "environment": {**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})},
         }  # fmt: skip
-        return WarmProcess(self, self.ask(job), name)
+        return WarmProcess(self, self.ask(job), name, folder)
 
     def run(self, arguments: Sequence[object], folder: Path, **options: Any) -> Ended:
         """The same, and waits for its end."""
@@ -160,15 +172,24 @@ class WarmServer:
     @staticmethod
     def groups(ranks: int) -> list[dict[str, str]]:
         """What each of several processes is told by ``torchrun``."""
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        port = free_port()
         shared = {"WORLD_SIZE": ranks, "LOCAL_WORLD_SIZE": ranks, "MASTER_PORT": port}
         return [
             {"MASTER_ADDR": "127.0.0.1"}
             | {key: str(value) for key, value in (shared | {"RANK": r, "LOCAL_RANK": r}).items()}
             for r in range(ranks)
         ]
+
+
+def free_port() -> int:
+    """One that nobody is given by chance before it is used, as those above 32,767 are."""
+    ports = list(range(20_000, 32_000))
+    random.Random(os.urandom(8)).shuffle(ports)
+    for port in ports:
+        with contextlib.suppress(OSError), socket.socket() as free:
+            free.bind(("127.0.0.1", port))
+            return port
+    raise OSError("no port is free from 20,000 to 32,000")
 
 
 class Ended:
@@ -225,6 +246,7 @@ def be(job: dict[str, Any]) -> NoReturn:
     os.environ.update(job["environment"])
     for number, name in ((1, "out"), (2, "err")):
         os.dup2(os.open(f"{job['name']}.{name}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+    faulthandler.register(signal.SIGUSR1, 2)  # forked workers inherit it
     status = 1
     try:
         status = called(job)
@@ -260,6 +282,9 @@ def called(job: dict[str, Any]) -> int:
 
 if __name__ == "__main__":
     import_all(IMPORTED)
+    # A worker that persists does not hear of its end where its loader is collected in a cycle,
+    # because its queue is closed before. Torch waits so many seconds for it, usually 5.
+    sys.modules["torch.utils.data._utils"].MP_STATUS_CHECK_INTERVAL = 0.2
     os.fsync = lambda descriptor: None  # type: ignore[assignment]  # as in conftest.py
     with socket.socket(fileno=int(sys.argv[1])) as own, own.makefile("rw") as lines:
         serve(lines)
