@@ -13,6 +13,7 @@ The features are read a few times, in blocks; nothing n x n and nothing n x C is
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -37,6 +38,7 @@ from saln.labels.given_labels import given_labels, labels_of
 from saln.labels.likelihood_fit import BLOCK_ROWS, Judged, judge, learn
 from saln.randomness import derive_generator
 from saln.spectral.label_filter import LabelFilter, LabelSums, one_hot
+from saln.threads import one_core
 
 # Penalties, as shares of the sum of the eigenvalues: tried from START on, while they gain.
 PENALTIES = tuple(10.0 ** (step / 2) for step in range(-12, 1))
@@ -46,6 +48,8 @@ SAMPLE = 20_000
 # Beliefs take the place of labels while that gains so much likelihood an example, so often.
 GAIN = 5e-3
 ROUNDS = 4
+# Rows times classes for one core; torch shares longer sums out.
+FEW_SCORES = 32_768
 
 Places = npt.NDArray[np.int64]
 
@@ -179,10 +183,14 @@ def _judge(task: Task, sums: LabelSums | None) -> tuple[LabelBeliefs, Outcome]:
 
 def judged_outcome(gatherer: Gatherer, clock: Clock, seed: int) -> Outcome:
     """All rounds of judging, under the penalty that suits the labels."""
-    penalty, leverages = _choose_penalty(gatherer, seed)
-    clock.lap("penalty")
-    rounds, judged, evidence = _rounds(gatherer, penalty, leverages, seed)
-    clock.lap("joining")
+    # Torch shares even a few rows out among its threads. Beside other work they wait for each other
+    # twenty times as long as one core needs.
+    few = gatherer.rows.n * gatherer.classes < FEW_SCORES
+    with one_core() if few else nullcontext():
+        penalty, leverages = _choose_penalty(gatherer, seed)
+        clock.lap("penalty")
+        rounds, judged, evidence = _rounds(gatherer, penalty, leverages, seed)
+        clock.lap("joining")
     return Outcome(penalty, rounds, judged, evidence)
 
 
