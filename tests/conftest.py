@@ -10,6 +10,10 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+# Tests are small: more threads only wait for each other, long on a busy machine. Before torch is
+# imported, and for every process that a test starts.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 import numpy as np
 import pytest
 import torch
@@ -21,14 +25,14 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[1]
 # Begun first, so that none is the last that one process works on while the other has nothing.
 SLOWEST = (
-    "integrations/test_cells.py", "integrations/test_ray.py", "curation/test_on_ray.py",
-    "loading/test_cells.py", "integrations/test_examples.py", "training/test_processes.py",
-    "benchmarks/test_gpu.py", "damage/test_select_damage.py", "report/test_browser.py",
-    "cli/test_main.py", "test_wheel.py", "experiments/test_run.py", "test_plugin.py",
-    "damage/test_run_damage.py", "spectral/test_fiedler.py", "experiments/test_confidence.py",
-    "examples/test_quickstart.py", "experiments/test_progress.py", "review/test_page.py",
-    "experiments/test_golden.py", "selection/test_conformance.py", "labels/test_judging.py",
-    "review/test_killed_reviews.py", "benchmarks/test_scale.py",
+    "test_types.py", "integrations/test_cells.py", "integrations/test_ray.py",
+    "curation/test_on_ray.py", "loading/test_cells.py", "integrations/test_examples.py",
+    "training/test_processes.py", "benchmarks/test_gpu.py", "damage/test_select_damage.py",
+    "report/test_browser.py", "cli/test_main.py", "test_wheel.py", "experiments/test_run.py",
+    "test_plugin.py", "damage/test_run_damage.py", "spectral/test_fiedler.py",
+    "experiments/test_confidence.py", "examples/test_quickstart.py", "experiments/test_progress.py",
+    "review/test_page.py", "experiments/test_golden.py", "selection/test_conformance.py",
+    "labels/test_judging.py", "review/test_killed_reviews.py", "benchmarks/test_scale.py",
 )  # fmt: skip
 
 
@@ -88,12 +92,6 @@ def data_root() -> Path:
     if root is None:
         pytest.skip("no real images: neither $SALN_DATA_ROOT nor ../shared/data holds them")
     return root
-
-
-@pytest.fixture(scope="session", autouse=True)
-def one_thread() -> None:
-    """Tests are small: more threads only wait for each other, long on a busy machine."""
-    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session", autouse=True)

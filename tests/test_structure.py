@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -25,13 +26,11 @@ STAGES = (
 )  # fmt: skip
 
 
-# While tests are collected: Python 3.11 cannot parse where a test's browser left its greenlets.
-MEASURES = measure(SOURCE)
-
-
-@pytest.fixture
+@pytest.fixture(scope="module")
 def measures():
-    return MEASURES
+    # In a thread: Python 3.11 cannot parse where a test's browser left its greenlets.
+    with ThreadPoolExecutor(1) as threads:
+        return threads.submit(measure, SOURCE).result()
 
 
 def stage_of(module: str) -> int:
