@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import importlib
 import itertools
 import re
@@ -10,6 +9,7 @@ from collections import defaultdict
 from pathlib import Path
 from xml.etree import ElementTree
 
+from helpers.syntax_trees import parsed
 from test_structure import FILES, SOURCE, imported, stage_of
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -41,7 +41,7 @@ def test_the_arrows_of_the_map_are_the_imports_of_the_code():
     real = defaultdict(set)
     for path in FILES:
         module = "saln." + ".".join(path.relative_to(SOURCE).with_suffix("").parts)
-        for target in imported(ast.parse(path.read_text())):
+        for target in imported(parsed(path)):
             real[package_of(module)].add(package_of(target))
     below = {part: reached(part, arrows) for part in parts}
     for above, under in arrows:
@@ -86,7 +86,7 @@ def imports_of_files() -> dict[str, set[str]]:
     """Module -> the modules that it imports."""
     return {
         "saln." + ".".join(path.relative_to(SOURCE).with_suffix("").parts): set(
-            imported(ast.parse(path.read_text()))
+            imported(parsed(path))
         )
         for path in FILES
     }

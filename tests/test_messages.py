@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
+from helpers.syntax_trees import parsed
 
 import saln
 from saln.cli import main
@@ -94,7 +95,7 @@ def test_no_module_but_the_command_line_writes_flags_into_messages():
     for path in SOURCE.rglob("*.py"):
         if path.parent.name == "cli":
             continue
-        tree = ast.parse(path.read_text())
+        tree = parsed(path)
         for node in ast.walk(tree):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
                 text = re.sub(COMMANDS, "", node.value)

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers.syntax_trees import elsewhere, parsed
 
 import saln
 
@@ -92,7 +93,7 @@ def imported(text: str) -> list[tuple[str, str]]:
     """Module and name of each import from SALN."""
     return [
         (node.module, alias.name)
-        for node in ast.walk(ast.parse(text))
+        for node in ast.walk(elsewhere(ast.parse, text))
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "saln"
         for alias in node.names
     ]
@@ -101,7 +102,7 @@ def imported(text: str) -> list[tuple[str, str]]:
 def test_the_public_names_are_those_listed_here():
     found = {}
     for path in SOURCE.rglob("*.py"):
-        names = exported(ast.parse(path.read_text()))
+        names = exported(parsed(path))
         if names is not None:
             parts = path.relative_to(SOURCE.parent).with_suffix("").parts
             found[".".join(part for part in parts if part != "__init__")] = sorted(names)

@@ -6,11 +6,11 @@ import ast
 import re
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from code_measures import measure
+from helpers.syntax_trees import elsewhere, parsed
 
 import saln
 from saln.selection import SELECTORS
@@ -28,9 +28,7 @@ STAGES = (
 
 @pytest.fixture(scope="module")
 def measures():
-    # In a thread: Python 3.11 cannot parse where a test's browser left its greenlets.
-    with ThreadPoolExecutor(1) as threads:
-        return threads.submit(measure, SOURCE).result()
+    return elsewhere(measure, SOURCE)
 
 
 def stage_of(module: str) -> int:
@@ -53,7 +51,7 @@ def test_imports_go_one_way():
         if path == SOURCE / "__init__.py":
             continue  # the public names, loaded when used
         module = "saln." + ".".join(path.relative_to(SOURCE).with_suffix("").parts)
-        for target in imported(ast.parse(path.read_text())):
+        for target in imported(parsed(path)):
             assert stage_of(target) <= stage_of(module), f"{module} imports {target}"
             checked += 1
     assert checked > 50
@@ -125,9 +123,7 @@ def test_every_selector_has_an_oracle_of_its_own():
             # A variant, such as jest and jest-x, may share the definition.
             assert name.startswith(first), f"{oracle} serves {first} and {name}"
     for path in (tests / "oracles").glob("*.py"):
-        assert not any(
-            target.startswith("saln") for target in imported(ast.parse(path.read_text()))
-        )
+        assert not any(target.startswith("saln") for target in imported(parsed(path)))
 
 
 def test_every_selector_goes_through_the_conformance_tests():

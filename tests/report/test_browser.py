@@ -116,20 +116,6 @@ def report(tmp_path_factory) -> Path:
     return Path(shutil.copy(path, folder / "alone.html"))
 
 
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip(
-        "playwright.sync_api", reason="playwright is not installed (extra 'dev')"
-    )
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
-    if chromium is None:
-        pytest.skip("no chromium on the path; install the system's package 'chromium'")
-    with playwright.sync_playwright() as driver:
-        found = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        yield found
-        found.close()
-
-
 @pytest.fixture
 def open_page(browser, report):
     """Opens the report; in the end nothing may have been said or asked for."""

@@ -1,8 +1,6 @@
-"""Commands as a person gives them; a browser with the system's chromium, and pages for it."""
+"""Commands as a person gives them, and pages for a browser."""
 
 from __future__ import annotations
-
-import shutil
 
 import numpy as np
 import pytest
@@ -11,20 +9,6 @@ from PIL import Image
 
 from saln.data.image_sources import ArrayImages, FileImages
 from saln.review.review_page import write_page
-
-
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip(
-        "playwright.sync_api", reason="playwright is not installed (extra 'dev')"
-    )
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
-    if chromium is None:
-        pytest.skip("no chromium on the path; install the system's package 'chromium'")
-    with playwright.sync_playwright() as driver:
-        found = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        yield found
-        found.close()
 
 
 @pytest.fixture(scope="module")
