@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+import re
+import runpy
 import signal
 import socket
 import sys
 import time
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,6 +23,7 @@ from saln.errors import DataError
 from saln.integrations.ray import connected
 
 ray = pytest.importorskip("ray")
+EXAMPLES = Path(__file__).parents[2] / "examples"
 OPTIONS = {"candidates": 100, "filter_ratio": 0.8, "partition_rows": 400}
 
 
@@ -52,6 +58,21 @@ def test_the_bytes_are_those_of_the_local_engine(cluster, store, local, tmp_path
     assert result.computed == 4_050
     assert told == sorted(told)
     assert told[-1] == (4_050, 4_050)
+
+
+def test_the_example_keeps_what_one_process_keeps(cluster, monkeypatch, capsys):
+    """With the cluster of two nodes that is there, in the place of the one that it starts."""
+
+    def there(*, initialize_head, head_node_args):
+        assert initialize_head
+        assert head_node_args["num_cpus"] == 1
+        return SimpleNamespace(address=cluster, add_node=lambda **node: node, shutdown=lambda: None)
+
+    monkeypatch.setattr(importlib.import_module("ray.cluster_utils"), "Cluster", there)
+    runpy.run_path(str(EXAMPLES / "ray_select.py"), run_name="__main__")
+    printed = capsys.readouterr().out
+    assert "rows, the same locally" in printed
+    assert int(re.search(r"(\d+)% of the kept", printed)[1]) < 12  # of 20
 
 
 @pytest.mark.parametrize("selector", ["coherence", "coherence(judge=labels, power=4)"])

@@ -1,4 +1,7 @@
-"""The examples do what they say, each in a process of its own, as a reader runs them."""
+"""The examples do what they say, each in a process of its own, as a reader runs them.
+
+That of Ray is in tests/curation/test_on_ray.py.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,8 @@ from pathlib import Path
 import pytest
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-# By a true interpreter: one that needs nothing but torch, and a driver of Ray.
-COLD = {"plain_pytorch", "ray_select"}
+# By a true interpreter: one that needs nothing but torch.
+COLD = {"plain_pytorch"}
 
 
 @pytest.fixture
@@ -61,11 +64,3 @@ def test_the_stream_decodes_what_it_keeps(run):
     ).groups()
     assert float(loss) < 1.5
     assert int(decoded) == int(trained) > 0
-
-
-def test_a_cluster_of_two_nodes_keeps_what_one_process_keeps(run):
-    pytest.importorskip("ray")
-    printed = run("ray_select")
-    assert "rows, the same locally" in printed
-    share = int(re.search(r"(\d+)% of the kept", printed)[1])
-    assert share < 12  # of 20
