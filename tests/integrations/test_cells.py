@@ -9,11 +9,13 @@ from __future__ import annotations
 import functools
 import json
 import time
+import warnings
 from pathlib import Path
 
 import pytest
 from helpers import cell_processes as cells
 
+pytestmark = pytest.mark.filterwarnings("default:A run hung, and is begun anew")
 TESTS = Path(__file__).parents[1]
 RANKS = (1, 2)
 
@@ -29,28 +31,37 @@ def start(warm, folder, ranks):
     ]
 
 
-def end_together(processes, seconds=480):
-    """Waits for all; where one fails, others would wait for it half an hour."""
+def end_together(processes, seconds):
+    """Waits for all; where one fails, others would wait for it half an hour. Whether all ended."""
     deadline = time.monotonic() + seconds
     while None in (statuses := [process.poll() for process in processes]):
         if any(statuses) or time.monotonic() > deadline:
             break
         time.sleep(0.05)
-    if any(status != 0 for status in statuses):
+    if any(statuses):
         pytest.fail("\n\n".join(process.where() for process in processes))
+    return None not in statuses
 
 
 @pytest.fixture(scope="module")
 def results(warm, tmp_path_factory):
     """By ranks and the name of a cell: what each rank gave."""
-    root = tmp_path_factory.mktemp("cells")
-    started = {ranks: start(warm, root / str(ranks), ranks) for ranks in RANKS}
-    processes = [process for group in started.values() for process in group]
-    try:
-        end_together(processes)
-    finally:
-        for process in processes:
-            process.kill()
+    for seconds in (240, 240):
+        root = tmp_path_factory.mktemp("cells")
+        started = [start(warm, root / str(ranks), ranks) for ranks in RANKS]
+        processes = [process for group in started for process in group]
+        try:
+            if end_together(processes, seconds):
+                break
+            # Once in a hundred times a run hung, and nobody knows where: a worker forked beside
+            # a library's threads may wait for good for what one of them held.
+            where = "\n\n".join(process.where() for process in processes)
+            warnings.warn(f"A run hung, and is begun anew.\n{where}", stacklevel=1)
+        finally:
+            for process in processes:
+                process.kill()
+    else:
+        pytest.fail("a run hung twice; the warnings say where")
     return {
         ranks: [
             json.loads((root / str(ranks) / f"{rank}.json").read_text()) for rank in range(ranks)
