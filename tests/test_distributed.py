@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import sys
+import time
+
 import numpy as np
 import pytest
 
-from saln.distributed import Rank, Sharing
+from saln.distributed import Rank, Sharing, wait_before_forks
 from saln.errors import InputError
 from saln.loading.selected_batches import SelectedBatches
 from saln.loading.selected_stream import SelectedStream
@@ -124,3 +128,18 @@ def test_a_process_without_a_group_keeps_the_rank_it_was_sent_with(group, monkey
     monkeypatch.setattr(dist, "is_initialized", lambda: False)
     assert pickle.loads(there).current() == Rank(1, 2)
     assert pickle.loads(sent).current() == Rank(0, 1)
+
+
+@pytest.mark.parametrize(("version", "count"), [((3, 11, 9), 1), ((3, 11, 10), 0), ((3, 12, 0), 0)])
+def test_only_an_old_python_waits_before_forks_and_registers_that_once(monkeypatch, version, count):
+    registered, slept = [], []
+    monkeypatch.setattr(os, "register_at_fork", lambda *, before: registered.append(before))
+    monkeypatch.setattr(sys, "version_info", version)
+    monkeypatch.setattr(time, "sleep", slept.append)
+    wait_before_forks.cache_clear()
+    for _ in range(2):
+        wait_before_forks()
+    wait_before_forks.cache_clear()
+    for before in registered:
+        before()
+    assert [seconds > 0 for seconds in slept] == [True] * count

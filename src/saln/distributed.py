@@ -6,7 +6,11 @@ equal, contiguous share: the shares in the order of the ranks are the batch.
 
 from __future__ import annotations
 
+import functools
 import operator
+import os
+import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -216,3 +220,14 @@ def same_on_all_ranks(values: list[int], world_size: int, device: torch.device) 
     """Whether every rank has the same whole numbers, as many on each; all get the same answer."""
     rows = gather_rows(torch.tensor([values]), world_size, world_size, device)
     return bool((rows == rows[0]).all())
+
+
+@functools.cache
+def wait_before_forks() -> None:
+    """Lets the threads of Gloo finish before this process is forked, for a loader's workers.
+
+    In Python before 3.11.10 a child hangs for good if such a thread just joined the interpreter,
+    as it does when a sum is done (CPython's issue 112275). That takes it microseconds.
+    """
+    if sys.version_info < (3, 11, 10) and hasattr(os, "register_at_fork"):
+        os.register_at_fork(before=functools.partial(time.sleep, 0.005))

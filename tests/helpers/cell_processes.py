@@ -22,6 +22,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 import saln
+from saln.distributed import wait_before_forks
 from saln.errors import SalnError
 
 N, SIZE, EPOCHS = 50, 4, 3
@@ -437,6 +438,8 @@ def main(folder):
     torch.set_num_threads(1)
     torch.manual_seed(0)
     warnings.simplefilter("ignore")
+    if WORLD_SIZE:
+        wait_before_forks()
     results = {}
     for front, function in FRONTS.items():
         for workers, loading in WORKERS.items():

@@ -53,8 +53,7 @@ def results(warm, tmp_path_factory):
         try:
             if end_together(processes, seconds):
                 break
-            # Once in a hundred times a run hung, and nobody knows where: a worker forked beside
-            # a library's threads may wait for good for what one of them held.
+            # Once in a hundred times a worker hung as it was forked (wait_before_forks says why).
             where = "\n\n".join(process.where() for process in processes)
             warnings.warn(f"A run hung, and is begun anew.\n{where}", stacklevel=1)
         finally:

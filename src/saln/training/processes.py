@@ -18,7 +18,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from saln.distributed import gather_rows
+from saln.distributed import gather_rows, wait_before_forks
 from saln.errors import InputError
 from saln.messages import first_line
 
@@ -63,6 +63,7 @@ class Processes:
         if self.world_size == 1 or dist.is_initialized():
             yield
             return
+        wait_before_forks()
         backend = "nccl" if device.type == "cuda" else "gloo"
         try:
             dist.init_process_group(backend, timeout=TIMEOUT)
