@@ -1,8 +1,9 @@
 """Labels that judges of labels get wrong, with what must come out: for every judge alike.
 
 A case holds features, labels as given and which of them are right. :func:`small_classes`,
-:func:`long_tailed` and :func:`copies` are data that tell something; :func:`telling_nothing`
-gives those that do not, of which no judge may say how many labels are wrong.
+:func:`long_tailed`, :func:`copies` and :func:`by_image` are data that tell something;
+:func:`telling_nothing` gives those that do not, of which no judge may say how many labels are
+wrong.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy.typing as npt
 
 from saln.randomness import derive_seed
 
-__all__ = ["LabelCase", "copies", "long_tailed", "small_classes", "telling_nothing"]
+__all__ = ["LabelCase", "by_image", "copies", "long_tailed", "small_classes", "telling_nothing"]
 
 
 @dataclass(frozen=True)
@@ -184,3 +185,15 @@ def telling_nothing(rows: int = 120, classes: int = 3) -> dict[str, LabelCase]:
         )
         for name, (features, given) in cases.items()
     }
+
+
+def by_image(
+    n: int = 1500, classes: int = 6, d: int = 48, seed: int = 0
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+    """Clusters, and labels that a linear model of 40 of them and a third of the features gives."""
+    random = np.random.default_rng(seed)
+    truth = random.integers(0, classes, n)
+    rows = random.normal(size=(classes, d))[truth] + 1.5 * random.normal(size=(n, d))
+    part = np.c_[rows[:, : d // 3], np.ones(n)]
+    labels = (part @ np.linalg.pinv(part[:40]) @ np.eye(classes)[truth[:40]]).argmax(axis=1)
+    return rows, labels, labels == truth

@@ -292,18 +292,8 @@ def test_without_neighbors_the_filter_judges_alone():
     assert found.evidence(0).neighbors == ()
 
 
-def by_image(n=1500, classes=6, d=48, seed=0):
-    """Clusters, and labels that a linear model of 40 of them and a third of the features gives."""
-    random = np.random.default_rng(seed)
-    truth = random.integers(0, classes, n)
-    rows = random.normal(size=(classes, d))[truth] + 1.5 * random.normal(size=(n, d))
-    part = np.c_[rows[:, : d // 3], np.ones(n)]
-    labels = (part @ np.linalg.pinv(part[:40]) @ np.eye(classes)[truth[:40]]).argmax(axis=1)
-    return rows, labels, labels == truth
-
-
 def test_mistakes_that_follow_the_features_are_ranked_by_the_neighbors_evidence(monkeypatch):
-    rows, labels, right = by_image()
+    rows, labels, right = label_cases.by_image()
     found = numbers(saln.judge_labels(rows, labels))
     monkeypatch.setattr("saln.labels.descriptions.USUAL_WEIGHT", 1e-9)  # no weight is missing then
     likelihood_alone = numbers(saln.judge_labels(rows, labels))
@@ -314,8 +304,9 @@ def test_mistakes_that_follow_the_features_are_ranked_by_the_neighbors_evidence(
     np.testing.assert_array_equal(numbers(saln.judge_labels(rows, labels)), unchanged)
 
 
-def test_a_share_of_wrong_labels_that_is_known_is_called_wrong():
-    rows, labels, right = by_image()
+def test_a_share_of_wrong_labels_that_is_known_is_called_wrong(monkeypatch):
+    rows, labels, right = label_cases.by_image()
+    monkeypatch.setattr("saln.labels.feature_clusters.SILENCED", 0.0)  # by likelihood alone
     found = saln.judge_labels(rows, labels)
     share = float((~right).mean())
     known = saln.judge_labels(rows, labels, noise_rate=share)

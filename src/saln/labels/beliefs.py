@@ -71,7 +71,8 @@ class LabelBeliefs:
         transition: float64, (C, C): row c: how labels of class c come out. CSR, with what was
             seen alone, for more than 2,048 classes.
         noise_rate: The estimated share of wrong labels, by the noise that the clearest examples
-            show; NaN where the features tell nothing.
+            show, or by the features' clusters where mistakes follow the image; NaN where the
+            features tell nothing.
         noise_interval: Where it lies, with 95% confidence.
         informative: Whether the features tell classes apart well enough to judge labels by. If
             not, nothing is doubted.
@@ -221,6 +222,7 @@ class LabelBeliefs:
             ),
             noise_rate=noise_rate,
             noise_interval=(noise_rate, noise_rate),
+            message="",
             again=functools.partial(_again_with, self.again, noise_rate),
         )
 

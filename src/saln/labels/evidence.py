@@ -86,21 +86,29 @@ class Evidence:
 
 def find_neighbors(rows: FeatureBlocks, found: LabelFilter) -> tuple[NeighborTable, list[Places]]:
     """The neighbors of every example, where features vary most, and near duplicates."""
-    width = min(len(found.values), SEARCH_WIDTH)
-    if width == 0 or rows.n < 2:  # features that are all the same have no neighbors
+    projected = search_space(rows, found)
+    if projected.size == 0 or rows.n < 2:  # features that are all the same have no neighbors
         none = np.empty((rows.n, 0))
         return NeighborTable(none.astype(np.int32), none.astype(np.float32), 0.0), []
+    engine: Any = "exact" if rows.n <= EXACT_ROWS else "approximate"
+    table = nearest_neighbors(projected, min(NEIGHBORS, rows.n - 1), engine=engine)
+    groups = duplicate_groups(table.indices, table.similarities)
+    return _beyond_copies(table, groups, projected), groups
+
+
+def search_space(rows: FeatureBlocks, found: LabelFilter) -> Singles:
+    """The directions of the largest variation, evened: (n, at most 128)."""
+    width = min(len(found.values), SEARCH_WIDTH)
     projected = np.empty((rows.n, width), dtype=np.float32)
+    if width == 0:
+        return projected
     evened = (found.values[0] / found.values[:width]) ** EVENED
     for part, block in rows.blocks():
         # Of length about 1: what is very small or large is no number in float32.
         scaled = found.project(block, width) / (found.scale / found.count) ** 0.5
         scaled *= evened.to(scaled)
         projected[part] = scaled.float().numpy()
-    engine: Any = "exact" if rows.n <= EXACT_ROWS else "approximate"
-    table = nearest_neighbors(projected, min(NEIGHBORS, rows.n - 1), engine=engine)
-    groups = duplicate_groups(table.indices, table.similarities)
-    return _beyond_copies(table, groups, projected), groups
+    return projected
 
 
 def _beyond_copies(table: NeighborTable, groups: list[Places], projected: Singles) -> NeighborTable:

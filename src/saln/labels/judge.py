@@ -34,6 +34,7 @@ from saln.labels.evidence import (
     find_neighbors,
 )
 from saln.labels.feature_blocks import FeatureBlocks
+from saln.labels.feature_clusters import FOLLOWING, clustered_share
 from saln.labels.given_labels import given_labels, labels_of
 from saln.labels.likelihood_fit import BLOCK_ROWS, Judged, judge, learn
 from saln.randomness import derive_generator
@@ -99,7 +100,8 @@ def judge_labels(
     of the nearest neighbors. They are joined by the likelihood of the given labels; the noise
     is learned from the clearest examples. Then beliefs take the place of the labels and all is
     done again, as long as the given labels become likelier by that. Nothing is known about the
-    noise, and nothing is trained.
+    noise, and nothing is trained. Where mistakes follow the image, their share comes from the
+    clusters of the features (:mod:`saln.labels.feature_clusters`), and ``message`` says so.
 
     Args:
         features: A :class:`saln.FeatureStore`, or numbers (n, d): an array, memory-mapped or
@@ -126,7 +128,8 @@ def judge_labels(
     """
     if noise_rate is not None:
         check_noise_rate(noise_rate)
-    beliefs = _judge(_task(features, labels, class_names, neighbors, seed), sums)[0]
+    task = _task(features, labels, class_names, neighbors, seed)
+    beliefs, _ = _judge(task, sums, known=noise_rate is not None)
     return beliefs if noise_rate is None else beliefs.with_noise_rate(noise_rate)
 
 
@@ -156,7 +159,7 @@ def _task(
     return Task(rows, given, labels, class_names, neighbors, seed)
 
 
-def _judge(task: Task, sums: LabelSums | None) -> tuple[LabelBeliefs, Outcome]:
+def _judge(task: Task, sums: LabelSums | None, known: bool = False) -> tuple[LabelBeliefs, Outcome]:
     rows, given = task.rows, task.given
     clock = Clock()
     places = given.places[kept_rows(rows)]
@@ -178,7 +181,17 @@ def _judge(task: Task, sums: LabelSums | None) -> tuple[LabelBeliefs, Outcome]:
     clock.lap("neighbors")
     gatherer = Gatherer(rows, places, classes, found, table, groups)
     outcome = judged_outcome(gatherer, clock, task.seed)
-    return describe(task, gatherer, outcome, clock, _Again(task, sums)), outcome
+    beliefs = describe(task, gatherer, outcome, clock, _Again(task, sums))
+    share = None if known else clustered_share(gatherer, outcome, beliefs.noise_rate)
+    if share is not None:
+        beliefs = replace(
+            beliefs.with_noise_rate(share.rate),
+            noise_interval=(share.low, share.high),
+            message=FOLLOWING,
+            again=beliefs.again,
+        )
+    clock.lap("telling")
+    return beliefs, outcome
 
 
 def judged_outcome(gatherer: Gatherer, clock: Clock, seed: int) -> Outcome:
