@@ -293,6 +293,7 @@ def test_without_neighbors_the_filter_judges_alone():
 
 
 def test_mistakes_that_follow_the_features_are_ranked_by_the_neighbors_evidence(monkeypatch):
+    monkeypatch.setattr("saln.labels.feature_clusters.SILENCED", 0.0)  # no share by clusters
     rows, labels, right = label_cases.by_image()
     found = numbers(saln.judge_labels(rows, labels))
     monkeypatch.setattr("saln.labels.descriptions.USUAL_WEIGHT", 1e-9)  # no weight is missing then

@@ -196,14 +196,51 @@ class LabelBeliefs:
         check_noise_rate(noise_rate)
         if not self.informative:
             return self
+        odds = self._odds()
+        moved = self._moved(odds - np.quantile(odds, noise_rate))
+        return replace(
+            moved,
+            noise_rate=noise_rate,
+            noise_interval=(noise_rate, noise_rate),
+            message="",
+            again=functools.partial(_again_with, self.again, noise_rate),
+        )
+
+    def with_label_rates(self, rates: npt.NDArray[np.float64]) -> LabelBeliefs:
+        """The same beliefs where the share of wrong labels is known of each label's examples.
+
+        As :meth:`with_noise_rate`, with a number for each label: the order stays among examples
+        with the same label. Shares, interval and message are not changed.
+
+        Args:
+            rates: (C,): shares in [0, 1), in the order of ``classes``.
+        """
+        odds, given = self._odds(), self.given[self._labeled()]
+        order = np.argsort(given, kind="stable")
+        for members in np.split(order, np.flatnonzero(np.diff(given[order])) + 1):
+            odds[members] -= np.quantile(odds[members], rates[given[members[0]]])
+        return self._moved(odds)
+
+    def _labeled(self) -> Places:
+        """The rows that have features and a label."""
+        return np.flatnonzero((np.diff(self.probabilities.indptr) > 0) & (self.given >= 0))
+
+    def _odds(self) -> npt.NDArray[np.float64]:
+        """The log-odds that each label is right."""
+        odds: npt.NDArray[np.float64] = torch.logit(
+            self.confidence[torch.from_numpy(self._labeled())], eps=CERTAIN
+        ).numpy()
+        return odds
+
+    def _moved(self, odds: npt.NDArray[np.float64]) -> LabelBeliefs:
+        """The same beliefs with other log-odds of the labels."""
         held = np.diff(self.probabilities.indptr) > 0  # each of these rows holds as many classes
         columns = self.probabilities.indices.reshape(int(held.sum()), -1)
         shares = self.probabilities.data.reshape(columns.shape).copy()
         given, confidence = self.given[held], self.confidence.numpy().copy()
         labeled = np.flatnonzero(given >= 0)
         right = confidence[held][labeled]
-        odds = torch.logit(torch.from_numpy(right), eps=CERTAIN).numpy()
-        moved = torch.sigmoid(torch.from_numpy(odds - np.quantile(odds, noise_rate))).numpy()
+        moved = torch.sigmoid(torch.from_numpy(odds)).numpy()
         # What the label loses goes to the other classes in proportion.
         scale = (1.0 - moved) / (1.0 - right).clip(CERTAIN)
         own = columns[labeled] == given[labeled][:, None]
@@ -220,10 +257,6 @@ class LabelBeliefs:
                 (shares.ravel(), self.probabilities.indices, self.probabilities.indptr),
                 shape=self.probabilities.shape,
             ),
-            noise_rate=noise_rate,
-            noise_interval=(noise_rate, noise_rate),
-            message="",
-            again=functools.partial(_again_with, self.again, noise_rate),
         )
 
     def _other(self, row: int) -> int:

@@ -36,6 +36,8 @@ LACKING, TIMES = 0.24, 0.78
 # Two or three classes may happen to follow the largest clusters: brightness, for example.
 FEWEST_CLASSES = 4
 STEPS = 5
+# Examples of all labels together that are added to each label's.
+SHARED = 30.0
 FOLLOWING = (
     "the mistakes seem to follow the examples, so their share is estimated by the features' "
     "clusters; check some of the labels and give the share that is wrong"
@@ -46,15 +48,16 @@ Places = npt.NDArray[np.int64]
 
 
 class ClusteredShare(NamedTuple):
-    """The share of wrong labels, and what it is at least and at most."""
+    """The share of wrong labels, of each label (C,), of all, and what that is at least and most."""
 
+    rates: Floats
     rate: float
     low: float
     high: float
 
 
 def clustered_share(gatherer: Gatherer, outcome: Outcome, wrong: float) -> ClusteredShare | None:
-    """The share of labels outside their class's cluster; None where ``wrong`` is to stay.
+    """The shares of labels outside their class's cluster; None where ``wrong`` is to stay.
 
     Args:
         gatherer: Features, labels and neighbors.
@@ -77,18 +80,28 @@ def clustered_share(gatherer: Gatherer, outcome: Outcome, wrong: float) -> Clust
     if clustered < CLUSTERED:
         return None
     lacking = 1.0 - _beyond_chance(labels, clusters, gatherer.classes, voices) / clustered
-    if not max(LACKING, TIMES * (1.0 - clustered), wrong) <= lacking < 1.0:
+    # Of mistakes at random, which likelihood sees as well, labels lack up to 4/3 of their share.
+    if not max(LACKING, TIMES * (1.0 - clustered), 2 * wrong) <= lacking < 1.0:
         return None
-    share = float(np.average(clusters != labels, weights=voices))
+    outside = _clusters(rows, clusters, gatherer.classes, voices) != labels  # settled by now
+    share = float(np.average(outside, weights=voices))
+    wrongs, counts = (
+        np.bincount(labels, weights, gatherer.classes) for weights in (voices * outside, voices)
+    )
     low, high = noise_interval(share, len(known), len(known))
-    # The votes restore so many labels, and the clusters are wrong about some examples themselves.
-    return ClusteredShare(share, min(lacking, low), min(1.0, max(high, 2 * share - lacking)))
+    return ClusteredShare(
+        (wrongs + SHARED * share) / (counts + SHARED),
+        share,
+        # The votes restore so many labels, and the clusters are wrong about some examples.
+        min(lacking, low),
+        min(1.0, max(high, 2 * share - lacking)),
+    )
 
 
 def _clusters(
     rows: npt.NDArray[np.float32], labels: Places, classes: int, voices: Floats
 ) -> Places:
-    """Spherical k-means from the labels: int64, (n,)."""
+    """Some steps of spherical k-means from labels or clusters: int64, (n,)."""
     units = rows / np.linalg.norm(rows, axis=1, keepdims=True).clip(1e-12)
     found = labels
     for _ in range(STEPS):

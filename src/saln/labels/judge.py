@@ -185,10 +185,10 @@ def _judge(task: Task, sums: LabelSums | None, known: bool = False) -> tuple[Lab
     share = None if known else clustered_share(gatherer, outcome, beliefs.noise_rate)
     if share is not None:
         beliefs = replace(
-            beliefs.with_noise_rate(share.rate),
+            beliefs.with_label_rates(share.rates),
+            noise_rate=share.rate,
             noise_interval=(share.low, share.high),
             message=FOLLOWING,
-            again=beliefs.again,
         )
     clock.lap("telling")
     return beliefs, outcome
