@@ -182,9 +182,7 @@ def test_unknown_labels_get_beliefs_and_cast_no_vote():
 
 
 @settings(max_examples=3, deadline=None)
-# Of few rows, rounding can make learning end elsewhere: with 120 of two in a hundred seeds, the
-# first of which is 18.
-@given(seed=st.integers(0, 17), cut=st.integers(40, 80), scale=st.sampled_from([1e-3, 50.0]))
+@given(seed=st.integers(0, 100), cut=st.integers(40, 80), scale=st.sampled_from([1e-3, 50.0]))
 def test_order_names_scale_parts_and_time_change_nothing(seed, cut, scale):
     rows, labels, _ = example(120, seed=seed)
     expected = numbers(saln.judge_labels(rows, labels))
