@@ -9,6 +9,8 @@ WORKERS ?= 2
 INSTALL = $(BIN)/pip install --quiet --constraint constraints.txt
 # The tests start hundreds of processes: what one of them compiles is there for the next.
 unexport PYTHONDONTWRITEBYTECODE
+# A process is forked the faster the fewer pages it has: where the C library is glibc, large ones.
+export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 # What an installed environment depends on; a change installs again.
 PROJECT = pyproject.toml constraints.txt
 

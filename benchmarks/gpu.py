@@ -39,7 +39,7 @@ class Part(NamedTuple):
 def parts_of(args: argparse.Namespace) -> list[Part]:
     """The parts in their order; the last has the time that the others leave."""
     device, data = ["--device", args.device], ["--data-root", str(args.data_root)]
-    sizes = ["--sizes", "64,128"] if args.tiny else []
+    sizes = ["--sizes", "64"] if args.tiny else []
     some = ["--dataset", "digits", "-n", "16", "--rounds", "1", "--workers", "0"]
     scratch = ["--arms", ARMS, "--noises", "clean:0,symmetric:0.4", "--processes", "14"]
     if args.tiny:
