@@ -68,12 +68,22 @@ def test_importing_saln_loads_nothing_heavy():
 
 
 def test_choosing_loads_no_extra_and_no_drawing():
-    code = "import sys, saln; saln.SALN, saln.JEST, saln.SelectedBatches; print(*sys.modules)"
+    code = (
+        "import sys, saln; saln.SALN, saln.JEST, saln.SelectedBatches; print(*sys.modules);"
+        "from saln._torchvision import torchvision; print(*sys.modules);"
+        "from torchvision.ops.roi_align import is_compile_supported as asked;"
+        "from torch._dynamo.utils import is_compile_supported as real;"
+        "print(asked('cpu') is real('cpu'))"
+    )
     found = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     ).stdout.split()
     assert "torch" in found
     assert not {"datasets", "matplotlib", "tyro", "rich", "jinja2"} & set(found)
+    # Of torchvision's imports the compiler would be the largest; it is asked when it is needed.
+    assert "torchvision.ops.roi_align" in found
+    assert "torch._dynamo" not in found
+    assert found[-1] == "True"
 
 
 def test_files_stay_readable():

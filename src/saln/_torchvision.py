@@ -8,13 +8,19 @@ sets need none of them. So where the import fails for that reason, this module
 declares the missing schemas (no implementation: calling them still fails, with
 torch's own error) and imports again.
 
+One of its operators asks torch's compiler a question when it is called, for which it
+imports the compiler when *it* is imported: 800 modules, most of a second of every start.
+So it is given a stand-in that asks then.
+
 Use ``from saln._torchvision import torchvision`` in place of the plain import.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import sys
+from collections.abc import Iterator
 from types import ModuleType
 
 import torch
@@ -27,6 +33,10 @@ _declarations: torch.library.Library | None = None
 def _import_torchvision() -> ModuleType:
     global _declarations
     try:
+        with _compiler_later():
+            return importlib.import_module("torchvision")
+    except (ImportError, AttributeError):  # it wants more of the compiler, or is not there
+        _forget()
         return importlib.import_module("torchvision")
     except RuntimeError as error:
         if "torchvision::" not in str(error):
@@ -35,9 +45,36 @@ def _import_torchvision() -> ModuleType:
     for name in ("nms", "qnms"):
         if not hasattr(torch.ops.torchvision, name):
             _declarations.define(name + _SIGNATURE)
+    _forget()
+    with _compiler_later():
+        return importlib.import_module("torchvision")
+
+
+def _forget() -> None:
+    """What a failed import left half-made."""
     for name in [n for n in sys.modules if n.split(".")[0] == "torchvision"]:
-        del sys.modules[name]  # left half-made by the failed import
-    return importlib.import_module("torchvision")
+        del sys.modules[name]
+
+
+def _is_compile_supported(device_type: str) -> bool:
+    return bool(importlib.import_module("torch._dynamo.utils").is_compile_supported(device_type))
+
+
+@contextlib.contextmanager
+def _compiler_later() -> Iterator[None]:
+    """Keeps torch's compiler from being imported, unless it is there already."""
+    names = ("torch._dynamo", "torch._dynamo.utils")
+    if not sys.modules.keys() & set(names):
+        stand_in = ModuleType(names[1])
+        vars(stand_in)["is_compile_supported"] = _is_compile_supported
+        sys.modules.update(zip(names, (ModuleType(names[0]), stand_in), strict=True))
+        try:
+            yield
+        finally:
+            for name in names:
+                sys.modules.pop(name, None)
+    else:
+        yield
 
 
 torchvision = _import_torchvision()
