@@ -33,11 +33,7 @@ _declarations: torch.library.Library | None = None
 def _import_torchvision() -> ModuleType:
     global _declarations
     try:
-        with _compiler_later():
-            return importlib.import_module("torchvision")
-    except (ImportError, AttributeError):  # it wants more of the compiler, or is not there
-        _forget()
-        return importlib.import_module("torchvision")
+        return _attempt()
     except RuntimeError as error:
         if "torchvision::" not in str(error):
             raise
@@ -46,7 +42,15 @@ def _import_torchvision() -> ModuleType:
         if not hasattr(torch.ops.torchvision, name):
             _declarations.define(name + _SIGNATURE)
     _forget()
-    with _compiler_later():
+    return _attempt()
+
+
+def _attempt() -> ModuleType:
+    try:
+        with _compiler_later():
+            return importlib.import_module("torchvision")
+    except (ImportError, AttributeError):  # it wants more of the compiler, or is not there
+        _forget()
         return importlib.import_module("torchvision")
 
 
@@ -63,18 +67,17 @@ def _is_compile_supported(device_type: str) -> bool:
 @contextlib.contextmanager
 def _compiler_later() -> Iterator[None]:
     """Keeps torch's compiler from being imported, unless it is there already."""
-    names = ("torch._dynamo", "torch._dynamo.utils")
-    if not sys.modules.keys() & set(names):
-        stand_in = ModuleType(names[1])
-        vars(stand_in)["is_compile_supported"] = _is_compile_supported
-        sys.modules.update(zip(names, (ModuleType(names[0]), stand_in), strict=True))
-        try:
-            yield
-        finally:
-            for name in names:
-                sys.modules.pop(name, None)
-    else:
+    package, utils = ModuleType("torch._dynamo"), ModuleType("torch._dynamo.utils")
+    if package.__name__ in sys.modules:
         yield
+        return
+    vars(utils)["is_compile_supported"] = _is_compile_supported
+    sys.modules.update({module.__name__: module for module in (package, utils)})
+    try:
+        yield
+    finally:
+        for module in (package, utils):
+            sys.modules.pop(module.__name__, None)
 
 
 torchvision = _import_torchvision()

@@ -10,6 +10,7 @@ from oracles.explicit_clusters import clusters_by_class, voted_classes
 from sklearn.metrics import cohen_kappa_score, f1_score
 
 import saln
+from saln.errors import InputError
 from saln.labels import feature_clusters
 from saln.labels.feature_clusters import FOLLOWING
 from saln.review.summary_text import summary_lines
@@ -130,6 +131,15 @@ def test_a_share_that_is_given_is_said_to_be_given():
     for beliefs in (known, later):
         assert (beliefs.message, beliefs.noise_interval) == ("", (0.3, 0.3))
         assert abs(int(beliefs.suspicious.sum()) - 0.3 * len(labels)) <= 1
+
+
+def test_shares_of_labels_that_cannot_be_are_refused():
+    rows, labels, _ = by_image(n=300)
+    beliefs = saln.judge_labels(rows, labels)
+    with pytest.raises(InputError, match="5 rates do not fit 6 classes; give one for each"):
+        beliefs.with_label_rates(np.full(5, 0.2))
+    with pytest.raises(InputError, match=r"noise_rate=1\.0 is not allowed; give a share"):
+        beliefs.with_label_rates(np.r_[np.full(5, 0.2), 1.0])
 
 
 def test_the_list_of_wrong_labels_says_where_the_share_is_from(monkeypatch):

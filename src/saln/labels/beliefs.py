@@ -214,7 +214,16 @@ class LabelBeliefs:
 
         Args:
             rates: (C,): shares in [0, 1), in the order of ``classes``.
+
+        Raises:
+            InputError: For other shares, or another number of them.
         """
+        if len(rates) != len(self.classes):
+            raise InputError(
+                f"{len(rates)} rates do not fit {len(self.classes)} classes; give one for each"
+            )
+        for rate in rates.tolist():
+            check_noise_rate(rate)
         odds, given = self._odds(), self.given[self._labeled()]
         order = np.argsort(given, kind="stable")
         for members in np.split(order, np.flatnonzero(np.diff(given[order])) + 1):
