@@ -12,7 +12,7 @@ from sklearn.metrics import cohen_kappa_score, f1_score
 import saln
 from saln.errors import InputError
 from saln.labels import feature_clusters
-from saln.labels.feature_clusters import FOLLOWING
+from saln.labels.feature_clusters import following
 from saln.review.summary_text import summary_lines
 
 
@@ -31,7 +31,7 @@ def test_where_mistakes_follow_the_image_their_share_is_estimated(monkeypatch, c
     assert abs(found.noise_rate - true) < 0.05 < true - before.noise_rate
     assert found.noise_interval[0] < true < found.noise_interval[1]
     assert found.informative
-    assert found.message == FOLLOWING
+    assert found.message == following()
     scores = [f1_score(~right, beliefs.suspicious) for beliefs in (before, found)]
     assert scores[1] > max(scores[0] + 0.3, 0.85)
     assert abs(float(found.suspicious.double().mean()) - found.noise_rate) < 0.01
@@ -121,7 +121,7 @@ def test_the_order_unknown_labels_and_copies_change_little_and_an_update_estimat
     assert found.noise_rate == pytest.approx(expected, abs=0.02)  # copies have one voice together
     half = len(rows) // 2
     after = saln.judge_labels(rows[:half], labels[:half]).update(rows[half:], labels[half:])
-    assert (after.message, after.noise_rate) == (FOLLOWING, pytest.approx(expected, abs=1e-6))
+    assert (after.message, after.noise_rate) == (following(), pytest.approx(expected, abs=1e-6))
 
 
 def test_a_share_that_is_given_is_said_to_be_given():
@@ -146,4 +146,4 @@ def test_the_list_of_wrong_labels_says_where_the_share_is_from(monkeypatch):
     rows, labels, _ = by_image()
     monkeypatch.setattr("saln.review.find_issues.to_pandas", lambda table: table)
     table = saln.find_label_issues(rows, labels)
-    assert FOLLOWING in summary_lines(table)["wrong"]
+    assert following() in summary_lines(table)["wrong"]

@@ -24,6 +24,7 @@ import torch
 from saln.labels.descriptions import Outcome, noise_interval
 from saln.labels.evidence import Gatherer, Signal, search_space
 from saln.labels.likelihood_fit import BLOCK_ROWS
+from saln.messages import Placeholder, parameter
 from saln.spectral.label_filter import one_hot
 
 # The weight of the votes below which they are silenced; 0.7 is usual.
@@ -38,10 +39,6 @@ FEWEST_CLASSES = 4
 STEPS = 5
 # Examples of all labels together that are added to each label's.
 SHARED = 30.0
-FOLLOWING = (
-    "the mistakes seem to follow the examples, so their share is estimated by the features' "
-    "clusters; check some of the labels and give the share that is wrong"
-)
 
 Floats = npt.NDArray[np.float64]
 Places = npt.NDArray[np.int64]
@@ -54,6 +51,15 @@ class ClusteredShare(NamedTuple):
     rate: float
     low: float
     high: float
+
+
+def following() -> str:
+    """The message where the share is from here."""
+    given = parameter("noise_rate", Placeholder("SHARE"))
+    return (
+        "the mistakes seem to follow the examples, so their share is estimated by the features' "
+        f"clusters; check some of the labels and give the share that is wrong: {given}"
+    )
 
 
 def clustered_share(gatherer: Gatherer, outcome: Outcome, wrong: float) -> ClusteredShare | None:

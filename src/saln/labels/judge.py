@@ -34,7 +34,7 @@ from saln.labels.evidence import (
     find_neighbors,
 )
 from saln.labels.feature_blocks import FeatureBlocks
-from saln.labels.feature_clusters import FOLLOWING, clustered_share
+from saln.labels.feature_clusters import clustered_share, following
 from saln.labels.given_labels import given_labels, labels_of
 from saln.labels.likelihood_fit import BLOCK_ROWS, Judged, judge, learn
 from saln.randomness import derive_generator
@@ -188,7 +188,7 @@ def _judge(task: Task, sums: LabelSums | None, known: bool = False) -> tuple[Lab
             beliefs.with_label_rates(share.rates),
             noise_rate=share.rate,
             noise_interval=(share.low, share.high),
-            message=FOLLOWING,
+            message=following(),
         )
     clock.lap("telling")
     return beliefs, outcome
