@@ -15,24 +15,25 @@ from saln.data import ArrayImages, load_dataset
 from saln.training import seeded_globally
 
 
-def digits() -> tuple[TensorDataset, saln.SelectedBatches]:
-    """The embedded digits, and batches of those whose label is probably right, by their pixels."""
+def digits(epochs: int) -> tuple[TensorDataset, saln.SelectedBatches]:
+    """The embedded digits, and batches of those with right labels, easy ones first, by pixels."""
     train = load_dataset("digits").train
     source = train.images
     if not isinstance(source, ArrayImages):
         raise TypeError("the digits are held in memory")
     pixels = torch.from_numpy(source.pixels[train.rows]).float().flatten(1) / 255
-    dataset = TensorDataset(pixels, torch.from_numpy(train.labels))
+    labels = torch.from_numpy(train.labels)
+    dataset = TensorDataset(pixels, labels, torch.arange(len(labels)))
     batches = saln.SelectedBatches(
-        pixels.numpy(), labels=train.labels, selector=saln.Coherence(), batch_size=32,
-        filter_ratio=0.5, seed=0,
+        pixels.numpy(), labels=train.labels, selector=saln.BalancedCurriculum(epochs=epochs),
+        batch_size=32, filter_ratio=0.5, seed=0,
     )  # fmt: skip
     return dataset, batches
 
 
 def main(epochs: int = 3) -> float:
-    """Trains, saves the position in the middle of an epoch, goes on; returns the last loss."""
-    dataset, batches = digits()
+    """Trains, saves and restores the position after each epoch; returns the last loss."""
+    dataset, batches = digits(epochs)
     loader = DataLoader(dataset, batch_sampler=batches, generator=batches.generator)
     with seeded_globally(0, "network"):
         network = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
@@ -40,8 +41,9 @@ def main(epochs: int = 3) -> float:
     loss = torch.tensor(0.0)
     for epoch in range(epochs):
         batches.set_epoch(epoch)
-        for images, labels in loader:
-            loss = cross_entropy(network(images), labels)
+        for images, labels, indices in loader:
+            targets = batches.targets_of(indices, labels, beliefs=0.3, features=0.3)  # soft
+            loss = cross_entropy(network(images), targets)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
