@@ -46,8 +46,8 @@ class Pictures:
 
 def tiny_backbone(seed=0):
     """A linear map of the pixels, with weights of its own."""
-    layer = nn.utils.skip_init(nn.Linear, 192, WIDTH)
-    with torch.no_grad():
+    with torch.random.fork_rng(devices=[]), torch.no_grad():  # skip_init imports torch's compiler
+        layer = nn.Linear(192, WIDTH)
         for parameter in layer.parameters():
             parameter.normal_(generator=derive_generator(seed, "tiny"))
     return nn.Sequential(nn.Flatten(), layer).eval()
@@ -69,7 +69,9 @@ def content(folder: Path):
 def context():
     """Processes that are forked from one that has torch already: quick to start."""
     forks = multiprocessing.get_context("forkserver")
-    forks.set_forkserver_preload(["saln.features.extraction", "torchvision.transforms"])
+    forks.set_forkserver_preload(
+        ["saln.features.extraction", "torchvision.transforms", "PIL.ImageFile", "numpy.random"]
+    )
     return forks
 
 
