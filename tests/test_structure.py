@@ -20,9 +20,9 @@ FILES = sorted(SOURCE.rglob("*.py"))
 # A module imports only from its own stage and from stages before it.
 STAGES = (
     "_lazy", "errors", "messages", "converter", "files", "randomness", "distributed",
-    "threads", "_extras", "_torchvision", "data", "features", "spectral", "labels", "selection",
-    "testing", "loading", "integrations", "curation", "review", "training", "experiments", "report",
-    "cli", "__main__",
+    "threads", "_extras", "_torchvision", "_optimizers", "data", "features", "spectral", "labels",
+    "selection", "testing", "loading", "integrations", "curation", "review", "training",
+    "experiments", "report", "cli", "__main__",
 )  # fmt: skip
 
 
@@ -67,20 +67,42 @@ def test_importing_saln_loads_nothing_heavy():
     assert not heavy & set(found)
 
 
-def test_choosing_loads_no_extra_and_no_drawing():
-    code = (
-        "import sys, saln; saln.SALN, saln.JEST, saln.SelectedBatches; print(*sys.modules);"
-        "from saln._torchvision import torchvision; print(*sys.modules);"
-        "from torchvision.ops.roi_align import is_compile_supported as asked;"
-        "from torch._dynamo.utils import is_compile_supported as real;"
-        "print(asked('cpu') is real('cpu'))"
-    )
+WORK = """
+import sys
+
+import torch
+
+import saln
+from saln._optimizers import LBFGS, SGD
+from saln._torchvision import torchvision
+
+saln.SALN, saln.JEST, saln.SelectedBatches
+weight = torch.nn.Parameter(torch.ones(2))
+for optimizer in (SGD([weight], lr=0.1), LBFGS([weight])):
+    def loss():
+        optimizer.zero_grad()
+        total = weight.square().sum()
+        total.backward()
+        return total
+
+    optimizer.step(loss)
+    optimizer.load_state_dict(optimizer.state_dict())
+assert len(saln.data.load_dataset("digits", limit=50).train.labels) == 45
+print(*sys.modules)
+from torchvision.ops.roi_align import is_compile_supported as asked
+from torch._dynamo.utils import is_compile_supported as real
+
+print(asked("cpu") is real("cpu"))
+"""
+
+
+def test_work_loads_no_extra_no_drawing_and_no_compiler():
     found = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        [sys.executable, "-c", WORK], capture_output=True, text=True, check=True
     ).stdout.split()
-    assert "torch" in found
-    assert not {"datasets", "matplotlib", "tyro", "rich", "jinja2"} & set(found)
-    # Of torchvision's imports the compiler would be the largest; it is asked when it is needed.
+    assert {"torch", "saln.selection.jest"} <= set(found)
+    assert not {"datasets", "matplotlib", "tyro", "rich", "jinja2", "sklearn"} & set(found)
+    # Torchvision's import and torch's optimizers want it; it is asked when it is needed.
     assert "torchvision.ops.roi_align" in found
     assert "torch._dynamo" not in found
     assert found[-1] == "True"

@@ -35,7 +35,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from scipy import stats
 from torch import Tensor
 
 from saln.errors import InputError
@@ -397,6 +396,8 @@ class SelectorConformance:
             counts[0, self._choose(candidates, 4, seed).positions] += 1
             selection = self._choose(permuted, 4, _DRAWS + seed, observed=candidates)
             counts[1, order[selection.positions]] += 1
+        from scipy import stats  # takes half a second, for the one test that counts
+
         # One test a candidate, so the chance of a false alarm is shared among them.
         for position, (a, b) in enumerate(counts.T.tolist()):
             table = [[a, _DRAWS - a], [b, _DRAWS - b]]

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.datasets import load_digits
 
+from saln.data import dataset_loaders
 from saln.data.datasets import load_dataset, stratified_part
 from saln.errors import DataError, InputError
 
@@ -133,3 +135,14 @@ def test_real_cifar10(data_root):
     assert len(data.class_names) == 10
     assert data.train.images.load(0).size == (32, 32)
     assert data.default_image_size == 32
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_digits_are_those_of_scikit_learn_also_where_its_file_is_elsewhere(monkeypatch, is_there):
+    bunch = load_digits()
+    if not is_there:
+        monkeypatch.setattr(dataset_loaders.importlib.util, "find_spec", lambda name: None)
+    images, targets = dataset_loaders._digits_of_scikit_learn()
+    np.testing.assert_array_equal(images, bunch.images)
+    np.testing.assert_array_equal(targets, bunch.target)
+    assert targets.dtype == np.int64

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from saln._optimizers import SGD
 from saln.data.torch_datasets import Batch
 from saln.errors import TrainingError
 from saln.randomness import derive_generator, seeded_globally
@@ -135,7 +136,7 @@ def rates(schedule, steps=8):
     learner = nn.Sequential(nn.Flatten(), nn.Linear(12, 2, bias=False))
     nn.init.zeros_(learner[1].weight)
     seen = []
-    original = torch.optim.SGD.step
+    original = SGD.step
 
     def spy(self, *args, **kwargs):
         seen.append(self.param_groups[0]["lr"])
@@ -143,7 +144,7 @@ def rates(schedule, steps=8):
 
     batch = make_batches(1)[0]._replace(labels=torch.zeros(4, dtype=torch.int64))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(torch.optim.SGD, "step", spy)
+        patch.setattr(SGD, "step", spy)
         with seeded_globally("rates"):
             run(
                 learner,

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from saln._optimizers import SGD
 from saln.data.datasets import DataSet, Examples
 from saln.data.torch_datasets import EvaluationView, TrainingView, inference_batch_size
 from saln.data.transforms import EvaluationTransform, Normalization
@@ -164,7 +165,7 @@ class Comparison:
             with cast_to(self.device, self.config.autocast):
                 outputs = learner(images)
             torch.nn.functional.cross_entropy(outputs.float(), labels).backward()
-            torch.optim.SGD(learner.parameters(), lr=0.1).step()
+            SGD(learner.parameters(), lr=0.1).step()
             with scoring(learner), cast_to(self.device, self.config.autocast):
                 part = images[: inference_batch_size(self.device)]
                 learner(part)

@@ -16,6 +16,7 @@ import torch
 from scipy.special import xlogy
 from torch import Tensor
 
+from saln._optimizers import LBFGS
 from saln.labels.evidence import Evidence
 from saln.labels.noise_model import Transition, learn_transition
 
@@ -126,7 +127,7 @@ def fit(
     # As logarithms: neither may speak against what it says.
     sizes = torch.tensor([start.scores, start.votes], dtype=torch.float64).log().requires_grad_()
     levels = start.levels.clone().requires_grad_()
-    optimizer = torch.optim.LBFGS(
+    optimizer = LBFGS(
         [sizes, levels], max_iter=STEPS, line_search_fn="strong_wolfe", tolerance_change=1e-7
     )
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from saln._optimizers import LBFGS
+
 # Gradients below this have converged (scikit-learn stops at 1e-4), and so have losses that
 # change by less than the second.
 TOLERANCE = 1e-6
@@ -39,7 +41,7 @@ class LogisticRegression:
         n, d = rows.shape
         weights = rows.new_zeros(d, classes, requires_grad=True)
         intercepts = rows.new_zeros(classes, requires_grad=True)
-        optimizer = torch.optim.LBFGS(
+        optimizer = LBFGS(
             [weights, intercepts],
             max_iter=self.iterations,
             max_eval=2 * self.iterations,

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from saln._optimizers import SGD
 from saln.data.torch_datasets import Batch
 from saln.errors import TrainingError
 from saln.loading.epoch_batches import EpochBatches, steps_of
@@ -138,7 +139,7 @@ class _Steps:
         self.learner, self.processes, self.objective = learner, processes, settings.objective
         # Where its weights are, a batch must be.
         self.device = next(learner.parameters()).device
-        self.optimizer = torch.optim.SGD(
+        self.optimizer = SGD(
             learner.parameters(),
             lr=settings.learning_rate,
             momentum=settings.momentum,
