@@ -17,6 +17,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 import saln
+from saln.loading import candidate_fields
 from saln.loading.filter_schedule import FilterSchedule
 from saln.loading.selected_batches import SelectedBatches
 from saln.loading.selected_stream import SelectedStream
@@ -50,6 +51,11 @@ class Positions(Dataset):
         if get_worker_info() is None:  # no test may draw from the global generators
             return index, 0.0, 0.0
         return index, float(torch.rand(())), float(np.random.rand())  # noqa: NPY002
+
+
+def _columns(rows):
+    """Lists: for every tensor that a worker sends it opens a connection."""
+    return [list(column) for column in zip(*rows, strict=True)]
 
 
 class Keyed:
@@ -121,6 +127,7 @@ class Loader(Own):
             num_workers=self.workers,
             persistent_workers=self.persistent,
             generator=chosen.generator,
+            collate_fn=_columns,
         )
         return chosen
 
@@ -131,8 +138,9 @@ class Loader(Own):
         return self.loader
 
     def indices(self, batch):
-        self.draws.append([batch[1].tolist(), batch[2].tolist()])
-        return batch[0]
+        indices, *draws = batch
+        self.draws.append(draws)
+        return torch.tensor(indices)
 
 
 class Stateful(Loader):
@@ -239,44 +247,49 @@ def whole(stream=False, selector="uniform", ratio=0.5):
     return [one.epoch(number) for number in range(EPOCHS)]
 
 
-def resumed(make, epoch, stops):
-    """An epoch stopped after so many steps, again and again, in fresh objects; then the next."""
+def resumed(make, stops):
+    """Epoch 1 stopped after so many steps, again and again, in fresh objects; then the next."""
     run, seen = make(), []
-    for number in range(epoch):
-        run.epoch(number)
+    if run.persistent or not run.workers:  # other workers know of no epoch before
+        run.epoch(0)
     for stop in stops:
-        seen += run.epoch(epoch, stop)
+        seen += run.epoch(1, stop)
         state = sent(run.save())
         run = make()
         run.load(state)
-    seen += run.epoch(epoch)
-    return seen, [run.epoch(number) for number in range(epoch + 1, EPOCHS)]
+    seen += run.epoch(1)
+    return seen, [run.epoch(number) for number in range(2, EPOCHS)]
 
 
-def ended(make, *, asked, again):
-    """Saved at the end of epoch 0; the epochs that a fresh object gives then.
+def ended(make, cases):
+    """Saved at the end of epoch 0; for each case the epochs that a fresh object gives then.
 
     Args:
         make: A front end.
-        asked: Whether the loop saw that the epoch had ended.
-        again: Whether epoch 0 is set first, once more.
+        cases: Pairs: whether the loop saw that the epoch had ended; whether epoch 0 is set first,
+            once more.
     """
-    run, steps = make(), 7
-    run.epoch(0, None if asked else steps)
-    run.trained = steps
-    state = sent(run.save())
-    run = make()
-    run.load(state)
-    left = []
-    if again:
-        left = run.epoch(0)
-    run.trained = 0
-    return left, [run.epoch(number) for number in range(1, EPOCHS)]
+    states, steps, given = {}, 7, []
+    for asked, again in cases:
+        if asked not in states:
+            run = make()
+            run.epoch(0, None if asked else steps)
+            run.trained = steps
+            states[asked] = run.save()
+        run = make()
+        run.load(sent(states[asked]))
+        left = run.epoch(0) if again else []
+        run.trained = 0
+        given.append((left, [run.epoch(number) for number in range(1, EPOCHS)]))
+    return given
 
 
-def all_ends(workers, selector):
-    """Whether all four ways to end an epoch are tried: else two, where many workers start."""
-    return workers == "0" or (workers == "2 persistent" and selector == "uniform")
+def ends(workers, selector):
+    """The ways to end an epoch that are tried: two of four, where many workers start."""
+    cases = [(True, False), (False, True)]
+    if workers == "0" or (workers == "2 persistent" and selector == "uniform"):
+        cases += [(True, True), (False, False)]
+    return cases
 
 
 def cell(name, workers, what, selector="uniform"):
@@ -290,19 +303,16 @@ def cell(name, workers, what, selector="uniform"):
         return front(selector, **options, **changes)
 
     if what == "resume":
-        return resumed(make, 1, [3])
+        return resumed(make, [3])
     if what == "second resume":
-        return resumed(make, 1, [1, 3, 6])
+        return resumed(make, [1, 3, 6] if workers == "0" else [1, 6])
     if what == "schedule":
-        return resumed(lambda: make(ratio=SCHEDULE), 1, [3])
+        return resumed(lambda: make(ratio=SCHEDULE), [3])
     if what == "epochs":
         run = make()
         return [run.epoch(number) for number in range(EPOCHS)]
     if what == "epoch end":
-        cases = [(True, True), (False, False), (True, False), (False, True)]
-        if not all_ends(workers, selector):
-            cases = cases[2:]
-        return [ended(make, asked=asked, again=again) for asked, again in cases]
+        return ended(make, ends(workers, selector))
     raise AssertionError(what)
 
 
@@ -314,7 +324,7 @@ def wanted(stream, workers, what, selector="uniform"):
         "second resume": (plain[1], plain[2:]),
         "schedule": (scheduled[1], scheduled[2:]),
         "epochs": plain,
-        "epoch end": [([], plain[1:])] * (4 if all_ends(workers, selector) else 2),
+        "epoch end": [([], plain[1:])] * len(ends(workers, selector)),
     }[what]
 
 
@@ -331,8 +341,12 @@ def cells_alone(cells):
         return [cell(*one) for one in cells]
 
 
-def cells_of_a_rank(rank, world_size, folder, cells):
-    """Writes what a rank gives in each cell, without being told which rank it is."""
+def cells_of_a_rank(rank, world_size, folder, cells, by_cleanlab):
+    """Writes what a rank gives in each cell, without being told which rank it is.
+
+    ``by_cleanlab``: what cleanlab makes of the labels, which takes 1.5 s to import.
+    """
+    candidate_fields.beliefs_by_cleanlab = lambda *labels: by_cleanlab
     torch.distributed.init_process_group(
         "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=world_size
     )

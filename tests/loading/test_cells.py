@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 from helpers.loading_processes import (
     FRONTS,
+    LABELS,
+    ROWS,
     SELECTORS,
     WHATS,
     WORKERS,
@@ -28,12 +30,15 @@ from helpers.loading_processes import (
     whole,
 )
 
+from saln.selection.cleanlab_pruned import beliefs_by_cleanlab
+
 pytestmark = pytest.mark.filterwarnings("ignore:'set_vital' is deprecated:UserWarning")
 CELLS = [
     (name, workers, what)
     for name in FRONTS
     for workers in (WORKERS if "Loader" in name else ["0"])
     for what in WHATS
+    if workers == "0" or what != "resume"  # a worker costs much; "second resume" is more
 ]
 ALONE = [one for one in CELLS if one[1] == "0"]
 # Chosen by a teacher, and by how far the training is, which a worker's copy has to know.
@@ -76,10 +81,17 @@ def test_two_ranks(warm, tmp_path):
     One start of them serves all cells; their workers persist, and are given the curriculum.
     """
     cells = [(*one, "uniform") for one in ALONE]
-    cells += [(*one, CURRICULUM) for one in CELLS if one[1] != "2"]
+    cells += [(*one, CURRICULUM) for one in ALONE]
+    cells += [
+        (name, workers, what, CURRICULUM)
+        for name, workers, what in CELLS
+        if workers == "2 persistent" and what != "epoch end"
+    ]
     cells += [("own loop", "0", "epochs", name) for name in SELECTORS]
     cells += [("stream", "0", "resume", name) for name in REMEMBER]
-    warm.call_together(cells_of_a_rank, [(rank, 2, tmp_path, cells) for rank in (0, 1)], tmp_path)
+    doubts = beliefs_by_cleanlab(ROWS, LABELS, 3)
+    ranks = [(rank, 2, tmp_path, cells, doubts) for rank in (0, 1)]
+    warm.call_together(cells_of_a_rank, ranks, tmp_path)
     alone = Own("infobatch")
     alone.epoch(0)
     told = alone.chosen.selector.state_dict()["next"]
@@ -117,7 +129,7 @@ def test_what_a_selector_remembers_is_gone_on_with(name, selector):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         assert expected[2] != [silent.epoch(number) for number in range(3)][2]
-    same(resumed(make, 1, [2, 5]), (expected[1], expected[2:]))
+    same(resumed(make, [2, 5]), (expected[1], expected[2:]))
 
 
 @pytest.mark.parametrize("front", [Loader, StreamLoader])
@@ -192,7 +204,7 @@ def test_a_part_of_a_loader_leaves_nothing_open():
     for epoch in range(2):
         run.chosen.set_epoch(epoch)
         same(
-            [batch[0].tolist() for batch in itertools.islice(run.loader, 2)],
+            [batch[0] for batch in itertools.islice(run.loader, 2)],
             whole()[epoch][:2],
         )
     assert not [one for one in threading.enumerate() if one.name == "saln-prefetch"]

@@ -12,6 +12,7 @@ from __future__ import annotations
 import abc
 import copy
 import hashlib
+import functools
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Self, final
@@ -37,6 +38,7 @@ _FLAT = CLASS_NUMBERS | {
 }
 
 
+@functools.cache  # asked for every batch's state; a signature takes half a millisecond
 def parameters_of(kind: type[Any]) -> tuple[str, ...]:
     """The names of the parameters that a kind of selector is made with."""
     parameters = inspect.signature(kind).parameters.values()
