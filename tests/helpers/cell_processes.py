@@ -378,9 +378,8 @@ SAVED = {END, MIDDLE, LATER, MIDDLE_OF_SCHEDULE}
 def table(front, workers, ranks):
     """The runs of a front end: a name, settings of the batches, and where to go on from.
 
-    All of Accelerate, which is the fastest. Of the others every pair of front end, workers, ranks
-    and what happens: all that can happen with two workers in one process and with none in two;
-    else a run that is left alone and one that goes on.
+    Every pair of front end, workers, ranks and what happens: all that can happen with two workers
+    in one process and with none in two; else a run that is left alone and one that goes on.
     """
     persistent = workers == "2, persistent"
     resuming = front in RESUMING
@@ -390,11 +389,11 @@ def table(front, workers, ranks):
     if ranks > 1 and front in SHARING:
         return
     yield "resumed", {}, ("whole", MIDDLE)
-    # What workers draw: of those that persist in one process, of the others in two.
-    if resuming and workers != "0" and persistent == (ranks == 1):
+    # What workers draw: of those that persist in two processes, of the others in one.
+    if resuming and workers != "0" and persistent == (ranks == 2):
         yield "another seed", {"seed": SEED + 1}, None
         yield "the same again", {}, None
-    if persistent or (front != "Accelerate" and (workers == "0") == (ranks == 1)):
+    if persistent or (workers == "0") == (ranks == 1):
         return
     yield "schedule", {"ratio": "schedule"}, None
     if resuming or front == BY_HAND:

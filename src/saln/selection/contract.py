@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import abc
 import copy
-import hashlib
 import functools
+import hashlib
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Self, final
