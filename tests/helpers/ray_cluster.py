@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 _nodes: list[Any] = []
+# What watches a cluster, and no test looks at.
+UNUSED = {"include_dashboard": False, "include_log_monitor": False, "no_monitor": True}
 
 
 def address() -> str:
@@ -12,7 +15,7 @@ def address() -> str:
     from ray.cluster_utils import Cluster
 
     if not _nodes:
-        node = {"num_cpus": 1, "object_store_memory": 100 * 2**20, "include_dashboard": False}
+        node = {"num_cpus": 1, "object_store_memory": 100 * 2**20} | UNUSED
         _nodes.append(Cluster(initialize_head=True, head_node_args=node))
         _nodes[0].add_node(num_cpus=1, object_store_memory=100 * 2**20)
     found: str = _nodes[0].address
