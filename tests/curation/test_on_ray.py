@@ -15,12 +15,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from helpers.select_processes import killed_and_again, words
+from helpers.select_processes import killed, words
 
 import saln
 from saln.cli import main
 from saln.errors import DataError
-from saln.integrations.ray import connected
 
 ray = pytest.importorskip("ray")
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -41,14 +40,21 @@ def local(store):
     return (store.parent / "local.parquet").read_bytes()
 
 
-@pytest.fixture(scope="module")
-def cluster(ray_address):
-    with connected(ray_address, None):
-        yield ray_address
+# First: the workers of another driver end idle ones, which the tests below take over.
+def test_a_killed_driver_goes_on_with_the_same_bytes(ray_address, store, local, tmp_path, warm):
+    """It works on the cluster of an address; what is left is chosen from by this process."""
+    out = tmp_path / "kept.parquet"
+    flags = ("--engine", "ray", "--ray-address", ray_address, "--ray-workers", "1")
+    killed(words(store, out, *flags), out, warm)
+    result = saln.select(
+        store, selector=saln.SALN(), out=out, engine="ray", ray_workers=2, **OPTIONS
+    )
+    assert 0 < result.computed < result.rows == 4_050
+    assert out.read_bytes() == local
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_the_bytes_are_those_of_the_local_engine(cluster, store, local, tmp_path, workers):
+def test_the_bytes_are_those_of_the_local_engine(ray_address, store, local, tmp_path, workers):
     told = []
     result = saln.select(
         store, selector=saln.SALN(), out=tmp_path / "kept.parquet", engine="ray",
@@ -60,13 +66,15 @@ def test_the_bytes_are_those_of_the_local_engine(cluster, store, local, tmp_path
     assert told[-1] == (4_050, 4_050)
 
 
-def test_the_example_keeps_what_one_process_keeps(cluster, monkeypatch, capsys):
+def test_the_example_keeps_what_one_process_keeps(ray_address, monkeypatch, capsys):
     """With the cluster of two nodes that is there, in the place of the one that it starts."""
 
     def there(*, initialize_head, head_node_args):
         assert initialize_head
         assert head_node_args["num_cpus"] == 1
-        return SimpleNamespace(address=cluster, add_node=lambda **node: node, shutdown=lambda: None)
+        return SimpleNamespace(
+            address=ray_address, add_node=lambda **node: node, shutdown=lambda: None
+        )
 
     monkeypatch.setattr(importlib.import_module("ray.cluster_utils"), "Cluster", there)
     runpy.run_path(str(EXAMPLES / "ray_select.py"), run_name="__main__")
@@ -76,7 +84,7 @@ def test_the_example_keeps_what_one_process_keeps(cluster, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("selector", ["coherence", "coherence(judge=labels, power=4)"])
-def test_beliefs_and_names_of_classes_travel(cluster, selector, tmp_path):
+def test_beliefs_and_names_of_classes_travel(ray_address, selector, tmp_path):
     """They are formed by the driver; Parquet is opened anew by every worker."""
     pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     labels = np.arange(900) % 3
@@ -123,7 +131,9 @@ def by_value():
     cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
 
 
-def test_the_parts_of_a_killed_worker_are_chosen_again(cluster, store, local, tmp_path, by_value):
+def test_the_parts_of_a_killed_worker_are_chosen_again(
+    ray_address, store, local, tmp_path, by_value
+):
     scar = tmp_path / "scar"
     saln.select(
         store, selector=Deadly(scar), out=tmp_path / "kept.parquet", engine="ray",
@@ -133,7 +143,7 @@ def test_the_parts_of_a_killed_worker_are_chosen_again(cluster, store, local, tm
     assert (tmp_path / "kept.parquet").read_bytes() == local
 
 
-def test_a_broken_row_is_named_from_afar(cluster, tmp_path):
+def test_a_broken_row_is_named_from_afar(ray_address, tmp_path):
     pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     features = np.random.default_rng(0).random((900, 4)).astype(np.float32)
     features[777, 2] = np.nan
@@ -146,26 +156,15 @@ def test_a_broken_row_is_named_from_afar(cluster, tmp_path):
     assert not (tmp_path / "kept.parquet").exists()
 
 
-def test_an_address_where_no_cluster_is(store, tmp_path, capsys):
+def test_an_address_where_no_cluster_is(store, tmp_path, monkeypatch, capsys):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
     started = time.monotonic()
     flags = ["--selector", "saln", "--engine", "ray", "--ray-address", address]
-    ray.shutdown()  # a connection that is there would be taken
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)  # it would take that connection
     code = main(["select", str(store), *flags, "--out", str(tmp_path / "kept.parquet")])
     assert code == 2
     assert f"no Ray cluster answers at {address}" in capsys.readouterr().err
     assert time.monotonic() - started < 60
     assert not (tmp_path / "kept.parquet").exists()
-
-
-def test_a_killed_driver_goes_on_with_the_same_bytes(cluster, store, local, tmp_path, warm):
-    """It works on the cluster of an address, and goes on with one that it starts itself."""
-    out = tmp_path / "kept.parquet"
-    found = killed_and_again(
-        words(store, out, "--engine", "ray"), out, warm,
-        first=("--ray-address", cluster, "--ray-workers", "2"), again=("--ray-workers", "1"),
-    )  # fmt: skip
-    assert found["computed"] < found["rows"] == 4_050
-    assert out.read_bytes() == local

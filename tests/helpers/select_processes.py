@@ -20,10 +20,10 @@ def words(store, out, *more):
     ]  # fmt: skip
 
 
-def killed_and_again(arguments, out, warm, first=(), again=()):
-    """Kills the command once some parts are there, and runs it again, each with its own flags."""
+def killed(arguments, out, warm):
+    """Kills the command once some parts are there."""
     parts = out.with_name(f"{out.name}.parts")
-    running = warm.start([*arguments, *first], out.parent, script=Path(__file__))
+    running = warm.start(arguments, out.parent, script=Path(__file__))
     deadline = time.monotonic() + 300
     while len(list(parts.glob("part-*"))) < 3 and running.poll() is None:
         assert time.monotonic() < deadline
@@ -32,7 +32,12 @@ def killed_and_again(arguments, out, warm, first=(), again=()):
     running.wait()
     assert not out.exists()
     assert len(list(parts.glob("part-*"))) >= 3
-    done = warm.run([*arguments, *again, "--json"], out.parent, script=Path(__file__))
+
+
+def killed_and_again(arguments, out, warm):
+    """The same, and runs it again."""
+    killed(arguments, out, warm)
+    done = warm.run([*arguments, "--json"], out.parent, script=Path(__file__))
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 

@@ -26,9 +26,7 @@ OPTIONS = {"shard_rows": 16, "batch_size": 8, "name": "digits"}
 
 @pytest.fixture(scope="module", autouse=True)
 def cluster(ray_address):
-    """Two nodes of one core each."""
-    with on_ray.connected(ray_address, None):
-        yield
+    """Two nodes of one core each, and a connection to it."""
 
 
 @pytest.fixture(scope="module")
@@ -42,34 +40,16 @@ def network():
     return build_backbone("efficientnet-lite0", image_size=32)
 
 
-def test_the_bytes_are_those_of_a_local_extraction(digits, network, tmp_path):
-    """Of one actor; of two it is asked below."""
-    local = extract_features(digits, network, cache_dir=tmp_path / "local", **OPTIONS)
-    seen = []
-    options = OPTIONS | {"cache_dir": tmp_path / "ray", "actors": 1, "progress": seen.append}
-    store = on_ray.extract_features_on_ray(digits, network, **options)
-    assert content(store.path) == content(local.path)
-    assert store.path.name == local.path.name
-    assert [told.rows_computed for told in seen] == sorted(told.rows_computed for told in seen)
-    assert seen[0].rows_computed == 0
-    assert seen[-1].rows_done == seen[-1].rows == len(digits)
-    assert store.seconds > 0
-    again = on_ray.extract_features_on_ray(digits, network, **options)
-    assert again.path == store.path
-    assert seen[-1].rows_done == len(digits)
-
-
 class Deadly:
-    """The digits; whoever first opens example 40 dies of it, by SIGKILL."""
+    """Some examples; whoever first opens example 40 dies of it, by SIGKILL."""
 
-    def __init__(self, scar, times):
+    def __init__(self, examples, scar, times):
+        self.examples = examples
         self.scar = scar
         self.times = times
 
     def __call__(self):
-        examples, scar, times = load_dataset("digits", limit=90).train, self.scar, self.times
-
-        read = type(examples).__getitem__
+        scar, times, read = self.scar, self.times, type(self.examples).__getitem__
 
         def deadly(self, index):
             if index == 40:
@@ -79,8 +59,8 @@ class Deadly:
                     os.kill(os.getpid(), signal.SIGKILL)
             return read(self, index)
 
-        type(examples).__getitem__ = deadly  # in the actor's process alone
-        return examples
+        type(self.examples).__getitem__ = deadly  # in the actor's process alone
+        return self.examples
 
 
 @pytest.fixture
@@ -92,15 +72,25 @@ def by_value():
     cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
 
 
-def test_the_shards_of_a_killed_actor_are_computed_again(digits, tmp_path, by_value):
-    pixels = build_backbone("pixels", image_size=8)
-    local = extract_features(digits, pixels, cache_dir=tmp_path / "local", **OPTIONS)
+def test_the_bytes_are_those_of_a_local_extraction_though_an_actor_dies(
+    digits, network, tmp_path, by_value
+):
+    """Of two actors; of one it is asked below."""
+    local = extract_features(digits, network, cache_dir=tmp_path / "local", **OPTIONS)
+    seen = []
     scar = tmp_path / "scar"
-    store = on_ray.extract_features_on_ray(
-        digits, pixels, load=Deadly(scar, 1), cache_dir=tmp_path / "ray", actors=2, **OPTIONS
-    )
+    options = OPTIONS | {"cache_dir": tmp_path / "ray", "actors": 2, "progress": seen.append}
+    store = on_ray.extract_features_on_ray(digits, network, load=Deadly(digits, scar, 1), **options)
     assert scar.read_text() == ".."
     assert content(store.path) == content(local.path)
+    assert store.path.name == local.path.name
+    assert [told.rows_computed for told in seen] == sorted(told.rows_computed for told in seen)
+    assert seen[0].rows_computed == 0
+    assert seen[-1].rows_done == seen[-1].rows == len(digits)
+    assert store.seconds > 0
+    again = on_ray.extract_features_on_ray(digits, network, **options)
+    assert again.path == store.path
+    assert seen[-1].rows_done == len(digits)
 
 
 def test_a_shard_that_kills_every_actor_ends_the_run_and_the_rest_is_kept(
@@ -110,7 +100,9 @@ def test_a_shard_that_kills_every_actor_ends_the_run_and_the_rest_is_kept(
     pixels = build_backbone("pixels", image_size=8)
     options = OPTIONS | {"cache_dir": tmp_path / "ray", "actors": 1}
     with pytest.raises(DataError, match="2 actors died while computing shard 2"):
-        on_ray.extract_features_on_ray(digits, pixels, load=Deadly(tmp_path / "scar", 9), **options)
+        on_ray.extract_features_on_ray(
+            digits, pixels, load=Deadly(digits, tmp_path / "scar", 9), **options
+        )
     (manifest,) = (tmp_path / "ray").glob("*/manifest.json")
     done = json.loads(manifest.read_text())["rows_done"]
     assert done == 32
@@ -121,8 +113,8 @@ def test_a_shard_that_kills_every_actor_ends_the_run_and_the_rest_is_kept(
     assert content(manifest.parent) == content(local.path)
 
 
-def test_another_data_set_on_an_actors_machine_is_refused(digits, tmp_path):
-    other = on_ray.TrainingPart.of("digits", tmp_path, 80, 0)
+def test_another_data_set_on_an_actors_machine_is_refused(digits, image_folder, tmp_path):
+    other = on_ray.TrainingPart.of(f"folder:{image_folder}", tmp_path, None, 0)
     with pytest.raises(DataError, match="is another than the driver's"):
         on_ray.extract_features_on_ray(
             digits, "pixels", image_size=8, load=other, cache_dir=tmp_path / "ray", actors=1
