@@ -13,6 +13,7 @@ from saln.data.transforms import (
     EvaluationTransform,
     Normalization,
     PhotoAugmentation,
+    functional,
 )
 from saln.errors import DataError
 from saln.randomness import derive_generator
@@ -29,6 +30,15 @@ def test_normalization_is_the_papers():
     mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
     expected = (np.array([124, 116, 104]) / 255 - mean) / std
     np.testing.assert_allclose(found.numpy(), expected, atol=1e-6)
+
+
+def test_normalization_gives_the_bits_of_torchvision():
+    every = np.arange(256, dtype=np.uint8).repeat(3).reshape(32, 8, 3)  # a shade a pixel
+    image = Image.fromarray(every)
+    expected = functional.normalize(functional.to_tensor(image), IMAGENET.mean, IMAGENET.std)
+    found = IMAGENET(image)
+    assert torch.equal(found, expected)
+    assert found.is_contiguous()
 
 
 def test_evaluation_crops_the_middle():
