@@ -32,8 +32,8 @@ class Killed(BaseException):
 @pytest.fixture
 def config(tmp_path) -> Config:
     return digits_config(
-        limit=900, epochs=1, seeds=(3, 4), methods=("coherence",),
-        label_noise=0.4, out=tmp_path / "run", cache_dir=tmp_path / "cache",
+        limit=900, epochs=1, seeds=(3, 4), methods=("coherence",), learner="pixels",
+        image_size=8, label_noise=0.4, out=tmp_path / "run", cache_dir=tmp_path / "cache",
     )  # fmt: skip
 
 

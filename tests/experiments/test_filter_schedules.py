@@ -50,7 +50,7 @@ class Quiet:
 @pytest.fixture
 def config(tmp_path) -> Config:
     return digits_config(
-        limit=150, epochs=5, seeds=(0,), batch_size=8, image_size=8,
+        limit=150, epochs=5, seeds=(0,), batch_size=8, image_size=8, learner="pixels",
         reference_epochs=1, filter_ratio=0.8, filter_ratio_end=0.5, full_first_epochs=1,
         full_last_epochs=1, out=tmp_path / "run", cache_dir=tmp_path / "cache",
     )  # fmt: skip
