@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import os
 import platform
 import subprocess
@@ -25,7 +26,7 @@ def environment(device: torch.device) -> dict[str, Any]:
     program = Path(sys.argv[0]).name
     return {
         "saln": saln.__version__,
-        "commit": _commit(Path(saln.__file__).parent),
+        "commit": _commit_at_first(Path(saln.__file__).parent),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "torchvision": torchvision.__version__,
@@ -40,6 +41,12 @@ def environment(device: torch.device) -> dict[str, Any]:
         "command": ["saln" if program == "__main__.py" else program, *sys.argv[1:]],
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
+
+
+@functools.cache  # what a process has imported stays that commit's
+def _commit_at_first(package: Path) -> str | None:
+    """What :func:`_commit` said when it was asked first."""
+    return _commit(package)
 
 
 def _commit(package: Path) -> str | None:
