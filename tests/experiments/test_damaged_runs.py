@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -20,11 +21,26 @@ def config(tmp_path) -> Config:
     return small_run(tmp_path)
 
 
-def test_a_damaged_state_is_noticed_and_its_arm_begins_anew(config, tmp_path):
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory) -> dict[str, Path]:
+    """The same run, stopped in its second arm, and finished."""
+    folder = tmp_path_factory.mktemp("runs")
+    config = small_run(folder)
+    stopped(dataclasses.replace(config, out=folder / "stopped"), 4)
+    compare(dataclasses.replace(config, out=folder / "whole"), Quiet())
+    return {name: folder / name for name in ("stopped", "whole")}
+
+
+@pytest.fixture
+def begun(runs, config) -> Config:
+    """A copy of the one that was stopped."""
+    shutil.copytree(runs["stopped"], config.out)
+    return config
+
+
+def test_a_damaged_state_is_noticed_and_its_arm_begins_anew(begun, runs):
     """One changed byte of it would give other rows."""
-    whole = dataclasses.replace(config, out=tmp_path / "whole")
-    compare(whole, Quiet())
-    stopped(config, 4)
+    config = begun
     state = config.out / "resume" / "jest-seed0.pt"
     content = bytearray(state.read_bytes())
     content[len(content) // 2] ^= 1
@@ -34,30 +50,25 @@ def test_a_damaged_state_is_noticed_and_its_arm_begins_anew(config, tmp_path):
     assert watching.notes[0].endswith("is not what was written: jest, seed 0, begins anew")
     assert watching.notes[0].startswith(str(state))
     assert watching.epochs[0] == ("jest", 0, 1)
-    assert rows_of(config.out) == rows_of(whole.out)
+    assert rows_of(config.out) == rows_of(runs["whole"])
 
 
-def test_a_damaged_reference_is_trained_again(config, tmp_path):
-    whole = dataclasses.replace(config, out=tmp_path / "whole", seeds=(0,))
-    compare(whole, Quiet())
-    config = dataclasses.replace(config, seeds=(0,))
-    stopped(config, 4)
+def test_a_damaged_reference_is_trained_again(begun, runs):
+    config = begun
     reference = config.out / "resume" / "reference-0.pt"
     reference.write_bytes(reference.read_bytes()[:-40])
     watching = Quiet()
     compare(again(config), watching)
     assert any("the reference model of seed 0 is trained anew" in note for note in watching.notes)
-    assert rows_of(config.out) == rows_of(whole.out)
+    assert rows_of(config.out) == rows_of(runs["whole"])
 
 
-def test_rows_are_made_anew_of_what_was_kept(config, tmp_path):
-    whole = dataclasses.replace(config, out=tmp_path / "whole")
-    compare(whole, Quiet())
-    stopped(config, 4)
+def test_rows_are_made_anew_of_what_was_kept(begun, runs):
+    config = begun
     rows = config.out / "epochs.jsonl"
     rows.write_text(rows.read_text().replace("0.", "1.", 1))
     compare(again(config), Quiet())
-    assert rows_of(config.out) == rows_of(whole.out)
+    assert rows_of(config.out) == rows_of(runs["whole"])
     for name in ("epochs.jsonl", "summary.json"):
         before = (config.out / name).read_bytes()
         for content in (None, b"", before[:100], before.replace(b"1", b"2", 1)):
@@ -68,8 +79,8 @@ def test_rows_are_made_anew_of_what_was_kept(config, tmp_path):
             assert (config.out / name).read_bytes() == before
 
 
-def test_a_deleted_progress_lets_no_rows_be_written(config):
-    stopped(config, 4)
+def test_a_deleted_progress_lets_no_rows_be_written(begun):
+    config = begun
     before = (config.out / "epochs.jsonl").read_bytes()
     (config.out / "progress.json").unlink()
     with pytest.raises(DataError, match=r"progress\.json is missing, .* put the file back, or"):
@@ -77,8 +88,8 @@ def test_a_deleted_progress_lets_no_rows_be_written(config):
     assert (config.out / "epochs.jsonl").read_bytes() == before
 
 
-def test_other_settings_on_the_disk_are_noticed(config):
-    stopped(config, 4)
+def test_other_settings_on_the_disk_are_noticed(begun):
+    config = begun
     before = {path: path.read_bytes() for path in config.out.rglob("*") if path.is_file()}
     source = config.out / "config.json"
     text = source.read_text()
@@ -100,19 +111,17 @@ def test_other_settings_on_the_disk_are_noticed(config):
     assert {path: path.read_bytes() for path in config.out.rglob("*") if path.is_file()} == before
 
 
-def test_a_run_of_the_version_before_goes_on(config, tmp_path):
+def test_a_run_of_the_version_before_goes_on(begun, runs):
     """It had no checksums, and no rows in its progress."""
-    whole = dataclasses.replace(config, out=tmp_path / "whole")
-    compare(whole, Quiet())
-    stopped(config, 4)
+    config, whole = begun, runs["whole"]
     make_old(config.out)
     stopped_again = stop_after(1)
     with pytest.raises(KeyboardInterrupt):
         compare(again(config), stopped_again)
     assert stopped_again.epochs == [("jest", 0, 2)]
     compare(again(config), Quiet())
-    assert rows_of(config.out) == rows_of(whole.out)
-    assert summary_of(config.out) == summary_of(whole.out)
+    assert rows_of(config.out) == rows_of(whole)
+    assert summary_of(config.out) == summary_of(whole)
     make_old(config.out)
     assert compare(again(config), Quiet()).nothing_to_do
 
@@ -130,8 +139,8 @@ def make_old(folder):
         torch.save(torch.load(state), state)
 
 
-def test_broken_files_of_the_version_before_are_named_with_the_cure(config):
-    stopped(config, 4)
+def test_broken_files_of_the_version_before_are_named_with_the_cure(begun):
+    config = begun
     make_old(config.out)
     rows = config.out / "epochs.jsonl"
     lines = rows.read_text().splitlines(keepends=True)

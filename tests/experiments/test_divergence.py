@@ -22,6 +22,7 @@ def config(tmp_path):
     return digits_config(
         limit=120, epochs=1, seeds=(0, 1), batch_size=8, filter_ratio=0.5,
         reference_epochs=1, methods=("jest", "uniform", "rho-loss"), backbone="pixels",
+        learner="pixels", image_size=8,
         out=tmp_path / "run", cache_dir=tmp_path / "cache",
     )  # fmt: skip
 

@@ -43,7 +43,7 @@ class Quiet:
 @pytest.fixture
 def config(tmp_path) -> Config:
     return digits_config(
-        limit=200, epochs=3, seeds=(0, 1), batch_size=8,
+        limit=200, epochs=3, seeds=(0, 1), batch_size=8, learner="pixels", image_size=8,
         methods=("standard", "uniform"), evaluate_every=2, tensorboard=True,
         out=tmp_path / "run", cache_dir=tmp_path / "cache",
     )  # fmt: skip

@@ -21,6 +21,7 @@ from saln.training import learner_networks
 from saln.training.learner_networks import check_compiler
 from saln.training.loop import evaluate
 
+CNN = {"learner": "small-cnn"}
 Seen = list[tuple[bool, torch.dtype]]
 
 
@@ -42,7 +43,8 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> Seen:
 
 def run(folder: Path, **changes: Any) -> list[dict[str, Any]]:
     settings = {"methods": ("uniform", "jest"), "seeds": (0,), "epochs": 2, "limit": 100}
-    compare(small_run(folder, **(settings | changes), out=folder / "run"), Quiet())
+    config = small_run(folder, **(settings | CNN | changes), out=folder / "run")
+    compare(config, Quiet())
     return rows_of(folder / "run")
 
 
@@ -114,7 +116,7 @@ def test_compiled_runs_train_score_evaluate_and_go_on_as_others_do(
         ]
         assert list(states[0]) == list(states[1])
         assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
-    config = small_run(tmp_path / "stopped", seeds=(0,), limit=100, compile=True, **COMPILED)
+    config = small_run(tmp_path / "stopped", seeds=(0,), limit=100, compile=True, **CNN, **COMPILED)
     stopped(config, 4)
     compare(again(config), Quiet())
     assert rows_of(tmp_path / "stopped" / "run") == plain

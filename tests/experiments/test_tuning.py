@@ -43,7 +43,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Config:
 
 
 def test_an_arm_with_a_bad_rate_recovers(tmp_path: Path):
-    network = {"learner": "small-cnn", "limit": 500, "epochs": 4, "learning_rate": 1.0}
+    network = {"learner": "small-cnn", "limit": 200, "epochs": 4, "learning_rate": 1.0}
     untuned = config_of(
         tmp_path, methods=("uniform",), seeds=(0,), out=tmp_path / "bad", **network, tune=0
     )

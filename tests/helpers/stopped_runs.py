@@ -43,7 +43,7 @@ def small_run(folder: Path, **changes: Any) -> Config:
     settings = {
         "limit": 90, "epochs": 3, "seeds": (0, 1), "batch_size": 6, "reference_epochs": 1,
         "methods": ("uniform", "jest"), "out": folder / "run", "cache_dir": folder / "cache",
-        "image_size": 8,
+        "image_size": 8, "learner": "pixels",
     }  # fmt: skip
     return digits_config(**(settings | changes))
 
