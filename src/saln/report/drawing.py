@@ -10,6 +10,7 @@ import math
 import os
 import re
 import warnings
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -207,7 +208,8 @@ def draw(figure: Drawing, arms: tuple[str, ...]) -> Drawn:
 
 def _draw(figure: Drawing, arms: tuple[str, ...]) -> Drawn:
     # The object interface alone: pyplot would keep every figure and pick a window system.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.backends.backend_pdf import FigureCanvasPdf
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure as Canvas
 
     height = 4.0
@@ -219,7 +221,6 @@ def _draw(figure: Drawing, arms: tuple[str, ...]) -> Drawn:
     elif not isinstance(figure, Figure):
         height = 1.4 + 0.36 * len(figure.arms) + (0.4 if isinstance(figure, Bars) else 0)
     canvas = Canvas(figsize=(6.4, height), layout="constrained", facecolor=PAPER)
-    FigureCanvasAgg(canvas)
     axes = list(canvas.subplots(panels, 1, squeeze=False)[:, 0])
     canvas.suptitle(figure.title, fontsize=11)
     if isinstance(figure, HeatMap):
@@ -232,11 +233,30 @@ def _draw(figure: Drawing, arms: tuple[str, ...]) -> Drawn:
             _bars(axes[0], figure)
         else:
             _intervals(axes[0], figure, arms)
-    text, file = io.StringIO(), io.BytesIO()
-    canvas.savefig(text, format="svg", metadata={"Date": None})
+    text, file, dpi = io.StringIO(), io.BytesIO(), canvas.dpi
+    # Not by savefig, which draws once more, to lay it out, where a drawing does so itself.
+    FigureCanvasSVG(canvas).print_svg(text, metadata={"Date": None})
     canvas.set_layout_engine("none")  # it is laid out now; once is enough
-    canvas.savefig(file, format="pdf", metadata={"CreationDate": None})
+    canvas.dpi = dpi  # of images inside, which an SVG file has changed
+    with _no_font_layout():
+        FigureCanvasPdf(canvas).print_pdf(file, metadata={"CreationDate": None})
     return Drawn(text.getvalue().replace(PAPER, "#ffffff"), file.getvalue())
+
+
+@contextlib.contextmanager
+def _no_font_layout() -> Iterator[None]:
+    """Leaves how letters are joined out of the fonts in a PDF file, where each has its place.
+
+    To choose what concerns the few letters of a figure takes as long as to draw it.
+    """
+    from fontTools.subset import Options
+
+    usual = Options._drop_tables_default
+    Options._drop_tables_default = [*usual, "GSUB", "GPOS", "GDEF", "BASE", "MATH", "kern"]
+    try:
+        yield
+    finally:
+        Options._drop_tables_default = usual
 
 
 def for_page(drawn: Drawn, name: str) -> str:
