@@ -10,7 +10,6 @@ import math
 import os
 import re
 import warnings
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -238,25 +237,8 @@ def _draw(figure: Drawing, arms: tuple[str, ...]) -> Drawn:
     FigureCanvasSVG(canvas).print_svg(text, metadata={"Date": None})
     canvas.set_layout_engine("none")  # it is laid out now; once is enough
     canvas.dpi = dpi  # of images inside, which an SVG file has changed
-    with _no_font_layout():
-        FigureCanvasPdf(canvas).print_pdf(file, metadata={"CreationDate": None})
+    FigureCanvasPdf(canvas).print_pdf(file, metadata={"CreationDate": None})
     return Drawn(text.getvalue().replace(PAPER, "#ffffff"), file.getvalue())
-
-
-@contextlib.contextmanager
-def _no_font_layout() -> Iterator[None]:
-    """Leaves how letters are joined out of the fonts in a PDF file, where each has its place.
-
-    To choose what concerns the few letters of a figure takes as long as to draw it.
-    """
-    from fontTools.subset import Options
-
-    usual = Options._drop_tables_default
-    Options._drop_tables_default = [*usual, "GSUB", "GPOS", "GDEF", "BASE", "MATH", "kern"]
-    try:
-        yield
-    finally:
-        Options._drop_tables_default = usual
 
 
 def for_page(drawn: Drawn, name: str) -> str:
