@@ -234,10 +234,12 @@ def _draw(figure: Drawing, arms: tuple[str, ...]) -> Drawn:
             _intervals(axes[0], figure, arms)
     text, file, dpi = io.StringIO(), io.BytesIO(), canvas.dpi
     # Not by savefig, which draws once more, to lay it out, where a drawing does so itself.
-    FigureCanvasSVG(canvas).print_svg(text, metadata={"Date": None})
+    FigureCanvasSVG(canvas).print_svg(text, metadata={"Date": None})  # type: ignore[no-untyped-call]
     canvas.set_layout_engine("none")  # it is laid out now; once is enough
     canvas.dpi = dpi  # of images inside, which an SVG file has changed
-    FigureCanvasPdf(canvas).print_pdf(file, metadata={"CreationDate": None})
+    FigureCanvasPdf(canvas).print_pdf(  # type: ignore[no-untyped-call]
+        file, metadata={"CreationDate": None}
+    )
     return Drawn(text.getvalue().replace(PAPER, "#ffffff"), file.getvalue())
 
 

@@ -131,7 +131,7 @@ def _hyperparameters(kind: type[Any]) -> tuple[Hyperparameter, ...]:
     except Exception:  # a name that only type checkers see, in code that is not ours
         hints = {}
     found, parameters = [], inspect.signature(kind).parameters
-    for name in parameters_of(kind):
+    for name in parameters_of(kind):  # type: ignore[arg-type]
         hint, default = hints.get(name, Any), parameters[name].default
         if hint is Any and isinstance(default, bool | int | float | str):
             hint = type(default)
