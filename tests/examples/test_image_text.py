@@ -19,11 +19,17 @@ def example():
         yield module
 
 
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    """Features of the second run are those of the first."""
+    return tmp_path_factory.mktemp("cache")
+
+
 @pytest.mark.parametrize("loss", ["sigmoid", "softmax"])
-def test_the_example_runs(example, data_root, tmp_path, capsys, loss):
+def test_the_example_runs(example, data_root, cache, capsys, loss):
     accuracies = example.main(
-        ["--data-root", str(data_root), "--limit", "400", "--steps", "20", "--seeds", "1",
-         "--loss", loss, "--cache-dir", str(tmp_path)]
+        ["--data-root", str(data_root), "--limit", "200", "--steps", "20", "--seeds", "1",
+         "--loss", loss, "--cache-dir", str(cache)]
     )  # fmt: skip
     assert set(accuracies) == {"reference", "uniform", "jest"}
     lines = capsys.readouterr().out.splitlines()
