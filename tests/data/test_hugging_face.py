@@ -7,8 +7,6 @@ import decimal
 import io
 import os
 import socket
-import subprocess
-import sys
 
 import datasets
 import numpy as np
@@ -349,10 +347,11 @@ def test_the_hub_is_not_asked_and_nothing_stays_set(tmp_path, monkeypatch):
     assert asked == [True, False]
 
 
-def test_a_process_that_was_offline_once_may_download_later(tmp_path):
-    code = (
+def test_a_process_that_was_offline_once_may_download_later(warm, tmp_path, monkeypatch):
+    (tmp_path / "script.py").write_text(
         "import sys, os\n"
         "from saln.data.datasets import load_dataset\n"
+        "assert 'huggingface_hub' not in sys.modules\n"
         "try: load_dataset('hf:some/where')\n"
         "except Exception as error: print(type(error).__name__)\n"
         "from huggingface_hub import constants\n"
@@ -360,11 +359,9 @@ def test_a_process_that_was_offline_once_may_download_later(tmp_path):
         "print(os.environ.get('HF_HUB_OFFLINE'), constants.HF_HUB_OFFLINE, "
         "datasets.config.HF_HUB_OFFLINE)\n"
     )
-    environment = {k: v for k, v in os.environ.items() if k != "HF_HUB_OFFLINE"}
-    found = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment
-    )
-    assert found.stdout.split() == ["DataError", "None", "False", "False"]
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    done = warm.run([], tmp_path, script=tmp_path / "script.py")
+    assert done.stdout.split() == ["DataError", "None", "False", "False"], done.stderr
 
 
 def test_a_user_who_is_offline_stays_so(tmp_path, monkeypatch):

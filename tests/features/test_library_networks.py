@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import pickle
 import shutil
-import subprocess
 import sys
 
 import numpy as np
@@ -314,14 +313,15 @@ def test_without_a_connection_the_error_says_what_to_do(requests, caplog):
     assert not caplog.records
 
 
-def test_a_library_that_logs_leaves_the_logging_of_the_process_as_it_was(folders):
+def test_a_library_that_logs_leaves_the_logging_of_the_process_as_it_was(folders, warm, tmp_path):
     """Without a handler of anybody's, in a process of its own."""
-    code = (
-        "import logging, sys; from saln.features import build_backbone; "
+    (tmp_path / "script.py").write_text(
+        "import logging, warnings; warnings.simplefilter('default', UserWarning); "
+        "from saln.features import build_backbone; "
         f"build_backbone('open_clip:{folders['open_clip']}'); "
         "print(logging.getLogger().handlers, logging.root.manager.disable)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = warm.run([], tmp_path, script=tmp_path / "script.py")
     assert done.stdout == "[] 0\n"
     assert done.stderr == ""
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import math
 import shutil
-import subprocess
-import sys
 from collections import Counter
 
 import numpy as np
@@ -227,10 +225,10 @@ def test_nothing_is_asked_of_the_network_where_files_are_there(bert, requests):
     assert 1 <= len(requests) <= 2
 
 
-def test_the_default_loads_no_transformers():
-    code = (
+def test_the_default_loads_no_transformers(warm, tmp_path):
+    (tmp_path / "script.py").write_text(
         "import sys; from saln.features import text_features; text_features(['a b', 'b c']); "
         "print('transformers' in sys.modules)"
     )
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert found.stdout.strip() == "False"
+    done = warm.run([], tmp_path, script=tmp_path / "script.py")
+    assert done.stdout == "False\n", done.stderr

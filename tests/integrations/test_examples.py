@@ -6,27 +6,17 @@ That of Ray is in tests/curation/test_on_ray.py.
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-# By a true interpreter: one that needs nothing but torch.
-COLD = {"plain_pytorch"}
 
 
 @pytest.fixture
 def run(warm, tmp_path):
     def call(name):
-        script = EXAMPLES / f"{name}.py"
-        if name not in COLD:
-            done = warm.run([], tmp_path, script=script)
-        else:
-            done = subprocess.run(
-                [sys.executable, str(script)], capture_output=True, text=True, check=False
-            )
+        done = warm.run([], tmp_path, script=EXAMPLES / f"{name}.py")
         assert done.returncode == 0, done.stderr
         return done.stdout
 
