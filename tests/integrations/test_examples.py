@@ -5,22 +5,34 @@ That of Ray is in tests/curation/test_on_ray.py.
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
 import pytest
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
+HELPERS = Path(__file__).parents[1] / "helpers"
+NAMES = (
+    "plain_pytorch", "accelerate_training", "lightning_training", "transformers_training",
+    "transformers_text", "stateful_dataloader", "stream_training",
+)  # fmt: skip
 
 
-@pytest.fixture
-def run(warm, tmp_path):
-    def call(name):
-        done = warm.run([], tmp_path, script=EXAMPLES / f"{name}.py")
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+@pytest.fixture(scope="module")
+def run(warm, tmp_path_factory):
+    """Gives what an example says. All are run at the first question."""
+    folder = tmp_path_factory.mktemp("examples")
+    scripts = [EXAMPLES / f"{name}.py" for name in NAMES]
+    done = warm.run(scripts, folder, script=HELPERS / "forked_examples.py")
+    assert done.returncode == 0, done.stderr
+    statuses = json.loads((folder / "statuses.json").read_text())
 
-    return call
+    def said(name):
+        assert statuses[name] == 0, (folder / f"{name}.err").read_text()
+        return (folder / f"{name}.out").read_text()
+
+    return said
 
 
 @pytest.mark.parametrize(
