@@ -25,6 +25,10 @@ import saln
 from saln.distributed import wait_before_forks
 from saln.errors import SalnError
 
+IMPORTED = (
+    "saln.integrations.accelerate", "saln.integrations.lightning", "saln.integrations.transformers",
+    "transformers.trainer", "accelerate.checkpointing",
+)  # fmt: skip
 N, SIZE, EPOCHS = 50, 4, 3
 SEED = 7
 SCHEDULE = saln.FilterSchedule(start=0.75, end=0.5, epochs=EPOCHS)  # 3, 4 and 6 steps

@@ -181,6 +181,25 @@ class WarmServer:
         ]
 
 
+class WarmBranch(WarmServer):
+    """A server forked from another that has imported more, for the tests of one file."""
+
+    def __init__(self, server: WarmServer, names: Sequence[str]) -> None:
+        self.server = server
+        with socket.create_server(("127.0.0.1", 0)) as door:
+            door.settimeout(60)
+            self.pid = server.ask({"imports": [*names], "port": door.getsockname()[1]})
+            joined, _ = door.accept()
+        joined.settimeout(None)
+        self.stream = joined.makefile("rw")
+        joined.close()
+
+    def close(self) -> None:
+        self.stream.close()
+        while self.server.ask({"pid": self.pid}) is None:
+            time.sleep(0.01)
+
+
 def free_port() -> int:
     """One that nobody is given by chance before it is used, as those above 32,767 are."""
     ports = list(range(20_000, 32_000))
@@ -225,17 +244,27 @@ def serve(stream: IO[str]) -> None:
                     statuses[pid] = os.waitstatus_to_exitcode(status)
             answer = statuses.get(pid)
         else:
-            if request["script"] is None and not request["call"]:
+            if "imports" not in request and request["script"] is None and not request["call"]:
                 import_all(BY_COMMANDS)
             answer = os.fork()
             if answer == 0:
                 stream.close()
+                if "imports" in request:
+                    branch(request["imports"], request["port"])
                 be(request)
             started.add(answer)
         stream.write(json.dumps(answer) + "\n")
         stream.flush()
     for pid in started - set(statuses):  # left by a test that failed
         os.kill(pid, signal.SIGKILL)
+
+
+def branch(names: Sequence[str], port: int) -> NoReturn:
+    """Serves beside the server that it was forked from."""
+    with socket.create_connection(("127.0.0.1", port)) as own, own.makefile("rw") as lines:
+        import_all(names)
+        serve(lines)
+    os._exit(0)
 
 
 def be(job: dict[str, Any]) -> NoReturn:
