@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import fcntl
 import io
@@ -21,6 +22,7 @@ from helpers.feature_examples import (
 )
 
 from saln.errors import DataError
+from saln.features import store as reading
 from saln.features import verification
 from saln.features.from_arrays import write_store
 from saln.features.locks import ByteLocks
@@ -77,6 +79,16 @@ def test_two_processes_mend_one_store(tmp_path):
     answers = together(children)
     assert content(path) == whole
     assert {found for found, _ in answers} == {str(path)}
+
+
+def test_a_store_that_another_process_has_just_begun_to_mend_is_waited_for(tmp_path, monkeypatch):
+    path = extract(tmp_path).path
+    finished = read_manifest(path)
+    begun = dataclasses.replace(finished, checksums=(None, *finished.checksums[1:]))
+    monkeypatch.setattr(reading, "read_manifest", lambda path: begun)  # whoever reads it second
+    with pytest.raises(DataError, match="is not finished"):
+        FeatureStore.open(path)
+    assert finished_store(path, finished.identity) is None
 
 
 def test_who_finds_a_damaged_store_leaves_the_locks_to_who_mends_it(tmp_path):

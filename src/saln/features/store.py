@@ -35,6 +35,10 @@ from saln.files import read_json
 logger = logging.getLogger(__name__)
 
 
+class UnfinishedStoreError(DataError):
+    """A store of which rows are still to be made."""
+
+
 class DamagedStoreError(DataError):
     """Rows or labels of a store are not what was written, and can be made anew."""
 
@@ -170,7 +174,7 @@ class FeatureStore:
             )
         manifest.check(expected or {}, path)
         if manifest.left:
-            raise DataError(
+            raise UnfinishedStoreError(
                 f"the feature store {path} is not finished: {manifest.rows_done:,} of "
                 f"{manifest.rows:,} rows are done. Run the same saln.extract_features or "
                 "'saln features' again: it goes on where it stopped"

@@ -32,7 +32,12 @@ import numpy.typing as npt
 from saln.errors import DataError
 from saln.features.locks import ByteLocks, LocksNotKnownError
 from saln.features.manifest import Manifest, Skipped, read_manifest, shard_checksum
-from saln.features.store import DamagedStoreError, FeatureStore, read_seconds
+from saln.features.store import (
+    DamagedStoreError,
+    FeatureStore,
+    UnfinishedStoreError,
+    read_seconds,
+)
 from saln.features.verification import STAMP, DamagedArrayError, find_damage, open_array
 from saln.files import flush, is_out_of_space, replacing
 from saln.messages import parameter
@@ -57,9 +62,9 @@ def finished_store(path: Path, identity: Mapping[str, Any]) -> FeatureStore | No
         return None
     try:
         store = FeatureStore.open(path, expected=identity)
-    except DamagedStoreError:
-        # Whoever writes it makes what is damaged anew; another process may do so just now, and
-        # would lose its locks with the lock file.
+    except (DamagedStoreError, UnfinishedStoreError):
+        # Whoever writes it makes what is damaged anew; another process may do so just now, may
+        # have begun since the manifest was read, and would lose its locks with the lock file.
         return None
     remove_lock_file(path)
     return store
