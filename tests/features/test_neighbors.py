@@ -11,7 +11,7 @@ import numpy as np
 import pandas
 import pytest
 import torch
-from helpers.feature_examples import ask_for_the_table, start
+from helpers.feature_examples import ask_for_the_table
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracles import dense_coherence
@@ -290,7 +290,7 @@ def test_processes_that_search_together_all_get_the_table(store, monkeypatch):
         assert kept == sorted([*FILES, "neighbours-4", "other"])
 
 
-def test_ranks_that_search_at_once(store):
+def test_ranks_that_search_at_once(start, store):
     children = [start(ask_for_the_table, store.path) for _ in range(3)]
     for _, pipe in children:
         assert pipe.recv() == "ready"
@@ -298,7 +298,7 @@ def test_ranks_that_search_at_once(store):
         pipe.send("go")
     answers = [pipe.recv() for _, pipe in children]
     for process, _ in children:
-        process.join()
+        process.wait()
     assert answers == [nearest_neighbors(store.features, 4).indices.tobytes()] * 3
 
 

@@ -23,7 +23,6 @@ from helpers.feature_examples import (
     extract,
     extract_as_rank,
     read_when_told,
-    start,
     stop_at_step,
     tiny_backbone,
 )
@@ -54,7 +53,7 @@ def read_together(pipe, count):
 
 
 @pytest.mark.parametrize("moment", range(20))
-def test_killed_at_a_random_moment_the_store_is_the_same(moment, whole, tmp_path):
+def test_killed_at_a_random_moment_the_store_is_the_same(start, moment, whole, tmp_path):
     """A SIGKILL from outside. The child waits to be told to read its next example, so that it
     is always in the middle; meanwhile it may be computing, or writing in the background."""
     random = np.random.Generator(np.random.PCG64(moment))
@@ -65,8 +64,7 @@ def test_killed_at_a_random_moment_the_store_is_the_same(moment, whole, tmp_path
     read_together(pipe, BEFORE + reads)
     time.sleep(float(random.uniform(0, 0.004)))
     process.kill()
-    process.join()
-    assert process.exitcode == -signal.SIGKILL
+    assert process.wait() == -signal.SIGKILL
     folder = only(tmp_path)
     manifest = read_manifest(folder)
     assert manifest.left
@@ -81,23 +79,22 @@ def test_killed_at_a_random_moment_the_store_is_the_same(moment, whole, tmp_path
 
 
 @pytest.mark.parametrize("torn", [False, True])
-def test_killed_at_every_step_the_store_is_the_same(torn, tmp_path):
+def test_killed_at_every_step_the_store_is_the_same(start, torn, tmp_path):
     """A SIGKILL before each call that changes the disk, or in the middle of each write."""
     whole = content(extract(tmp_path / "whole", Pictures(FEW_ROWS)).path)
     process, pipe = start(stop_at_step, tmp_path / "count", 10**6, torn)
     steps = pipe.recv()
-    process.join()
+    process.wait()
     assert content(only(tmp_path / "count")) == whole
     assert steps == 6 if torn else 30 < steps < 60
     for step in range(1, steps + 1):
         process, _ = start(stop_at_step, tmp_path / f"{step}", step, torn)
-        process.join()
-        assert process.exitcode == -signal.SIGKILL, step
+        assert process.wait() == -signal.SIGKILL, step
         store = extract(tmp_path / f"{step}", Pictures(FEW_ROWS))
         assert content(store.path) == whole, step
 
 
-def test_a_second_run_waits_and_takes_over_from_a_killed_one(whole, tmp_path, caplog):
+def test_a_second_run_waits_and_takes_over_from_a_killed_one(start, whole, tmp_path, caplog):
     process, pipe = start(read_when_told, tmp_path)
     read_together(pipe, BEFORE + 2 * SHARD_ROWS)
     deadline = time.monotonic() + 60
@@ -115,13 +112,13 @@ def test_a_second_run_waits_and_takes_over_from_a_killed_one(whole, tmp_path, ca
         time.sleep(0.005)
     assert len(seen) == BEFORE  # it computes nothing while the first one lives
     process.kill()
-    process.join()
+    process.wait()
     second.join()
     assert seen[BEFORE:] == list(range(2 * SHARD_ROWS, ROWS))
     assert content(stores[0].path) == whole
 
 
-def test_a_run_that_fails_leaves_another_ones_work_alone(whole, tmp_path):
+def test_a_run_that_fails_leaves_another_ones_work_alone(start, whole, tmp_path):
     """The other one computes the first half, and has finished no shard yet."""
     process, pipe = start(read_when_told, tmp_path, 0, 2)
     read_together(pipe, BEFORE + 1)
@@ -135,8 +132,7 @@ def test_a_run_that_fails_leaves_another_ones_work_alone(whole, tmp_path):
     with pytest.raises(DataError, match=r"example 24 of Pictures cannot be read .*a bad sector"):
         extract(tmp_path, Pictures(read=broken))
     read_together(pipe, ROWS - 1)  # its own half, then what the failed run gave up
-    process.join()
-    assert process.exitcode == 0
+    assert process.wait() == 0
     assert content(only(tmp_path)) == whole
 
 
@@ -157,7 +153,7 @@ def test_two_threads_take_turns(whole, tmp_path):
 
 
 @pytest.mark.parametrize("gloo", [True, False])
-def test_ranks_make_one_store_of_the_same_bytes(gloo, whole, tmp_path):
+def test_ranks_make_one_store_of_the_same_bytes(start, gloo, whole, tmp_path):
     children = [
         start(extract_as_rank, tmp_path / "cache", rank, 2, tmp_path / "meeting", gloo)
         for rank in range(2)
@@ -168,8 +164,7 @@ def test_ranks_make_one_store_of_the_same_bytes(gloo, whole, tmp_path):
         pipe.send("go")
     answers = [pipe.recv() for _, pipe in children]
     for process, _ in children:
-        process.join()
-        assert process.exitcode == 0
+        assert process.wait() == 0
     assert content(only(tmp_path / "cache")) == whole
     assert {path for path, _ in answers} == {str(only(tmp_path / "cache"))}
     read = [seen[BEFORE:] for _, seen in answers]

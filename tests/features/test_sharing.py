@@ -17,7 +17,6 @@ from helpers.feature_examples import (
     extract,
     extract_as_rank,
     open_until_whole,
-    start,
     write_given,
 )
 
@@ -39,12 +38,11 @@ def together(children):
         pipe.send("go")
     answers = [pipe.recv() for _, pipe in children]
     for process, _ in children:
-        process.join()
-        assert process.exitcode == 0
+        assert process.wait() == 0
     return answers
 
 
-def test_two_processes_open_while_a_third_writes(tmp_path):
+def test_two_processes_open_while_a_third_writes(start, tmp_path):
     rows = np.random.default_rng(0).normal(size=(4000, 3)).astype(np.float16)
     readers = [start(open_until_whole, tmp_path / "store") for _ in range(2)]
     for _, pipe in readers:
@@ -52,13 +50,13 @@ def test_two_processes_open_while_a_third_writes(tmp_path):
     write_store(tmp_path / "store", rows, np.arange(4000) % 3, shard_rows=200)
     for process, pipe in readers:
         found, met = pipe.recv()
-        process.join()
+        process.wait()
         assert found == rows.tobytes()
         # Never half of it, and nothing that sounds like damage.
         assert all("holds no feature store" in one or "is not finished" in one for one in met), met
 
 
-def test_two_processes_write_the_same_arrays(tmp_path):
+def test_two_processes_write_the_same_arrays(start, tmp_path):
     rows = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float16)
     for number in range(5):
         path = tmp_path / f"{number}"
@@ -67,7 +65,7 @@ def test_two_processes_write_the_same_arrays(tmp_path):
         assert sorted(content(path)) == ["features.npy", "labels.npy", "manifest.json"]
 
 
-def test_two_processes_mend_one_store(tmp_path):
+def test_two_processes_mend_one_store(start, tmp_path):
     path = extract(tmp_path).path
     whole = content(path)
     for name in ("features.npy", "labels.npy"):

@@ -17,7 +17,6 @@ from helpers.feature_examples import (
     content,
     extract,
     extract_broken_as_rank,
-    start,
     tiny_backbone,
 )
 from torch.utils.data import ConcatDataset, DataLoader, Subset
@@ -301,15 +300,14 @@ def test_an_actor_of_ray_lists_them_too(tmp_path):
     assert labels.tolist() == [1, 2, 0, 1, -1, -1, -1, -1]
 
 
-def test_ranks_at_once_skip_the_same(tmp_path):
+def test_ranks_at_once_skip_the_same(start, tmp_path):
     """In processes: the manifest's list is of both, in order."""
     children = [
         start(extract_broken_as_rank, tmp_path / "cache", rank, BROKEN) for rank in range(2)
     ]
     answers = [pipe.recv() for _, pipe in children]
     for process, _ in children:
-        process.join()
-        assert process.exitcode == 0
+        assert process.wait() == 0
     alone = extract(tmp_path / "alone", broken(), unreadable="skip")
     assert answers == [[entry.row for entry in alone.skipped]] * 2
     (folder,) = (tmp_path / "cache").iterdir()

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
+from multiprocessing.connection import Client
 from pathlib import Path
 
 import numpy as np
@@ -66,23 +66,10 @@ def content(folder: Path):
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.name not in others}
 
 
-def context():
-    """Processes that are forked from one that has torch already: quick to start."""
-    forks = multiprocessing.get_context("forkserver")
-    forks.set_forkserver_preload(
-        ["saln.features.extraction", "torchvision.transforms", "PIL.ImageFile", "numpy.random"]
-    )
-    return forks
-
-
-def start(target, *arguments):
-    """A child process and the end of a pipe to it."""
-    forks = context()
-    here, there = forks.Pipe()
-    process = forks.Process(target=target, args=(*arguments[:1], there, *arguments[1:]))
-    process.start()
-    there.close()
-    return process, here
+def with_pipe(address, target, cache, *arguments):
+    """In a child: calls a function with the end of a pipe."""
+    with Client(address) as connection:
+        target(cache, connection, *arguments)
 
 
 def read_when_told(cache, connection, rank=0, world_size=1):

@@ -144,15 +144,25 @@ class WarmServer:
         process = self.start(arguments, folder, **options)
         return Ended(process.wait(), folder, process.name)
 
+    def start_call(
+        self,
+        function: Callable[..., Any],
+        arguments: Sequence[object],
+        folder: Path,
+        name: str = "call",
+    ) -> WarmProcess:
+        """Starts a function of a module; what it gives is written over the file of its call."""
+        (folder / name).write_bytes(pickle.dumps((function, arguments)))
+        return self.start([], folder, call=name, name=name)
+
     def call_together(
         self, function: Callable[..., Any], calls: Sequence[Sequence[object]], folder: Path
     ) -> list[Any]:
         """What a function of a module gives for each call, all at a time, each in its process."""
-        given = []
-        for number, arguments in enumerate(calls):
-            name = f"call-{number}"
-            (folder / name).write_bytes(pickle.dumps((function, arguments)))
-            given.append(self.start([], folder, call=name, name=name))
+        given = [
+            self.start_call(function, arguments, folder, f"call-{number}")
+            for number, arguments in enumerate(calls)
+        ]
         results = []
         for process in given:
             assert process.wait() == 0, (folder / f"{process.name}.err").read_text()
