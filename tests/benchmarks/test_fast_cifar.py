@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 
 import fast_cifar
@@ -202,26 +203,33 @@ def test_a_captured_step_is_a_plain_step(kind):
         torch.testing.assert_close(plain, replayed, rtol=1e-2, atol=1e-3)
 
 
-@pytest.fixture
-def folder(tmp_path):
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
     """Images, and beliefs that a real teacher has of two kinds of labels."""
+    folder = tmp_path_factory.mktemp("prepared")
     images, labels = images_of(640)
     tests, answers = images_of(60, seed=1)
     np.savez(
-        tmp_path / "cifar10.npz", train_images=images, train_labels=labels,
+        folder / "cifar10.npz", train_images=images, train_labels=labels,
         test_images=tests, test_labels=answers,
     )  # fmt: skip
     random = np.random.default_rng(2)
     centers = random.normal(size=(CLASSES, 16))
     features = (centers[labels] + 0.6 * random.normal(size=(640, 16))).astype(np.float32)
-    np.save(tmp_path / "features.npy", features)
+    np.save(folder / "features.npy", features)
     given = np.where(random.random(640) < 0.4, random.integers(0, CLASSES, 640), labels)
     for noise, seen in ((CLEAN, labels.numpy()), (NOISY, given)):
         teacher = saln.features_as_teacher(features, seen, classes=CLASSES)
         np.savez(
-            tmp_path / f"beliefs-{noise.name}.npz", labels=seen.astype(np.uint8),
+            folder / f"beliefs-{noise.name}.npz", labels=seen.astype(np.uint8),
             posterior=teacher.posterior, others=teacher.leave_one_out, seconds=teacher.seconds,
         )  # fmt: skip
+    return folder
+
+
+@pytest.fixture
+def folder(prepared, tmp_path):
+    shutil.copytree(prepared, tmp_path, dirs_exist_ok=True)
     return tmp_path
 
 

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import subprocess
+
 import judging_scale
 
 
-def test_a_size_has_its_row(tmp_path, monkeypatch):
+def test_a_size_has_its_row(warm, tmp_path, monkeypatch):
+    def started(command, **_):
+        ended = warm.run(command[2:], tmp_path, script=command[1])
+        return subprocess.CompletedProcess(command, ended.returncode, ended.stdout)
+
+    monkeypatch.setattr(judging_scale.subprocess, "run", started)
     monkeypatch.setattr(judging_scale, "WIDTH", 32)
     row = judging_scale.judging_row(2000, tmp_path)
     assert row["n"] == 2000

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 
 import numpy as np
@@ -21,7 +22,7 @@ from gpu_lanes import (
     steps_per_second,
 )
 from helpers.tiny_studies import tiny_setup
-from scratch_plans import Noise, make_plans
+from scratch_plans import Noise, Setup, make_plans
 from study_networks import pretrained_lite0, small_network, write_pretrained
 from tuned_scratch import ScratchStudy, one_cycle, targets_of
 from tuned_study import Cell, Point, StudyArm, stored
@@ -125,9 +126,17 @@ def test_the_generalized_loss_is_its_papers_and_slopes_are_autograds():
         torch.testing.assert_close(slope, leaf.grad)
 
 
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("prepared")
+    tiny_setup(folder)
+    return folder
+
+
 @pytest.fixture
-def setup(tmp_path):
-    return tiny_setup(tmp_path)
+def setup(prepared, tmp_path):
+    shutil.copytree(prepared, tmp_path, dirs_exist_ok=True)
+    return Setup(tmp_path)
 
 
 def test_a_study_tunes_tests_and_resumes(setup, tmp_path):
@@ -136,7 +145,7 @@ def test_a_study_tunes_tests_and_resumes(setup, tmp_path):
 
     def study(rows, until=float("inf")):
         return ScratchStudy(
-            setup, 4, 2, until,
+            setup, 4, 1, until,
             cells={Cell("cifar10", *noise): arms for noise in [("clean", 0.0), ("symmetric", 0.4)]},
             grid=[Point(rate, 5e-4) for rate in (0.01, 0.05)],
             tuning_seeds=[100], seeds=[0, 1], rows=rows,
@@ -149,8 +158,8 @@ def test_a_study_tunes_tests_and_resumes(setup, tmp_path):
     # Two learning rates and two seeds for each of five arms under noise, and of four without.
     assert len(rows) == (5 + 4) * (2 + 2)
     steps = {row["arm"]: row["steps"] for row in rows}
-    assert steps["standard"] == 20
-    assert steps["uniform"] == 4
+    assert steps["standard"] == 10
+    assert steps["uniform"] == 2
     for row in rows:
         assert ("test_accuracy" in row) == (row["stage"] == "final")
         if row["arm"] == "oracle":
@@ -175,7 +184,7 @@ def test_a_study_tunes_tests_and_resumes(setup, tmp_path):
         tuple(row[n] for n in same) for row in rows[-5:]
     )
     table = study_table(rows)
-    assert "| random, 40% | `oracle` | 4 |" in table
+    assert "| random, 40% | `oracle` | 2 |" in table
     assert len(table.splitlines()) == 2 + 9
 
 
