@@ -1,4 +1,4 @@
-"""What a judge of labels learned of some evidence, given again for the same evidence.
+"""What a judge of labels said of some rows and labels, given again for the same ones.
 
 Tests that damage files, or that run the same again and again, have the same few labels judged a
 hundred times. What is right about a judgment is the business of tests/labels/.
@@ -6,7 +6,6 @@ hundred times. What is right about a judgment is the business of tests/labels/.
 
 from __future__ import annotations
 
-import copy
 import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,15 +17,20 @@ from saln.labels import judge
 
 @contextmanager
 def learned_once() -> Iterator[None]:
-    """Within it the noise and the joint are fitted once for the same bytes of evidence."""
-    learn, known = judge.learn, {}
+    """Within it the same bytes of features and the same labels are judged once.
 
-    def remembered(*arguments):
-        asked = pickle.dumps(arguments)
-        if asked not in known:
-            known[asked] = learn(*arguments)
-        return copy.deepcopy(known[asked])
+    Not the evidence that is made of them: its last bits hang on where in memory the rows are.
+    """
+    truly, said = judge._judge, {}
+
+    def remembered(task, sums, known=False):
+        rows = [block.numpy().tobytes() for _, block in task.rows.blocks()]
+        about = task.given, task.class_names, task.neighbors, task.seed, task.rows.kept
+        asked = pickle.dumps((rows, about, sums, known))
+        if asked not in said:
+            said[asked] = truly(task, sums, known)
+        return said[asked]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(judge, "learn", remembered)
+        patch.setattr(judge, "_judge", remembered)
         yield
