@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from saln._optimizers import SGD
 from saln.errors import SalnError
 from saln.labels.teacher import features_as_teacher
 from saln.loading.learner_selected import LearnerSelected
@@ -221,9 +222,9 @@ def fine_tune(rank, world_size, meeting, results):
     network = synchronize(network.double().train(), processes)
     images = torch.randn(8, 3, 32, 32, generator=derive_generator("images")).double()
     share = slice(rank * 8 // world_size, (rank + 1) * 8 // world_size)
-    optimizer = torch.optim.SGD(network.parameters(), lr=0.001, momentum=0.9)
+    optimizer = SGD(network.parameters(), lr=0.001, momentum=0.9)
     losses = []
-    for step in range(4):
+    for step in range(3):
         with seeded_globally("step", step), SharedDraws(processes, 8 // world_size):
             outputs = network(images[share])
         loss = torch.nn.functional.cross_entropy(outputs, torch.arange(8)[share])

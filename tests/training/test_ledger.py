@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -105,11 +103,10 @@ print(low, high, ledger.peak().rss_bytes, ledger.peak().cuda_bytes)
 """
 
 
-def test_the_peak_is_the_most_held_since_the_ledger_was_made():
+def test_the_peak_is_the_most_held_since_the_ledger_was_made(warm, tmp_path):
     # In a process of its own: a large one may be giving memory back meanwhile.
-    child = subprocess.run(
-        [sys.executable, "-c", PEAKS], capture_output=True, text=True, check=True
-    )
+    (tmp_path / "peaks.py").write_text(PEAKS)
+    child = warm.run([], tmp_path, script=tmp_path / "peaks.py")
     low, high, after = map(int, child.stdout.split()[:3])
     assert high - low > 0.8 * 2**27
     assert after >= high

@@ -39,7 +39,7 @@ def assert_alike(several, one, *, examples, rel=3e-3):
 
 DIGITS = (
     *FLAGS, "--limit", "120", "--epochs", "2", "--reference-epochs", "2", "--batch-size", "8",
-    "--learning-rate", "0.005", "--seeds", "0", "--cache-dir", "cache",
+    "--learning-rate", "0.005", "--seeds", "0", "--cache-dir", "cache", "--image-size", "8",
 )  # fmt: skip
 
 
@@ -114,10 +114,10 @@ def test_two_processes_fine_tune_pets_as_one_does(warm, tmp_path, data_root):
     """
     pytest.importorskip("efficientnet_lite_pytorch")
     flags = (
-        "--preset", "offline-oxford-pet", "--data-root", data_root, "--limit", "52",
+        "--preset", "offline-oxford-pet", "--data-root", data_root, "--limit", "40",
         "--epochs", "1", "--image-size", "64", "--feature-size", "64", "--batch-size", "8",
         "--methods", "saln,jest", "--seeds", "0", "--reference-epochs", "1",
-        "--learning-rate", "1e-5", "--cache-dir", "cache",
+        "--filter-ratio", "0.5", "--learning-rate", "1e-5", "--cache-dir", "cache",
     )  # fmt: skip
     one_and_two(warm, flags, tmp_path)
     counts = json.loads((tmp_path / "one" / "summary.json").read_text())["examples"]
