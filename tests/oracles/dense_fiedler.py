@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics.pairwise import cosine_similarity
@@ -21,7 +23,13 @@ def laplacian(features: Array) -> Array:
 
 def spectrum(features: Array) -> tuple[Array, Array]:
     """All eigenvalues and eigenvectors (columns) of the Laplacian."""
-    return np.linalg.eigh(laplacian(features))
+    features = np.asarray(features, dtype=np.float64)
+    return _spectrum(features.tobytes(), features.shape)
+
+
+@functools.lru_cache(maxsize=1)  # of one example it is asked three times
+def _spectrum(content: bytes, shape: tuple[int, ...]) -> tuple[Array, Array]:
+    return np.linalg.eigh(laplacian(np.frombuffer(content).reshape(shape)))
 
 
 def second(features: Array) -> tuple[float, Array]:
