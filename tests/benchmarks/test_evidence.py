@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 
 import evidence
@@ -9,12 +10,13 @@ import pytest
 from evidence_tables import RESULTS, TABLES
 
 DOCUMENTS = evidence.documents()
+rebuilt = functools.cache(evidence.rebuilt)  # the command makes all of them once more
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
 def test_figures_are_those_of_the_rows(path):
     text = path.read_text()
-    assert evidence.rebuilt(text) == text, "run `make evidence-tables`"
+    assert rebuilt(text) == text, "run `make evidence-tables`"
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
@@ -62,6 +64,7 @@ def test_the_table_of_a_busy_machine(tmp_path):
 
 def test_the_command_checks_and_writes_nothing(capsys, monkeypatch):
     monkeypatch.setattr("sys.argv", ["evidence.py", "--check"])
+    monkeypatch.setattr(evidence, "rebuilt", rebuilt)
     assert evidence.main() == 0
     monkeypatch.setattr(evidence, "rebuilt", lambda text: text + "!")
     assert evidence.main() == 1

@@ -23,7 +23,7 @@ ARMS = paper_setting.METHODS
 @pytest.fixture
 def config(tmp_path):
     return digits_config(
-        methods=ARMS, limit=300, epochs=2, seeds=(0, 1), batch_size=8,
+        methods=ARMS, limit=150, image_size=8, epochs=2, seeds=(0, 1), batch_size=8,
         reference_epochs=2, head_only=True, label_noise=0.4, cache_dir=tmp_path / "cache",
         out=tmp_path / "whole",
     )  # fmt: skip

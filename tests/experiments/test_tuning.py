@@ -26,7 +26,7 @@ BAD = 2e-6
 
 def config_of(folder: Path, **changes: Any) -> Config:
     given = {"methods": ("uniform", "coherence"), "learning_rate": BAD, "learner": "pixels"}
-    tuned = {"filter_ratio": 0.5, "tune": 7, "schedule": "constant"}
+    tuned = {"filter_ratio": 0.5, "tune": 7, "schedule": "constant", "epochs": 2}
     return small_run(folder, **(given | tuned | changes))
 
 
