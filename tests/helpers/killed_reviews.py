@@ -1,44 +1,31 @@
-"""Kills reviews at random moments, in a process that has imported everything already.
-
-python tests/helpers/killed_reviews.py FOLDER KILLS SEED
-
-Prints one JSON object: how often a file was half-written, how many kills came before the end, and
-whether the last review, left alone, wrote what one in an empty cache writes.
-"""
+"""Reviews that are killed at random moments, and what is there then."""
 
 from __future__ import annotations
 
 import contextlib
 import io
 import json
-import os
+import pickle
 import random
-import signal
-import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 import pyarrow.parquet
-import torch
 
 from saln.cli import main
 from saln.review import feature_cache
 
+if TYPE_CHECKING:
+    from helpers.warm_processes import WarmProcess, WarmServer
+
 
 def review(photos: Path, out: Path, cache: Path) -> int:
-    """One run of the command; gives its exit status."""
+    """One run of the command, which keeps features eight by eight; gives its exit status."""
+    feature_cache.SHARD_ROWS = 8
     words = [str(photos), "--backbone", "pixels", "--feature-size", "8", "--batch-size", "2"]
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         return main(["labels", *words, "--out", str(out), "--cache-dir", str(cache)])
-
-
-def child(photos: Path, out: Path, cache: Path) -> int:
-    """Starts a review in a process of its own; gives its number."""
-    number = os.fork()
-    if number == 0:
-        torch.set_num_threads(1)
-        os._exit(review(photos, out, cache))
-    return number
 
 
 def is_whole(out: Path) -> bool:
@@ -62,39 +49,42 @@ def rows_kept(cache: Path) -> int:
     return sum(json.loads(path.read_text())["rows_done"] for path in cache.rglob("manifest.json"))
 
 
-def trials(folder: Path, kills: int, seed: int) -> dict[str, object]:
+class Trials(NamedTuple):
+    """What kills did: how often a file was half-written, and a kill came before the end."""
+
+    broken: int
+    early: int
+    status: int  # of the last review, which was left alone
+    same: bool  # whether it wrote what one in an empty cache writes
+    computed_last: int
+
+
+def trials(folder: Path, warm: WarmServer, kills: int, seed: int) -> Trials:
     """Kills and looks, and at last lets it end."""
-    feature_cache.SHARD_ROWS = 8
-    photos, out, cache = folder / "photos", folder / "out", folder / "cache"
-    started = time.perf_counter()
-    os.waitpid(child(photos, folder / "alone", folder / "cache-alone"), 0)
+    photos, out, cache, job = (folder / name for name in ("photos", "out", "cache", "job"))
+
+    def start(out: Path = out, cache: Path = cache) -> WarmProcess:
+        job.write_bytes(pickle.dumps((review, (photos, out, cache))))
+        return warm.start([], folder, call=job.name)
+
+    process = start(folder / "alone", folder / "cache-alone")
+    started = time.perf_counter()  # not before: it may have waited for all imports
+    process.wait()
     usual, draw = time.perf_counter() - started, random.Random(seed)
     broken = early = 0
     for _ in range(kills):
-        number = child(photos, out, cache)
+        process = start()
         time.sleep(draw.uniform(0.0, usual))
-        os.kill(number, signal.SIGKILL)
-        early += os.WIFSIGNALED(os.waitpid(number, 0)[1])
+        process.kill()
+        early += process.wait() < 0
         broken += not is_whole(out)
     # Once more, as soon as the first features are kept, so that some are whatever was drawn.
-    number = child(photos, out, cache)
-    while rows_kept(cache) < 24 and os.waitpid(number, os.WNOHANG)[0] == 0:
+    process = start()
+    while rows_kept(cache) < 24 and process.poll() is None:
         time.sleep(0.001)
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(number, signal.SIGKILL)
-        os.waitpid(number, 0)
-    _, status = os.waitpid(child(photos, out, cache), 0)
+    process.kill()
+    process.wait()
+    start().wait()
     same = (out / "labels.csv").read_bytes() == (folder / "alone" / "labels.csv").read_bytes()
     facts = json.loads((out / "review.json").read_text())
-    return {
-        "broken": broken,
-        "early": early,
-        "status": status,
-        "same": same,
-        "computed_last": facts["features_computed"],
-        "beside": sorted(path.name for path in out.iterdir() if path.name.startswith(".")),
-    }
-
-
-if __name__ == "__main__":
-    print(json.dumps(trials(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))))  # noqa: T201
+    return Trials(broken, early, pickle.loads(job.read_bytes()), same, facts["features_computed"])

@@ -36,8 +36,9 @@ TESTS = Path(__file__).parents[1]
 SOURCE, BENCHMARKS = TESTS.parent / "src", TESTS.parent / "benchmarks"
 IMPORTED = (
     "helpers.quick_figures", "helpers.rank_processes", "saln.cli.compare_command",
-    "saln.cli.features_command", "saln.cli.select_command", "saln.experiments.run",
-    "saln.training.loop", "saln.curation.offline_selection", "pyarrow.parquet",
+    "saln.cli.features_command", "saln.cli.labels_command", "saln.cli.select_command",
+    "saln.experiments.run", "saln.review.review_run", "saln.training.loop",
+    "saln.curation.offline_selection", "pyarrow.parquet",
 )  # fmt: skip
 # What a command imports as it goes on: a second of each. Those that fork loaders go without,
 # because a process is forked the faster the less it holds.
