@@ -9,18 +9,18 @@ from helpers.plugin import install, run_python
 
 # All in one process: importing torch takes longer than the rest.
 SCRIPT = """
-import json
-import sys
-from pathlib import Path
+if __name__ == "__main__":  # all of it, as a check starts a process that imports this file
+    import json
+    import sys
+    from pathlib import Path
 
-import numpy as np
-from helpers.quick_figures import not_drawn
+    import numpy as np
+    from helpers.quick_figures import not_drawn
 
-import saln
-from saln.cli import main
-from saln.testing import check_selector
+    import saln
+    from saln.cli import main
+    from saln.testing import check_selector
 
-if __name__ == "__main__":
     for arguments in (
         ["list"],
         ["compare", "--methods", "standard,uniform,longest:power=1,longest(reverse=true)",

@@ -44,7 +44,7 @@ def assert_is_the_listings(batches, k):
 @pytest.fixture(scope="module")
 def real_features(data_root, tmp_path_factory):
     """EfficientNet-Lite0 features of 640 real pets and 640 CIFAR-10 images, float16."""
-    backbone = build_backbone("efficientnet-lite0", image_size=64)
+    backbone = build_backbone("efficientnet-lite0", image_size=32)
     cache = tmp_path_factory.mktemp("features")
     found = {}
     for spec in ("oxford-pet", f"hf:{data_root / 'cifar10'}"):
