@@ -88,13 +88,13 @@ def report(tmp_path_factory) -> Path:
     datasets = pytest.importorskip("datasets", reason="the extra 'hf' is not installed")
     folder = tmp_path_factory.mktemp("browser")
     bunch = load_digits(n_class=3)
-    pixels = np.round(bunch.images[:300] * (255 / 16)).astype(np.uint8)
+    pixels = np.round(bunch.images[:200] * (255 / 16)).astype(np.uint8)
     features = datasets.Features(
         {"image": datasets.Image(), "label": datasets.ClassLabel(names=["zero", EVIL, "two"])}
     )
     table = {
         "image": [Image.fromarray(one) for one in pixels],
-        "label": bunch.target[:300].tolist(),
+        "label": bunch.target[:200].tolist(),
     }
     (folder / "data").mkdir()
     datasets.disable_progress_bars()
