@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from saln.selection import JEST, SELECTORS, ImageTextJEST, InfoBatch, TopLoss
+from saln.selection import JEST, SELECTORS, ImageTextJEST, InfoBatch, TopLoss, coherence
 from saln.testing import SelectorConformance
 
 CASES = {
@@ -44,6 +44,19 @@ class TestOurs(SelectorConformance):
     @pytest.fixture(autouse=True)
     def _named(self, case):
         self.make = CASES[case]
+
+    def test_the_order_of_candidates_says_nothing(self, monkeypatch):
+        """Of 600 draws from the same candidates in two orders, each order is judged once."""
+        judge, known = coherence.beliefs_by_neighbors, {}
+
+        def once(indices, similarities, labels, *rest, **options):
+            key = (indices.tobytes(), similarities.tobytes(), labels.tobytes())
+            if key not in known:
+                known[key] = judge(indices, similarities, labels, *rest, **options)
+            return known[key]
+
+        monkeypatch.setattr(coherence, "beliefs_by_neighbors", once)
+        super().test_the_order_of_candidates_says_nothing()
 
     def test_draws_or_not_as_said(self, case):
         assert self._draws() == (case not in NEVER_DRAW)
