@@ -61,14 +61,16 @@ def test_a_wrong_label_is_not_believed_because_its_class_is_small(wrongly):
 @pytest.mark.parametrize("jitter", [0.0, 1e-3, 0.03])
 @pytest.mark.parametrize("count", [2, 5, 20, 21, 60])
 def test_copies_of_a_picture_do_not_confirm_each_other(count, jitter, judge):
-    wrong = label_cases.copies(count, jitter=jitter, noise=0.1, spread=0.6, seed=1)
+    wrong = label_cases.copies(count, jitter=jitter, rows=500, noise=0.1, spread=0.6, seed=1)
     beliefs = judge(wrong)
     confidence = beliefs.confidence.numpy()
     assert confidence[wrong.marked].max() < 0.2
     assert confidence[~wrong.marked & wrong.right].mean() > 0.9
     listed = {entry.example for entry in suspicious_labels(beliefs, wrong.labels, 1000)}
     assert set(np.flatnonzero(wrong.marked)) <= listed
-    right = label_cases.copies(count, jitter=jitter, wrong=False, noise=0.1, spread=0.6, seed=1)
+    right = label_cases.copies(
+        count, jitter=jitter, wrong=False, rows=500, noise=0.1, spread=0.6, seed=1
+    )
     assert judge(right).confidence.numpy()[right.marked].min() > 0.9
 
 
