@@ -90,7 +90,7 @@ def test_the_rarest_class_keeps_its_share_under_noise():
     "shape", [{"count": 5}, {"count": 30}, {"count": 100}, {"count": 30, "jitter": 0.05}]
 )
 def test_copies_with_one_wrong_label_do_not_vote_for_each_other(noise, shape):
-    case = label_cases.copies(**shape, noise=noise)
+    case = label_cases.copies(**shape, noise=noise, rows=500)
     found = saln.judge_labels(case.features, case.labels)
     assert numbers(found)[case.marked].max() < 0.1
     (group,) = found.groups
