@@ -32,7 +32,9 @@ EVENED = 0.25
 # Rows up to which the search is exact, and up to which there is one.
 EXACT_ROWS = 20_000
 NEIGHBOR_ROWS = 200_000
-BLOCK_ENTRIES = 2**22
+BLOCK_ENTRIES = 2**20
+# Classes up to which beliefs in full are summed faster than beliefs without zeros.
+DENSE_CLASSES = 256
 
 Places = npt.NDArray[np.int64]
 Singles = npt.NDArray[np.float32]
@@ -173,10 +175,14 @@ class Gatherer:
         """Puts beliefs in the place of the labels, for the filter and for the votes."""
         products = torch.zeros(self.rows.d, self.classes, dtype=torch.float64)
         weights = torch.zeros(self.classes, dtype=torch.float64)
+        dense = self.classes <= min(self.rows.d, DENSE_CLASSES)
         for part, block in self.rows.blocks():
             sparse = signal.sparse(part, self.classes)
-            products += transposed_product(sparse, block)
             weights += torch.from_numpy(np.asarray(sparse.sum(axis=0)).ravel())
+            if dense:
+                products += block.T @ torch.from_numpy(sparse.toarray()).to(block)
+            else:
+                products += transposed_product(sparse, block)
         self.filter.signal(products, weights)
         self.signal = signal
 
@@ -239,10 +245,7 @@ class Gatherer:
             if not all_classes:
                 chosen = self._likeliest(alone, voted, self.labels[which])
                 classes[at] = chosen.numpy()
-                others = alone.double().scatter(1, chosen, torch.nan)
-                typical[at] = others.nanmean(dim=1).numpy()
-                squares = (others - others.nanmean(dim=1, keepdim=True)).square()
-                spread[at] = squares.nanmean(dim=1).sqrt().numpy()
+                typical[at], spread[at] = _left_out(alone, chosen)
                 alone = alone.gather(1, chosen)
                 voted = None if voted is None else voted.gather(1, chosen)
             scores[at] = alone.float().numpy()
@@ -296,4 +299,16 @@ class Gatherer:
         wanted = wanted.clone()
         known = torch.from_numpy(labels >= 0).nonzero().flatten()
         wanted[known, torch.from_numpy(labels)[known]] = torch.inf
-        return torch.topk(wanted, self.kept, dim=1).indices.sort(dim=1).values
+        # Of the largest, whatever their order: in a quarter of the time of torch.topk.
+        found = np.argpartition(wanted.numpy(), self.classes - self.kept, axis=1)
+        found = np.sort(found[:, self.classes - self.kept :], axis=1)
+        return torch.from_numpy(found)
+
+
+def _left_out(scores: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of the classes that are not chosen: (b,) each."""
+    wide = scores.double()
+    taken, left = wide.gather(1, chosen), scores.shape[1] - chosen.shape[1]
+    mean = (wide.sum(dim=1) - taken.sum(dim=1)) / left
+    squares = (wide.square().sum(dim=1) - taken.square().sum(dim=1)) / left
+    return mean, (squares - mean.square()).clamp_min(0.0).sqrt()

