@@ -293,7 +293,7 @@ def test_candidates_that_are_not_there_are_refused():
 
 def test_a_mapped_store_is_never_copied_into_memory(tmp_path, monkeypatch):
     monkeypatch.setattr(mmap_rows, "_RESIDENT", 1000)
-    rows, width = 40_000, 256
+    rows, width = 20_000, 512
     features = np.random.default_rng(0).standard_normal((rows, width), dtype=np.float32)
     store = saln.write_store(tmp_path / "store", features, np.arange(rows) % 3)
     out = tmp_path / "kept.parquet"

@@ -399,10 +399,11 @@ def test_samples_without_a_key(source, message):
 
 
 def test_errors_while_reading():
-    broken = (f"x {row}" if row == oracle()[1][0] else f"raw {row}" for row in ORDER)
+    wrong = oracle()[1][0]
+    broken = (f"x {row}" if row == wrong else f"raw {row}" for row in ORDER)
     chosen = stream([(KEYS[row], raw) for row, raw in zip(ORDER, broken, strict=True)],
                     decode=lambda raw: [raw][{"raw": 0}[raw.split()[0]]])  # fmt: skip
-    with pytest.raises(DataError, match=f"{KEYS[oracle()[1][0]]}' cannot be decoded .KeyError"):
+    with pytest.raises(DataError, match=f"{KEYS[wrong]}' cannot be decoded .KeyError"):
         list(chosen)
     with pytest.raises(InputError, match="keys name row 999"):
         list(stream(keys=dict.fromkeys(KEYS, 999)))
