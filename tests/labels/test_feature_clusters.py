@@ -15,9 +15,6 @@ from saln.labels import feature_clusters
 from saln.labels.feature_clusters import following
 from saln.review.summary_text import summary_lines
 
-# Most compare two judgments of the same evidence, which differ in what is made of it then.
-pytestmark = pytest.mark.usefixtures("same_judgments")
-
 
 def likelihood_alone(monkeypatch, *data, **options):
     with monkeypatch.context() as patch:
