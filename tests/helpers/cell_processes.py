@@ -396,7 +396,8 @@ def table(front, workers, ranks):
     # What workers draw: of those that persist in two processes, of the others in one.
     if resuming and workers != "0" and persistent == (ranks == 2):
         yield "another seed", {"seed": SEED + 1}, None
-        yield "the same again", {}, None
+        if persistent:
+            yield "the same again", {}, None
     if persistent or (workers == "0") == (ranks == 1):
         return
     yield "schedule", {"ratio": "schedule"}, None
