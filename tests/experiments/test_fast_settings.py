@@ -96,7 +96,7 @@ def convolutions(graph: torch.fx.GraphModule) -> int:
     return sum("conv2d" in str(node.target) for node in graph.graph.nodes)
 
 
-COMPILED = {"methods": ("uniform", "jest", "uniform+ema(decay=0.5)"), "epochs": 3}
+COMPILED = {"methods": ("uniform", "jest", "uniform+ema(decay=0.5)"), "epochs": 2}
 
 
 def test_compiled_runs_train_score_evaluate_and_go_on_as_others_do(
@@ -117,7 +117,7 @@ def test_compiled_runs_train_score_evaluate_and_go_on_as_others_do(
         assert list(states[0]) == list(states[1])
         assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
     config = small_run(tmp_path / "stopped", seeds=(0,), limit=100, compile=True, **CNN, **COMPILED)
-    stopped(config, 4)
+    stopped(config, 3)
     compare(again(config), Quiet())
     assert rows_of(tmp_path / "stopped" / "run") == plain
 
