@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.browser_pages import Pages
 from helpers.comparisons import Quiet
 from PIL import Image
 from sklearn.datasets import load_digits
@@ -117,25 +116,31 @@ def report(tmp_path_factory) -> Path:
     return Path(shutil.copy(path, folder / "alone.html"))
 
 
-@pytest.fixture(scope="module")
-def pages(browser):
-    return Pages(browser)
-
-
 @pytest.fixture
-def open_page(pages, report):
+def open_page(browser, report):
     """Opens the report; in the end nothing may have been said or asked for."""
+    contexts, said, asked = [], [], []
 
     def call(scheme="light", width=1200, height=800, *, unfold=True):
-        page = pages.open(report, width, height, color_scheme=scheme)
+        context = browser.new_context(
+            color_scheme=scheme, viewport={"width": width, "height": height}
+        )
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda message: said.append(message.text))
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.on("dialog", lambda dialog: (said.append(dialog.message), dialog.dismiss()))
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto(report.as_uri())
         if unfold:
             page.evaluate("document.querySelectorAll('details').forEach((e) => (e.open = true))")
         return page
 
     yield call
-    said, asked = pages.put_back()
+    for context in contexts:
+        context.close()
     assert said == []
-    assert set(asked) == {report.as_uri()}
+    assert {url for url in asked if not url.startswith(("data:", "blob:"))} == {report.as_uri()}
 
 
 def test_the_gallery_changes_with_arm_epoch_and_batch(open_page):

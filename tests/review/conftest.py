@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from helpers.browser_pages import Pages
 from helpers.page_tables import CLASSES, HOSTILE, drawn_review, suspects
 from PIL import Image
 
@@ -43,20 +42,27 @@ def hostile(tmp_path_factory):
     return write_page(folder / "labels.html", table, items, review=folder), table
 
 
-@pytest.fixture(scope="module")
-def pages(browser):
-    return Pages(browser)
-
-
 @pytest.fixture
-def open_page(pages):
+def open_page(browser):
     """Opens a page; in the end nothing may have been said, and only files asked for."""
+    contexts, said, asked = [], [], []
 
-    def call(path, width=1200, **options):
-        return pages.open(path, width, **options)
+    def call(path, width=1200, script=None, **options):
+        context = browser.new_context(viewport={"width": width, "height": 800}, **options)
+        contexts.append(context)
+        if script:
+            context.add_init_script(script)
+        page = context.new_page()
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.on("dialog", lambda dialog: (said.append(dialog.message), dialog.dismiss()))
+        page.on("request", lambda request: asked.append(request.url))
+        # A picture whose file is gone is said to be missing; nothing else may be.
+        page.on("console", lambda m: "ERR_FILE_NOT_FOUND" in m.text or said.append(m.text))
+        page.goto(path.as_uri())
+        return page
 
     yield call
-    said, asked = pages.put_back()
-    # A picture whose file is gone is said to be missing; nothing else may be.
-    assert [text for text in said if "ERR_FILE_NOT_FOUND" not in text] == []
-    assert [url for url in asked if not url.startswith("file:")] == []
+    for context in contexts:
+        context.close()
+    assert said == []
+    assert [url for url in asked if not url.startswith(("file:", "data:", "blob:"))] == []
