@@ -81,12 +81,7 @@ def test_two_ranks(warm, tmp_path):
     One start of them serves all cells; their workers persist, and are given the curriculum.
     """
     cells = [(*one, "uniform") for one in ALONE]
-    cells += [(*one, CURRICULUM) for one in ALONE]
-    cells += [
-        (name, workers, what, CURRICULUM)
-        for name, workers, what in CELLS
-        if workers == "2 persistent" and what != "epoch end"
-    ]
+    cells += [(*one, CURRICULUM) for one in CELLS if one[1] != "2"]
     cells += [("own loop", "0", "epochs", name) for name in SELECTORS]
     cells += [("stream", "0", "resume", name) for name in REMEMBER]
     doubts = beliefs_by_cleanlab(ROWS, LABELS, 3)
