@@ -1,4 +1,4 @@
-"""The examples do what they say, each in a process of its own, as a reader runs them.
+"""The examples do what they say, each in a process of its own; one as a reader starts it.
 
 That of Ray is in tests/curation/test_on_ray.py.
 """
@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,7 @@ import pytest
 EXAMPLES = Path(__file__).parents[2] / "examples"
 HELPERS = Path(__file__).parents[1] / "helpers"
 NAMES = (
-    "plain_pytorch", "accelerate_training", "lightning_training", "transformers_training",
+    "accelerate_training", "lightning_training", "transformers_training",
     "transformers_text", "stateful_dataloader", "stream_training",
 )  # fmt: skip
 
@@ -35,14 +37,24 @@ def run(warm, tmp_path_factory):
     return said
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["plain_pytorch", "accelerate_training", "lightning_training", "transformers_training"],
-)
-def test_an_example_learns(run, name):
-    loss = re.search(r"last loss ([\d.]+)", run(name))
+def assert_learned(said):
+    loss = re.search(r"last loss ([\d.]+)", said)
     assert loss is not None
     assert 0 < float(loss[1]) < 1.5  # ln 10 = 2.3 before training
+
+
+def test_the_loop_of_ones_own_learns_in_an_interpreter_of_its_own():
+    command = [sys.executable, str(EXAMPLES / "plain_pytorch.py")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert_learned(done.stdout)
+
+
+@pytest.mark.parametrize(
+    "name", ["accelerate_training", "lightning_training", "transformers_training"]
+)
+def test_an_example_learns(run, name):
+    assert_learned(run(name))
 
 
 def test_of_texts_the_right_labels_are_chosen(run):
