@@ -176,7 +176,7 @@ def _rivals(arms: Arms) -> dict[str, str | None]:
         "`cleanlab-pruned`": "cleanlab-pruned",
         "`jest`": "jest",
         "`oracle`, a random choice of right labels": "oracle",
-        "`standard`, five times the steps": "standard",
+        "`standard`, which trains on everything": "standard",
         "`standard` with the same targets": STANDARD_RULE,
         "`standard+targets`": "standard+targets",
         "`standard+gce`": "standard+gce",
