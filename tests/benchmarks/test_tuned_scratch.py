@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 import time
 
@@ -23,9 +24,11 @@ from gpu_lanes import (
 )
 from helpers.tiny_studies import tiny_setup
 from scratch_plans import Noise, Setup, make_plans
-from study_networks import pretrained_lite0, small_network, write_pretrained
+from study_networks import pretrained_lite0, small_network, whole_sums, write_pretrained
 from tuned_scratch import ScratchStudy, one_cycle, targets_of
 from tuned_study import Cell, Point, StudyArm, stored
+
+from saln.randomness import seeded_globally
 
 N, CLASSES = 640, 10
 
@@ -270,6 +273,26 @@ def test_the_pretrained_network_is_the_librarys_backbone(tmp_path):
         torch.testing.assert_close(first(images), expected, rtol=0.01, atol=0.01)
         torch.testing.assert_close(first(images), again(images))
     assert not torch.equal(first._fc.weight, other._fc.weight)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_depthwise_convolutions_in_half_precision_round_what_float32_gives(stride):
+    with seeded_globally(0, "test"):
+        made = torch.nn.Conv2d(8, 8, 5, stride, padding=2, groups=8, bias=False)
+    made.weight.data = made.weight.detach().bfloat16().float()
+    ours = copy.deepcopy(made)
+    whole_sums(ours)
+    images = torch.randn(4, 8, 9, 9, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(ours(images), made(images), rtol=0, atol=0)
+    halves = images.bfloat16().requires_grad_()
+    rounded = halves.detach().float().requires_grad_()
+    expected, found = made(rounded), ours.bfloat16()(halves)
+    torch.testing.assert_close(found, expected.bfloat16(), rtol=0, atol=0)
+    slope = expected.detach().bfloat16()
+    wanted = torch.autograd.grad(expected, [rounded, made.weight], slope.float())
+    had = torch.autograd.grad(found, [halves, ours.weight], slope)
+    for one, other in zip(had, wanted, strict=True):
+        torch.testing.assert_close(one, other.bfloat16(), rtol=0, atol=0)
 
 
 def test_cells_are_trained_in_their_order_at_their_filter_ratios(setup, tmp_path):
