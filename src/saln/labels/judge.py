@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -36,15 +37,18 @@ from saln.labels.evidence import (
 from saln.labels.feature_blocks import FeatureBlocks
 from saln.labels.feature_clusters import clustered_share, following
 from saln.labels.given_labels import given_labels, labels_of
-from saln.labels.likelihood_fit import BLOCK_ROWS, Judged, judge, learn
+from saln.labels.likelihood_fit import BLOCK_ROWS, Judged, judge, learn, likelihood_under
 from saln.randomness import derive_generator
 from saln.spectral.label_filter import LabelFilter, LabelSums, one_hot
 from saln.threads import one_core
 
-# Penalties, as shares of the sum of the eigenvalues: tried from START on, while they gain.
+# Penalties, as shares of the sum of the eigenvalues: tried from START on, while they gain so much
+# likelihood an example. Where features tell all classes apart, all penalties are alike.
 PENALTIES = tuple(10.0 ** (step / 2) for step in range(-12, 1))
 START = PENALTIES.index(10.0**-3.5)
-# Examples that penalty and joint are chosen with.
+PENALTY_GAIN = 1e-4
+# Examples that the penalty is chosen with, and those that the joint is fitted to.
+SEARCHED = 5_000
 SAMPLE = 20_000
 # Beliefs take the place of labels while that gains so much likelihood an example, so often.
 GAIN = 5e-3
@@ -117,7 +121,7 @@ def judge_labels(
         noise_rate: The share of wrong labels in [0, 1), where it is known, by an audit for
             example: that share is then called wrong, see
             :meth:`LabelBeliefs.with_noise_rate`. Estimated when None.
-        seed: Decides the sample that numbers are chosen with, above 20,000 rows.
+        seed: Decides the sample that numbers are chosen with, above 5,000 rows.
 
     Returns:
         The beliefs.
@@ -208,12 +212,13 @@ def judged_outcome(gatherer: Gatherer, clock: Clock, seed: int) -> Outcome:
 
 
 def _sampled(gatherer: Gatherer, seed: int) -> tuple[Places, list[Places]]:
-    """A sample of the examples, copies together."""
-    singles, groups = gatherer.singles, gatherer.groups
-    if gatherer.rows.n <= SAMPLE:
+    """All examples, or of many some that have labels; copies together."""
+    singles, groups, labeled = gatherer.singles, gatherer.groups, gatherer.labels >= 0
+    if gatherer.rows.n <= SEARCHED:
         return singles, groups
+    singles, groups = singles[labeled[singles]], [own for own in groups if labeled[own].any()]
     generator = derive_generator(seed, "judged sample")
-    share = SAMPLE / gatherer.rows.n
+    share = min(SEARCHED / labeled.sum(), 1.0)
     chosen = torch.randperm(len(singles), generator=generator)[: round(share * len(singles))]
     some = torch.randperm(len(groups), generator=generator)[: round(share * len(groups))]
     return singles[chosen.sort().values.numpy()], [groups[i] for i in some.sort().values.tolist()]
@@ -224,7 +229,9 @@ def _choose_penalty(
 ) -> tuple[float, Tensor, tuple[Judged, Evidence] | None]:
     """The penalty under which the given labels are likeliest, and all leverages at it.
 
-    And what comes of it; None where that is known of a sample alone.
+    All are compared under the noise that is learned at the first: learned at each anew, its jumps
+    would be larger than what penalties differ by. And what comes of the chosen one; None where
+    that is known of a sample alone.
     """
     n, scale = gatherer.rows.n, gatherer.filter.scale
     singles, groups = _sampled(gatherer, seed)
@@ -233,31 +240,34 @@ def _choose_penalty(
     place[sample] = np.arange(len(sample))
     penalties = [share * scale for share in PENALTIES]
     leverages = gatherer.leverages(sample, penalties)
-    labels = gatherer.labels[sample]
-    tried: dict[int, tuple[Judged, Evidence]] = {}
+    labels, weight = gatherer.labels[sample], gatherer.weight[sample]
 
-    def likelihood(number: int) -> float:
-        if number not in tried:
-            evidence = gatherer.gather(
-                penalties[number], leverages[:, number], singles, groups, place
-            )
-            judged = learn(evidence, labels, gatherer.classes, gatherer.weight[sample])
-            tried[number] = judged, evidence
-        return tried[number][0].likelihood
+    @cache
+    def evidence(number: int) -> Evidence:
+        return gatherer.gather(penalties[number], leverages[:, number], singles, groups, place)
 
-    best = START if (labels >= 0).any() else None
-    if best is not None:
+    best, first = START, None
+    if (labels >= 0).any():
+        judged = learn(evidence(START), labels, gatherer.classes, weight)
+
+        @cache
+        def likelihood(number: int) -> float:
+            return likelihood_under(judged, evidence(number), labels, weight)
+
         for step in (1, -1):
             while 0 <= best + step < len(penalties) and (
-                likelihood(best + step) > likelihood(best) + 1e-12
+                likelihood(best + step) > likelihood(best) + PENALTY_GAIN
             ):
                 best += step
-    chosen = penalties[START if best is None else best]
-    first = tried[best] if best is not None and len(sample) == n else None
+        if len(sample) == n:
+            if best != START:
+                judged = learn(evidence(best), labels, gatherer.classes, weight)
+            first = judged, evidence(best)
+    chosen = penalties[best]
     rest = np.setdiff1d(np.arange(n), sample)
     # Those of the sample are there already.
     found = leverages.new_empty(n)
-    found[sample] = leverages[:, penalties.index(chosen)]
+    found[sample] = leverages[:, best]
     found[rest] = gatherer.leverages(rest, [chosen])[:, 0].to(found)
     return chosen, found, first
 

@@ -120,6 +120,28 @@ def learn(
     return Judged(joint, transition, likelihood / heard_of, informative, sure)
 
 
+def likelihood_under(judged: Judged, evidence: Evidence, labels: Places, voices: Floats) -> float:
+    """The mean logarithm of the given labels' probability by other evidence.
+
+    The noise is what was judged; the joint is fitted anew, from there.
+
+    Args:
+        judged: Of the same examples.
+        evidence: What else may speak of them.
+        labels: int64, (b,): theirs; -1 for none.
+        voices: (b,): what each counts for.
+    """
+    known = np.flatnonzero(labels >= 0)
+    known = known[_order(evidence, labels, known)]
+    part, heard = _part(evidence, known), voices[known]
+    likelihoods = judged.transition.columns(part.classes, labels[known])
+    other = judged.transition.other()
+    joint = JointLoss(part, heard).under(likelihoods, other).fit(judged.joint)
+    joined, beside = joint.probabilities(part)
+    found = np.log(((joined * likelihoods).sum(axis=1) + beside * other).clip(1e-300))
+    return float(found @ heard / heard.sum())
+
+
 def _order(evidence: Evidence, labels: Places, which: Places) -> Places:
     """Some examples' order by what is known of them, wherever they stand: int64."""
     known = [evidence.scores] if evidence.votes is None else [evidence.scores, evidence.votes]

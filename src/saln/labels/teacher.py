@@ -209,7 +209,7 @@ def features_as_teacher(
             network.
         labels: As in :func:`saln.judge_labels`; the store's own when None.
         classes: C; by default the store's names, else up to the highest class that occurs.
-        seed: Decides the sample that numbers are chosen with, above 20,000 rows.
+        seed: Decides the sample that numbers are chosen with, above 5,000 rows.
 
     Returns:
         The teacher. Above 64 classes each example holds its 32 likeliest, and all others have
