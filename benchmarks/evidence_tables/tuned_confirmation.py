@@ -1,4 +1,7 @@
-"""The frozen rule in settings where nothing of it was chosen: accuracies, and less each rival."""
+"""The frozen rule in settings where nothing of it was chosen: accuracies, and less each rival.
+
+Labels and a filter ratio are shown once every rival is trained there, each at its own best rate.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from pathlib import Path
 from evidence_tables.rows import NONE_YET, NOTHING, Row, markdown, percent, read_rows
 from evidence_tables.tuned import (
     FINAL,
+    ROBUST,
     RULE,
     STANDARD_RULE,
     TUNING,
@@ -46,10 +50,22 @@ def _rows(results: Path) -> list[Row]:
     return rows
 
 
-def confirmation_cells(results: Path) -> Iterator[tuple[str, dict[str, Arms]]]:
+def _missing(arms: Arms) -> list[str]:
+    """Rivals that have no row: a random choice, one with a robust loss, and all examples."""
+    missing = [f"`{arm}`" for arm in ("uniform", "standard") if arm not in arms]
+    return missing if set(arms) & set(ROBUST) else [*missing, "a robust loss"]
+
+
+def confirmation_cells(
+    results: Path, *, whole: bool = True
+) -> Iterator[tuple[str, dict[str, Arms]]]:
     """Each setting in words, with the tested rows by labels and filter ratio, and by arm.
 
     What trains on everything is beside every filter ratio of the same labels.
+
+    Args:
+        results: The folder of the rows.
+        whole: Those whose rivals are all there; else the others.
     """
     found = _rows(results)
     for setting, name in SETTING_NAMES.items():
@@ -61,7 +77,8 @@ def confirmation_cells(results: Path) -> Iterator[tuple[str, dict[str, Arms]]]:
         for ratio in ratios:
             part = [row for row in rows if row["filter_ratio"] in (0.0, ratio)]
             for labels, arms in cells_of(part).items():
-                if any(own[0]["filter_ratio"] and SHOWN not in own[0] for own in arms.values()):
+                new = any(own[0]["filter_ratio"] and SHOWN not in own[0] for own in arms.values())
+                if new and whole == (not _missing(arms)):
                     cells[labels if ratio == RATIO else f"{labels}, f = {ratio:g}"] = arms
         if cells:
             yield name, cells
@@ -122,6 +139,19 @@ def rule(results: Path) -> str:
     return "\n\n".join(parts) or NONE_YET
 
 
+def left_out(results: Path) -> str:
+    """What was trained but is not shown, and which rivals miss."""
+    lines = []
+    for name, cells in confirmation_cells(results, whole=False):
+        for labels, arms in cells.items():
+            trained = ", ".join(f"`{arm}`" for arm in sorted(arms))
+            lines.append([name, labels, trained, ", ".join(_missing(arms))])
+    if not lines:
+        return "Every comparison that was trained has all its rivals and is shown."
+    columns = ("not shown", "labels", "trained", "missing")
+    return markdown(columns, lines, left=len(columns))
+
+
 def seconds(results: Path) -> str:
     """What a step takes on the GPU that trained these, one lane alone, beside its choice."""
     found = read_rows(results, "tuned-confirmation")
@@ -146,5 +176,6 @@ def seconds(results: Path) -> str:
 TABLES = {
     "tuned-confirmation": every_arm,
     "tuned-confirmation-rule": rule,
+    "tuned-confirmation-left-out": left_out,
     "tuned-confirmation-seconds": seconds,
 }

@@ -17,6 +17,7 @@ import saln
 from saln.errors import InputError
 from saln.labels.feature_blocks import FeatureBlocks
 from saln.labels.judge import judge_with_evidence
+from saln.labels.likelihood_fit import likelihood_under
 from saln.spectral.label_filter import LabelSums
 
 
@@ -277,9 +278,46 @@ def test_blocks_and_samples_change_little(monkeypatch):
     monkeypatch.setattr("saln.labels.feature_blocks.BLOCK_ENTRIES", 12 * 17)
     monkeypatch.setattr("saln.labels.likelihood_fit.BLOCK_ROWS", 13)
     np.testing.assert_allclose(numbers(saln.judge_labels(rows, labels)), expected, atol=1e-6)
+    monkeypatch.setattr("saln.labels.judge.SEARCHED", 100)
     monkeypatch.setattr("saln.labels.judge.SAMPLE", 200)
     sampled = numbers(saln.judge_labels(rows, labels))
     assert ((sampled < 0.5) == (expected < 0.5)).mean() > 0.97
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_some_examples_choose_the_penalty_that_all_choose(seed, monkeypatch):
+    rows, labels, _ = example(2400, classes=8, d=300, noise=0.3, seed=seed)
+    rows = rows + 3 * np.random.default_rng(9).normal(size=rows.shape)
+    rows /= np.arange(1, 301)
+    chosen = []
+    for count in (10_000, 1200, 600):
+        monkeypatch.setattr("saln.labels.judge.SEARCHED", count)
+        chosen.append(saln.judge_labels(rows, labels, neighbors=False, seed=seed).penalty)
+    assert max(chosen) < 10**-4.2  # not where the search began
+    assert max(chosen) < 4 * min(chosen)  # neighbors on the grid at most
+
+
+def test_the_penalty_is_chosen_by_examples_that_have_labels(monkeypatch):
+    rows, labels, _ = example(600)
+    labels[100:] = -1
+    expected = saln.judge_labels(rows, labels)
+    monkeypatch.setattr("saln.labels.judge.SEARCHED", 100)
+    found = saln.judge_labels(rows, labels)
+    assert found.penalty == expected.penalty
+    np.testing.assert_allclose(numbers(found), numbers(expected), atol=1e-9)
+
+
+def test_a_likelihood_under_known_noise_is_the_one_that_was_learned():
+    rows, labels, _ = example(300)
+    _, outcome, _ = judge_with_evidence(rows, labels, seed=0)
+    judged, ones = outcome.judged, np.ones(300)
+    found = likelihood_under(judged, outcome.evidence, labels, ones)
+    # The joint was fitted to the noise of the turn before: now to this.
+    assert judged.likelihood - 1e-9 <= found < judged.likelihood + 0.01
+    some = np.arange(0, 300, 2)
+    half = likelihood_under(judged, outcome.evidence, labels, ones, some)
+    assert abs(half - found) < 0.2
+    assert half != found
 
 
 def test_without_neighbors_the_filter_judges_alone():

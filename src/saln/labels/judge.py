@@ -279,7 +279,10 @@ def _rounds(
     seed: int,
     first: tuple[Judged, Evidence] | None,
 ) -> tuple[int, Judged, Evidence]:
-    """Beliefs in the place of labels, as long as that makes the given labels likelier."""
+    """Beliefs in the place of labels, as long as that makes the given labels likelier.
+
+    Under the noise that was learned before, as penalties are compared.
+    """
     n, labels = gatherer.rows.n, gatherer.labels
     singles, groups = gatherer.singles, gatherer.groups
     place = np.arange(n)
@@ -287,28 +290,30 @@ def _rounds(
     if n > SAMPLE:
         order = torch.randperm(n, generator=derive_generator(seed, "joint sample"))
         sample = order[:SAMPLE].sort().values.numpy()
-    best: tuple[int, Judged, Evidence] | None = None
-    informative = True
-    for number in range(ROUNDS + 1):
-        if number == 0 and first is not None:
-            judged, evidence = first
-        else:
-            evidence = gatherer.gather(penalty, leverages, singles, groups, place)
-            start = None if best is None else best[1].joint
-            judged = learn(evidence, labels, gatherer.classes, gatherer.weight, sample, start)
-        if best is not None and judged.likelihood < best[1].likelihood + GAIN:
-            return best
-        best = number, judged, evidence
-        if number == 0:
-            # Later, beliefs that an example's own label helped to make come back to it.
-            informative = judged.informative and judged.sure
-        if not informative:
-            break
-        if number < ROUNDS:
-            gatherer.speak(_beliefs(judged, evidence, labels))
-    if best is None:
-        raise InputError("no round of judging was asked for")
-    return best
+    weight, classes = gatherer.weight, gatherer.classes
+
+    def gathered() -> Evidence:
+        return gatherer.gather(penalty, leverages, singles, groups, place)
+
+    if first is None:
+        evidence = gathered()
+        judged = learn(evidence, labels, classes, weight, sample)
+    else:
+        judged, evidence = first
+    # Later, beliefs that an example's own label helped to make come back to it.
+    if not (judged.informative and judged.sure):
+        return 0, judged, evidence
+    for number in range(ROUNDS):
+        gatherer.speak(_beliefs(judged, evidence, labels))
+        more = gathered()
+        before, after = (
+            likelihood_under(judged, said, labels, weight, sample) for said in (evidence, more)
+        )
+        if after < before + GAIN:
+            return number, judged, evidence
+        evidence = more
+        judged = learn(evidence, labels, classes, weight, sample, judged.joint)
+    return ROUNDS, judged, evidence
 
 
 def _beliefs(judged: Judged, evidence: Evidence, labels: Places) -> Signal:

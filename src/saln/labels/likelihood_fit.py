@@ -120,7 +120,13 @@ def learn(
     return Judged(joint, transition, likelihood / heard_of, informative, sure)
 
 
-def likelihood_under(judged: Judged, evidence: Evidence, labels: Places, voices: Floats) -> float:
+def likelihood_under(
+    judged: Judged,
+    evidence: Evidence,
+    labels: Places,
+    voices: Floats,
+    sample: Places | None = None,
+) -> float:
     """The mean logarithm of the given labels' probability by other evidence.
 
     The noise is what was judged; the joint is fitted anew, from there.
@@ -130,8 +136,9 @@ def likelihood_under(judged: Judged, evidence: Evidence, labels: Places, voices:
         evidence: What else may speak of them.
         labels: int64, (b,): theirs; -1 for none.
         voices: (b,): what each counts for.
+        sample: Places among them that are asked; all labeled when None.
     """
-    known = np.flatnonzero(labels >= 0)
+    known = np.flatnonzero(labels >= 0) if sample is None else sample[labels[sample] >= 0]
     known = known[_order(evidence, labels, known)]
     part, heard = _part(evidence, known), voices[known]
     likelihoods = judged.transition.columns(part.classes, labels[known])
