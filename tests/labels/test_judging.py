@@ -297,11 +297,12 @@ def test_some_examples_choose_the_penalty_that_all_choose(seed, monkeypatch):
     assert max(chosen) < 4 * min(chosen)  # neighbors on the grid at most
 
 
-def test_the_penalty_is_chosen_by_examples_that_have_labels(monkeypatch):
+def test_penalty_and_joint_are_chosen_by_examples_that_have_labels(monkeypatch):
     rows, labels, _ = example(600)
     labels[100:] = -1
     expected = saln.judge_labels(rows, labels)
     monkeypatch.setattr("saln.labels.judge.SEARCHED", 100)
+    monkeypatch.setattr("saln.labels.judge.SAMPLE", 100)
     found = saln.judge_labels(rows, labels)
     assert found.penalty == expected.penalty
     np.testing.assert_allclose(numbers(found), numbers(expected), atol=1e-9)

@@ -246,23 +246,23 @@ def _choose_penalty(
     def evidence(number: int) -> Evidence:
         return gatherer.gather(penalties[number], leverages[:, number], singles, groups, place)
 
+    judged = learn(evidence(START), labels, gatherer.classes, weight)
+
+    @cache
+    def likelihood(number: int) -> float:
+        return likelihood_under(judged, evidence(number), labels, weight)
+
     best, first = START, None
-    if (labels >= 0).any():
-        judged = learn(evidence(START), labels, gatherer.classes, weight)
-
-        @cache
-        def likelihood(number: int) -> float:
-            return likelihood_under(judged, evidence(number), labels, weight)
-
-        for step in (1, -1):
-            while 0 <= best + step < len(penalties) and (
-                likelihood(best + step) > likelihood(best) + PENALTY_GAIN
-            ):
-                best += step
-        if len(sample) == n:
-            if best != START:
-                judged = learn(evidence(best), labels, gatherer.classes, weight)
-            first = judged, evidence(best)
+    for step in (1, -1):
+        while 0 <= best + step < len(penalties) and (
+            likelihood(best + step) > likelihood(best) + PENALTY_GAIN
+        ):
+            best += step
+    if len(sample) == n:
+        known = judged
+        if best != START:
+            known = learn(evidence(best), labels, gatherer.classes, weight)
+        first = known, evidence(best)
     chosen = penalties[best]
     rest = np.setdiff1d(np.arange(n), sample)
     # Those of the sample are there already.
@@ -286,10 +286,10 @@ def _rounds(
     n, labels = gatherer.rows.n, gatherer.labels
     singles, groups = gatherer.singles, gatherer.groups
     place = np.arange(n)
-    sample = None
-    if n > SAMPLE:
-        order = torch.randperm(n, generator=derive_generator(seed, "joint sample"))
-        sample = order[:SAMPLE].sort().values.numpy()
+    sample = np.flatnonzero(labels >= 0)
+    if len(sample) > SAMPLE:
+        order = torch.randperm(len(sample), generator=derive_generator(seed, "joint sample"))
+        sample = sample[order[:SAMPLE].sort().values.numpy()]
     weight, classes = gatherer.weight, gatherer.classes
 
     def gathered() -> Evidence:
