@@ -108,14 +108,11 @@ def _table(rows: list[Row], cells: dict[str, Arms]) -> str:
     lines = []
     for arm in (*ORDER, *sorted(there - set(ORDER))):
         if arm in there:
-            first = next(arms[arm][0] for arms in cells.values() if arm in arms)
-            lines.append(
-                [
-                    f"`{arm}`",
-                    *(_accuracy(rows, arms, arm) for arms in cells.values()),
-                    f"{first['steps']:,}",
-                ]
+            steps = dict.fromkeys(
+                f"{arms[arm][0]['steps']:,}" for arms in cells.values() if arm in arms
             )
+            found = (_accuracy(rows, arms, arm) for arms in cells.values())
+            lines.append([f"`{arm}`", *found, " / ".join(steps)])
     return markdown(("arm", *cells, "steps"), lines)
 
 

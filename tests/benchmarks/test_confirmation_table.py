@@ -39,7 +39,7 @@ def results(tmp_path):
             row("uniform+gce", seed, 0.48),
             row("uniform", seed, 0.40, ratio=0.5),
             *[row("uniform+smoothing", seed, 0.41, ratio=0.5)] * (seed < 2),
-            row(RULE, seed, 0.45, ratio=0.5),
+            row(RULE, seed, 0.45, ratio=0.5, steps=2800),
         ]
     rows += [row("coherence", seed, 0.7 + seed / 100, dataset="pets-fine-tune") for seed in (0, 1)]
     alone = {"dataset": "pets-64", "step_ms": {"uniform": [1.2, 1.1], RULE: [1.2]}}
@@ -61,6 +61,7 @@ def test_accuracies_of_cells_that_are_not_all_there(results):
     assert line(scratch, f"`{SOFTER}`")[1] == "–"
     assert line(scratch, "arm") == ["clean", "clean, f = 0.5", "steps"]
     assert line(scratch, "`uniform+smoothing`")[1].endswith("(2 of 5 seeds)")
+    assert line(scratch, f"`{RULE}`")[-1] == "1,100 / 2,800"
     assert "EfficientNet" not in scratch
 
 
