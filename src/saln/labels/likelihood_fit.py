@@ -142,10 +142,8 @@ def likelihood_under(
     known = known[_order(evidence, labels, known)]
     part, heard = _part(evidence, known), voices[known]
     likelihoods = judged.transition.columns(part.classes, labels[known])
-    other = judged.transition.other()
-    joint = JointLoss(part, heard).under(likelihoods, other).fit(judged.joint)
-    joined, beside = joint.probabilities(part)
-    found = np.log(((joined * likelihoods).sum(axis=1) + beside * other).clip(1e-300))
+    joint = JointLoss(part, heard).under(likelihoods, judged.transition.other()).fit(judged.joint)
+    _, found = judge(joint, judged.transition, part, labels[known], slice(None))
     return float(found @ heard / heard.sum())
 
 
